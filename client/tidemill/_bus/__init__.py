@@ -1,0 +1,1 @@
+"""The bus: how Tidemill's processes speak. One protocol, several implementations."""

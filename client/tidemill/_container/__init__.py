@@ -1,0 +1,1 @@
+"""What runs inside a container: template, init, runner. Imports msgpack and little else."""

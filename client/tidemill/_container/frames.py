@@ -1,0 +1,70 @@
+"""Frames between a worker and a container: a 4-byte big-endian length, then one MessagePack array.
+
+The first element is the kind; the tables below give the rest. Three sockets exist: the *template's*
+(worker <-> template, asks for containers), a container's *runner* socket (worker <-> runner, the hot
+path) and its *control* socket (worker <-> init: standard output, signals, exit).
+
+`chunk` is a number that the worker gives to each chunk it hands to a container. Payloads on these
+sockets are always whole (`(format, bytes)`): the worker fetches and stores blobs.
+"""
+
+import struct
+from enum import IntEnum
+
+LENGTH = struct.Struct(">I")
+
+
+class ToTemplate(IntEnum):
+    """Worker -> template; with it come two descriptors: the runner's and init's socket ends."""
+
+    FORK = 1  # container id, environment: dict[str, str], working directory
+
+
+class FromTemplate(IntEnum):
+    """Template -> worker."""
+
+    READY = 1  # pid of the template
+    FORKED = 2  # container id, pid of its init
+    FAILED = 3  # container id, message
+
+
+class ToRunner(IntEnum):
+    """Worker -> runner."""
+
+    START = 1  # configuration: dict, see `Configuration`
+    CHUNK = 2  # chunk, call, indices, attempt, [(format, bytes), ...], parent, root
+    CANCEL = 3  # chunk, index: stop this input (raises in sync code, cancels the task of async code)
+    RECALL = 4  # chunk: give back what has not started
+    CREDIT = 5  # chunk, index, pieces, bytes: how far a generator may go, cumulative
+    STOP = 6  # finish what runs, run the exit hooks, end
+    ANSWER = 7  # request number, ok, value: the answer to an ASK
+    DELIVER = 8  # subscription number, subject, data, reply, headers
+    RECONNECTED = 9  # nothing: the worker's own connection came back; messages may have been missed
+
+
+class FromRunner(IntEnum):
+    """Runner -> worker."""
+
+    READY = 1  # {"import": seconds, "enter": seconds, "generator": bool, "async": bool}
+    START_FAILED = 2  # an encoded failure (`tidemill._wire.failure`)
+    OUTPUTS = 3  # chunk, [(index, status, format, bytes), ...], seconds executing, running index or -1
+    PIECES = 4  # chunk, index, first piece number, [(format, bytes), ...]
+    RETURNED = 5  # chunk, [index, ...]: not started, will not run here
+    LOG = 6  # stream (1 or 2), text, unix time, input id or ""
+    ASK = 7  # request number, operation (see `tidemill._bus.socket`), arguments
+    STOPPED = 8  # nothing: the exit hooks have run; the process ends now
+
+
+class ToInit(IntEnum):
+    """Worker -> init."""
+
+    SIGNAL = 1  # signal number, to the runner
+    KILL = 2  # nothing: SIGKILL to every descendant, then end
+
+
+class FromInit(IntEnum):
+    """Init -> worker."""
+
+    STARTED = 1  # pid of the runner
+    OUTPUT = 2  # stream (1 or 2), bytes, input id or ""
+    EXITED = 3  # exit status of the runner: >= 0 a status, < 0 the signal that ended it

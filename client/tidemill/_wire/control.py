@@ -1,0 +1,326 @@
+"""The messages of the control plane: frozen dataclasses, packed as MessagePack maps.
+
+Services check each one against its type when it arrives. Durations are seconds, memory and disk MiB.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorReply:
+    """Why a request was refused. `code` is a key of `tidemill._wire.errors.CLASSES`."""
+
+    code: str
+    message: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """When a failed input is tried again."""
+
+    max_retries: int = 0
+    backoff_coefficient: float = 1.0
+    initial_delay: float = 1.0
+    max_delay: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What one container asks for: cores, MiB, and GPUs as (type, count)."""
+
+    cpu: float = 0.125
+    cpu_limit: float | None = None
+    memory: int = 128
+    memory_limit: int | None = None
+    ephemeral_disk: int | None = None
+    gpus: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Autoscaling:
+    """How many containers a pool may have, and how long an idle one stays (seconds)."""
+
+    min_containers: int = 0
+    max_containers: int | None = None
+    buffer_containers: int = 0
+    scaledown_window: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSpec:
+    """An image as an immutable recipe: layers of (operation, arguments), first to last."""
+
+    layers: tuple[tuple[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The user's code: bundles to unpack, in this order, onto the container's `sys.path`.
+
+    `module` is imported and `qualname` looked up in it, unless `serialized` names a blob with the
+    cloudpickled function itself.
+    """
+
+    bundles: tuple[str, ...] = ()
+    module: str = ""
+    qualname: str = ""
+    serialized: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionSpec:
+    """Everything the platform must know about one function of an app."""
+
+    name: str
+    source: Source
+    image: ImageSpec = ImageSpec()
+    env: dict[str, str] = field(default_factory=dict)
+    secrets: tuple[str, ...] = ()
+    resources: Resources = Resources()
+    autoscaling: Autoscaling = Autoscaling()
+    retries: RetryPolicy = RetryPolicy()
+    timeout: float = 300.0
+    startup_timeout: float | None = None
+    is_generator: bool = False
+    is_async: bool = False
+    restrict_output: bool = False
+    block_network: bool = False
+    restrict_access: bool = False
+    single_use_containers: bool = False
+    schedule: dict[str, Any] | None = None
+    labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionHandle:
+    """What a caller needs to call a function: ids and the subject prefix of its pool's inputs."""
+
+    function_id: str
+    name: str
+    app_id: str
+    pool: str
+    prefix: str
+    is_generator: bool = False
+    restrict_output: bool = False
+    timeout: float = 300.0
+    web_url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """A pool's record, kept in the `pools` bucket under its id: one function with one set of options."""
+
+    id: str
+    app_id: str
+    app_name: str
+    function_id: str
+    workspace: str
+    environment: str
+    capability: str
+    shard: int
+    stream: str
+    prefix: str
+    spec: FunctionSpec
+    handles: dict[str, FunctionHandle] = field(default_factory=dict)
+
+
+# --- requests to the registry, and their answers
+
+
+@dataclass(frozen=True, slots=True)
+class CreateApp:
+    """`tm.registry.create_app`: start a run of an app (`ephemeral` or `detached`)."""
+
+    name: str | None
+    description: str
+    state: str
+    environment: str = "main"
+    tags: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class AppCreated:
+    """The answer to `CreateApp`."""
+
+    app_id: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class PublishFunctions:
+    """`tm.registry.publish_functions`: make or replace the functions of an app."""
+
+    app_id: str
+    functions: tuple[FunctionSpec, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionsPublished:
+    """The answer to `PublishFunctions`: a handle for every function, by name."""
+
+    handles: dict[str, FunctionHandle]
+
+
+@dataclass(frozen=True, slots=True)
+class AppHeartbeat:
+    """`tm.registry.heartbeat`: the client of an ephemeral app is alive. Sent every 15 s."""
+
+    app_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class StopApp:
+    """`tm.registry.stop_app`: end an app: its pools go, its containers are stopped."""
+
+    app_id: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The answer to a request that has nothing more to say."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallRecord:
+    """A kept call: stored once on `tm.results.<call>.call` when it is submitted."""
+
+    call: str
+    pool: str
+    prefix: str
+    num_inputs: int
+    created: float
+
+
+# --- requests to the scheduler, orders to workers, reports of workers
+
+
+@dataclass(frozen=True, slots=True)
+class CancelCall:
+    """`tm.scheduler.cancel`: end a call: purge what waits, stop what runs.
+
+    With `kept` the scheduler also stores a cancelled result for every input that has none.
+    """
+
+    call: str
+    prefix: str
+    num_inputs: int = 0
+    kept: bool = False
+    terminate_containers: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """`tm.cancel.<call>`: workers stop what they run of this call and refuse what comes later."""
+
+    call: str
+    terminate_containers: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """`tm.workers.<id>.place`: the leader's order to start a container.
+
+    `term` is the leader's fencing number: a worker refuses an order of a lower term than it has seen.
+    """
+
+    container: str
+    pool: Pool
+    term: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlacementAnswer:
+    """Whether a worker took a placement; `reason` says why not."""
+
+    accepted: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StopContainers:
+    """`tm.workers.<id>.stop`: end these containers; `graceful` lets running inputs finish first."""
+
+    containers: tuple[str, ...]
+    term: int
+    graceful: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What a worker has, or has left: cores, MiB, and GPUs by type."""
+
+    cpu: float
+    memory: int
+    gpus: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerState:
+    """One container as its worker sees it.
+
+    `state` is `starting`, `idle`, `busy` or `stopping`; `since` the unix time it entered it.
+    """
+
+    container: str
+    pool: str
+    state: str
+    since: float
+    pid: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerState:
+    """A worker's report: what it is, has, runs and holds.
+
+    `leases` are the ack subjects of inputs it has held for more than 0.2 s: when the worker falls
+    silent the leader hands them back, so that nobody waits for the lease to run out.
+    """
+
+    worker: str
+    capabilities: tuple[str, ...]
+    labels: dict[str, str]
+    total: Capacity
+    free: Capacity
+    containers: tuple[ContainerState, ...]
+    leases: tuple[str, ...]
+    runtime: str
+    pid: int
+    host: str
+    version: str
+    draining: bool = False
+
+
+# --- events
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerEvent:
+    """`tm.events.container.<app>`: a container changed state (`started`, `failed`, `stopped`)."""
+
+    container: str
+    pool: str
+    function: str
+    worker: str
+    state: str
+    time: float
+    reason: str = ""
+    phases: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """`tm.trouble.<pool>`: why a pool's inputs do not start.
+
+    `final` trouble fails the waiting inputs (crash loop, image that cannot be made); other trouble is
+    only told (no worker with that GPU), and the inputs go on waiting. `failure` is an encoded failure.
+    """
+
+    pool: str
+    message: str
+    hint: str = ""
+    final: bool = False
+    failure: bytes = b""

@@ -1,0 +1,108 @@
+"""The messages of the hot path: named tuples, packed as MessagePack arrays.
+
+Callers, workers and containers exchange these for every input, so they carry no field names.
+A field is only ever added at the end, with a default.
+"""
+
+from enum import IntEnum
+from typing import NamedTuple
+
+
+class Format(IntEnum):
+    """How the bytes of a payload are to be read."""
+
+    MSGPACK = 1
+    PICKLE = 2
+    FAILURE = 3
+    JSON = 4
+
+
+class Status(IntEnum):
+    """What an output says about its input. All but YIELD are terminal."""
+
+    SUCCESS = 0
+    FAILURE = 1
+    TIMEOUT = 2
+    CANCELLED = 3
+    YIELD = 4
+    DONE = 5
+
+
+class Blob(NamedTuple):
+    """Where a payload above the inline limit lies in the object store.
+
+    `name` is the SHA-256 of the content in hexadecimal, `nuid` the token of its chunks' subject.
+    """
+
+    name: str
+    nuid: str
+    size: int
+    chunks: int
+
+
+class Payload(NamedTuple):
+    """An encoded value: its format and either its bytes or the blob that holds them."""
+
+    format: int
+    data: bytes | Blob
+
+
+class Chunk(NamedTuple):
+    """Inputs of one call in one message.
+
+    `indices` names the inputs, in the order of `inputs`. `reply` is the subject for their outputs, or
+    empty when they are kept in RESULTS. `attempt` grows with every new publish of the same inputs;
+    `failures` counts the tries that used up a retry, `losses` those lost with a container or worker.
+    `parent` is the input id of the caller when it is itself a container, `root` the call it began with.
+    """
+
+    call: str
+    indices: list[int]
+    attempt: int
+    reply: str
+    inputs: list[Payload]
+    sent: float
+    failures: int = 0
+    losses: int = 0
+    parent: str = ""
+    root: str = ""
+
+
+class Output(NamedTuple):
+    """One result: the terminal one of an input, or one piece of a generator's stream.
+
+    `piece` numbers the pieces of a stream from 0; the terminal DONE carries their count.
+    """
+
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody asks an output
+    status: int
+    payload: Payload
+    piece: int = 0
+
+
+class Outputs(NamedTuple):
+    """Outputs of one call in one message. `seconds` is the time spent executing all of them."""
+
+    call: str
+    attempt: int
+    items: list[Output]
+    seconds: float
+    container: str = ""
+
+
+class Credit(NamedTuple):
+    """How far the reader of a stream lets its sender go. Cumulative, so a repeat does no harm."""
+
+    pieces: int
+    bytes: int
+
+
+class LogRecord(NamedTuple):
+    """Some output of user code. `stream` is 1 (stdout), 2 (stderr) or 3 (said by Tidemill)."""
+
+    stream: int
+    text: str
+    time: float
+    input: str
+    function: str
+    container: str

@@ -1,0 +1,246 @@
+"""Arguments and results as opaque bytes with a format tag.
+
+Format 1 is MessagePack, used whenever the whole value consists of types that it gives back exactly as
+they were; format 2 is cloudpickle, used otherwise. What decides is the exact type: a subclass, a
+`bytearray` or a zone-aware `datetime` goes to format 2, because MessagePack would change it.
+"""
+
+import datetime
+import sys
+from collections.abc import Callable, Iterable
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import msgpack
+
+from tidemill import exception
+from tidemill._wire.messages import Format
+
+INLINE_LIMIT = 256 * 1024  # bytes of a payload that travel in the message itself; above, a blob
+MAX_PAYLOAD = 4 << 30  # bytes; above, the value is refused
+
+_PICKLE_PROTOCOL = 5
+
+_TUPLE, _SET, _FROZENSET, _DATETIME, _DATE, _TIME, _TIMEDELTA, _DECIMAL, _UUID, _COMPLEX, _NDARRAY = range(
+    1, 12
+)
+
+_SCALARS = frozenset({type(None), bool, int, float, str, bytes})
+_COLLECTIONS = frozenset({list, tuple, set, frozenset, dict})
+
+
+def encode(value: Any, *, allow_pickle: bool = True) -> tuple[int, bytes]:
+    """Return `(format, bytes)` of a value.
+
+    Raises:
+        SerializationError: the value cannot be pickled, or is not plain and pickles are not allowed.
+        RequestSizeError: it is above 4 GiB.
+    """
+    if _is_plain(value):
+        try:
+            return Format.MSGPACK, _sized(_pack(value))
+        except (OverflowError, ValueError):
+            pass  # an integer above 64 bits, a lone surrogate, nesting that is too deep: pickle can
+    if not allow_pickle:
+        raise exception.SerializationError(
+            f"a {type(value).__qualname__} cannot be sent without pickle",
+            hint="with restricted output only None, bool, int, float, str, bytes, list, tuple, dict, set, "
+            "datetime, Decimal, UUID, complex and numpy arrays can be returned",
+        )
+    return Format.PICKLE, _sized(pickle(value))
+
+
+def encode_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, bytes]:
+    """Return `(format, bytes)` of a call's arguments: in format 1 `[[args...], {kwargs...}]`."""
+    if _all_plain(args) and _all_plain(kwargs.values()):
+        try:
+            return Format.MSGPACK, _sized(_pack([list(args), kwargs]))
+        except (OverflowError, ValueError):
+            pass
+    return Format.PICKLE, _sized(pickle((args, kwargs)))
+
+
+def decode(format: int, data: bytes) -> Any:
+    """Return the value that `encode` or `encode_call` made these bytes from.
+
+    Raises:
+        DeserializationError: the bytes cannot be read here, for instance for want of a module.
+    """
+    try:
+        if format == Format.MSGPACK:
+            return msgpack.unpackb(data, ext_hook=_unpack_extension, strict_map_key=False)
+        if format == Format.PICKLE:
+            return unpickle(data)
+        if format == Format.JSON:
+            import json
+
+            return json.loads(data)
+    except Exception as error:
+        raise exception.DeserializationError(
+            f"the payload cannot be read here: {type(error).__name__}: {error}",
+            hint="both sides need the same modules and, for functions sent by value, the same Python version",
+        ) from error
+    raise exception.DeserializationError(f"unknown payload format {format}")
+
+
+def pickle(value: Any) -> bytes:
+    """Return the cloudpickle of a value, or raise `SerializationError`."""
+    import cloudpickle
+
+    try:
+        return cloudpickle.dumps(value, protocol=_PICKLE_PROTOCOL)  # type: ignore[no-any-return]
+    except Exception as error:
+        raise exception.SerializationError(
+            f"a {type(value).__qualname__} cannot be pickled: {type(error).__name__}: {error}",
+            hint="send plain data instead, and open files, locks and connections where they are used",
+        ) from error
+
+
+def unpickle(data: bytes) -> Any:
+    """Return the value of a pickle; whatever reading it raises is raised."""
+    import pickle as reader
+
+    return reader.loads(data)
+
+
+def _sized(data: bytes) -> bytes:
+    if len(data) > MAX_PAYLOAD:
+        raise exception.RequestSizeError(
+            f"the payload has {len(data):,} bytes, the limit is {MAX_PAYLOAD:,}",
+            hint="put large data on a volume and send its path",
+        )
+    return data
+
+
+# --- what is plain
+
+
+def _is_plain(value: Any) -> bool:
+    kind = type(value)
+    if kind in _SCALARS:
+        return True
+    if kind is dict:
+        return _all_plain(value) and _all_plain(value.values())
+    if kind in _COLLECTIONS:
+        return _all_plain(value)
+    check = _EXACT.get(kind)
+    return check(value) if check else _is_plain_array(value)
+
+
+def _all_plain(items: Iterable[Any]) -> bool:
+    """Look at the set of types first: a list of a million numbers costs one pass in C."""
+    others = set(map(type, items)) - _SCALARS
+    try:
+        return not others or all(_is_plain(item) for item in items if type(item) in others)
+    except RecursionError:
+        return False
+
+
+def _is_plain_time(value: Any) -> bool:
+    """Accept naive times and fixed offsets; a named zone would come back without its rules."""
+    return not value.fold and (value.tzinfo is None or type(value.tzinfo) is datetime.timezone)
+
+
+def _is_plain_array(value: Any) -> bool:
+    numpy = sys.modules.get("numpy")
+    if numpy is None or type(value) is not getattr(numpy, "ndarray", None):
+        return False
+    return not value.dtype.hasobject and value.dtype.names is None and value.dtype.metadata is None
+
+
+def _always(_value: Any) -> bool:
+    return True
+
+
+_EXACT: dict[type, Callable[[Any], bool]] = {
+    datetime.datetime: _is_plain_time,
+    datetime.time: _is_plain_time,
+    datetime.date: _always,
+    datetime.timedelta: _always,
+    Decimal: _always,
+    UUID: _always,
+    complex: _always,
+}
+
+# --- extensions
+
+
+def _pack(value: Any) -> bytes:
+    return msgpack.packb(value, default=_pack_extension, strict_types=True)  # type: ignore[no-any-return]
+
+
+def _pack_extension(value: Any) -> msgpack.ExtType:
+    pack = _PACKERS.get(type(value))
+    if pack is not None:
+        return pack(value)
+    if isinstance(value, int):
+        raise OverflowError("an integer above 64 bits")
+    return _pack_array(value)
+
+
+def _pack_sequence(code: int) -> Callable[[Any], msgpack.ExtType]:
+    return lambda value: msgpack.ExtType(code, _pack(list(value)))
+
+
+def _pack_text(code: int, text: Callable[[Any], str]) -> Callable[[Any], msgpack.ExtType]:
+    return lambda value: msgpack.ExtType(code, text(value).encode())
+
+
+def _pack_timedelta(value: datetime.timedelta) -> msgpack.ExtType:
+    return msgpack.ExtType(_TIMEDELTA, _pack([value.days, value.seconds, value.microseconds]))
+
+
+def _pack_complex(value: complex) -> msgpack.ExtType:
+    return msgpack.ExtType(_COMPLEX, _pack([value.real, value.imag]))
+
+
+def _pack_array(value: Any) -> msgpack.ExtType:
+    return msgpack.ExtType(_NDARRAY, _pack([value.dtype.str, list(value.shape), value.tobytes()]))
+
+
+_PACKERS: dict[type, Callable[[Any], msgpack.ExtType]] = {
+    tuple: _pack_sequence(_TUPLE),
+    set: _pack_sequence(_SET),
+    frozenset: _pack_sequence(_FROZENSET),
+    datetime.datetime: _pack_text(_DATETIME, datetime.datetime.isoformat),
+    datetime.date: _pack_text(_DATE, datetime.date.isoformat),
+    datetime.time: _pack_text(_TIME, datetime.time.isoformat),
+    datetime.timedelta: _pack_timedelta,
+    Decimal: _pack_text(_DECIMAL, str),
+    UUID: lambda value: msgpack.ExtType(_UUID, value.bytes),
+    complex: _pack_complex,
+}
+
+
+def _unpack(data: bytes) -> Any:
+    return msgpack.unpackb(data, ext_hook=_unpack_extension, strict_map_key=False)
+
+
+def _unpack_array(data: bytes) -> Any:
+    import numpy
+
+    dtype, shape, content = _unpack(data)
+    return numpy.frombuffer(bytearray(content), dtype=dtype).reshape(shape)
+
+
+_UNPACKERS: dict[int, Callable[[bytes], Any]] = {
+    _TUPLE: lambda data: tuple(_unpack(data)),
+    _SET: lambda data: set(_unpack(data)),
+    _FROZENSET: lambda data: frozenset(_unpack(data)),
+    _DATETIME: lambda data: datetime.datetime.fromisoformat(data.decode()),
+    _DATE: lambda data: datetime.date.fromisoformat(data.decode()),
+    _TIME: lambda data: datetime.time.fromisoformat(data.decode()),
+    _TIMEDELTA: lambda data: datetime.timedelta(*_unpack(data)),
+    _DECIMAL: lambda data: Decimal(data.decode()),
+    _UUID: lambda data: UUID(bytes=bytes(data)),
+    _COMPLEX: lambda data: complex(*_unpack(data)),
+    _NDARRAY: _unpack_array,
+}
+
+
+def _unpack_extension(code: int, data: bytes) -> Any:
+    unpack = _UNPACKERS.get(code)
+    if unpack is None:
+        raise ValueError(f"unknown extension {code}")
+    return unpack(data)

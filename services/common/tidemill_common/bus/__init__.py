@@ -1,0 +1,1 @@
+"""What services need of the bus beyond `tidemill._bus.protocol`."""

@@ -1,0 +1,125 @@
+"""What `tidemill._wire.failure` promises: the caller sees the same error and where it came from."""
+
+import threading
+import traceback
+
+import msgpack
+import pytest
+
+from tidemill import exception
+from tidemill._wire import failure
+
+
+class CustomError(Exception):
+    def __init__(self, code: int) -> None:
+        super().__init__(f"code {code}")
+        self.code = code
+
+    def __reduce__(self) -> tuple[type, tuple[int]]:
+        return CustomError, (self.code,)
+
+
+class UnreadableError(Exception):
+    """Pickles, but cannot be read back: its constructor wants two arguments."""
+
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__(f"{one} {two}")
+
+
+def raised(error: BaseException) -> BaseException:
+    def inner() -> None:
+        raise error
+
+    try:
+        inner()
+    except BaseException as caught:
+        return caught
+    raise AssertionError
+
+
+def round_trip(error: BaseException, **options: object) -> BaseException:
+    return failure.to_exception(failure.from_exception(raised(error), **options))  # type: ignore[arg-type]
+
+
+def test_the_same_type_comes_back_with_its_fields() -> None:
+    back = round_trip(CustomError(7))
+    assert isinstance(back, CustomError)
+    assert back.code == 7
+    assert str(back) == "code 7"
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), exception.FunctionTimeoutError("late"), KeyError("k")])
+def test_base_exceptions_and_our_own_come_back(error: BaseException) -> None:
+    back = round_trip(error)
+    assert type(back) is type(error)
+    assert back.args == error.args
+
+
+def test_remote_frames_and_source_lines_are_in_the_traceback() -> None:
+    back = round_trip(ValueError("no"), place="co-1")
+    text = "".join(traceback.format_exception(back))
+    assert "in inner" in text
+    assert "raise error" in text
+    assert "<co-1>:" in text
+
+
+def test_hidden_frames_are_left_out() -> None:
+    back = round_trip(ValueError("no"), hide=(__file__,))
+    assert back.__traceback__ is None
+
+
+def test_a_cause_comes_along() -> None:
+    try:
+        try:
+            raise KeyError("first")
+        except KeyError as cause:
+            raise ValueError("second") from cause
+    except ValueError as error:
+        back = failure.to_exception(failure.from_exception(error))
+    assert isinstance(back.__cause__, KeyError)
+
+
+def test_notes_come_along_once() -> None:
+    error = ValueError("no")
+    error.add_note("look here")
+    assert round_trip(error).__notes__ == ["look here"]
+
+
+def test_what_cannot_be_pickled_becomes_a_remote_error_that_names_it() -> None:
+    error = ValueError("held")
+    error.lock = threading.Lock()  # type: ignore[attr-defined]
+    back = round_trip(error)
+    assert isinstance(back, exception.RemoteError)
+    assert str(back) == "ValueError: held"
+
+
+def test_what_cannot_be_read_back_tells_the_remote_traceback() -> None:
+    back = round_trip(UnreadableError(1, 2))
+    assert isinstance(back, exception.ExecutionError)
+    assert "UnreadableError: 1 2" in str(back)
+
+
+def test_without_pickle_only_the_text_travels() -> None:
+    data = failure.from_exception(raised(CustomError(7)), allow_pickle=False)
+    assert "pickle" not in msgpack.unpackb(data)
+    assert str(failure.to_exception(data)) == "CustomError: code 7"
+
+
+def test_a_huge_exception_is_cut() -> None:
+    data = failure.from_exception(raised(ValueError("x" * (10 << 20))))
+    assert len(data) <= failure.MAX_FAILURE
+    assert isinstance(failure.to_exception(data), exception.RemoteError)
+
+
+def test_a_broken_text_does_not_hide_the_failure() -> None:
+    class Broken(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    assert "cannot be shown" in failure.message_of(failure.from_exception(raised(Broken())))
+
+
+def test_our_own_failures_are_named_by_class() -> None:
+    back = failure.to_exception(failure.from_text("FunctionTimeoutError", "took too long"))
+    assert type(back) is exception.FunctionTimeoutError
+    assert str(back) == "took too long"
