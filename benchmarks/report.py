@@ -1,0 +1,214 @@
+"""Write `docs/performance.md` and its plot from `benchmarks/results/*.json`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("svg")
+import matplotlib.pyplot as plt
+
+HERE = Path(__file__).parent
+DOCS = HERE.parent / "docs"
+RESULTS = {path.stem: json.loads(path.read_text()) for path in sorted((HERE / "results").glob("*.json"))}
+
+# row: label, unit, higher is better, target, {column: (suite, metric)}
+ROWS: list[tuple[str, str, bool, str, dict[str, tuple[str, str]]]] = [
+    (
+        "one call, p50",
+        "ms",
+        False,
+        "0.85",
+        {
+            "Tidemill": ("tidemill", "call_p50"),
+            "NATS floor": ("floor", "call_p50"),
+            "Celery": ("celery", "call_p50"),
+            "Ray task": ("ray", "call_p50"),
+            "Ray actor": ("ray", "actor_call_p50"),
+        },
+    ),
+    (
+        "one call, p99",
+        "ms",
+        False,
+        "2",
+        {
+            "Tidemill": ("tidemill", "call_p99"),
+            "NATS floor": ("floor", "call_p99"),
+            "Celery": ("celery", "call_p99"),
+            "Ray task": ("ray", "call_p99"),
+            "Ray actor": ("ray", "actor_call_p99"),
+        },
+    ),
+    (
+        "many trivial inputs, ordered",
+        "inputs/s",
+        True,
+        "50,000",
+        {
+            "Tidemill": ("tidemill", "fan_out"),
+            "NATS floor": ("floor", "batched_fan_out"),
+            "Celery": ("celery", "fan_out"),
+            "Ray task": ("ray", "fan_out"),
+            "Ray actor": ("ray", "actor_fan_out"),
+        },
+    ),
+    (
+        "200 sleeps of 10 ms, 16 slots",
+        "ms",
+        False,
+        "160",
+        {
+            "Tidemill": ("tidemill", "sleeps_16"),
+            "NATS floor": ("floor", "sleeps_16"),
+            "Celery": ("celery", "sleeps_16"),
+            "Ray actor": ("ray", "actor_sleeps_16"),
+        },
+    ),
+    (
+        "1 MB each way, 40 in flight",
+        "MB/s",
+        True,
+        "150",
+        {
+            "Tidemill": ("tidemill", "large_in_flight"),
+            "NATS floor": ("floor", "large_in_flight"),
+            "Celery": ("celery", "large_in_flight"),
+            "Ray task": ("ray", "large_in_flight"),
+            "Ray actor": ("ray", "actor_large_in_flight"),
+        },
+    ),
+    (
+        "first call, nothing warm",
+        "ms",
+        False,
+        "250",
+        {
+            "Tidemill": ("tidemill", "first_call"),
+            "Celery": ("celery", "first_call"),
+            "Ray actor": ("ray", "actor_first_call"),
+        },
+    ),
+]
+PAGE = """# Performance
+
+All figures come from one run of `scripts/bench` on one machine ({processors} processors, Python {python}):
+medians with (min-max) of the runs. Caller, broker, services and containers share the processors. Run it on
+yours: figures of
+two machines, or of one machine on two days, do not compare. This page is written by `benchmarks/report.py`.
+
+![Tidemill beside the NATS floor, Celery and Ray](performance.svg)
+
+{table}
+
+The *NATS floor* is the same work written directly on nats-py, without scheduler, database, logs, retries or
+isolation: what this design cannot beat, except where it sends several inputs in one message.
+
+## Tidemill alone
+
+{own_table}
+
+## Each stage of a call
+
+What one call consists of, each measured on its own (`benchmarks/suite_stages.py`).
+
+{stages_table}
+
+## Conditions
+
+{conditions}
+"""
+COLUMNS = ("Tidemill", "NATS floor", "Celery", "Ray task", "Ray actor")
+OWN = (
+    ("`tidemill run examples/hello.py`, nothing running", "run_from_nothing", "s", "4"),
+    ("caller's memory, 1,000,000 inputs over 10,000", "long_map_memory_growth", "MB", "50"),
+    ("map over 1,000,000 inputs", "long_map", "inputs/s", "-"),
+    ("1 MB each way, one by one", "large_one_by_one", "MB/s", "-"),
+)
+
+
+def value(suite: str, metric: str) -> dict[str, Any] | None:
+    return RESULTS.get(suite, {}).get("metrics", {}).get(metric)
+
+
+def number(amount: float) -> str:
+    return f"{amount:,.0f}" if amount >= 100 else f"{amount:.3g}"
+
+
+def cell(source: tuple[str, str] | None) -> str:
+    found = value(*source) if source else None
+    return f"{number(found['median'])} ({number(found['min'])}-{number(found['max'])})" if found else "-"
+
+
+def table() -> list[str]:
+    lines = [f"| | target | {' | '.join(COLUMNS)} |", f"|---|---|{'---|' * len(COLUMNS)}"]
+    for label, unit, higher, target, sources in ROWS:
+        sign = "≥" if higher else "≤"
+        cells = " | ".join(cell(sources.get(column)) for column in COLUMNS)
+        lines.append(f"| {label}, {unit} | {sign} {target} | {cells} |")
+    return lines
+
+
+def own_table() -> list[str]:
+    lines = ["| | target | Tidemill |", "|---|---|---|"]
+    lines += [
+        f"| {label}, {unit} | {target} | {cell(('tidemill', metric))} |"
+        for label, metric, unit, target in OWN
+    ]
+    return lines
+
+
+def stages_table() -> list[str]:
+    metrics = RESULTS.get("stages", {}).get("metrics", {})
+    rows = [(name, found) for name, found in metrics.items() if name not in ("ambient", "calibration")]
+    lines = ["| stage | median (min-max) |", "|---|---|"]
+    for name, found in rows:
+        low, middle, high = number(found["min"]), number(found["median"]), number(found["max"])
+        lines.append(f"| {name.replace('_', ' ')} | {middle} ({low}-{high}) {found['unit']} |")
+    return lines
+
+
+def conditions() -> list[str]:
+    lines = ["| suite | fixed loop, ms | other load, % | versions | notes |", "|---|---|---|---|---|"]
+    for suite, result in RESULTS.items():
+        versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+        loop, ambient = (result["metrics"][name]["median"] for name in ("calibration", "ambient"))
+        lines.append(f"| {suite} | {loop:.0f} | {ambient:.1f} | {versions} | {'; '.join(result['notes'])} |")
+    return lines
+
+
+def plot() -> None:
+    figure, axes = plt.subplots(2, 3, figsize=(12, 6), constrained_layout=True)
+    for axis, (label, unit, higher, _target, sources) in zip(axes.flat, ROWS, strict=True):
+        bars = [(name, found["median"]) for name, source in sources.items() if (found := value(*source))]
+        names, heights = [name for name, _ in bars], [height for _, height in bars]
+        drawn = axis.barh(
+            names, heights, color=["#1f77b4" if name == "Tidemill" else "#c7c7c7" for name in names]
+        )
+        axis.bar_label(drawn, labels=[number(height) for height in heights], padding=3, fontsize=8)
+        axis.invert_yaxis()
+        axis.margins(x=0.18)
+        axis.set_title(f"{label} ({unit}, {'more' if higher else 'less'} is better)", fontsize=9)
+        axis.tick_params(labelsize=8)
+        axis.spines[["top", "right"]].set_visible(False)
+    mpl.rcParams["svg.hashsalt"] = "tidemill"
+    figure.savefig(DOCS / "performance.svg", metadata={"Date": None})
+
+
+def main() -> None:
+    plot()
+    any_result = next(iter(RESULTS.values()))
+    text = PAGE.format(
+        processors=any_result["processors"],
+        python=any_result["python"],
+        table="\n".join(table()),
+        own_table="\n".join(own_table()),
+        stages_table="\n".join(stages_table()),
+        conditions="\n".join(conditions()),
+    )
+    (DOCS / "performance.md").write_text(text)
+
+
+if __name__ == "__main__":
+    main()
