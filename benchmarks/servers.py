@@ -8,10 +8,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import cache
 from pathlib import Path
 
-FOLDER = Path(tempfile.mkdtemp(prefix="tidemill-bench-"))
 _processes: list[subprocess.Popen[bytes]] = []
+
+
+@cache
+def folder() -> Path:
+    """Return this suite's folder; processes that only import this module make none."""
+    return Path(tempfile.mkdtemp(prefix="tidemill-bench-"))
 
 
 def free_port() -> int:
@@ -23,7 +29,7 @@ def free_port() -> int:
 
 def start(command: list[str], name: str, **environment: str) -> subprocess.Popen[bytes]:
     """Start a process in a session of its own, its output in a log."""
-    with (FOLDER / f"{name}.log").open("ab") as log:
+    with (folder() / f"{name}.log").open("ab") as log:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -54,7 +60,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 def _stop_all() -> None:
     for process in _processes:
         stop(process)
-    shutil.rmtree(FOLDER, ignore_errors=True)
+    shutil.rmtree(folder(), ignore_errors=True)
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes], seconds: float = 30) -> None:
@@ -75,10 +81,10 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes], seconds: float = 
 def nats() -> str:
     """Start a NATS server with JetStream on files; return its URL."""
     port = free_port()
-    config = FOLDER / f"nats-{port}.conf"
+    config = folder() / f"nats-{port}.conf"
     config.write_text(
         f'host: "127.0.0.1"\nport: {port}\nmax_payload: 8MB\n'
-        f'jetstream {{ store_dir: "{FOLDER / f"jetstream-{port}"}" }}\n'
+        f'jetstream {{ store_dir: "{folder() / f"jetstream-{port}"}" }}\n'
     )
     near = Path(sys.executable).with_name("nats-server")
     binary = str(near) if near.exists() else shutil.which("nats-server")
@@ -94,6 +100,6 @@ def redis() -> str:
     if binary is None:
         sys.exit("redis-server is missing: install the package redis-server")
     port = free_port()
-    command = [binary, "--bind", "127.0.0.1", "--port", str(port), "--dir", str(FOLDER), "--save", ""]
+    command = [binary, "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder()), "--save", ""]
     wait_for_port(port, start(command, "redis"))
     return f"redis://127.0.0.1:{port}/0"

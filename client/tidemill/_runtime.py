@@ -1,35 +1,68 @@
 """Where this code runs: in a caller's process or in a container, and for which input."""
 
+from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from tidemill._bus.protocol import Bus
     from tidemill._wire.control import FunctionHandle
 
 
-@dataclass(frozen=True, slots=True)
-class CurrentInput:
+class CurrentInput(NamedTuple):
     """The input that the present context executes."""
 
     call: str
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody asks an input
     input_id: str
     root: str
 
 
-@dataclass(slots=True)
 class Container:
-    """What the runner knows about its own container. `connect` opens the bus over the worker."""
+    """What the runner knows about its own container.
 
-    id: str
-    app_id: str
-    app_name: str
-    function: str
-    environment: str
-    handles: "dict[str, FunctionHandle]"
-    bus: "Bus | None" = None
+    `connect` returns the bus over the worker (None where there is none any more, as in a forked child);
+    `handles` are the functions of the same app, by name.
+    """
+
+    __slots__ = ("_handles", "_raw_handles", "app_id", "app_name", "connect", "environment", "function", "id")
+
+    def __init__(
+        self,
+        id: str,  # noqa: A002 - the name of the field
+        app_id: str,
+        app_name: str,
+        function: str,
+        environment: str,
+        handles: "dict[str, Any]",
+        connect: "Callable[[], Bus | None]" = lambda: None,
+    ) -> None:
+        """Remember all this; `handles` may be `FunctionHandle`s or maps of their fields."""
+        self.id = id
+        self.app_id = app_id
+        self.app_name = app_name
+        self.function = function
+        self.environment = environment
+        self.connect = connect
+        self._raw_handles = handles
+        self._handles: dict[str, FunctionHandle] | None = None
+
+    @property
+    def bus(self) -> "Bus | None":
+        """Return the bus over the worker. It belongs to the event loop on which it is first asked for."""
+        return self.connect()
+
+    @property
+    def handles(self) -> "dict[str, FunctionHandle]":
+        """Return the handles. They are read at first use: many functions never call another."""
+        if self._handles is None:
+            from tidemill._wire.control import FunctionHandle
+
+            self._handles = {
+                name: FunctionHandle(**handle) if isinstance(handle, dict) else handle
+                for name, handle in self._raw_handles.items()
+            }
+        return self._handles
 
 
 container: Container | None = None  # set once by the runner, before user code is imported

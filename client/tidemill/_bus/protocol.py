@@ -138,8 +138,11 @@ class Bus(Protocol):
         when the reader got to the end. Makes no consumer.
         """
 
-    async def purge(self, stream: str, subject: str) -> int:
-        """Remove a stream's messages on `subject` (wildcards allowed); return how many there were."""
+    async def purge(self, stream: str, subject: str, *, below: int = 0) -> int:
+        """Remove a stream's messages on `subject` (wildcards allowed); return how many there were.
+
+        With `below` only those of a lower sequence go (JetStream's `seq`).
+        """
 
     async def flush(self) -> None:
         """Return when the server has processed everything sent so far; `Disconnected` if it cannot."""

@@ -111,7 +111,10 @@ class FunctionHandle:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """A pool's record, kept in the `pools` bucket under its id: one function with one set of options."""
+    """A pool's record, kept in the `pools` bucket under its id: one function with one set of options.
+
+    `deployed` pools are started again for ever after failures; others give their inputs up.
+    """
 
     id: str
     app_id: str
@@ -125,6 +128,7 @@ class Pool:
     prefix: str
     spec: FunctionSpec
     handles: dict[str, FunctionHandle] = field(default_factory=dict)
+    deployed: bool = False
 
 
 # --- requests to the registry, and their answers
@@ -185,6 +189,71 @@ class Done:
 
 
 @dataclass(frozen=True, slots=True)
+class GetFunction:
+    """`tm.registry.get_function`: find a function of a deployed app. Answered by a `FunctionHandle`.
+
+    `version` asks for one deployment; without it the newest one answers. With `function_id` that
+    function is meant, whatever the names say.
+    """
+
+    app_name: str
+    name: str
+    environment: str = "main"
+    version: int | None = None
+    function_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ListApps:
+    """`tm.registry.list_apps`: the apps of an environment, newest first. Answered by an `AppList`."""
+
+    environment: str = "main"
+    include_stopped: bool = False
+    limit: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class GetApp:
+    """`tm.registry.get_app`: one app, by its id or by the name of a deployed one. Answered by `AppDetails`."""
+
+    app_id: str = ""
+    name: str = ""
+    environment: str = "main"
+
+
+@dataclass(frozen=True, slots=True)
+class AppInfo:
+    """An app as it is shown. `state` is `ephemeral`, `detached`, `deployed` or `stopped`; times are unix."""
+
+    app_id: str
+    name: str | None
+    description: str
+    state: str
+    environment: str
+    created: float
+    version: int
+    functions: int
+    stopped: float | None = None
+    stop_reason: str = ""
+    tags: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class AppList:
+    """The answer to `ListApps`."""
+
+    apps: tuple[AppInfo, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AppDetails:
+    """The answer to `GetApp`: the app and the handles of its present functions, by name."""
+
+    app: AppInfo
+    handles: dict[str, FunctionHandle]
+
+
+@dataclass(frozen=True, slots=True)
 class CallRecord:
     """A kept call: stored once on `tm.results.<call>.call` when it is submitted."""
 
@@ -221,15 +290,37 @@ class Cancelled:
 
 
 @dataclass(frozen=True, slots=True)
+class GetSchedulerStatus:
+    """`tm.scheduler.status`: what the scheduler's leader knows and does."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStatus:
+    """One active pool: containers wanted, ready and starting, messages not yet finished, what is wrong."""
+
+    pool: str
+    app_name: str
+    function: str
+    desired: int
+    ready: int
+    starting: int
+    backlog: int
+    trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Placement:
     """`tm.workers.<id>.place`: the leader's order to start a container.
 
     `term` is the leader's fencing number: a worker refuses an order of a lower term than it has seen.
+    With `overcommit` the cores may all be promised already (memory and GPUs must still be free): the
+    first container of a pool starts so, because the others may be waiting for its results.
     """
 
     container: str
     pool: Pool
     term: int
+    overcommit: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,12 +385,26 @@ class WorkerState:
     draining: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class SchedulerStatus:
+    """The answer to `GetSchedulerStatus`. The workers are shown without their leases."""
+
+    leader: str
+    term: int
+    pools: tuple[PoolStatus, ...]
+    workers: tuple[WorkerState, ...]
+
+
 # --- events
 
 
 @dataclass(frozen=True, slots=True)
 class ContainerEvent:
-    """`tm.events.container.<app>`: a container changed state (`started`, `failed`, `stopped`)."""
+    """`tm.events.container.<app>`: a container changed state (`started`, `failed`, `stopped`).
+
+    `failed` means that it never became ready: `failure` is what its callers are to see, and `final` says
+    that another try cannot help (an image that cannot be made).
+    """
 
     container: str
     pool: str
@@ -309,6 +414,20 @@ class ContainerEvent:
     time: float
     reason: str = ""
     phases: dict[str, float] = field(default_factory=dict)
+    failure: bytes = b""
+    final: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AppEvent:
+    """`tm.events.app.<app>`: an app's life went on (`published` a version, or `stopped`)."""
+
+    app_id: str
+    name: str | None
+    state: str
+    time: float
+    version: int = 0
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,12 @@ CALL = "fc"
 CALLER = "cl"
 CONTAINER = "co"
 DEPLOYMENT = "de"
+ENVIRONMENT = "en"
 FUNCTION = "fu"
 IMAGE = "im"
 POOL = "po"
 WORKER = "wo"
+WORKSPACE = "ws"
 
 
 def new(prefix: str) -> str:

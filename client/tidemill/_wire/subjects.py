@@ -48,6 +48,14 @@ def inputs(prefix: str, call: str, first: int, attempt: int) -> str:
     return f"{prefix}.{call}.{first}.{attempt}"
 
 
+def stream_of(prefix: str) -> str:
+    """Return the name of the stream that holds the inputs published under a pool's prefix."""
+    parts = prefix.split(".")
+    if len(parts) != 6 or parts[:2] != ["tm", "inputs"]:
+        raise ValueError(f"not a prefix of inputs: {prefix!r}")
+    return f"INPUTS_{parts[2]}_{parts[3]}"
+
+
 def pool_inputs(prefix: str) -> str:
     """Return the filter for all inputs of a pool."""
     return f"{prefix}.>"
@@ -113,12 +121,27 @@ def due(call: str, first: int, attempt: int) -> str:
     return f"tm.due.{token(call)}.{first}.{attempt}"
 
 
+def call_due(call: str) -> str:
+    """Return the filter for all delayed attempts of a call whose time has come."""
+    return f"tm.due.{token(call)}.>"
+
+
 # --- bells and requests (core NATS: an answer now, nothing to keep)
+
+ALL_DEMAND = "tm.demand.*"
+ALL_WORKER_STATES = "tm.worker_states.*"
+ALL_CANCELS = "tm.cancel.*"
+ALL_CONTAINER_EVENTS = "tm.events.container.*"
 
 
 def demand(pool: str) -> str:
     """Return the subject on which callers say that a pool has work."""
     return f"tm.demand.{token(pool)}"
+
+
+def demanded(subject: str) -> str:
+    """Return the pool of a bell of demand."""
+    return subject.rpartition(".")[2]
 
 
 def trouble(pool: str) -> str:

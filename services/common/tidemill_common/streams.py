@@ -42,7 +42,8 @@ TIMERS = StreamSpec("TIMERS", ("tm.timers.>", "tm.due.>"), retention="workqueue"
 EVENTS = StreamSpec("EVENTS", ("tm.events.>",), max_age=7 * DAY, max_bytes=GIB)
 LOGS = StreamSpec("LOGS", ("tm.logs.>",), max_age=7 * DAY, max_bytes=4 * GIB)
 DEAD = StreamSpec("DEAD", ("tm.dead.>",), max_age=30 * DAY, max_bytes=GIB)
-BLOBS = StreamSpec("OBJ_blobs", ("$O.blobs.C.>", "$O.blobs.M.>"), max_age=7 * DAY, allow_rollup=True)
+# Payloads say themselves how long they are kept; code bundles stay.
+BLOBS = StreamSpec("OBJ_blobs", ("$O.blobs.C.>", "$O.blobs.M.>"), allow_msg_ttl=True, allow_rollup=True)
 
 
 def all_streams(*, replicas: int = 1) -> tuple[StreamSpec, ...]:

@@ -50,11 +50,15 @@ class ConsumerSpec:
 
 @dataclass(frozen=True, slots=True)
 class ConsumerState:
-    """How much work a consumer has: not delivered yet, and delivered but not acknowledged."""
+    """How much work a consumer has: not delivered yet, and delivered but not acknowledged.
+
+    `delivered` counts its deliveries so far, repeats included.
+    """
 
     pending: int
     ack_pending: int
     waiting: int = 0
+    delivered: int = 0
 
 
 class Delivery(Protocol):
@@ -65,7 +69,10 @@ class Delivery(Protocol):
     ack_subject: str  # names the lease; publishing `-NAK` to it hands the message back
     pending: int  # how many more wait behind it
     redelivered: bool
-    headers: Mapping[str, str]
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers it was published with."""
 
     def ack(self) -> asyncio.Future[None]:
         """Remove the message from the queue. The future is done when the server has said so.

@@ -1,0 +1,154 @@
+"""Payloads and code bundles too large for a message: the `blobs` bucket of the NATS object store.
+
+The layout is the object store's own, so the `nats` command reads what has a name. Works on any bus, in
+containers too. Chunks of one blob are published without waiting for each other; the order in which the
+stream has them is checked against the acknowledgements, the content against its digest.
+"""
+
+import asyncio
+import base64
+import hashlib
+import json
+import secrets
+from collections import deque
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from tidemill._bus.protocol import Bus, PubAck
+from tidemill._wire.messages import Blob
+from tidemill.exception import DataLossError, NotFoundError
+
+BUCKET, STREAM = "blobs", "OBJ_blobs"
+CHUNK = 512 << 10  # bytes; the object store's usual 128 KiB and whole megabytes are both a quarter slower
+WINDOW = 16 << 20  # bytes of one blob that are on their way to the server
+KEPT = 7 * 86_400  # seconds that a payload is kept; what has a name stays until it is deleted
+PUT_TRIES = 3
+GET_DELAYS = (0.05, 1.0)  # seconds: a replica may lag behind the leader that took the blob
+
+_ROOM = 1024  # bytes left for headers below `max_payload`
+
+
+async def put(bus: Bus, data: bytes) -> Blob:
+    """Store a payload; it is kept for seven days."""
+    return await _put(bus, data, {"Nats-TTL": f"{KEPT}s"})
+
+
+async def get(bus: Bus, blob: Blob) -> bytes:
+    """Return a payload. `NotFoundError` when it is not there, `DataLossError` when it is not what it was."""
+    for delay in (*GET_DELAYS, None):
+        chunks = [stored.data async for stored in bus.read(STREAM, _chunks(blob.nuid))]
+        if len(chunks) >= blob.chunks or delay is None:
+            break
+        await asyncio.sleep(delay)
+    if not chunks and blob.chunks:
+        raise NotFoundError(f"the payload {blob.name[:12]} is no longer stored")
+    return await _checked(blob, chunks)
+
+
+async def delete(bus: Bus, blob: Blob) -> None:
+    """Remove a payload that nobody will ask for again."""
+    await bus.purge(STREAM, _chunks(blob.nuid))
+
+
+async def has(bus: Bus, name: str) -> bool:
+    """Say whether something is stored under a name."""
+    return await _find(bus, name) is not None
+
+
+async def put_named(bus: Bus, name: str, data: bytes) -> None:
+    """Store something under a name that tells its content. It stays until it is deleted."""
+    if await has(bus, name):
+        return
+    blob = await _put(bus, data, {})
+    digest = base64.urlsafe_b64encode(bytes.fromhex(blob.name)).decode()
+    meta = {
+        "name": name,
+        "bucket": BUCKET,
+        "nuid": blob.nuid,
+        "size": blob.size,
+        "chunks": blob.chunks,
+        "digest": f"SHA-256={digest}",
+        "mtime": datetime.now(UTC).isoformat(),
+        "options": {"max_chunk_size": CHUNK},
+    }
+    record = json.dumps(meta).encode()
+    await bus.store(_meta(name), record, msg_id=f"{blob.nuid}.meta", headers={"Nats-Rollup": "sub"})
+
+
+async def get_named(bus: Bus, name: str) -> bytes:
+    """Return what is stored under a name. Raises as `get` does."""
+    if (blob := await _find(bus, name)) is None:
+        raise NotFoundError(f"nothing is stored under {name}")
+    return await get(bus, blob)
+
+
+async def delete_named(bus: Bus, name: str) -> None:
+    """Remove what is stored under a name; nothing happens if there is nothing."""
+    if (blob := await _find(bus, name)) is not None:
+        await bus.purge(STREAM, _meta(name))
+        await delete(bus, blob)
+
+
+async def _find(bus: Bus, name: str) -> Blob | None:
+    stored = await bus.last(STREAM, _meta(name))
+    if stored is None:
+        return None
+    meta = json.loads(stored.data)
+    if meta.get("deleted"):  # as the `nats` command leaves it
+        return None
+    digest = base64.urlsafe_b64decode(meta["digest"].removeprefix("SHA-256="))
+    return Blob(digest.hex(), meta["nuid"], meta["size"], meta["chunks"])
+
+
+async def _put(bus: Bus, data: bytes, headers: Mapping[str, str]) -> Blob:
+    for _ in range(PUT_TRIES):
+        nuid = secrets.token_hex(11)
+        digest, acks = await _send(bus, nuid, data, headers)
+        sequences = [ack.sequence for ack in acks]
+        if sequences == sorted(sequences):
+            return Blob(digest, nuid, len(data), len(acks))
+        await bus.purge(STREAM, _chunks(nuid))
+    raise DataLossError("the object store does not keep the order of chunks")
+
+
+async def _send(bus: Bus, nuid: str, data: bytes, headers: Mapping[str, str]) -> tuple[str, list[PubAck]]:
+    """Publish all chunks, a window of them at a time; return the digest and the acknowledgements."""
+    digest = hashlib.sha256()
+    acks: list[PubAck] = []
+    on_the_way: deque[asyncio.Future[PubAck]] = deque()
+    size = min(CHUNK, bus.max_payload - _ROOM)
+    try:
+        for number, start in enumerate(range(0, len(data), size)):
+            chunk = data[start : start + size]
+            msg_id = f"{nuid}.{number}"
+            on_the_way.append(bus.store(_chunks(nuid), chunk, msg_id=msg_id, headers=headers))
+            digest.update(chunk)
+            if len(on_the_way) * size >= WINDOW:
+                acks.append(await on_the_way.popleft())
+        while on_the_way:
+            acks.append(await on_the_way.popleft())
+    finally:
+        for future in on_the_way:
+            future.cancel()
+    return digest.hexdigest(), acks
+
+
+async def _checked(blob: Blob, chunks: list[bytes]) -> bytes:
+    """Return the chunks as one, if they are what was stored."""
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(chunk)
+        if len(chunks) > 1:
+            await asyncio.sleep(0)  # hashing a megabyte takes the loop for half a millisecond
+    data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    if len(data) != blob.size or digest.hexdigest() != blob.name:
+        raise DataLossError(f"the payload {blob.name[:12]} is damaged: {len(data)} of {blob.size} bytes")
+    return data
+
+
+def _chunks(nuid: str) -> str:
+    return f"$O.{BUCKET}.C.{nuid}"
+
+
+def _meta(name: str) -> str:
+    return f"$O.{BUCKET}.M.{base64.urlsafe_b64encode(name.encode()).decode()}"

@@ -1,0 +1,386 @@
+"""The bus on NATS: the connection that the SDK and, with more on top, every service has.
+
+What must be answered is remembered until it is (`_bus.unanswered`). When the connection breaks, what can
+be repeated without harm is sent again, in order, as soon as it is back; the rest fails at once.
+"""
+
+import asyncio
+import itertools
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from nats import errors
+from nats.nuid import NUID
+
+from tidemill._bus import jetstream
+from tidemill._bus.batches import Batch
+from tidemill._bus.connection import Connection
+from tidemill._bus.framing import checked, header_block, parse_headers, publication, status_of
+from tidemill._bus.protocol import (
+    BusError,
+    Disconnected,
+    Message,
+    NoResponder,
+    PubAck,
+    Refused,
+    RequestFailed,
+    RequestTimeout,
+    Stored,
+    StreamFull,
+    TooLarge,
+)
+from tidemill._bus.unanswered import Unanswered
+from tidemill._wire import coding
+from tidemill._wire.control import ErrorReply
+
+STORE_TIMEOUT = 30.0  # seconds without any word until a store fails
+MAX_LEAVING = 256 << 20  # bytes that the socket has not taken: then publishing is refused
+FLUSH_TIMEOUT = 10.0  # seconds
+CLOSE_TIMEOUT = 2.0  # seconds
+READ_TRIES = 3  # how often a batch that stops coming is asked for again
+
+
+async def connect(
+    url: str, user: str = "", password: str = "", *, name: str = "tidemill", timeout: float = 5.0
+) -> "NatsBus":
+    """Connect to NATS; `Disconnected` if it cannot be done within `timeout` seconds."""
+    bus = NatsBus()
+    await bus.open(url, user, password, name=name, timeout=timeout)
+    return bus
+
+
+class NatsBus:
+    """A connection to NATS. Made by `connect`."""
+
+    def __init__(self) -> None:
+        self.max_payload = 1 << 20
+        self._loop = asyncio.get_running_loop()
+        self._inbox = f"_INBOX.{NUID().next().decode()}"
+        self._connection = Connection(self._down, self._up)
+        self._unanswered = Unanswered(self._loop, f"{self._inbox}.u", self._send)
+        self._connected = False
+        self._closing = False
+        self._tokens = itertools.count()
+        self._out: list[bytes] = []
+        self._congested = False
+        self._before_write: list[Callable[[], None]] = []
+        self._write_scheduled = False
+        self._waiting: dict[bytes, asyncio.Future[tuple[bytes, bytes]]] = {}  # requests, by token
+        self._others: set[asyncio.Future[Any]] = set()  # flushes and batches: fail with the connection
+        self._reconnect_callbacks: dict[object, Callable[[], None]] = {}
+        self._disconnect_callbacks: dict[object, Callable[[], None]] = {}
+
+    async def open(self, url: str, user: str, password: str, *, name: str, timeout: float) -> None:
+        """Make the connection; see `connect`."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._connection.open(url, user, password, name=name, inbox=self._inbox)
+                self._connection.listen(f"{self._inbox}.u.*", "", self._unanswered.answered)
+                self._connection.listen(f"{self._inbox}.r.*", "", self._responded)
+                await self._connection.ping()
+        except TimeoutError as error:
+            self._connection.cut()
+            raise Disconnected(f"no answer from {url} within {timeout:g} s") from error
+        except (OSError, errors.Error) as error:
+            self._connection.cut()
+            raise Disconnected(f"cannot connect to {url}: {error}") from error
+        self._connected = True
+        self.max_payload = self._connection.max_payload
+        self._unanswered.resume()
+
+    async def close(self) -> None:
+        """See `Bus.close`."""
+        if self._closing:
+            return
+        self._closing = True
+        with suppress(BusError, TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await self.flush()
+        self._down()
+        self._unanswered.fail_all(Disconnected("the connection was closed"))
+        await self._connection.close()
+
+    # --- sending
+
+    def publish(
+        self, subject: str, data: bytes, *, reply: str = "", headers: Mapping[str, str] | None = None
+    ) -> None:
+        """See `Bus.publish`."""
+        if not self._connected:
+            raise Disconnected("not connected to NATS")
+        block = header_block(headers) if headers else ""
+        if error := self._unsendable(len(data) + len(block)):
+            raise error
+        self._send(publication(checked(subject), checked(reply) if reply else "", block, data))
+
+    def store(
+        self, subject: str, data: bytes, *, msg_id: str = "", headers: Mapping[str, str] | None = None
+    ) -> "asyncio.Future[PubAck]":
+        """See `Bus.store`."""
+        if headers:
+            block = header_block({"Nats-Msg-Id": msg_id, **headers} if msg_id else headers)
+        else:
+            block = f"NATS/1.0\r\nNats-Msg-Id: {checked(msg_id)}\r\n\r\n" if msg_id else ""
+        return self._tell(checked(subject), data, block, jetstream.stored, STORE_TIMEOUT, bool(msg_id))
+
+    def _tell(
+        self,
+        subject: str,
+        data: bytes,
+        block: str,
+        read: Callable[[bytes], Any],
+        timeout: float,
+        repeatable: bool,
+    ) -> "asyncio.Future[Any]":
+        """Send what must be answered; the future holds what `read` makes of the answer."""
+        size = len(data) + len(block)
+        if error := self._unsendable(size):
+            return _failed(self._loop, error)
+        token = str(next(self._tokens))
+        frame = publication(subject, f"{self._inbox}.u.{token}", block, data)
+        return self._unanswered.add(token.encode(), frame, size, read, timeout, repeatable)
+
+    def _unsendable(self, size: int) -> BusError | None:
+        """Return why a message of this size cannot be sent now."""
+        if size > self.max_payload:
+            return TooLarge(f"a message of {size} bytes: the server takes {self.max_payload}")
+        if self._congested:
+            self._congested = self._connected and self._connection.waiting_to_leave() > MAX_LEAVING
+            if self._congested:
+                return StreamFull("the server takes too little of what is sent")
+        return None
+
+    def _send(self, frame: tuple[bytes, ...]) -> None:
+        self._out += frame
+        if not self._write_scheduled:
+            self._write_scheduled = True
+            self._loop.call_soon(self._write)
+
+    def _soon(self, call: Callable[[], None]) -> None:
+        """Run `call` once before the next write: what it publishes goes along."""
+        self._before_write.append(call)
+        if not self._write_scheduled:
+            self._write_scheduled = True
+            self._loop.call_soon(self._write)
+
+    def _write(self) -> None:
+        """Write what was published in this turn of the loop."""
+        if self._before_write:
+            calls, self._before_write = self._before_write, []
+            for call in calls:
+                try:
+                    call()
+                except Exception as error:
+                    self._loop.call_exception_handler({"message": "before a write", "exception": error})
+        self._write_scheduled = False
+        if self._out:
+            if self._connected:
+                self._connection.write(self._out)
+                self._congested = self._connection.waiting_to_leave() > MAX_LEAVING
+            self._out = []
+
+    # --- asking
+
+    async def request(
+        self, subject: str, data: bytes, *, timeout: float = 5.0, headers: Mapping[str, str] | None = None
+    ) -> bytes:
+        """See `Bus.request`."""
+        token = str(next(self._tokens))
+        answer: asyncio.Future[tuple[bytes, bytes]] = self._loop.create_future()
+        self.publish(subject, data, reply=f"{self._inbox}.r.{token}", headers=headers)
+        self._waiting[token.encode()] = answer
+        late = self._loop.call_later(timeout, _fail, answer, RequestTimeout(f"no answer from {subject}"))
+        try:
+            block, body = await answer
+        finally:
+            late.cancel()
+            self._waiting.pop(token.encode(), None)
+        if block:
+            _raise_refusal(subject, block, body)
+        return body
+
+    def _responded(self, subject: bytes, _reply: bytes, block: bytes, data: bytes) -> None:
+        answer = self._waiting.pop(subject[len(self._inbox) + 3 :], None)
+        if answer is not None and not answer.done():
+            answer.set_result((block, data))
+
+    async def api(self, verb: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Ask JetStream's API (`STREAM.INFO.X`); raises `Refused` and its relatives."""
+        request = json.dumps(body).encode() if body else b""
+        return jetstream.parsed(await self.request(f"{jetstream.API}.{verb}", request))
+
+    async def flush(self) -> None:
+        """See `Bus.flush`."""
+        if not self._connected:
+            raise Disconnected("not connected to NATS")
+        self._write()
+        answered = self._connection.ping()
+        late = self._loop.call_later(FLUSH_TIMEOUT, _fail, answered, Disconnected("no answer to a ping"))
+        self._others.add(answered)
+        try:
+            await answered
+        finally:
+            late.cancel()
+            self._others.discard(answered)
+
+    # --- listening
+
+    async def subscribe(
+        self, subject: str, callback: Callable[[Message], None], *, queue: str = ""
+    ) -> "NatsSubscription":
+        """See `Bus.subscribe`."""
+
+        def deliver(subject: bytes, reply: bytes, block: bytes, data: bytes) -> None:
+            callback(Message(subject.decode(), data, reply.decode(), parse_headers(block)))
+
+        if not self._connected:
+            raise Disconnected("not connected to NATS")
+        sid = self._connection.listen(checked(subject), checked(queue) if queue else "", deliver)
+        try:
+            await self.flush()
+        except BaseException:
+            self._connection.unlisten(sid)
+            raise
+        return NatsSubscription(self._connection, sid)
+
+    def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """See `Bus.on_reconnect`. Nothing is ever dropped on this side, so only reconnects call it."""
+        return _register(self._reconnect_callbacks, callback)
+
+    def on_disconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """See `Bus.on_disconnect`."""
+        return _register(self._disconnect_callbacks, callback)
+
+    # --- reading streams
+
+    async def last(self, stream: str, subject: str) -> Stored | None:
+        """See `Bus.last`."""
+        try:
+            return jetstream.message(
+                await self.api(f"STREAM.MSG.GET.{stream}", {"last_by_subj": checked(subject)})
+            )
+        except Refused as error:
+            if error.code == jetstream.NO_MESSAGE:
+                return None
+            raise
+
+    async def read(
+        self, stream: str, subject: str, *, since: float | None = None, sequence: int = 1
+    ) -> AsyncIterator[Stored]:
+        """See `Bus.read`. `RequestTimeout` when a batch stops coming three times in a row."""
+        tries, more = READ_TRIES, True
+        while more:
+            batch = self._batch(stream, checked(subject), since, sequence)
+            try:
+                while pieces := await batch.next():
+                    for stored in pieces:
+                        tries, since, sequence = READ_TRIES, None, stored.sequence + 1
+                        yield stored
+                more = batch.more
+            except RequestTimeout:
+                tries -= 1
+                if not tries:
+                    raise
+            finally:
+                batch.close()
+
+    def _batch(self, stream: str, subject: str, since: float | None, sequence: int) -> Batch:
+        """Ask for the next messages of a stream."""
+        inbox = f"{self._inbox}.b.{next(self._tokens)}"
+        batch = Batch(self._loop)
+        sid = self._connection.listen(inbox, "", batch.take)
+        self._others.add(batch.ended)
+
+        def close() -> None:
+            self._connection.unlisten(sid)
+            self._others.discard(batch.ended)
+
+        batch.on_close = close
+        request = jetstream.batch_request(subject, since=since, sequence=sequence)
+        try:
+            self.publish(f"{jetstream.API}.DIRECT.GET.{stream}", request, reply=inbox)
+        except BusError:
+            close()
+            raise
+        return batch
+
+    async def purge(self, stream: str, subject: str, *, below: int = 0) -> int:
+        """See `Bus.purge`."""
+        request: dict[str, Any] = {"filter": checked(subject)} | ({"seq": below} if below else {})
+        answer = await self.api(f"STREAM.PURGE.{stream}", request)
+        return int(answer.get("purged", 0))
+
+    # --- the connection's life
+
+    def _down(self) -> None:
+        """The connection is gone: fail what cannot be repeated, keep the rest."""
+        if not self._connected:
+            return
+        self._connected = False
+        self._out = []
+        self._unanswered.pause()
+        for future in (*self._waiting.values(), *self._others):
+            _fail(future, Disconnected("the connection to NATS was lost"))
+        if not self._closing:
+            for callback in list(self._disconnect_callbacks.values()):
+                callback()
+
+    def _up(self) -> None:
+        """The connection is back: send what was not answered, then let everybody know."""
+        self._connected = True
+        self._congested = False
+        self.max_payload = self._connection.max_payload
+        self._renew()
+        self._unanswered.resume()
+        for callback in list(self._reconnect_callbacks.values()):
+            callback()
+
+    def _renew(self) -> None:
+        """Do what cannot wait after a reconnect. Services renew their leases here."""
+
+
+class NatsSubscription:
+    """A live subscription."""
+
+    def __init__(self, connection: Connection, sid: int) -> None:
+        self._connection = connection
+        self._sid = sid
+
+    async def close(self) -> None:
+        """See `Subscription.close`."""
+        self._connection.unlisten(self._sid)
+
+
+def _raise_refusal(subject: str, block: bytes, body: bytes) -> None:
+    """Raise what the headers of an answer say, if they say something."""
+    if status_of(block) == 503 and not body:
+        raise NoResponder(f"nobody answers requests on {subject}")
+    headers = parse_headers(block)
+    if (code := headers.get("Nats-Service-Error-Code")) is None:
+        return
+    try:
+        reply = coding.decode(ErrorReply, body)
+    except ValueError:  # a service of somebody else
+        reply = ErrorReply(code, headers.get("Nats-Service-Error", ""))
+    raise RequestFailed(reply.code, reply.message, reply.hint)
+
+
+def _register(
+    callbacks: dict[object, Callable[[], None]], callback: Callable[[], None]
+) -> Callable[[], None]:
+    key = object()
+    callbacks[key] = callback
+    return lambda: callbacks.pop(key, None) and None
+
+
+def _fail(future: "asyncio.Future[Any]", error: BusError) -> None:
+    if not future.done():
+        future.set_exception(error)
+
+
+def _failed(loop: asyncio.AbstractEventLoop, error: BusError) -> "asyncio.Future[Any]":
+    future = loop.create_future()
+    future.set_exception(error)
+    return future

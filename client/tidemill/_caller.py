@@ -1,0 +1,303 @@
+"""The session of one process on the bus: what it called, and what comes back.
+
+    calling thread    encode, one call_soon_threadsafe, wait on a plain future
+    loop              `begin` a call, `submit` its chunks, match outputs to it by (call, index)
+
+The first terminal output of an input wins; later ones are counted and dropped. Calls hear about each
+other's fate only here: a pool's final trouble fails those that wait for it.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+
+import msgpack
+
+from tidemill import exception
+from tidemill._bus import blobs
+from tidemill._bus.protocol import (
+    AlreadyHeld,
+    Bus,
+    BusError,
+    Disconnected,
+    PubAck,
+    RequestTimeout,
+    StreamFull,
+)
+from tidemill._outcome import Outcome
+from tidemill._pools import Pools
+from tidemill._replies import Replies
+from tidemill._wire import coding, failure, ids, subjects
+from tidemill._wire.control import CancelCall, FunctionHandle, Trouble
+from tidemill._wire.messages import Blob
+
+TICK = 1.0  # seconds
+SILENT, SILENT_MAX = 5.0, 60.0  # seconds without output after which the stream is read again
+STORE_TRIES = 3  # of 30 s each: within the two minutes for which the stream knows a message id
+TRANSFERS = 20  # blobs on their way at once
+CANCEL_TIMEOUT = 5.0
+
+_log = logging.getLogger("tidemill")
+
+RawOutput = list[Any]  # [index, status, [format, data], piece]: an `Output` as it comes off the wire
+
+
+class Attached(Protocol):
+    """A call whose outputs come to this process. All of it happens on the loop."""
+
+    id: str
+    handle: FunctionHandle
+
+    def on_outputs(self, items: list[RawOutput], seconds: float, container: str) -> None:
+        """Take outputs, in any order, perhaps for the second time."""
+
+    def on_tick(self, now: float) -> None:
+        """Look after what depends on time; called each second."""
+
+    def fail(self, error: BaseException) -> None:
+        """End: nothing more will come."""
+
+    def oldest(self) -> tuple[int, float] | None:
+        """Return the number of the oldest submission without output, and since when there is silence."""
+
+
+class Caller:
+    """One process's calls."""
+
+    def __init__(self, bus: Bus) -> None:
+        self.bus = bus
+        self.id = ids.new(ids.CALLER)
+        self.reply = subjects.replies(self.id)
+        self.loop = asyncio.get_running_loop()
+        self.calls: dict[str, Attached] = {}
+        self.pools = Pools(bus, self._on_final_trouble)
+        self.replies = Replies(bus, self.reply, self._take, self._submissions)
+        self.dropped = 0  # outputs that came for the second time, or after their call had ended
+        self._transfers = asyncio.Semaphore(TRANSFERS)
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._submitted = 0
+        self._pause = SILENT
+        self._ticking: asyncio.TimerHandle | None = None
+        self._undo: Callable[[], None] = lambda: None
+
+    async def open(self) -> None:
+        """Subscribe to this process's outputs."""
+        await self.replies.open()
+        self._undo = self.bus.on_reconnect(self.replies.read_again_twice)
+
+    # --- calls
+
+    def begin(self, call: Attached) -> None:
+        """Expect outputs for a call."""
+        self.calls[call.id] = call
+        self.pools.enter(call.handle.pool)
+        if self._ticking is None:
+            self._ticking = self.loop.call_later(TICK, self._tick)
+
+    def end(self, call: Attached) -> None:
+        """Expect nothing more for a call."""
+        if self.calls.pop(call.id, None) is not None:
+            self.pools.leave(call.handle.pool)
+
+    def submit(
+        self,
+        handle: FunctionHandle,
+        call: str,
+        first: int,
+        data: bytes,
+        *,
+        stored: Callable[[], None] | None = None,
+        refused: Callable[[BaseException], None],
+    ) -> int:
+        """Publish a chunk and ring for its pool; return the number of this submission.
+
+        `stored` is called when the stream has it, `refused` with the caller's error when it will not.
+        """
+        self._submitted += 1
+        subject = subjects.inputs(handle.prefix, call, first, 0)
+        self._store(subject, data, subjects.input_key(call, first, 0), stored, refused, STORE_TRIES)
+        self.pools.ring(handle.pool)
+        return self._submitted
+
+    def _store(
+        self,
+        subject: str,
+        data: bytes,
+        key: str,
+        stored: Callable[[], None] | None,
+        refused: Callable[[BaseException], None],
+        tries: int,
+    ) -> None:
+        def answered(future: "asyncio.Future[PubAck]") -> None:
+            error = None if future.cancelled() else future.exception()
+            if error is None or isinstance(error, AlreadyHeld):
+                if stored is not None:
+                    stored()
+            elif isinstance(error, RequestTimeout | Disconnected) and tries > 1:
+                self.loop.call_later(TICK, self._store, subject, data, key, stored, refused, tries - 1)
+            else:
+                refused(explain(error))
+
+        self.bus.store(subject, data, msg_id=key).add_done_callback(answered)
+
+    def store(self, subject: str, data: bytes, key: str) -> "asyncio.Future[None]":
+        """Publish into a stream, persistently; the future fails with the caller's error."""
+        done: asyncio.Future[None] = self.loop.create_future()
+
+        def stored() -> None:
+            if not done.done():
+                done.set_result(None)
+
+        def refused(error: BaseException) -> None:
+            if not done.done():
+                done.set_exception(error)
+
+        self._store(subject, data, key, stored, refused, STORE_TRIES)
+        return done
+
+    def cancel(
+        self, call: str, handle: FunctionHandle, *, num_inputs: int = 0, terminate_containers: bool = False
+    ) -> None:
+        """Have the scheduler end an attached call, without waiting for it."""
+        request = CancelCall(call, handle.prefix, num_inputs, False, terminate_containers)
+        self.run(self._cancel(request), name=f"cancel {call}")
+
+    async def _cancel(self, request: CancelCall) -> None:
+        data = coding.encode(request)
+        for _ in range(3):
+            try:
+                await self.bus.request(subjects.scheduler("cancel"), data, timeout=CANCEL_TIMEOUT)
+                return
+            except BusError as error:
+                _log.debug("%s cannot be cancelled now: %s", request.call, error)
+                await asyncio.sleep(TICK)
+
+    def run(self, coroutine: Coroutine[Any, Any, Any], *, name: str) -> "asyncio.Task[Any]":
+        """Run a task that ends with this session at the latest."""
+        task = self.loop.create_task(coroutine, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def warn(self, message: str) -> None:
+        """Tell the user something that does not end a call."""
+        _log.warning(message)
+
+    # --- blobs
+
+    async def put_blob(self, data: bytes) -> Blob:
+        """Store a payload; some at once, the others wait."""
+        async with self._transfers:
+            try:
+                return await blobs.put(self.bus, data)
+            except BusError as error:
+                raise explain(error) from error
+
+    async def outcome(self, status: int, form: int, data: "bytes | list[Any]") -> Outcome:
+        """Return an output with its bytes at hand, fetched if they lie in a blob that only we know of."""
+        if isinstance(data, bytes):
+            return Outcome(status, form, data)
+        blob = Blob(*data)
+        async with self._transfers:
+            try:
+                outcome = Outcome(status, form, await blobs.get(self.bus, blob))
+            except BusError as error:
+                raise explain(error) from error
+        self.drop_blob(blob)
+        return outcome
+
+    def drop_blob(self, blob: Blob) -> None:
+        """Remove a payload of an attached call. What is left behind expires."""
+        self.run(self._drop_blob(blob), name=f"delete {blob.name[:12]}")
+
+    async def _drop_blob(self, blob: Blob) -> None:
+        try:
+            await blobs.delete(self.bus, blob)
+        except BusError as error:
+            _log.debug("a payload is left behind: %s", error)
+
+    # --- what comes
+
+    def _take(self, data: bytes) -> None:
+        try:
+            call_id, _, items, seconds, container = msgpack.unpackb(data)[:5]
+            call = self.calls.get(call_id)
+            if call is None:
+                self.dropped += len(items)
+            else:
+                call.on_outputs(items, seconds, container)
+        except (ValueError, TypeError, IndexError) as error:
+            _log.error("an output cannot be read and is dropped: %s", error)
+
+    def _on_final_trouble(self, trouble: Trouble) -> None:
+        for call in [call for call in self.calls.values() if call.handle.pool == trouble.pool]:
+            if trouble.failure:
+                call.fail(failure.to_exception(trouble.failure))
+            else:
+                call.fail(exception.RemoteError(trouble.message, hint=trouble.hint))
+
+    def _submissions(self) -> tuple[int, int]:
+        oldest = (call.oldest() for call in self.calls.values())
+        return self._submitted, min((number for number, _ in filter(None, oldest)), default=1 << 62)
+
+    # --- time
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        self.pools.ring_waiting()
+        for call in list(self.calls.values()):
+            call.on_tick(now)
+        self.replies.tidy(idle=not self.calls)
+        self._read_if_silent(now)
+        self._ticking = self.loop.call_later(TICK, self._tick) if self.calls else None
+
+    def _read_if_silent(self, now: float) -> None:
+        since = min((since for _, since in filter(None, map(_oldest, self.calls.values()))), default=now)
+        if now - since < SILENT:
+            self._pause = SILENT
+        elif now - max(since, self.replies.read_at) >= self._pause:
+            self._pause = min(SILENT_MAX, self._pause * 2)
+            self.replies.read_again()
+
+    async def close(self) -> None:
+        """Fail what is outstanding and leave nothing behind."""
+        self._undo()
+        if self._ticking is not None:
+            self._ticking.cancel()
+        for call in list(self.calls.values()):
+            call.fail(exception.ClientClosed("the client was closed"))
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=TICK)
+        for task in self._tasks:
+            task.cancel()
+        await self.pools.close()
+        try:
+            await self.replies.close()
+        except BusError as error:
+            _log.debug("replies are left behind: %s", error)
+
+
+def _oldest(call: Attached) -> tuple[int, float] | None:
+    return call.oldest()
+
+
+def explain(error: BaseException) -> BaseException:
+    """Return a bus's error as the caller's."""
+    match error:
+        case StreamFull():
+            return exception.ResourceExhaustedError(
+                "the queue is full", hint="wait until inputs have been worked off, or raise its size"
+            )
+        case Disconnected():
+            return exception.ConnectionError(
+                f"no connection to the server: {error}", hint="start one with `tidemill up`"
+            )
+        case RequestTimeout():
+            return exception.ServiceError(
+                f"the server does not answer: {error}", hint="look with `tidemill status`"
+            )
+        case BusError():
+            return exception.ServiceError(str(error))
+    return error

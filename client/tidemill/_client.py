@@ -1,0 +1,260 @@
+"""The connection of this process to a server, made at the first call and shared by everything."""
+
+import asyncio
+import os
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from tidemill import _loop, _runtime, _sync, exception
+from tidemill._bus.protocol import Bus, BusError, Disconnected, NoResponder, RequestFailed
+from tidemill._caller import Caller, explain
+from tidemill._wire import coding, errors
+from tidemill._wire.control import ErrorReply
+
+if TYPE_CHECKING:
+    from tidemill import _stack
+
+A = TypeVar("A")
+
+REQUEST_TIMEOUT = 30.0  # seconds
+FIND_RESPONDER = 10.0  # seconds for which a request waits for its service to come (back) up
+FIND_PAUSE = 0.2
+PURPOSE_HINT = "start one with `tidemill up`"
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Where the server is and who we are."""
+
+    server_url: str
+    token_id: str
+    token_secret: str
+
+
+def _from_env() -> "Client":
+    """Return the client that this process shares.
+
+    It finds its server through `TIDEMILL_SERVER_URL`, `TIDEMILL_TOKEN_ID` and `TIDEMILL_TOKEN_SECRET`;
+    else it uses the local stack that runs (`tidemill up`); else, where the `local` extra is installed, it
+    starts a temporary one that ends with this process. Inside containers it goes over the worker.
+    """
+    client = _shared.client
+    if client is None or client.is_closed():
+        client = _shared.client = Client()
+        client._shared = True
+    return client
+
+
+def _from_credentials(token_id: str, token_secret: str, *, server_url: str = "") -> "Client":
+    """Return a client that uses these credentials.
+
+    Args:
+        token_id: the token's id.
+        token_secret: its secret.
+        server_url: `nats://host:port`; without it `TIDEMILL_SERVER_URL`, else the local stack's.
+    """
+    return Client(
+        Credentials(server_url or os.environ.get("TIDEMILL_SERVER_URL", ""), token_id, token_secret)
+    )
+
+
+class Client:
+    """A connection to a Tidemill server.
+
+    Nothing is sent before it is needed: making a client does not connect. One client serves any number
+    of threads and event loops. `from_env()` gives the one that everything uses by default.
+
+    Example:
+        with Client.from_credentials("client", "secret") as client:
+            Function.from_name("my-app", "square", client=client).remote(3)
+    """
+
+    def __init__(self, credentials: Credentials | None = None) -> None:
+        """Make a client; without credentials it finds its server as `from_env` describes."""
+        self._credentials = credentials
+        self._shared = False
+        self._closed = False
+        self._connecting: asyncio.Lock | None = None
+        self._temporary: _stack.TemporaryStack | None = None
+        self._bus: Bus | None = None
+        self.caller: Caller | None = None  # there once connected
+        _loop.on_fork(self)
+
+    # --- making one
+
+    from_env = _sync.Immediate(_from_env)
+    from_credentials = _sync.Immediate(_from_credentials)
+
+    # --- its life
+
+    async def _hello(self) -> None:
+        await (await self.connect()).bus.flush()
+
+    async def _close(self) -> None:
+        self._closed = True
+        caller, self.caller = self.caller, None
+        bus, self._bus = self._bus, None
+        if caller is not None:
+            await caller.close()
+        if bus is not None and _runtime.container is None:
+            await bus.close()
+        temporary, self._temporary = self._temporary, None
+        if temporary is not None:
+            _loop.after_exit(temporary.stop)
+
+    @_sync.method
+    async def hello(self) -> None:
+        """Connect if that has not happened and wait for the server's answer.
+
+        Raises:
+            ConnectionError: no server can be reached.
+            AuthError: it does not know these credentials.
+        """
+        await self._hello()
+
+    @_sync.method
+    async def close(self) -> None:
+        """Close the connection. Calls that are under way fail with `ClientClosed`."""
+        await self._close()
+
+    def is_closed(self) -> bool:
+        """Return whether this client was closed."""
+        return self._closed
+
+    def __enter__(self) -> Self:
+        _loop.wait(self._hello())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if not self._shared:  # the process's own serves others too, and is closed at exit
+            _loop.wait(self._close())
+
+    async def __aenter__(self) -> Self:
+        await _loop.bridge(self._hello())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if not self._shared:
+            await _loop.bridge(self._close())
+
+    def forked(self) -> None:
+        """Forget the connection: it belongs to the parent."""
+        self.caller = self._bus = self._temporary = self._connecting = None
+        _loop.on_fork(self)
+
+    # --- for the rest of the SDK, on the loop
+
+    async def connect(self) -> Caller:
+        """Return the session on the bus, connected."""
+        if self._closed:
+            raise exception.ClientClosed("the client was closed")
+        if self.caller is not None:
+            return self.caller
+        self._connecting = self._connecting or asyncio.Lock()
+        async with self._connecting:
+            if self.caller is None:
+                self._bus = await self._open_bus()
+                caller = Caller(self._bus)
+                await caller.open()
+                self.caller = caller
+                _loop.at_exit(self._close)
+        return self.caller
+
+    async def request(
+        self, subject: str, message: object, answer: type[A], *, timeout: float = REQUEST_TIMEOUT
+    ) -> A:
+        """Ask a service and return its answer, or raise the error that it gave.
+
+        A service that is not there is waited for: nothing has reached it yet.
+
+        Raises:
+            ServiceError: nobody answers.
+            ConnectionError: no server can be reached.
+        """
+        bus = (await self.connect()).bus
+        data = coding.encode(message)
+        deadline = asyncio.get_running_loop().time() + FIND_RESPONDER
+        while True:
+            try:
+                return coding.decode(answer, await bus.request(subject, data, timeout=timeout))
+            except NoResponder as error:
+                if asyncio.get_running_loop().time() > deadline:
+                    service = subject.split(".")[1]
+                    raise exception.ServiceError(
+                        f"the {service} does not run", hint="look with `tidemill status`"
+                    ) from error
+                await asyncio.sleep(FIND_PAUSE)
+            except RequestFailed as error:
+                raise errors.to_exception(ErrorReply(error.code, error.message, error.hint)) from None
+            except BusError as error:
+                raise explain(error) from error
+            except ValueError as error:
+                raise exception.VersionError(f"the answer of {subject} cannot be read: {error}") from error
+
+    async def _open_bus(self) -> Bus:
+        if _runtime.container is not None:
+            return await _bus_of(_runtime.container)
+        from tidemill._bus import nats
+
+        found = await self._find_server()
+        try:
+            return await nats.connect(
+                found.server_url, found.token_id, found.token_secret, name=f"tidemill client {os.getpid()}"
+            )
+        except Disconnected as error:
+            if "authorization" in str(error).lower():
+                raise exception.AuthError(
+                    f"{found.server_url} does not know these credentials",
+                    hint="check TIDEMILL_TOKEN_ID and TIDEMILL_TOKEN_SECRET",
+                ) from error
+            raise exception.ConnectionError(str(error), hint=PURPOSE_HINT) from error
+
+    async def _find_server(self) -> Credentials:
+        given = self._credentials
+        if given is not None and given.server_url:
+            return given
+        url = os.environ.get("TIDEMILL_SERVER_URL", "")
+        if url:
+            return Credentials(
+                url, os.environ.get("TIDEMILL_TOKEN_ID", ""), os.environ.get("TIDEMILL_TOKEN_SECRET", "")
+            )
+        stack = await self._find_stack()
+        if given is not None:
+            return Credentials(stack.server_url, given.token_id, given.token_secret)
+        return stack
+
+    async def _find_stack(self) -> Credentials:
+        """Return the local stack that runs, or one that is started for the life of this client."""
+        from tidemill import _stack
+
+        info = _stack.find()
+        if info is None:
+            temporary = self._temporary = await asyncio.to_thread(_stack.start_temporary)
+            info = temporary.info
+        return Credentials(info.server_url, info.token_id, info.token_secret)
+
+
+async def _bus_of(container: _runtime.Container) -> Bus:
+    """Return the bus over this container's worker."""
+    if container.bus is None:
+        raise exception.ConnectionError("this container has no connection to its worker")
+    return container.bus
+
+
+class _Shared:
+    """The client that this process shares, once somebody asked for it."""
+
+    client: Client | None = None
+
+
+_shared = _Shared()
+
+
+def current(client: Client | None = None) -> Client:
+    """Return the given client, else the one that this process shares."""
+    return client if client is not None else _from_env()

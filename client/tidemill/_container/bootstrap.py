@@ -1,0 +1,44 @@
+"""The first file of a container, run by path with the image's own Python.
+
+    python -s -P <layer>/tidemill/_container/bootstrap.py <template's socket>
+    python -s -P <layer>/tidemill/_container/bootstrap.py --single <runner's socket> <init's socket> <container id>
+
+The first form becomes a template that containers are forked from. The second becomes one container at
+once, for functions whose variables the interpreter or the loader reads at its start (`LD_*`, `PYTHON*`):
+those cannot be given to a fork.
+
+The runtime layer goes onto `sys.path` last, so that the image's packages win over ours. Only `tidemill`
+itself always comes from the layer: it speaks with a worker of the same version.
+"""
+
+import os
+import sys
+
+
+def put_layer_in_place(layer: str) -> None:
+    """Make the runtime layer importable, behind everything that the image has."""
+    from importlib.machinery import PathFinder
+    from importlib.util import module_from_spec
+
+    sys.path.append(layer)
+    spec = PathFinder.find_spec("tidemill", [layer])
+    if spec is None or spec.loader is None:
+        raise SystemExit(f"there is no tidemill in {layer}")
+    module = sys.modules["tidemill"] = module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+
+def main(arguments: list[str]) -> None:
+    """Become what the arguments say."""
+    put_layer_in_place(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))  # noqa: PTH100, PTH120 - pathlib costs milliseconds
+    from tidemill._container import template
+
+    sys.argv = [""]
+    if arguments[0] == "--single":
+        template.run_single(int(arguments[1]), int(arguments[2]), arguments[3])
+    else:
+        template.run(int(arguments[0]))
+
+
+if __name__ == "__main__":  # a process that user code spawns imports this file once more
+    main(sys.argv[1:])

@@ -1,0 +1,194 @@
+"""The template: a warm Python that containers are forked from in two or three milliseconds.
+
+One runs per image (and workspace and network mode) and waits on its socket. It has one thread, holds no
+user code and no secrets, and after it has said READY it goes on to import, while nobody asks for
+anything, what most functions are going to import anyway. Each request brings the two sockets of a new
+container, which belong to the child alone. The template ends when its socket closes; its containers hang
+on their own sockets.
+
+It is a subreaper too. Should somebody kill an init, that container's runner dies with it and whatever else
+it left behind becomes a child of the template, which ends it.
+"""
+
+import gc
+import importlib
+import os
+import select
+import signal
+import socket
+import sys
+from collections import deque
+from contextlib import suppress
+from typing import Any
+
+from tidemill._container import init, processes, runner, sockets
+from tidemill._container.frames import FromTemplate, ToTemplate
+from tidemill._container.tags import Tags
+
+# What functions import, directly or through the SDK, in the order in which it is likely to be needed.
+PRELOADED = (
+    "traceback",
+    "inspect",
+    "tidemill._wire.control",
+    "asyncio",
+    "tidemill.app",
+    "tidemill.functions",
+    "tidemill.image",
+    "cloudpickle",
+    "tidemill._client",
+    "tidemill._bus.socket",
+)
+_DESCRIPTORS = 2  # per container: the runner's socket, then init's
+
+
+class Template:
+    """A template that serves its socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._wake = _watch_children()
+        self._inits: set[int] = set()
+        self._descriptors: deque[int] = deque()
+        self._received = b""
+        self._preload = deque(PRELOADED)
+
+    def serve(self) -> None:
+        """Fork containers until the socket closes."""
+        _settle()
+        self._sock.sendall(sockets.pack((FromTemplate.READY, os.getpid())))
+        while self._turn():
+            pass
+
+    def _turn(self) -> bool:
+        """Handle what is there, or import one thing more; return False when the socket has closed."""
+        events = select.select([self._sock, self._wake], [], [], 0 if self._preload else None)[0]
+        if self._wake in events:
+            self._on_ended()
+        if self._sock in events:
+            return self._on_request()
+        if not events:
+            _import(self._preload.popleft())
+            _settle()
+        return True
+
+    def _on_ended(self) -> None:
+        """Reap, and end what a killed init has left."""
+        with suppress(BlockingIOError):
+            os.read(self._wake, 4096)
+        ended = processes.reap()
+        self._inits.difference_update(ended)
+        if ended:
+            self._inits.difference_update(processes.kill_descendants(spare=self._inits))
+
+    def _on_request(self) -> bool:
+        try:
+            data, descriptors, _flags, _address = socket.recv_fds(self._sock, init.READ, 64)
+        except OSError:
+            return False
+        self._descriptors.extend(descriptors)
+        frames, self._received = sockets.split(self._received + data)
+        for kind, *arguments in frames:
+            if kind == ToTemplate.FORK:
+                self._fork(*arguments)
+        return bool(data)
+
+    def _fork(self, container: str, environment: dict[str, str], workdir: str) -> None:
+        if len(self._descriptors) < _DESCRIPTORS:
+            self._answer(FromTemplate.FAILED, container, "the container's sockets did not arrive")
+            return
+        own = [self._descriptors.popleft() for _ in range(_DESCRIPTORS)]
+        try:
+            pid = os.fork()
+        except OSError as error:
+            self._answer(FromTemplate.FAILED, container, f"no process could be made: {error}")
+        else:
+            if not pid:
+                self._become_container(own, container, environment, workdir)
+            self._inits.add(pid)
+            self._answer(FromTemplate.FORKED, container, pid)
+        for fd in own:
+            os.close(fd)
+
+    def _become_container(
+        self, own: list[int], container: str, environment: dict[str, str], workdir: str
+    ) -> None:
+        """In the child: leave the template behind. Never returns."""
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            self._sock.close()
+            for fd in (self._wake, *self._descriptors):
+                os.close(fd)
+            os.environ.update(environment)
+            _run_container(own[0], own[1], container, workdir)
+        finally:
+            _fail()
+
+    def _answer(self, kind: FromTemplate, container: str, value: Any) -> None:
+        with suppress(OSError):  # the worker is gone: the next read says so
+            self._sock.sendall(sockets.pack((kind, container, value)))
+
+
+def run(fd: int) -> None:
+    """Be a template on this socket, until it closes."""
+    os.set_inheritable(fd, False)
+    processes.become_subreaper()
+    Template(socket.socket(fileno=fd)).serve()
+    os._exit(0)
+
+
+def run_single(runner_fd: int, control_fd: int, container: str) -> None:
+    """Be one container, started by itself in its own environment and working directory."""
+    for fd in (runner_fd, control_fd):
+        os.set_inheritable(fd, False)
+    try:
+        _run_container(runner_fd, control_fd, container, "")
+    finally:
+        _fail()
+
+
+def _run_container(runner_fd: int, control_fd: int, container: str, workdir: str) -> None:
+    """Become the init of a container and fork its runner. Never returns.
+
+    A tier that isolates takes its namespaces here, before init is what it is: everything below runs
+    inside them.
+    """
+    with suppress(PermissionError):  # started as a leader already
+        os.setsid()
+    theirs = socket.socket(fileno=runner_fd)
+
+    def start_runner(reading: dict[int, int], writing: dict[int, int], tags: Tags) -> None:
+        runner.run(theirs, container, workdir, reading, writing, tags)
+
+    init.run(socket.socket(fileno=control_fd), theirs, start_runner)
+    os._exit(0)
+
+
+def _fail() -> None:
+    """Say what went wrong, in the worker's own log, and end this process."""
+    error = sys.exc_info()
+    if error[0] is not None:
+        sys.excepthook(*error)  # type: ignore[arg-type]
+    os._exit(1)
+
+
+def _watch_children() -> int:
+    """Make a descriptor readable whenever a child has ended."""
+    wake, waker = os.pipe()
+    for fd in (wake, waker):
+        os.set_blocking(fd, False)
+    signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+    return wake
+
+
+def _import(name: str) -> None:
+    """Import something ahead of its use. An image that lacks it, or breaks it, finds out when it uses it."""
+    with suppress(Exception):
+        importlib.import_module(name)
+
+
+def _settle() -> None:
+    """Keep the collector's hands off what is shared with the children: touching it would copy it."""
+    gc.collect()
+    gc.freeze()

@@ -1,0 +1,128 @@
+"""The lines between a caller and the scheduler, pool by pool: bells of demand, and trouble."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from tidemill._bus.protocol import Bus, BusError, Message, Subscription
+from tidemill._wire import coding, subjects
+from tidemill._wire.control import Trouble
+
+RING_EVERY = 0.05  # seconds between the bells of a pool while inputs are submitted
+KEEP = 60.0  # seconds for which a pool that nobody waits for is still listened to
+
+_log = logging.getLogger("tidemill")
+
+
+@dataclass(slots=True)
+class Line:
+    """One pool as this process knows it."""
+
+    pool: str
+    rung: float = float("-inf")
+    ring_later: asyncio.TimerHandle | None = None
+    waiting: int = 0  # calls that wait for outputs
+    used: float = 0.0
+    subscription: Subscription | None = None
+    told: set[str] = field(default_factory=set)
+
+
+class Pools:
+    """Every pool that this process calls."""
+
+    def __init__(self, bus: Bus, on_final_trouble: Callable[[Trouble], None]) -> None:
+        self._bus = bus
+        self._on_final_trouble = on_final_trouble
+        self._loop = asyncio.get_running_loop()
+        self._lines: dict[str, Line] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def enter(self, pool: str) -> None:
+        """Note that a call waits for this pool, and listen to its trouble."""
+        line = self._line(pool)
+        line.waiting += 1
+        if line.waiting == 1 and line.subscription is None:
+            task = self._loop.create_task(self._listen(line), name=f"listen to {pool}")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def leave(self, pool: str) -> None:
+        """Note that a call waits no more."""
+        line = self._lines[pool]
+        line.waiting -= 1
+        line.used = time.monotonic()
+
+    def ring(self, pool: str) -> None:
+        """Say that the pool has work: at once, or, when that was just said, once more soon."""
+        line = self._line(pool)
+        since = time.monotonic() - line.rung
+        if since >= RING_EVERY:
+            self._ring(line)
+        elif line.ring_later is None:
+            line.ring_later = self._loop.call_later(RING_EVERY - since, self._ring, line)
+
+    def ring_waiting(self) -> None:
+        """Ring for every pool that a call waits for, and forget those that nobody calls any more."""
+        now = time.monotonic()
+        for line in list(self._lines.values()):
+            if line.waiting:
+                self._ring(line)
+            elif now - max(line.used, line.rung) > KEEP:
+                self._forget(line)
+
+    def _line(self, pool: str) -> Line:
+        line = self._lines.get(pool)
+        if line is None:
+            line = self._lines[pool] = Line(pool)
+        return line
+
+    def _ring(self, line: Line) -> None:
+        if line.ring_later is not None:
+            line.ring_later.cancel()
+            line.ring_later = None
+        line.rung = time.monotonic()
+        with suppress(BusError):  # not connected: it is rung again each second while anything is outstanding
+            self._bus.publish(subjects.demand(line.pool), b"")
+
+    def _forget(self, line: Line) -> None:
+        del self._lines[line.pool]
+        if line.subscription is not None:
+            task = self._loop.create_task(line.subscription.close())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _listen(self, line: Line) -> None:
+        try:
+            line.subscription = await self._bus.subscribe(subjects.trouble(line.pool), self._on_trouble)
+        except BusError as error:
+            _log.debug("trouble of %s cannot be heard: %s", line.pool, error)
+
+    def _on_trouble(self, message: Message) -> None:
+        try:
+            trouble = coding.decode(Trouble, message.data)
+        except ValueError as error:
+            _log.debug("trouble that cannot be read: %s", error)
+            return
+        line = self._lines.get(trouble.pool)
+        if line is None or not line.waiting:
+            return
+        if trouble.final:
+            self._on_final_trouble(trouble)
+        elif trouble.message not in line.told and len(line.told) < 100:
+            line.told.add(trouble.message)
+            hint = f" (hint: {trouble.hint})" if trouble.hint else ""
+            _log.warning("inputs are waiting: %s%s", trouble.message, hint)
+
+    async def close(self) -> None:
+        """End the subscriptions and timers."""
+        for line in self._lines.values():
+            if line.ring_later is not None:
+                line.ring_later.cancel()
+            if line.subscription is not None:
+                await line.subscription.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)

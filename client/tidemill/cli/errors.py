@@ -1,0 +1,68 @@
+"""How the command line says what is wrong: `error:`, then `hint:`, on standard error."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+import click
+
+_PACKAGE = str(Path(__file__).parent.parent) + os.sep
+_HIDDEN = (_PACKAGE, "<frozen importlib.")
+
+
+def show(message: str, hint: str = "") -> None:
+    """Say what is wrong and, where there is one, the next step."""
+    click.echo(f"{_styled('error:', 'red')} {message}", err=True)
+    if hint:
+        click.echo(f"{_styled('hint:', 'cyan')} {hint}", err=True)
+
+
+def show_usage(error: click.UsageError) -> None:
+    """Say what is wrong with the arguments."""
+    hint = f"see `{error.ctx.command_path} --help`" if error.ctx else ""
+    show(error.format_message().rstrip("."), hint)
+
+
+def show_exception(error: BaseException) -> None:
+    """Show an exception of the user's code, without the frames that are ours."""
+    import traceback
+
+    if not os.environ.get("TIDEMILL_TRACEBACK"):
+        for each in _chain(error):
+            each.__traceback__ = _visible(each.__traceback__)
+    click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception and all that it was caused by or raised in the course of, each once."""
+    waiting, seen = [error], set()
+    while waiting:
+        each = waiting.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        yield each
+        waiting += [other for other in (each.__cause__, each.__context__) if other is not None]
+        if isinstance(each, BaseExceptionGroup):
+            waiting += each.exceptions
+
+
+def _visible(trace: TracebackType | None) -> TracebackType | None:
+    """Return a traceback without our own frames; all of it if it has no others."""
+    frames = []
+    each = trace
+    while each is not None:
+        frames.append(each)
+        each = each.tb_next
+    kept = [frame for frame in frames if not frame.tb_frame.f_code.co_filename.startswith(_HIDDEN)]
+    visible: TracebackType | None = None
+    for frame in reversed(kept):
+        visible = TracebackType(visible, frame.tb_frame, frame.tb_lasti, frame.tb_lineno)
+    return visible
+
+
+def _styled(word: str, colour: str) -> str:
+    plain = bool(os.environ.get("NO_COLOR")) or not sys.stderr.isatty()
+    return word if plain else click.style(word, fg=colour, bold=True)

@@ -1,0 +1,273 @@
+"""A standing pull from one consumer.
+
+A pull asks for a number of messages and may be followed by others before it is satisfied; each has an
+inbox subject of its own, `<inbox>.<number>`, so that what is still to come is known per pull:
+
+    want(n) ──> credit < n ──> pull(n - credit) ──> messages ... ──> credit used up, or
+                    ^                                                 expired (408), refused (409),
+                    └──────────── credit given back <──────────────── no consumer (503), silent, reconnect
+
+Pulls are never ended by unsubscribing, which could lose a message on its way for a whole lease: what
+arrives for nobody is handed back.
+"""
+
+import asyncio
+import itertools
+import logging
+import random
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from tidemill._bus import jetstream
+from tidemill._bus.framing import parse_headers, status_of
+from tidemill._bus.protocol import BusError
+from tidemill_common.bus.admin import PRIORITY_GROUP, nanoseconds
+from tidemill_common.bus.protocol import ConsumerSpec, Delivery
+
+if TYPE_CHECKING:
+    from tidemill_common.bus.nats import NatsServiceBus
+
+EXPIRES = 30.0  # seconds that a pull waits at the server
+HEARTBEAT = 5.0  # seconds between the signs of life of an idle one
+LOOK = 6.0  # seconds between looks: a pull without any sign in two of them is void
+MAKE_DELAY, MAX_MAKE_DELAY = 0.05, 2.0  # seconds between tries to make a missing consumer
+BACK_OFF = (0.1, 0.5)  # seconds, jittered, when the server takes no more pulls
+
+_ACK_SUBJECT = b"$JS.ACK."
+_IDLE, _NO_CONSUMER, _CONFLICT, _EXPIRED = 100, 503, 409, (404, 408)
+
+_log = logging.getLogger(__name__)
+
+
+class NatsDelivery:
+    """One message taken from a work queue."""
+
+    __slots__ = ("_block", "_bus", "ack_subject", "data", "pending", "redelivered", "subject")
+
+    def __init__(
+        self, bus: "NatsServiceBus", subject: bytes, reply: bytes, block: bytes, data: bytes
+    ) -> None:
+        self._bus = bus
+        self._block = block
+        self.subject = subject.decode()
+        self.ack_subject = reply.decode()
+        self.data = data
+        # $JS.ACK.[<domain>.<account>.]<stream>.<consumer>.<delivered>.<sequences>.<time>.<pending>[.<random>]
+        fields = self.ack_subject.split(".")
+        long = len(fields) > 9
+        self.pending = int(fields[10 if long else 8])
+        self.redelivered = fields[6 if long else 4] != "1"
+        bus.hold(self)
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """See `Delivery.headers`."""
+        return parse_headers(self._block)
+
+    def ack(self) -> "asyncio.Future[None]":
+        """See `Delivery.ack`."""
+        return self._bus.acknowledge(self)
+
+    def nak(self, delay: float = 0.0) -> None:
+        """See `Delivery.nak`."""
+        order = b'-NAK {"delay": %d}' % nanoseconds(delay) if delay else b"-NAK"
+        self._bus.release(self)
+        self._say(order)
+
+    def renew(self) -> None:
+        """See `Delivery.renew`."""
+        self._say(b"+WPI")
+
+    def _say(self, order: bytes) -> None:
+        with suppress(BusError):  # after an outage the lease has run out, or is renewed first of all
+            self._bus.publish(self.ack_subject, order)
+
+
+class _Pull:
+    """One request: how much of it is still to come, and what is known of its life."""
+
+    __slots__ = ("deadline", "left", "looks")
+
+    def __init__(self, left: int, deadline: float) -> None:
+        self.left = left
+        self.deadline = deadline
+        self.looks = 0  # since the last sign of life
+
+
+class NatsPuller:
+    """See `Puller`."""
+
+    def __init__(
+        self, bus: "NatsServiceBus", spec: ConsumerSpec, on_delivery: Callable[[Delivery], None]
+    ) -> None:
+        self._bus = bus
+        self._spec = spec
+        self._on_delivery = on_delivery
+        self._inbox = bus.new_inbox()
+        self._skip = len(self._inbox) + 1
+        self._pulls: dict[bytes, _Pull] = {}
+        self._numbers = itertools.count()
+        self._wanted = 0
+        self._credit = 0
+        self._priority = 0
+        self._asking = False  # a pull is about to be sent
+        self._blocked = False  # the consumer is being made, or the server wants a pause
+        self._closed = False
+        self._look: asyncio.TimerHandle | None = None
+        self._subject = f"{jetstream.API}.CONSUMER.MSG.NEXT.{spec.stream}.{spec.name}"
+        self._unlisten = bus.listen(f"{self._inbox}.*", self._arrived)
+        self._undo = (bus.on_disconnect(self._void), bus.on_reconnect(self._ask_soon))
+
+    def want(self, slots: int) -> None:
+        """See `Puller.want`."""
+        self._wanted = 0 if self._closed else slots
+        if self._credit < slots:
+            self._ask_soon()
+
+    def set_priority(self, priority: int) -> None:
+        """See `Puller.set_priority`."""
+        self._priority = priority
+
+    async def close(self) -> None:
+        """See `Puller.close`. What is still asked for is waited for behind the scenes."""
+        if self._closed:
+            return
+        self._closed = True
+        self._wanted = 0
+        if not self._pulls:
+            self._end()
+
+    def _end(self) -> None:
+        self._unlisten()
+        for undo in self._undo:
+            undo()
+        if self._look is not None:
+            self._look.cancel()
+
+    # --- asking
+
+    def _ask_soon(self) -> None:
+        if not self._asking:
+            self._asking = True
+            self._bus.soon(self._ask)
+
+    def _ask(self) -> None:
+        """Pull for what is wanted and not asked for yet."""
+        self._asking = False
+        missing = self._wanted - self._credit
+        if missing <= 0 or self._blocked or not self._bus.connected:
+            return
+        number = str(next(self._numbers))
+        try:
+            self._bus.publish(self._subject, self._request(missing), reply=f"{self._inbox}.{number}")
+        except BusError as error:
+            self._pause(0, str(error))
+            return
+        self._pulls[number.encode()] = _Pull(missing, self._bus.time() + EXPIRES + 2.0)
+        self._credit += missing
+        if self._look is None:
+            self._look = self._bus.later(LOOK, self._look_after)
+
+    def _request(self, batch: int) -> bytes:
+        group = b""
+        if self._spec.prioritized:
+            group = b',"group":"%b","priority":%d' % (PRIORITY_GROUP.encode(), self._priority)
+        return b'{"batch":%d,"expires":%d,"idle_heartbeat":%d%b}' % (
+            batch,
+            nanoseconds(EXPIRES),
+            nanoseconds(HEARTBEAT),
+            group,
+        )
+
+    # --- what comes
+
+    def _arrived(self, subject: bytes, reply: bytes, block: bytes, data: bytes) -> None:
+        number = subject[self._skip :]
+        if not reply.startswith(_ACK_SUBJECT):
+            self._told(number, status_of(block), block)
+            return
+        if (pull := self._pulls.get(number)) is not None:
+            pull.looks = 0
+            pull.left -= 1
+            self._credit -= 1
+            if not pull.left:
+                self._drop(number)
+        delivery = NatsDelivery(self._bus, subject, reply, block, data)
+        if self._wanted > 0:
+            self._wanted -= 1
+            self._on_delivery(delivery)
+        else:
+            delivery.nak()
+
+    def _told(self, number: bytes, status: int, block: bytes) -> None:
+        """Take a status: all but the idle heartbeat end their pull and give its credit back."""
+        if status == _IDLE:
+            if (pull := self._pulls.get(number)) is not None:
+                pull.looks = 0
+            return
+        description = parse_headers(block).get("Description", "")
+        self._drop(number)
+        if status == _NO_CONSUMER or (status == _CONFLICT and "Consumer Deleted" in description):
+            self._make()
+        elif status not in _EXPIRED and "Shutdown" not in description and "Leadership" not in description:
+            self._pause(status, description)
+        self._ask_soon()
+
+    def _drop(self, number: bytes) -> None:
+        if (pull := self._pulls.pop(number, None)) is not None:
+            self._credit -= pull.left
+        if self._closed and not self._pulls:
+            self._end()
+
+    def _void(self) -> None:
+        """Forget all pulls: the server does, when the connection goes."""
+        self._pulls.clear()
+        self._credit = 0
+        if self._closed:
+            self._end()
+
+    def _look_after(self) -> None:
+        """Give up pulls that are past their time or have gone silent."""
+        self._look = None
+        now = self._bus.time()
+        for number, pull in list(self._pulls.items()):
+            pull.looks += 1
+            if pull.looks > 2 or now > pull.deadline:
+                self._drop(number)
+        self._ask_soon()
+        if self._pulls:
+            self._look = self._bus.later(LOOK, self._look_after)
+
+    # --- what stands in the way
+
+    def _make(self) -> None:
+        if not self._blocked and not self._closed:
+            self._blocked = True
+            self._bus.start(self._make_consumer())
+
+    async def _make_consumer(self) -> None:
+        """Make the consumer, however long that takes."""
+        delay = MAKE_DELAY
+        try:
+            while not self._closed:
+                try:
+                    await self._bus.ensure_consumer(self._spec)
+                    return
+                except BusError as error:
+                    _log.warning("cannot make the consumer %s: %s", self._spec.name, error)
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, MAX_MAKE_DELAY)
+        finally:
+            self._blocked = False
+            self._ask_soon()
+
+    def _pause(self, status: int, description: str) -> None:
+        if not self._blocked:
+            _log.warning("a pull from %s was refused: %s (%d)", self._spec.name, description, status)
+            self._blocked = True
+            self._bus.later(random.uniform(*BACK_OFF), self._go_on)  # noqa: S311
+
+    def _go_on(self) -> None:
+        self._blocked = False
+        self._ask_soon()

@@ -1,0 +1,74 @@
+"""Endpoints of micro services: typed requests in, typed answers or clear refusals out."""
+
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import msgspec
+from prometheus_client import Counter, Histogram
+
+from tidemill import exception
+from tidemill._bus.protocol import RequestFailed
+from tidemill._wire import coding, errors
+from tidemill_common import metrics
+from tidemill_common.bus.protocol import Endpoint
+from tidemill_common.logging import Logger
+
+Request = TypeVar("Request")
+
+
+class Endpoints:
+    """Makes endpoints out of handlers: checks the request's type, maps errors, counts and times."""
+
+    def __init__(self, log: Logger, registry: metrics.Registry) -> None:
+        self._log = log
+        self._count = Counter("tidemill_requests", "Requests answered.", ["verb", "code"], registry=registry)
+        self._seconds = Histogram(
+            "tidemill_request_duration_seconds",
+            "Time from a request's arrival to its answer.",
+            ["verb"],
+            buckets=metrics.REQUEST_SECONDS,
+            registry=registry,
+        )
+
+    def endpoint(
+        self, verb: str, kind: type[Request], handler: Callable[[Request], Awaitable[object]]
+    ) -> Endpoint:
+        """Return an endpoint that hands requests of type `kind` to `handler` and encodes its answer.
+
+        A handler refuses by raising an error of `tidemill.exception`; anything else it raises is logged
+        and told to the requester as an internal error, without details.
+        """
+        decoder = msgspec.msgpack.Decoder(kind)
+
+        async def answer(data: bytes) -> bytes:
+            with self._observed(verb):
+                return coding.encode(await handler(_decoded(decoder, data)))
+
+        return answer
+
+    @contextmanager
+    def _observed(self, verb: str) -> Iterator[None]:
+        began = time.perf_counter()
+        code = "ok"
+        try:
+            yield
+        except exception.Error as error:
+            reply = errors.to_reply(error)
+            code = reply.code
+            raise RequestFailed(reply.code, reply.message, reply.hint) from error
+        except Exception as error:
+            code = "internal"
+            self._log.exception("a request failed", verb=verb)
+            raise RequestFailed("internal", f"{verb} failed: {type(error).__name__}") from error
+        finally:
+            self._count.labels(verb, code).inc()
+            self._seconds.labels(verb).observe(time.perf_counter() - began)
+
+
+def _decoded(decoder: "msgspec.msgpack.Decoder[Any]", data: bytes) -> Any:
+    try:
+        return decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise exception.InvalidError(f"not a valid request: {error}") from error

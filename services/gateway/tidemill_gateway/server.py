@@ -1,0 +1,77 @@
+"""uvicorn inside a service: the service owns signals, logs and the loop, uvicorn the connections."""
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+BACKLOG = 2_048
+KEEP_ALIVE = 75  # seconds
+SHUTDOWN_TIMEOUT = 25  # seconds for requests under way, within the service's own drain
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves the process's signals alone."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class HttpServer:
+    """Serves one application on one address until it is told to stop."""
+
+    def __init__(self, app: "FastAPI", host: str, port: int) -> None:
+        self._socket = _listen(host, port)
+        self._server = _Server(
+            uvicorn.Config(
+                app,
+                loop="none",
+                http="httptools",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=KEEP_ALIVE,
+                timeout_graceful_shutdown=SHUTDOWN_TIMEOUT,
+            )
+        )
+        self._ended = asyncio.Event()
+
+    @property
+    def address(self) -> str:
+        """Where it listens, `host:port`."""
+        host, port = self._socket.getsockname()[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    async def run(self) -> None:
+        """Serve; return when stopped and every request under way was answered or cut off."""
+        try:
+            await self._server.serve(sockets=[self._socket])
+        finally:
+            self._ended.set()
+
+    async def stop(self) -> None:
+        """Take no new connections, finish the requests under way, end."""
+        self._server.should_exit = True
+        await self._ended.wait()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except BaseException:
+        listener.close()
+        raise
+    return listener

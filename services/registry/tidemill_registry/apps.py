@@ -1,0 +1,175 @@
+"""The life of an app: made, kept alive by its client, stopped."""
+
+from typing import NamedTuple
+
+from sqlalchemy import CursorResult, any_, delete, func, literal, select, text, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from tidemill._wire import coding, ids, subjects
+from tidemill._wire.control import AppCreated, AppEvent, CreateApp
+from tidemill.exception import ConflictError, NotFoundError
+from tidemill_registry import decisions, outbox
+from tidemill_registry.database import Clock, transaction
+from tidemill_registry.schema import App, Environment, PoolRow, Workspace
+
+DEFAULT_ENVIRONMENT = "main"
+EXPIRY_BATCH = 50
+RETENTION_DAYS = 30  # of stopped apps
+_SILENT = f"its client sent no heartbeat for {decisions.HEARTBEAT_TIMEOUT:.0f} s"
+_MAX_REASON = 1_000
+
+
+class _Stopping(NamedTuple):
+    """What must be known of an app to stop it."""
+
+    id: str
+    name: str | None
+    version: int
+
+
+class Apps:
+    """The apps of one workspace."""
+
+    def __init__(self, engine: AsyncEngine, workspace: str, clock: Clock) -> None:
+        self._engine = engine
+        self._workspace = workspace
+        self._clock = clock
+        self._environments: dict[str, str] = {}
+
+    async def prepare(self) -> None:
+        """Make the workspace and its first environment, if they are not there."""
+        async with transaction(self._engine) as connection:
+            workspaces = upsert(Workspace).values(id=ids.new(ids.WORKSPACE), name=self._workspace)
+            await connection.execute(workspaces.on_conflict_do_nothing(index_elements=["name"]))
+            owner = select(Workspace.id).where(Workspace.name == self._workspace).scalar_subquery()
+            environments = upsert(Environment).values(
+                id=ids.new(ids.ENVIRONMENT), workspace_id=owner, name=DEFAULT_ENVIRONMENT
+            )
+            await connection.execute(
+                environments.on_conflict_do_nothing(index_elements=["workspace_id", "name"])
+            )
+
+    async def environment(self, connection: AsyncConnection, name: str) -> str:
+        """Return the id of an environment; `NotFoundError`."""
+        if name not in self._environments:
+            decisions.check_name("environment", name)
+            query = select(Environment.id).join(Workspace, Environment.workspace_id == Workspace.id)
+            query = query.where(Workspace.name == self._workspace, Environment.name == name)
+            found = await connection.scalar(query)
+            if found is None:
+                raise NotFoundError(f"there is no environment {name!r}")
+            self._environments[name] = found
+        return self._environments[name]
+
+    async def create(self, request: CreateApp) -> AppCreated:
+        """Make an app; a deployed one that is there already is the same app."""
+        async with transaction(self._engine) as connection:
+            return await self.create_in(connection, request)
+
+    async def create_in(self, connection: AsyncConnection, request: CreateApp) -> AppCreated:
+        """Make an app in a transaction that the caller ends."""
+        decisions.check_app(request.name, request.state, request.description, request.tags)
+        values = {
+            "id": ids.new(ids.APP),
+            "environment_id": await self.environment(connection, request.environment),
+            "name": request.name,
+            "description": request.description,
+            "state": request.state,
+            "tags": request.tags,
+            "heartbeat_at": self._clock() if request.state == "ephemeral" else None,
+        }
+        statement = upsert(App).values(values)
+        if request.state == "deployed":
+            statement = statement.on_conflict_do_update(
+                index_elements=["environment_id", "name"],
+                index_where=App.state == literal("deployed", literal_execute=True),
+                set_={"description": request.description, "tags": request.tags},
+            )
+        app_id = await connection.scalar(statement.returning(App.id))
+        return AppCreated(app_id=str(app_id), url="")
+
+    async def heartbeat(self, app_id: str) -> None:
+        """Note that the client of an ephemeral app lives; `NotFoundError`, `ConflictError` if stopped."""
+        async with transaction(self._engine) as connection:
+            # A heartbeat lost with a power cut is followed by the next: no need to wait for the disk.
+            await connection.execute(text("SET LOCAL synchronous_commit = off"))
+            alive = (
+                update(App)
+                .where(App.id == app_id, App.state == "ephemeral")
+                .values(heartbeat_at=self._clock())
+            )
+            result: CursorResult[tuple[()]] = await connection.execute(alive)
+            if result.rowcount == 0:
+                await self._check_running(connection, app_id)
+
+    async def _check_running(self, connection: AsyncConnection, app_id: str) -> None:
+        app = (await connection.execute(select(App.state, App.stop_reason).where(App.id == app_id))).first()
+        if app is None:
+            raise NotFoundError(f"there is no app {app_id!r}")
+        if app.state == "stopped":
+            raise ConflictError(stopped_message(app_id, app.stop_reason))
+
+    async def stop(self, app_id: str, reason: str) -> None:
+        """Stop an app; a stopped one stays as it is. `NotFoundError`."""
+        async with transaction(self._engine) as connection:
+            query = select(App.id, App.name, App.state, App.version).where(App.id == app_id).with_for_update()
+            app = (await connection.execute(query)).first()
+            if app is None:
+                raise NotFoundError(f"there is no app {app_id!r}")
+            if app.state != "stopped":
+                await self._stop(connection, _Stopping(app.id, app.name, app.version), reason)
+
+    async def expire(self) -> list[str]:
+        """Stop ephemeral apps whose clients have gone; return their ids. Replicas share the work."""
+        silent = App.heartbeat_at < self._clock() - func.make_interval(
+            0, 0, 0, 0, 0, 0, decisions.HEARTBEAT_TIMEOUT
+        )
+        query = (
+            select(App.id, App.name, App.version)
+            .where(App.state == "ephemeral", silent)
+            .order_by(App.heartbeat_at)
+            .limit(EXPIRY_BATCH)
+            .with_for_update(skip_locked=True)
+        )
+        async with transaction(self._engine) as connection:
+            apps = (await connection.execute(query)).all()
+            for app in apps:
+                await self._stop(connection, _Stopping(app.id, app.name, app.version), _SILENT)
+        return [app.id for app in apps]
+
+    async def forget(self) -> int:
+        """Delete apps that were stopped long ago; return how many."""
+        old = App.stopped_at < self._clock() - func.make_interval(0, 0, 0, RETENTION_DAYS)
+        query = select(App.id).where(App.state == "stopped", old).order_by(App.stopped_at).limit(EXPIRY_BATCH)
+        async with transaction(self._engine) as connection:
+            chosen = query.with_for_update(skip_locked=True).scalar_subquery()
+            result: CursorResult[tuple[()]] = await connection.execute(
+                delete(App).where(App.id == any_(chosen))
+            )
+        return result.rowcount
+
+    async def _stop(self, connection: AsyncConnection, app: _Stopping, reason: str) -> None:
+        """Stop an app whose row is locked: its pools leave the bucket, and the world is told."""
+        reason = reason.replace("\0", "")[:_MAX_REASON]
+        stopped = update(App).where(App.id == app.id)
+        at = await connection.scalar(
+            stopped.values(state="stopped", stopped_at=self._clock(), stop_reason=reason).returning(
+                App.stopped_at
+            )
+        )
+        assert at is not None
+        pools = await connection.scalars(select(PoolRow.id).where(PoolRow.app_id == app.id))
+        told = AppEvent(app.id, app.name, "stopped", at.timestamp(), app.version, reason)
+        await outbox.enqueue(
+            connection,
+            [
+                *(outbox.remove(pool) for pool in pools),
+                outbox.event(subjects.event("app", app.id), coding.encode(told)),
+            ],
+        )
+
+
+def stopped_message(app_id: str, reason: str) -> str:
+    """Return what is said to whoever wants something of a stopped app."""
+    return f"the app {app_id} is stopped{f': {reason}' if reason else ''}"

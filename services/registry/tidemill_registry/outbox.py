@@ -1,0 +1,189 @@
+"""The transactional outbox: what was decided reaches NATS, whatever process dies in between.
+
+A decision writes its rows and, in the same transaction, what NATS must be told. One publisher at a time
+(an advisory lock) reads these in order, tells NATS, then removes them. If it dies in between, the next one
+tells them again: puts and deletes are idempotent, events carry an id. Writers of one app hold its row's
+lock, so what concerns one key is in the order of its transactions.
+
+`Publisher.reconcile` compares the bucket with the tables now and then, and repairs: NATS may have lost
+its data, or an operator may have touched the bucket.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import NamedTuple
+
+from prometheus_client import Counter, Gauge
+from sqlalchemy import BigInteger, Row, Text, any_, delete, func, insert, literal, select, text
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from tidemill._bus.protocol import BusError
+from tidemill.exception import ServiceError
+from tidemill_common import metrics, streams
+from tidemill_common.bus.protocol import ServiceBus
+from tidemill_common.logging import Logger
+from tidemill_registry.database import UNREACHABLE
+from tidemill_registry.schema import App, Outbox, PoolRow
+
+LOCK = 0x746964656F7574  # of whoever publishes
+BATCH = 200
+SWEEP = 1.0  # seconds between looks for what another replica left behind
+RETRY = 0.2  # seconds until a failed pass is tried again
+WAIT = 5.0  # seconds that a request waits for its rows to be told
+RECONCILE = 300.0  # seconds between comparisons of bucket and tables
+
+
+# Losing the removal of what was told only means to tell it again: no need to wait for the disk.
+_BEGIN = text(f"SELECT pg_advisory_xact_lock({LOCK}), set_config('synchronous_commit', 'off', true)")
+
+
+class Entry(NamedTuple):
+    """A row of the outbox to be."""
+
+    kind: str
+    target: str
+    key: str
+    body: bytes | None
+
+
+def put(key: str, value: bytes) -> Entry:
+    """Return the entry that sets a pool's record."""
+    return Entry("put", streams.POOLS, key, value)
+
+
+def remove(key: str) -> Entry:
+    """Return the entry that removes a pool's record."""
+    return Entry("delete", streams.POOLS, key, None)
+
+
+def event(subject: str, body: bytes) -> Entry:
+    """Return the entry that publishes an event."""
+    return Entry("event", subject, "", body)
+
+
+async def enqueue(connection: AsyncConnection, entries: Sequence[Entry]) -> None:
+    """Write entries in the transaction that decided them."""
+    if entries:
+        await connection.execute(insert(Outbox), [entry._asdict() for entry in entries])
+
+
+class Publisher:
+    """Tells NATS what the outbox holds. One runs in each replica, one at a time works."""
+
+    def __init__(self, engine: AsyncEngine, bus: ServiceBus, log: Logger, registry: metrics.Registry) -> None:
+        self._engine = engine
+        self._bus = bus
+        self._log = log
+        self._wake = asyncio.Event()
+        self._waiting: list[asyncio.Future[None]] = []
+        self._reconcile_at = 0.0
+        self._told = Counter("tidemill_outbox_published", "Outbox entries told to NATS.", registry=registry)
+        self._failed = Counter("tidemill_outbox_failures", "Passes that failed.", registry=registry)
+        self._pending = Gauge("tidemill_outbox_pending", "Entries found in the last pass.", registry=registry)
+        self._repairs = Counter(
+            "tidemill_registry_repairs", "Records that the bucket had wrong.", registry=registry
+        )
+
+    async def published(self) -> None:
+        """Return when everything committed before this call was told; `ServiceError` if that takes long."""
+        done = asyncio.get_running_loop().create_future()
+        self._waiting.append(done)
+        self._wake.set()
+        try:
+            await asyncio.wait_for(done, WAIT)
+        except TimeoutError as error:
+            raise ServiceError(
+                "stored, but NATS could not be told yet", hint="the request can be repeated"
+            ) from error
+        finally:
+            if done in self._waiting:
+                self._waiting.remove(done)
+
+    def reconcile_soon(self) -> None:
+        """Compare bucket and tables in the next pass."""
+        self._reconcile_at = 0.0
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Publish whenever something was committed here, and every second what others left."""
+        while True:
+            self._wake.clear()
+            try:
+                await self._pass()
+            except (BusError, *UNREACHABLE) as error:
+                self._failed.inc()
+                self._log.warning("the outbox waits", error=str(error) or type(error).__name__)
+                await asyncio.sleep(RETRY)
+            else:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), SWEEP)
+
+    async def _pass(self) -> None:
+        """Tell everything there is. Whoever waited before it began is released when it is told."""
+        waiting = tuple(self._waiting)
+        if not waiting and not self._due() and not await self._any():
+            return
+        async with self._engine.begin() as connection:
+            await connection.execute(_BEGIN)
+            while await self._batch(connection) == BATCH:
+                pass
+            for done in waiting:
+                if not done.done():
+                    done.set_result(None)
+            if self._due():
+                await self._reconcile(connection)
+
+    async def _any(self) -> bool:
+        async with self._engine.connect() as connection:
+            return bool(await connection.scalar(select(select(Outbox.id).exists())))
+
+    async def _batch(self, connection: AsyncConnection) -> int:
+        rows = (await connection.execute(select(Outbox).order_by(Outbox.id).limit(BATCH))).all()
+        self._pending.set(len(rows))
+        if rows:
+            await self._tell(rows)
+            told = literal([row.id for row in rows], ARRAY(BigInteger))
+            await connection.execute(delete(Outbox).where(Outbox.id == any_(told)))
+            self._told.inc(len(rows))
+        return len(rows)
+
+    async def _tell(self, rows: Sequence[Row[Outbox]]) -> None:
+        """Tell NATS about rows, at once: of those about one key only the last matters."""
+        last = {(row.kind if row.kind == "event" else "", row.target, row.key or row.id): row for row in rows}
+        await asyncio.gather(*(self._tell_one(row) for row in last.values()))
+
+    async def _tell_one(self, row: Row[Outbox]) -> None:
+        if row.kind == "put":
+            await self._bus.bucket(row.target).put(row.key, row.body)
+        elif row.kind == "delete":
+            await self._bus.bucket(row.target).delete(row.key)
+        else:
+            msg_id = f"outbox-{row.id}-{row.created_at.timestamp()}"
+            await self._bus.store(row.target, row.body, msg_id=msg_id)
+
+    def _due(self) -> bool:
+        return asyncio.get_running_loop().time() >= self._reconcile_at
+
+    async def _reconcile(self, connection: AsyncConnection) -> None:
+        """Make the bucket hold what the tables say. Runs under the lock, with the outbox empty."""
+        bucket = self._bus.bucket(streams.POOLS)
+        held = {key: hashlib.sha256(value).digest() for key, value in (await bucket.items()).items()}
+        live = select(PoolRow.id, func.sha256(PoolRow.record).label("digest")).join(
+            App, PoolRow.app_id == App.id
+        )
+        rows = await connection.execute(live.where(App.state != "stopped"))
+        wanted = {row.id: bytes(row.digest) for row in rows}
+        for key in held.keys() - wanted.keys():
+            await bucket.delete(key)
+        wrong = [key for key, digest in wanted.items() if held.get(key) != digest]
+        missing = PoolRow.id == any_(literal(wrong, ARRAY(Text)))
+        records = await connection.execute(select(PoolRow.id, PoolRow.record).where(missing))
+        for row in records:
+            await bucket.put(row.id, row.record)
+        if repairs := len(held.keys() - wanted.keys()) + len(wrong):
+            self._repairs.inc(repairs)
+            self._log.warning("repaired the bucket of pools", repairs=repairs)
+        self._reconcile_at = asyncio.get_running_loop().time() + RECONCILE

@@ -1,0 +1,229 @@
+"""The tables of the registry. What must never be is forbidden here, not only in the code above.
+
+    workspaces -< environments -< apps -< functions -< pools
+                                      \\-< deployments -< deployment_functions >- pools
+    outbox: what is decided and not yet told to NATS
+
+Composite foreign keys carry the app along, so that a deployment cannot name another app's function, nor
+a function another function's pool.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Identity,
+    Index,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+# Constraints are dropped by name in migrations, so each one has a name that follows from its columns.
+_NAMES = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+LIVE_STATES = ("ephemeral", "detached", "deployed")
+
+
+class Base(DeclarativeBase):
+    """Base of all tables."""
+
+    metadata = MetaData(naming_convention=_NAMES)
+    type_annotation_map = {  # noqa: RUF012  # SQLAlchemy's own name
+        str: Text,
+        bytes: LargeBinary,
+        datetime: DateTime(timezone=True),
+        dict[str, Any]: JSONB,
+    }
+
+
+class Workspace(Base):
+    """Whoever shares apps, secrets and limits."""
+
+    __tablename__ = "workspaces"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (CheckConstraint("name <> ''", name="name_given"),)
+
+
+class Environment(Base):
+    """A part of a workspace in which names of apps are unique."""
+
+    __tablename__ = "environments"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    workspace_id: Mapped[str] = mapped_column(ForeignKey("workspaces.id"))
+    name: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (
+        UniqueConstraint("workspace_id", "name"),
+        CheckConstraint("name <> ''", name="name_given"),
+    )
+
+
+class App(Base):
+    """One run of an app, or a deployed app through all its versions. `version` is the present one."""
+
+    __tablename__ = "apps"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    environment_id: Mapped[str] = mapped_column(ForeignKey("environments.id"))
+    name: Mapped[str | None]
+    description: Mapped[str] = mapped_column(server_default="")
+    state: Mapped[str]
+    version: Mapped[int] = mapped_column(server_default="0")
+    tags: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    heartbeat_at: Mapped[datetime | None]
+    stopped_at: Mapped[datetime | None]
+    stop_reason: Mapped[str] = mapped_column(server_default="")
+
+    __table_args__ = (
+        CheckConstraint("state IN ('ephemeral', 'detached', 'deployed', 'stopped')", name="state_known"),
+        CheckConstraint("(state = 'stopped') = (stopped_at IS NOT NULL)", name="stopped_has_time"),
+        CheckConstraint("state <> 'ephemeral' OR heartbeat_at IS NOT NULL", name="ephemeral_has_heartbeat"),
+        CheckConstraint("state <> 'deployed' OR name IS NOT NULL", name="deployed_has_name"),
+        CheckConstraint("version >= 0", name="version_counts"),
+        Index(
+            "uq_apps_deployed_name",
+            "environment_id",
+            "name",
+            unique=True,
+            postgresql_where=text("state = 'deployed'"),
+        ),
+        Index("ix_apps_heartbeat", "heartbeat_at", postgresql_where=text("state = 'ephemeral'")),
+        Index("ix_apps_stopped", "stopped_at", postgresql_where=text("state = 'stopped'")),
+        Index("ix_apps_environment", "environment_id", text("created_at DESC")),
+    )
+
+
+class Function(Base):
+    """A function of an app: its id stays the same through all versions."""
+
+    __tablename__ = "functions"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    app_id: Mapped[str] = mapped_column(ForeignKey("apps.id", ondelete="CASCADE"))
+    name: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (
+        UniqueConstraint("app_id", "name"),
+        UniqueConstraint("app_id", "id"),
+        CheckConstraint("name <> ''", name="name_given"),
+    )
+
+
+class PoolRow(Base):
+    """One function with one set of options. `record` is what the `pools` bucket holds about it.
+
+    `digest` is that of the specification: the same specification is the same pool. A superseded pool
+    still finishes what was sent to it, but keeps no containers waiting.
+    """
+
+    __tablename__ = "pools"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    app_id: Mapped[str] = mapped_column(ForeignKey("apps.id", ondelete="CASCADE"))
+    function_id: Mapped[str]
+    digest: Mapped[bytes]
+    capability: Mapped[str]
+    shard: Mapped[int] = mapped_column(SmallInteger)
+    record: Mapped[bytes]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    superseded_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["app_id", "function_id"], ["functions.app_id", "functions.id"], ondelete="CASCADE"
+        ),
+        UniqueConstraint("function_id", "digest"),
+        UniqueConstraint("function_id", "id"),
+        Index("ix_pools_app_id", "app_id"),
+        Index("uq_pools_current", "function_id", unique=True, postgresql_where=text("superseded_at IS NULL")),
+        CheckConstraint("octet_length(digest) = 32", name="digest_is_sha256"),
+        CheckConstraint("shard >= 0", name="shard_counts"),
+    )
+
+
+class Deployment(Base):
+    """One numbered version of an app."""
+
+    __tablename__ = "deployments"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    app_id: Mapped[str] = mapped_column(ForeignKey("apps.id", ondelete="CASCADE"))
+    version: Mapped[int]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (
+        UniqueConstraint("app_id", "version"),
+        CheckConstraint("version > 0", name="version_counts"),
+    )
+
+
+class DeploymentFunction(Base):
+    """Which pool serves a function in one version of its app."""
+
+    __tablename__ = "deployment_functions"
+
+    app_id: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[int] = mapped_column(primary_key=True)
+    function_id: Mapped[str] = mapped_column(primary_key=True)
+    pool_id: Mapped[str]
+
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["app_id", "version"], ["deployments.app_id", "deployments.version"], ondelete="CASCADE"
+        ),
+        ForeignKeyConstraint(
+            ["app_id", "function_id"], ["functions.app_id", "functions.id"], ondelete="CASCADE"
+        ),
+        ForeignKeyConstraint(
+            ["function_id", "pool_id"], ["pools.function_id", "pools.id"], ondelete="CASCADE"
+        ),
+        Index("ix_deployment_functions_function_id_pool_id", "function_id", "pool_id"),
+    )
+
+
+class Outbox(Base):
+    """Something decided that NATS must be told: written with the decision, removed when it was told.
+
+    `put` and `delete` are about a key of a bucket; `event` is a message for a subject.
+    """
+
+    __tablename__ = "outbox"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    kind: Mapped[str]
+    target: Mapped[str]
+    key: Mapped[str] = mapped_column(server_default="")
+    body: Mapped[bytes | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (
+        CheckConstraint("kind IN ('put', 'delete', 'event')", name="kind_known"),
+        CheckConstraint("(kind = 'delete') = (body IS NULL)", name="body_fits_kind"),
+        CheckConstraint("(kind = 'event') = (key = '')", name="key_fits_kind"),
+    )

@@ -1,0 +1,16 @@
+"""Settings of the registry."""
+
+from pydantic import Field, SecretStr
+
+from tidemill_common.settings import ServiceSettings
+
+
+class RegistrySettings(ServiceSettings):
+    """What the registry needs beyond what every service needs."""
+
+    # For SQLAlchemy with asyncpg: postgresql+asyncpg://user:password@host/database
+    database_url: SecretStr
+    database_connections: int = Field(default=10, ge=2)
+    # Bring the schema to this version's at the start. Off where a job of its own does it.
+    migrate: bool = True
+    workspace: str = "default"

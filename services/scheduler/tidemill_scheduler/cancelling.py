@@ -1,0 +1,43 @@
+"""The end of a call: what waits is purged, what runs is stopped, what is kept gets its result.
+
+Any replica answers: it only publishes, purges and stores, each of which may be repeated.
+"""
+
+import asyncio
+
+from tidemill import exception
+from tidemill._wire import coding, subjects
+from tidemill._wire.control import CancelCall, Cancelled, Done
+from tidemill_common import streams
+from tidemill_scheduler import endings
+from tidemill_scheduler.replica import Replica
+
+
+class Cancelling:
+    """Answers `tm.scheduler.cancel`."""
+
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
+
+    async def cancel(self, request: CancelCall) -> Done:
+        """Cancel a call. Workers hear first, so that nothing is taken between the bell and the purge."""
+        bus = self._replica.bus
+        try:
+            stream, inputs = (
+                subjects.stream_of(request.prefix),
+                subjects.call_inputs(request.prefix, request.call),
+            )
+        except ValueError as error:
+            raise exception.InvalidError(str(error)) from error
+        cancelled = coding.encode(Cancelled(request.call, request.terminate_containers))
+        bus.publish(subjects.cancel(request.call), cancelled)
+        await bus.flush()
+        purged = await asyncio.gather(
+            bus.purge(stream, inputs),
+            bus.purge(streams.TIMERS.name, subjects.call_timers(request.call)),
+            bus.purge(streams.TIMERS.name, subjects.call_due(request.call)),
+        )
+        if request.kept:
+            await endings.end_kept_call(self._replica, request.call, request.num_inputs, endings.CANCELLATION)
+        self._replica.log.info("call cancelled", call=request.call, purged=sum(purged))
+        return Done()

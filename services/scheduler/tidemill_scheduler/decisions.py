@@ -1,0 +1,223 @@
+"""How many containers a pool should have: values in, a decision out, no clock and no server.
+
+Up at once, down only after idleness. A container is wanted for every message that waits, with one
+correction: messages may be chunks of tiny executions, so where containers already run, their pace is
+measured for 20 ms first, and no more are started than drain the backlog within about 50 ms. The target
+tightens while the excess lasts, so that steady load ends with short queues.
+"""
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+from tidemill._wire.control import Autoscaling
+
+MEASURE = 0.02  # seconds of work looked at before a running pool grows
+RECENT = 0.2  # seconds of work that the pace is taken from
+DRAIN_WITHIN = 0.05  # seconds in which a backlog may drain without another container
+DRAIN_AT_LAST = 0.005  # the same when the excess has lasted for seconds
+TICK = 1.0  # seconds between looks at a pool that only has containers
+RAMP = 0.05  # seconds between looks at a pool whose backlog exceeds its containers
+
+FIRST_RETRY, LAST_RETRY = 0.1, 60.0  # seconds between starts of a pool whose containers fail
+FAILURES_TO_GIVE_UP = 3  # in a row, for pools that are not deployed
+
+
+class Phase(StrEnum):
+    """What a container is doing, as the leader knows it."""
+
+    PLACED = "placed"  # asked for, not reported yet
+    STARTING = "starting"
+    IDLE = "idle"
+    BUSY = "busy"
+    STOPPING = "stopping"
+
+
+READY = frozenset({Phase.IDLE, Phase.BUSY})
+COMING = frozenset({Phase.PLACED, Phase.STARTING})
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerView:
+    """One container of a pool; `since` is the leader's own clock when it entered its phase."""
+
+    container: str
+    phase: Phase
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A pool at one moment: messages not finished, messages finished so far, containers ready."""
+
+    at: float
+    backlog: int
+    completed: int
+    ready: int
+
+    @property
+    def excess(self) -> bool:
+        """Whether more waits than the ready containers hold."""
+        return self.backlog > self.ready
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """The looks of one uninterrupted excess: when it began, and those of the last 0.2 s."""
+
+    began: float = 0.0
+    looks: tuple[Look, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """Starts that failed in a row. Containers placed before the last failure belong to its round."""
+
+    count: int = 0
+    last: float = 0.0
+    retry_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """All that a decision about one pool rests on."""
+
+    limits: Autoscaling
+    containers: tuple[ContainerView, ...]
+    look: Look
+    stretch: Stretch
+    failures: Failures
+    now: float
+    single_use: bool = False
+
+    def count(self, phases: frozenset[Phase]) -> int:
+        """Return how many containers are in one of these phases."""
+        return sum(view.phase in phases for view in self.containers)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do: containers wanted in all, how many to start now, which to stop, when to look again."""
+
+    desired: int
+    start: int
+    stop: tuple[str, ...]
+    again_in: float | None
+
+
+def follow(stretch: Stretch, look: Look) -> Stretch:
+    """Return the stretch after one more look; it ends with the excess, or with the consumer."""
+    if not look.excess:
+        return Stretch()
+    if not stretch.looks or look.completed < stretch.looks[-1].completed:
+        return Stretch(look.at, (look,))
+    recent = tuple(past for past in stretch.looks if look.at - past.at <= RECENT)
+    return Stretch(stretch.began, (*(recent or stretch.looks[-1:]), look))
+
+
+def decide(situation: Situation) -> Decision:
+    """Return what a pool needs now."""
+    limits = situation.limits
+    need = _needed(situation)
+    live = situation.count(READY | COMING)
+    desired = _desired(situation, need)
+    start = _allowed(situation, max(0, desired - live))
+    stop = () if start else _to_stop(situation, live, desired)
+    capped = limits.max_containers is not None and desired >= limits.max_containers
+    return Decision(desired, start, stop, _again_in(situation, need, capped=capped))
+
+
+def _needed(situation: Situation) -> int:
+    """Return how many containers the backlog asks for."""
+    look = situation.look
+    if not look.excess or look.ready == 0 or situation.single_use:
+        return look.backlog
+    span, busy_seconds, done = _measured(situation.stretch)
+    if span < 0.9 * MEASURE and _may_free_up(situation):  # timers may be a little early
+        return look.ready
+    if done == 0:
+        return look.backlog
+    lasted = situation.now - situation.stretch.began
+    within: float = max(DRAIN_AT_LAST, DRAIN_WITHIN * 0.5 ** min(lasted, 10.0))
+    by_pace = math.ceil(look.backlog * busy_seconds / (done * within))
+    return min(look.backlog, max(look.ready, by_pace))
+
+
+def _measured(stretch: Stretch) -> tuple[float, float, int]:
+    """Return seconds looked at with a container ready, container-seconds in them, messages finished."""
+    span, busy_seconds, done = 0.0, 0.0, 0
+    for before, after in zip(stretch.looks, stretch.looks[1:], strict=False):
+        ready = min(before.ready, after.ready)
+        if ready:
+            span += after.at - before.at
+            busy_seconds += (after.at - before.at) * ready
+            done += after.completed - before.completed
+    return span, busy_seconds, done
+
+
+def _may_free_up(situation: Situation) -> bool:
+    """Return whether a ready container is idle, or only just busy: then its pace is worth a short wait."""
+    return any(
+        view.phase is Phase.IDLE or (view.phase is Phase.BUSY and situation.now - view.since < MEASURE)
+        for view in situation.containers
+    )
+
+
+def _desired(situation: Situation, need: int) -> int:
+    limits = situation.limits
+    active = situation.look.backlog > 0 or situation.count(frozenset({Phase.BUSY})) > 0
+    desired = max(need + (limits.buffer_containers if active else 0), limits.min_containers)
+    return desired if limits.max_containers is None else min(desired, limits.max_containers)
+
+
+def _allowed(situation: Situation, wanted: int) -> int:
+    """Return how many may start: after failures only one at a time, and not before its time."""
+    if situation.failures.count == 0 or wanted == 0:
+        return wanted
+    if situation.now < situation.failures.retry_at:
+        return 0
+    return min(wanted, max(0, 1 - situation.count(COMING)))
+
+
+def _to_stop(situation: Situation, live: int, desired: int) -> tuple[str, ...]:
+    """Return the containers that idled through the window, longest first, and any above the maximum."""
+    limits = situation.limits
+    idle = sorted(
+        (view for view in situation.containers if view.phase is Phase.IDLE), key=lambda view: view.since
+    )
+    expired = sum(situation.now - view.since >= limits.scaledown_window for view in idle)
+    above = 0 if limits.max_containers is None else max(0, live - limits.max_containers)
+    spare = max(0, live - desired)
+    return tuple(view.container for view in idle[: max(above, min(expired, spare))])
+
+
+def _again_in(situation: Situation, need: int, *, capped: bool) -> float | None:
+    """Return the seconds until the pool is worth another look without any news of it."""
+    if not situation.containers and not situation.look.backlog and not situation.limits.min_containers:
+        return None
+    waits = [TICK]
+    blocked = situation.failures.retry_at - situation.now
+    if situation.look.excess and blocked > 0:
+        waits.append(blocked)
+    elif situation.look.excess and not capped:
+        waits.append(MEASURE if need <= situation.look.ready else RAMP)
+    window = situation.limits.scaledown_window
+    waits += [
+        max(0.0, view.since + window - situation.now) or TICK
+        for view in situation.containers
+        if view.phase is Phase.IDLE
+    ]
+    return min(waits)
+
+
+def after_failure(failures: Failures, *, placed: float, now: float) -> Failures:
+    """Return the failures after one more container failed to start; `placed` is when it was asked for."""
+    if failures.count and placed < failures.last:
+        return failures
+    count = failures.count + 1
+    return Failures(count, now, now + min(LAST_RETRY, FIRST_RETRY * 2 ** min(count - 1, 20)))
+
+
+def gives_up(failures: Failures, *, deployed: bool, ready: int, hopeless: bool) -> bool:
+    """Return whether the waiting inputs are to be failed; never while a container of the pool works."""
+    return not deployed and ready == 0 and (hopeless or failures.count >= FAILURES_TO_GIVE_UP)

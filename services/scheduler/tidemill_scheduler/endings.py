@@ -1,0 +1,89 @@
+"""Inputs that can never run are ended here: their outputs are stored, then they leave the queue.
+
+In this order, so that a death between the two only stores the same outputs again, under the same ids.
+"""
+
+import asyncio
+from collections.abc import Iterator
+
+from tidemill._bus.protocol import AlreadyHeld, Stored
+from tidemill._wire import coding, failure, subjects
+from tidemill._wire.control import Pool
+from tidemill._wire.messages import Chunk, Format, Output, Outputs, Payload, Status
+from tidemill._wire.payload import INLINE_LIMIT
+from tidemill_scheduler.replica import Replica
+
+AT_ONCE = 100  # inputs ended side by side
+STORE_AT_ONCE = 1_000  # results of one call stored side by side
+
+CANCELLED = failure.from_text("InputCancellation", "the input was cancelled")
+
+
+class Ending:
+    """Why inputs end, as their callers see it."""
+
+    def __init__(self, status: Status, data: bytes) -> None:
+        if len(data) > INLINE_LIMIT:
+            data = failure.from_text("ExecutionError", failure.message_of(data)[:10_000])
+        self.status = status
+        self.payload = Payload(Format.FAILURE, data)
+        self.size = len(data) + 64
+
+    def outputs(self, chunk: Chunk) -> Iterator[Outputs]:
+        """Yield the outputs of a chunk, each message well below the largest that the server takes."""
+        items = [Output(index, self.status, self.payload) for index in chunk.indices]
+        step = max(1, INLINE_LIMIT // self.size) if chunk.reply else 1
+        for start in range(0, len(items), step):
+            yield Outputs(chunk.call, chunk.attempt, items[start : start + step], 0.0)
+
+
+CANCELLATION = Ending(Status.CANCELLED, CANCELLED)
+
+
+async def end_pool(replica: Replica, pool: Pool, ending: Ending) -> int:
+    """End every input that waits in a pool; return how many messages there were."""
+    count, batch = 0, list[Stored]()
+    async for stored in replica.bus.read(pool.stream, subjects.pool_inputs(pool.prefix)):
+        batch.append(stored)
+        if len(batch) == AT_ONCE:
+            count += await _end_all(replica, pool, batch, ending)
+            batch = []
+    return count + await _end_all(replica, pool, batch, ending)
+
+
+async def _end_all(replica: Replica, pool: Pool, batch: list[Stored], ending: Ending) -> int:
+    await asyncio.gather(*(_end(replica, pool, one, ending) for one in batch))
+    return len(batch)
+
+
+async def _end(replica: Replica, pool: Pool, stored: Stored, ending: Ending) -> None:
+    try:
+        chunk = coding.decode(Chunk, stored.data)
+    except ValueError as error:
+        replica.log.error("an input cannot be read and is dropped", subject=stored.subject, error=str(error))
+    else:
+        await end_chunk(replica, chunk, ending)
+    await replica.bus.purge(pool.stream, stored.subject)
+
+
+async def end_chunk(replica: Replica, chunk: Chunk, ending: Ending) -> None:
+    """Store the outputs of a chunk that will not run; its message is left to the caller of this."""
+    await asyncio.gather(*(_store(replica, chunk, outputs) for outputs in ending.outputs(chunk)))
+    replica.metrics.ended.labels(ending.status.name.lower()).inc(len(chunk.indices))
+
+
+async def end_kept_call(replica: Replica, call: str, num_inputs: int, ending: Ending) -> None:
+    """Store a result for every input of a kept call that has none."""
+    for start in range(0, num_inputs, STORE_AT_ONCE):
+        indices = list(range(start, min(num_inputs, start + STORE_AT_ONCE)))
+        await end_chunk(replica, Chunk(call, indices, 0, "", [], 0.0), ending)
+
+
+async def _store(replica: Replica, chunk: Chunk, outputs: Outputs) -> None:
+    index = outputs.items[0].index
+    subject = chunk.reply or subjects.result(chunk.call, index)
+    msg_id = f"{chunk.call}.{chunk.attempt}.{index}.ended"
+    try:
+        await replica.bus.store(subject, coding.encode(outputs), msg_id=msg_id)
+    except AlreadyHeld:  # it has its result: the first one wins
+        return

@@ -1,0 +1,245 @@
+"""What only the leader does, for one term: pools scaled, lost workers' leases handed back, repairs.
+
+Everything here can be lost at any moment: it is made again from the buckets, the consumers and the
+workers' reports by whoever leads next.
+"""
+
+import asyncio
+from contextlib import suppress
+from dataclasses import replace
+from types import TracebackType
+from typing import Self
+
+from tidemill._bus.protocol import BusError, Disconnected
+from tidemill._wire import coding, failure, subjects
+from tidemill._wire.control import (
+    ContainerEvent,
+    GetSchedulerStatus,
+    Pool,
+    SchedulerStatus,
+    Trouble,
+    WorkerState,
+)
+from tidemill._wire.messages import Status
+from tidemill_common import streams
+from tidemill_scheduler import endings
+from tidemill_scheduler.placements import Placer
+from tidemill_scheduler.pools import ignore
+from tidemill_scheduler.reconciling import Reconciler
+from tidemill_scheduler.replica import Replica
+from tidemill_scheduler.scaling import Scaler
+from tidemill_scheduler.workers import Lost, News
+
+SETTLE = 1.2  # seconds after which every live worker has reported to a replica that just came up
+UNKNOWN_AT_ONCE = 1_000  # pools looked for side by side
+REPURGE = (0.0, 5.0, 60.0)  # seconds after a pool's end at which its inputs are ended: callers lag behind
+RETRY = 1.0
+
+NAK = b"-NAK"
+
+
+class Leader:
+    """One term of leadership. `term` is the fencing number in every order."""
+
+    def __init__(self, replica: Replica, term: int) -> None:
+        self.term = term
+        self._replica = replica
+        self._placer = Placer(replica, term)
+        self._scalers: dict[str, Scaler] = {}
+        self._unknown: set[str] = set()
+        self._heard = asyncio.Event()  # every worker that may be alive
+        self._settled = asyncio.Event()
+        self._tasks = asyncio.TaskGroup()
+
+    async def __aenter__(self) -> Self:
+        """Begin the term: bells may ring from now on."""
+        await self._tasks.__aenter__()
+        replica = self._replica
+        replica.directory.on_change, replica.directory.on_gone = self._on_pool, self._on_pool_gone
+        replica.metrics.leading.set(1)
+        replica.log.info("leading", term=self.term)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the term and all its loops."""
+        replica = self._replica
+        replica.directory.on_change, replica.directory.on_gone = ignore, ignore
+        replica.metrics.leading.set(0)
+        replica.log.info("no longer leading", term=self.term)
+        await self._tasks.__aexit__(kind, error, trace)
+
+    async def lead(self) -> None:
+        """Look after everything until cancelled."""
+        await self._settle()
+        self._begin()
+        await Reconciler(self._replica, self._placer, self).run()
+
+    async def _settle(self) -> None:
+        """Wait until every worker that may be alive has been heard: nothing is to be started twice.
+
+        On a fresh stack there is none to wait for. A follower that listened for a while waits neither.
+        """
+        await self._read_workers()
+        if not self._replica.fleet.all_heard():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(SETTLE):
+                    await self._heard.wait()
+        self._settled.set()
+
+    async def _read_workers(self) -> None:
+        """Learn of workers that lived until lately: the silent ones hold leases nobody else knows of."""
+        try:
+            records = await self._replica.bus.bucket(streams.WORKERS).items()
+        except BusError as error:
+            self._replica.log.warning("the workers bucket cannot be read", error=str(error))
+            return
+        for record in records.values():
+            try:
+                self._replica.fleet.report(coding.decode(WorkerState, record), heard=False)
+            except ValueError as error:
+                self._replica.log.error("a worker's record cannot be read", error=str(error))
+
+    def _begin(self) -> None:
+        fleet, directory = self._replica.fleet, self._replica.directory
+        for lost in fleet.lost:
+            self.on_lost(lost)
+        for pool in fleet.active_pools():
+            self.ring(pool)
+        for known in directory.pools.values():
+            if known.spec.autoscaling.min_containers:
+                self.ring(known.id)
+
+    # --- bells
+
+    def ring(self, pool: str, *, demand: bool = False) -> None:
+        """Wake a pool's loop, made if it has none."""
+        if scaler := self._scalers.get(pool):
+            scaler.ring(demand=demand)
+        elif known := self._replica.directory.get(pool):
+            self._scaler(known).ring(demand=demand)
+        elif demand and pool not in self._unknown and len(self._unknown) < UNKNOWN_AT_ONCE:
+            self._unknown.add(pool)
+            self._tasks.create_task(self._find(pool), name=f"find {pool}")
+
+    def _scaler(self, pool: Pool) -> Scaler:
+        scaler = self._scalers[pool.id] = Scaler(self._replica, self._placer, self, pool)
+        scaler.task = self._tasks.create_task(self._scale(scaler), name=f"pool {pool.id}")
+        return scaler
+
+    async def _scale(self, scaler: Scaler) -> None:
+        await self._settled.wait()
+        await scaler.run()
+
+    async def _find(self, pool: str) -> None:
+        """Look for a pool that is called and not known; tell its callers if there is none."""
+        try:
+            if await self._replica.directory.find(pool):
+                self.ring(pool, demand=True)
+            else:
+                self._tell_gone(pool)
+        except BusError as error:
+            self._replica.log.warning("a pool cannot be looked up", pool=pool, error=str(error))
+        finally:
+            self._unknown.discard(pool)
+
+    def _tell_gone(self, pool: str) -> None:
+        gone = self._replica.directory.gone.get(pool)
+        message = f"the app {gone.app_name} has stopped" if gone else "the function is not known"
+        encoded = failure.from_text("NotFoundError", message)
+        trouble = Trouble(pool, message, final=gone is not None, failure=encoded)
+        self._replica.bus.publish(subjects.trouble(pool), coding.encode(trouble))
+        if gone:
+            self._tasks.create_task(self._end_inputs(gone), name=f"end {pool}")
+
+    def on_news(self, news: News) -> None:
+        """Act on what a worker's report changed."""
+        if not self._settled.is_set() and self._replica.fleet.all_heard():
+            self._heard.set()
+        for container in news.stillborn:
+            if scaler := self._scalers.get(container.pool):
+                scaler.ended_early(container)
+        for pool in news.pools:
+            self.ring(pool)
+        if news.room:
+            for scaler in self._scalers.values():
+                if scaler.wants_room:
+                    scaler.ring()
+        if news.lost:
+            self.on_lost(news.lost)
+
+    def on_event(self, event: ContainerEvent) -> None:
+        """Hand a container's event to its pool."""
+        if scaler := self._scalers.get(event.pool):
+            scaler.on_event(event)
+
+    def on_lost(self, lost: Lost) -> None:
+        """Hand back what a silent worker held, so that nobody waits for its leases to run out."""
+        with suppress(Disconnected):  # then they run out by themselves
+            for lease in lost.leases:
+                self._replica.bus.publish(lease, NAK)
+        self._replica.metrics.repairs.labels("lost_worker").inc()
+        self._replica.log.warning("worker lost", worker=lost.worker, leases=len(lost.leases))
+        for pool in lost.pools:
+            self.ring(pool)
+
+    # --- pools come and go
+
+    def _on_pool(self, pool: Pool) -> None:
+        if scaler := self._scalers.get(pool.id):
+            scaler.update(pool)
+        elif pool.spec.autoscaling.min_containers:
+            self.ring(pool.id)
+
+    def _on_pool_gone(self, pool: Pool) -> None:
+        scaler = self._scalers.pop(pool.id, None)
+        if scaler and scaler.task:
+            scaler.task.cancel()
+        self._tasks.create_task(self._retire(pool), name=f"retire {pool.id}")
+
+    async def _retire(self, pool: Pool) -> None:
+        """Stop a pool's containers everywhere and end its inputs, also those that come late."""
+        await self._settled.wait()
+        containers = tuple(view.container for view in self._replica.fleet.containers(pool.id))
+        if containers:
+            await self._placer.stop(containers, "gone", graceful=False)
+        for pause in REPURGE:
+            await asyncio.sleep(pause)
+            if self._replica.directory.get(pool.id):
+                return
+            await self._end_inputs(pool)
+
+    async def _end_inputs(self, pool: Pool) -> None:
+        """End what waits in a pool that is gone."""
+        try:
+            data = failure.from_text("NotFoundError", f"the app {pool.app_name} has stopped")
+            count = await endings.end_pool(self._replica, pool, endings.Ending(Status.CANCELLED, data))
+        except BusError as error:
+            self._replica.log.warning("a stopped pool's inputs stay", pool=pool.id, error=str(error))
+        else:
+            self._replica.log.info("pool ended", pool=pool.id, messages=count)
+
+    # --- what loops may ask
+
+    def spare(self, pool: str) -> dict[str, int]:
+        """Return how many containers each other pool could do without."""
+        return {name: scaler.spare for name, scaler in self._scalers.items() if name != pool and scaler.spare}
+
+    def ended(self, scaler: Scaler) -> None:
+        """Forget a loop that has ended."""
+        if self._scalers.get(scaler.pool.id) is scaler:
+            del self._scalers[scaler.pool.id]
+
+    def has_loop(self, pool: str) -> bool:
+        """Return whether a pool is looked after."""
+        return pool in self._scalers
+
+    async def status(self, _request: GetSchedulerStatus) -> SchedulerStatus:
+        """Answer `tm.scheduler.status`."""
+        return SchedulerStatus(
+            self._replica.id,
+            self.term,
+            tuple(scaler.status() for scaler in self._scalers.values()),
+            tuple(replace(state, leases=()) for state in self._replica.fleet.states()),
+        )

@@ -1,0 +1,337 @@
+"""One pool's loop: look at its consumer, decide, act, wait for a bell.
+
+    demand, report, event, time ──> bell ──> look ──> decide ──> place / stop / tell
+
+The loop is the only one that decides about its pool, so that nothing is started twice. From a bell to
+the order to a worker it polls nothing: one question to the consumer lies between.
+"""
+
+import asyncio
+from typing import Protocol
+
+from tidemill._bus.protocol import BusError
+from tidemill._wire import coding, failure, subjects
+from tidemill._wire.control import ContainerEvent, Pool, PoolStatus, Trouble
+from tidemill._wire.messages import Status
+from tidemill_common import streams
+from tidemill_common.bus.protocol import ConsumerState
+from tidemill_scheduler import endings
+from tidemill_scheduler.decisions import (
+    COMING,
+    READY,
+    Decision,
+    Failures,
+    Look,
+    Situation,
+    Stretch,
+    after_failure,
+    decide,
+    follow,
+    gives_up,
+)
+from tidemill_scheduler.placements import Placer
+from tidemill_scheduler.placing import Order, choose, explain, reclaim, unfit
+from tidemill_scheduler.replica import Replica
+from tidemill_scheduler.workers import Container
+
+LOOK_EVERY = 0.02  # seconds between two looks at a consumer, however many bells ring
+LOOK_EVERY_SERVED = 0.05  # the same where nothing more could be started, or nothing more is needed
+EXPECT = (0.002, 0.005, 0.01, 0.02, 0.05)  # looks again when a bell of demand was ahead of its input
+PLACE_AT_ONCE = 64  # containers placed by one decision
+TELL_AFTER = 0.5  # seconds before callers hear that no worker fits: one may just be starting
+TELL_EVERY = 1.0
+STILLBORN = 0.5  # seconds to wait for the event that tells why a container ended before it was ready
+FULL_PAUSE = 0.25  # seconds to the next look when no worker took anything; a report rings before
+ERROR_PAUSE = 0.2
+LINGER, LINGER_FAILED = 10.0, 120.0  # seconds for which a loop without work goes on
+
+
+class Peers(Protocol):
+    """What a pool's loop may ask of the others."""
+
+    def spare(self, pool: str) -> dict[str, int]:
+        """Return how many containers each other pool could do without."""
+
+    def ended(self, scaler: "Scaler") -> None:
+        """Forget a loop that has ended."""
+
+
+class Scaler:
+    """The loop of one pool, under one term."""
+
+    def __init__(self, replica: Replica, placer: Placer, peers: Peers, pool: Pool) -> None:
+        self.pool = pool
+        self.wants_room = False  # it would start more than the workers can take now
+        self.task: asyncio.Task[None] | None = None  # its run, owned by the leader
+        self._replica = replica
+        self._placer = placer
+        self._peers = peers
+        self._clock = replica.clock
+        self._bell = asyncio.Event()
+        self._demanded: float | None = None
+        self._expecting = len(EXPECT)
+        self._has_consumer = False
+        self._look = Look(float("-inf"), 0, 0, 0)
+        self._stretch = Stretch()
+        self._desired = 0
+        self._failures = Failures()
+        self._reason = b""  # the failure of the last container that did not start
+        self._doom: bytes | None = None
+        self._stillborn: dict[str, tuple[Container, float]] = {}  # and when the report came
+        self._counted: set[str] = set()  # containers whose failure was counted
+        self._unfit_since: float | None = None
+        self._told = float("-inf")
+        self._trouble = ""
+
+    # --- bells
+
+    def ring(self, *, demand: bool = False) -> None:
+        """Wake the loop; `demand` when a caller said that there is work."""
+        if demand:
+            self._demanded = self._demanded or self._clock()
+            self._expecting = 0
+        self._bell.set()
+
+    def ended_early(self, container: Container) -> None:
+        """Note a container that a report shows no more before it was ever ready."""
+        if container.container not in self._counted:
+            self._stillborn[container.container] = container, self._clock()
+            self._bell.set()
+
+    def on_event(self, event: ContainerEvent) -> None:
+        """Take in what a worker tells of a container's life."""
+        fleet = self._replica.fleet
+        stillborn, _ = self._stillborn.pop(event.container, (None, 0.0))
+        known = stillborn or fleet.container(self.pool.id, event.container)
+        if event.state == "started" and known:
+            known.was_ready = True
+        elif event.state == "failed" and event.container not in self._counted:
+            data = event.failure or failure.from_text("ExecutionError", event.reason or "it failed to start")
+            self._failed(event.container, known, data, hopeless=event.final)
+        if event.state != "started":
+            fleet.forget(event.container, event.worker)
+        self._bell.set()
+
+    def _failed(self, container: str, known: Container | None, data: bytes, *, hopeless: bool) -> None:
+        now = self._clock()
+        self._counted.add(container)
+        self._reason = data
+        self._failures = after_failure(self._failures, placed=known.asked if known else now, now=now)
+        ready = sum(view.phase in READY for view in self._replica.fleet.containers(self.pool.id))
+        if gives_up(self._failures, deployed=self.pool.deployed, ready=ready, hopeless=hopeless):
+            self._doom = data
+        self._replica.log.warning(
+            "container failed to start",
+            pool=self.pool.id,
+            container=container,
+            in_a_row=self._failures.count,
+            reason=failure.message_of(data)[:500],
+        )
+
+    # --- the loop
+
+    async def run(self) -> None:
+        """Serve the pool until it has had no work and no containers for a while."""
+        while True:
+            self._bell.clear()
+            try:
+                again_in = await self._step()
+            except BusError as error:
+                self._replica.log.warning("a pool waits for the bus", pool=self.pool.id, error=str(error))
+                again_in = ERROR_PAUSE
+            except Exception:
+                # One pool's defect must not end the loops of the others.
+                self._replica.log.exception("a decision failed", pool=self.pool.id)
+                again_in = TELL_EVERY
+            if again_in is None and await self._is_over():
+                self._peers.ended(self)
+                return
+            await self._rest(again_in)
+
+    async def _is_over(self) -> bool:
+        linger = LINGER_FAILED if self._failures.count else LINGER
+        try:
+            async with asyncio.timeout(linger):
+                await self._bell.wait()
+        except TimeoutError:
+            # Without an await in between: a bell that rings from here on finds no loop and makes one.
+            return not self._bell.is_set() and not self._replica.fleet.containers(self.pool.id)
+        return False
+
+    async def _rest(self, again_in: float | None) -> None:
+        """Wait for a bell or the time, but never look more often than every 20 ms."""
+        if again_in is not None:
+            try:
+                async with asyncio.timeout(again_in):
+                    await self._bell.wait()
+            except TimeoutError:
+                return
+        served = self._look.ready and (self.wants_room or not self._look.excess)
+        pause = self._look.at + (LOOK_EVERY_SERVED if served else LOOK_EVERY) - self._clock()
+        if pause > 0:
+            await asyncio.sleep(pause)
+
+    async def _step(self) -> float | None:
+        """Look, decide and act; return the seconds to the next look, None when there is nothing to do."""
+        if self._doom is not None:
+            await self._give_up(self._doom)
+        self._count_stillborn()
+        situation = await self._situation()
+        decision = decide(situation)
+        self._desired = decision.desired
+        if decision.stop:
+            await self._placer.stop(decision.stop, "idle")
+        again_in = decision.again_in
+        self.wants_room = False
+        if decision.start and not await self._start(situation, decision):
+            again_in = max(again_in or 0.0, FULL_PAUSE)
+        expect = self._expect(situation)
+        if expect is None or decision.start:
+            self._demanded = None
+        again = [again_in, expect, self._tell(situation, decision), STILLBORN if self._stillborn else None]
+        return min((one for one in again if one is not None), default=None)
+
+    async def _situation(self) -> Situation:
+        state = await self._consumer()
+        now = self._clock()
+        containers = self._replica.fleet.containers(self.pool.id)
+        ready = sum(view.phase in READY for view in containers)
+        self._look = Look(now, state.pending + state.ack_pending, state.delivered - state.ack_pending, ready)
+        self._stretch = follow(self._stretch, self._look)
+        self._note_success()
+        spec = self.pool.spec
+        return Situation(
+            spec.autoscaling,
+            containers,
+            self._look,
+            self._stretch,
+            self._failures,
+            now,
+            single_use=spec.single_use_containers,
+        )
+
+    async def _consumer(self) -> ConsumerState:
+        """Return the state of the pool's consumer, made again if it went away meanwhile."""
+        spec = streams.pool_consumer(self.pool)
+        if self._has_consumer:
+            if state := await self._replica.bus.consumer_state(spec.stream, spec.name):
+                return state
+            self._replica.metrics.repairs.labels("consumer").inc()
+        state = await self._replica.bus.ensure_consumer(spec)
+        self._has_consumer = True
+        return state
+
+    def _note_success(self) -> None:
+        """Forget the failures once a container that was asked for after them is ready."""
+        if self._failures.count:
+            fleet, last = self._replica.fleet, self._failures.last
+            known = (fleet.container(self.pool.id, view.container) for view in fleet.containers(self.pool.id))
+            if any(one and one.was_ready and one.asked > last for one in known):
+                self._failures = Failures()
+                self._counted.clear()
+
+    def _expect(self, situation: Situation) -> float | None:
+        """Return when to look again because demand was heard and nothing is there yet."""
+        if situation.look.backlog or situation.look.ready or self._expecting >= len(EXPECT):
+            return None
+        self._expecting += 1
+        return EXPECT[self._expecting - 1]
+
+    # --- acting
+
+    async def _start(self, situation: Situation, decision: Decision) -> int:
+        """Place what was decided as far as it fits; return how many containers were accepted."""
+        first = bool(situation.look.backlog) and not situation.count(READY | COMING)
+        directory, fleet = self._replica.directory, self._replica.fleet
+        order = Order(self.pool, directory.image(self.pool.id), min(decision.start, PLACE_AT_ONCE), first)
+        choice = choose(order, fleet.views(directory.image))
+        if self._demanded is not None and choice.assignments:
+            self._replica.metrics.placing.observe(self._clock() - self._demanded)
+        placed = await asyncio.gather(*(self._placer.place(order, one) for one in choice.assignments))
+        short = choice.without_room + placed.count(False)
+        self.wants_room = sum(placed) < decision.start
+        if short and situation.look.backlog:
+            await self._make_room(short)
+        return sum(placed)
+
+    async def _make_room(self, short: int) -> None:
+        """Stop containers that idle in other pools; the report that they ended rings this pool."""
+        fleet, directory = self._replica.fleet, self._replica.directory
+        idle = fleet.idle(directory.pools, self._peers.spare(self.pool.id))
+        if chosen := reclaim(self.pool, short, fleet.views(directory.image), idle):
+            await self._placer.stop(tuple(chosen), "room")
+
+    def _count_stillborn(self) -> None:
+        """Count starts that ended without a word."""
+        now = self._clock()
+        for name, (container, when) in list(self._stillborn.items()):
+            if now - when >= STILLBORN:
+                del self._stillborn[name]
+                data = failure.from_text("ExecutionError", "the container ended before it was ready")
+                self._failed(name, container, data, hopeless=False)
+
+    # --- trouble
+
+    def _tell(self, situation: Situation, decision: Decision) -> float | None:
+        """Tell the callers what keeps their inputs waiting; return when to look again, if anything does."""
+        trouble = self._what_is_wrong(situation, decision)
+        self._trouble = trouble.message if trouble else ""
+        if trouble is None:
+            self._unfit_since = None
+            return None
+        now = self._clock()
+        since = self._unfit_since = self._unfit_since or now
+        due = max(since + TELL_AFTER, self._told + TELL_EVERY)
+        if now < due:
+            return due - now
+        self._told = now
+        self._replica.bus.publish(subjects.trouble(self.pool.id), coding.encode(trouble))
+        return TELL_EVERY
+
+    def _what_is_wrong(self, situation: Situation, decision: Decision) -> Trouble | None:
+        if not situation.look.backlog or situation.look.ready:
+            return None
+        if self._failures.count and self.pool.deployed:
+            message = f"its containers fail to start: {failure.message_of(self._reason)[:2_000]}"
+            return Trouble(self.pool.id, message, "they are tried again", failure=self._reason)
+        views = self._replica.fleet.views(self._replica.directory.image)
+        if decision.start and all(view.draining or unfit(self.pool, view) for view in views):
+            return Trouble(self.pool.id, *explain(self.pool, views))
+        return None
+
+    async def _give_up(self, data: bytes) -> None:
+        """Fail what waits: the callers at once, and the inputs themselves for whoever asks later."""
+        message = f"its containers fail to start: {failure.message_of(data)[:2_000]}"
+        trouble = Trouble(self.pool.id, message, final=True, failure=data)
+        self._replica.bus.publish(subjects.trouble(self.pool.id), coding.encode(trouble))
+        count = await endings.end_pool(self._replica, self.pool, endings.Ending(Status.FAILURE, data))
+        self._doom = None
+        self._replica.log.error("pool given up", pool=self.pool.id, messages=count, reason=message[:500])
+
+    # --- what others may know
+
+    @property
+    def spare(self) -> int:
+        """Return how many of the pool's containers exceed what it needs now."""
+        containers = self._replica.fleet.containers(self.pool.id)
+        live = sum(view.phase in READY | COMING for view in containers)
+        return max(0, live - max(self.pool.spec.autoscaling.min_containers, self._look.backlog))
+
+    def update(self, pool: Pool) -> None:
+        """Take a new record of the pool."""
+        self.pool = pool
+        self._bell.set()
+
+    def status(self) -> PoolStatus:
+        """Return what `tidemill status` shows of the pool."""
+        containers = self._replica.fleet.containers(self.pool.id)
+        return PoolStatus(
+            self.pool.id,
+            self.pool.app_name,
+            self.pool.spec.name,
+            self._desired,
+            sum(view.phase in READY for view in containers),
+            sum(view.phase in COMING for view in containers),
+            self._look.backlog,
+            self._trouble,
+        )

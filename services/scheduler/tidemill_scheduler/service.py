@@ -1,0 +1,179 @@
+"""The scheduler: what it hears, and the loops that every replica runs.
+
+tm.demand.*            bells of callers           -> the leader's pools
+tm.worker_states.*     reports of workers         -> the fleet (every replica), the leader's pools
+tm.events.container.*  lives of containers        -> the leader's pools
+pools bucket           what can be called         -> the directory (every replica)
+tm.due.>               delayed attempts, due      -> the inputs of their pools (every replica)
+tm.scheduler.cancel    requests of callers        (every replica)
+tm.scheduler.status    requests of the CLI        (the leader)
+"""
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from importlib.metadata import version
+
+import msgspec
+
+from tidemill._bus.protocol import Message
+from tidemill._wire import ids, subjects
+from tidemill._wire.control import CancelCall, ContainerEvent, GetSchedulerStatus, WorkerState
+from tidemill_common.lease import Lease
+from tidemill_common.requests import Endpoints
+from tidemill_common.service import Context
+from tidemill_scheduler.cancelling import Cancelling
+from tidemill_scheduler.leader import Leader
+from tidemill_scheduler.metrics import Metrics
+from tidemill_scheduler.pools import Directory
+from tidemill_scheduler.replica import Replica
+from tidemill_scheduler.settings import Settings
+from tidemill_scheduler.timers import DueMover
+from tidemill_scheduler.workers import SILENCE, Fleet
+
+LEASE = "scheduler"
+REAP_EVERY = 0.25  # seconds between looks for workers that fell silent
+LATE = 1.0  # seconds by which such a look may be late before silence is this process's own fault
+
+
+class Scheduler:
+    """One replica of the scheduler."""
+
+    name = "scheduler"
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.replica: Replica | None = None
+        self._leader: Leader | None = None
+        self._due: DueMover | None = None
+        self._leading: asyncio.Task[None] | None = None
+        self._deaf = False  # without a connection, nobody's silence says anything
+        self._reports = msgspec.msgpack.Decoder(WorkerState)
+        self._events = msgspec.msgpack.Decoder(ContainerEvent)
+
+    async def start(self, context: Context) -> None:
+        """Begin to listen, to move what is due and to stand for leadership."""
+        self.replica = replica = _replica(context)
+        bus, tasks = context.bus, context.tasks
+        bus.on_disconnect(self._on_disconnect)
+        bus.on_reconnect(self._on_reconnect)
+        await bus.subscribe(subjects.ALL_WORKER_STATES, self._on_report)
+        await bus.subscribe(subjects.ALL_CONTAINER_EVENTS, self._on_event)
+        await bus.subscribe(subjects.ALL_DEMAND, self._on_demand)
+        tasks.create_task(replica.directory.watch(), name="pools")
+        tasks.create_task(self._reap(replica), name="silent workers")
+        self._leading = tasks.create_task(self._stand(replica), name="leadership")
+        self._due = DueMover(replica, tasks)
+        await self._due.start()
+        self._endpoints = Endpoints(context.log, context.metrics)
+        cancel = self._endpoints.endpoint("cancel", CancelCall, Cancelling(replica).cancel)
+        await bus.serve("scheduler", version("tidemill"), {subjects.scheduler("cancel"): cancel})
+
+    async def drain(self) -> None:
+        """Pull nothing more and let somebody else lead."""
+        if self._due:
+            await self._due.stop()
+        if self._leading:
+            self._leading.cancel()
+            await asyncio.wait({self._leading})
+
+    @property
+    def term(self) -> int:
+        """The term that this replica leads under, 0 while it follows."""
+        return self._leader.term if self._leader else 0
+
+    async def ready(self) -> str | None:
+        """Return why this replica cannot do its work, or None; a follower is ready too."""
+        if self.replica is None or not self.replica.directory.filled.is_set():
+            return "the pools are not read yet"
+        return None
+
+    # --- what is heard
+
+    def _on_disconnect(self) -> None:
+        self._deaf = True
+
+    def _on_reconnect(self) -> None:
+        self._deaf = False
+        if self.replica:
+            self.replica.fleet.forgive()
+
+    def _on_demand(self, message: Message) -> None:
+        if self._leader:
+            self._leader.ring(subjects.demanded(message.subject), demand=True)
+
+    def _on_report(self, message: Message) -> None:
+        if (replica := self.replica) is None:
+            return
+        try:
+            state = self._reports.decode(message.data)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            replica.log.error("a worker's report cannot be read", subject=message.subject, error=str(error))
+            return
+        news = replica.fleet.report(state)
+        if self._leader:
+            self._leader.on_news(news)
+
+    def _on_event(self, message: Message) -> None:
+        if self._leader is None or self.replica is None:
+            return
+        try:
+            event = self._events.decode(message.data)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            self.replica.log.error(
+                "a container's event cannot be read", subject=message.subject, error=str(error)
+            )
+            return
+        self._leader.on_event(event)
+
+    # --- the loops of every replica
+
+    async def _stand(self, replica: Replica) -> None:
+        """Stand for leadership for ever, and lead whenever this replica holds the lease."""
+        await Lease(replica.bus, LEASE, replica.id).run(self._lead)
+
+    async def _lead(self, term: int) -> None:
+        """Lead until cancelled."""
+        if (replica := self.replica) is None:
+            return
+        async with Leader(replica, term) as leader:
+            self._leader = leader
+            try:
+                stop = await self._serve_status(replica, leader)
+                try:
+                    await leader.lead()
+                finally:
+                    await stop()
+            finally:
+                self._leader = None
+
+    async def _serve_status(self, replica: Replica, leader: Leader) -> Callable[[], Awaitable[None]]:
+        status = self._endpoints.endpoint("status", GetSchedulerStatus, leader.status)
+        return await replica.bus.serve(
+            "scheduler-leader", version("tidemill"), {subjects.scheduler("status"): status}
+        )
+
+    async def _reap(self, replica: Replica) -> None:
+        """Find out who fell silent. A loop that was late itself has heard nothing, and accuses nobody."""
+        while True:
+            due = replica.clock() + REAP_EVERY
+            await asyncio.sleep(REAP_EVERY)
+            if replica.clock() - due > LATE:
+                replica.fleet.forgive()
+            for lost in () if self._deaf else replica.fleet.reap():
+                if self._leader:
+                    self._leader.on_lost(lost)
+
+
+def _replica(context: Context) -> Replica:
+    name = f"{socket.gethostname()}-{os.getpid()}-{ids.new('re')[-6:]}"
+    return Replica(
+        name,
+        context.bus,
+        Fleet(time.monotonic, silence=SILENCE),
+        Directory(context.bus, context.log),
+        context.log,
+        Metrics(context.metrics),
+    )

@@ -1,0 +1,289 @@
+"""The workers as this replica knows them: their reports, what was asked of them, who fell silent.
+
+Every replica keeps a fleet, so that a new leader begins warm. All times are the replica's own
+monotonic clock: a worker is dead when nothing was heard of it for four seconds here, wherever its own
+clock stands.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from tidemill._wire.control import Capacity, ContainerState, Pool, WorkerState
+from tidemill_scheduler.decisions import READY, ContainerView, Phase
+from tidemill_scheduler.placing import IdleContainer, WorkerView, without
+
+SILENCE = 4.0  # seconds without a report after which a worker is dead
+UNREPORTED = 2.0  # seconds after which an asked-for container that no report shows is given up
+REMEMBERED = 10.0  # seconds for which lost workers are known to a replica that becomes leader
+SHUNNED = 1.0  # seconds for which a worker that refused or was silent comes last
+
+
+@dataclass(slots=True)
+class Container:
+    """One container: where it is, what it does, since when (own clock), and when it was asked for."""
+
+    container: str
+    pool: str
+    worker: str
+    phase: Phase
+    since: float
+    asked: float
+    reported_since: float = -1.0
+    was_ready: bool = False
+    stop_asked: float = float("-inf")
+
+    def is_stillborn(self) -> bool:
+        """Return whether it would have ended before it was ready, by itself, if it were gone now."""
+        return self.phase is Phase.STARTING and not self.was_ready and self.stop_asked == float("-inf")
+
+    def view(self, now: float) -> ContainerView:
+        """Return it as decisions see it: one that was just told to stop counts as stopping."""
+        stopping = now - self.stop_asked < UNREPORTED
+        return ContainerView(self.container, Phase.STOPPING if stopping else self.phase, self.since)
+
+
+@dataclass(slots=True)
+class Worker:
+    """One worker: its last report, when it was heard, and the containers that it has or was asked for."""
+
+    state: WorkerState
+    heard: float
+    containers: dict[str, Container] = field(default_factory=dict)
+    shunned_until: float = float("-inf")
+    confirmed: bool = True  # a report came, not only a record of the bucket
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What a report changed: pools to look at again, containers that ended before they were ready.
+
+    `room` says that the worker can take more than before; `lost` is an earlier process of this worker.
+    """
+
+    pools: frozenset[str]
+    stillborn: tuple[Container, ...] = ()
+    room: bool = False
+    lost: "Lost | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A worker that fell silent: the leases it held, the pools it served, when it was found out."""
+
+    worker: str
+    leases: tuple[str, ...]
+    pools: frozenset[str]
+    at: float
+
+
+class Fleet:
+    """All live workers and containers."""
+
+    def __init__(self, clock: Callable[[], float], *, silence: float = SILENCE) -> None:
+        self._clock = clock
+        self._silence = silence
+        self._workers: dict[str, Worker] = {}
+        self._pools: dict[str, dict[str, Container]] = {}
+        self._specs: dict[str, Pool] = {}  # of asked-for containers, for what they will take
+        self.lost: list[Lost] = []  # lately
+
+    # --- what workers say
+
+    def report(self, state: WorkerState, *, heard: bool = True) -> News:
+        """Take in a report; `heard=False` for one read from the bucket, which proves no life now."""
+        now = self._clock()
+        worker = self._workers.get(state.worker)
+        lost = None
+        if worker and not heard:
+            return News(frozenset())
+        if worker and worker.state.pid != state.pid:
+            lost = self._forget(worker, now)
+            worker = None
+        room = worker is None or _grew(worker.state, state)
+        if worker is None:
+            worker = self._workers[state.worker] = Worker(state, now)
+        worker.state, worker.heard, worker.confirmed = state, now, heard
+        changed = {told.pool for told in state.containers if self._told(worker, told, now)}
+        reported = {told.container for told in state.containers}
+        gone = [
+            known
+            for known in worker.containers.values()
+            if known.container not in reported and known.phase is not Phase.PLACED
+        ]
+        for container in gone:
+            self._remove(worker, container)
+        stillborn = tuple(one for one in gone if one.is_stillborn() and not state.draining)
+        changed.update(container.pool for container in gone)
+        return News(frozenset(changed), stillborn, room or bool(changed), lost)
+
+    def _told(self, worker: Worker, told: ContainerState, now: float) -> bool:
+        """Take in what a worker says of one container; return whether its pool is worth a look."""
+        container = worker.containers.get(told.container)
+        if container is None:
+            container = Container(told.container, told.pool, worker.state.worker, Phase.PLACED, now, now)
+            self._add(worker, container)
+        return _update(container, told.state, told.since, now)
+
+    def reap(self) -> list[Lost]:
+        """Forget the workers that fell silent and return them."""
+        now = self._clock()
+        dead = [worker for worker in self._workers.values() if now - worker.heard > self._silence]
+        return [self._forget(worker, now) for worker in dead]
+
+    def _forget(self, worker: Worker, now: float) -> Lost:
+        pools = frozenset(container.pool for container in worker.containers.values())
+        for container in list(worker.containers.values()):
+            self._remove(worker, container)
+        del self._workers[worker.state.worker]
+        lost = Lost(worker.state.worker, worker.state.leases, pools, now)
+        self.lost = [*(one for one in self.lost if now - one.at < REMEMBERED), lost]
+        return lost
+
+    def forgive(self) -> None:
+        """Take every worker as heard just now: it was this replica that could not hear."""
+        now = self._clock()
+        for worker in self._workers.values():
+            worker.heard = now
+
+    # --- what is asked of workers
+
+    def asked(self, container: str, pool: Pool, worker: str) -> None:
+        """Note that a worker is being asked for a container: its room is taken from this moment."""
+        if owner := self._workers.get(worker):
+            now = self._clock()
+            self._specs[container] = pool
+            self._add(owner, Container(container, pool.id, worker, Phase.PLACED, now, now))
+
+    def refused(self, container: str, worker: str) -> None:
+        """Note that a worker did not take a container; it is asked last for a second."""
+        self.forget(container, worker)
+        self.shun(worker)
+
+    def forget(self, container: str, worker: str) -> None:
+        """Note that a container is no more, ahead of the report."""
+        if (owner := self._workers.get(worker)) and (known := owner.containers.get(container)):
+            self._remove(owner, known)
+
+    def shun(self, worker: str) -> None:
+        """Ask a worker last for a second."""
+        if owner := self._workers.get(worker):
+            owner.shunned_until = self._clock() + SHUNNED
+
+    def unreported(self) -> list[Container]:
+        """Forget and return what was asked for and shown by no report in time."""
+        now = self._clock()
+        lost = []
+        for worker in self._workers.values():
+            for container in list(worker.containers.values()):
+                if container.phase is Phase.PLACED and now - container.asked > UNREPORTED:
+                    self._remove(worker, container)
+                    lost.append(container)
+        return lost
+
+    def stopping(self, containers: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+        """Note that these containers are told to stop; return them by worker."""
+        now = self._clock()
+        by_worker: dict[str, tuple[str, ...]] = {}
+        for name, worker in self._workers.items():
+            if mine := tuple(one for one in containers if one in worker.containers):
+                by_worker[name] = mine
+                for one in mine:
+                    worker.containers[one].stop_asked = now
+        return by_worker
+
+    # --- what decisions see
+
+    def containers(self, pool: str) -> tuple[ContainerView, ...]:
+        """Return a pool's containers."""
+        now = self._clock()
+        return tuple(container.view(now) for container in self._pools.get(pool, {}).values())
+
+    def container(self, pool: str, container: str) -> Container | None:
+        """Return one container of a pool."""
+        return self._pools.get(pool, {}).get(container)
+
+    def active_pools(self) -> frozenset[str]:
+        """Return the pools that have containers."""
+        return frozenset(self._pools)
+
+    def states(self) -> tuple[WorkerState, ...]:
+        """Return the last report of every live worker."""
+        return tuple(worker.state for worker in self._workers.values())
+
+    def all_heard(self) -> bool:
+        """Return whether every known worker has reported to this replica itself."""
+        return all(worker.confirmed for worker in self._workers.values())
+
+    def views(self, images: Callable[[str], str]) -> list[WorkerView]:
+        """Return the workers as placing sees them; `images` gives the image key of a pool."""
+        now = self._clock()
+        return [self._view(worker, images, now) for worker in self._workers.values()]
+
+    def _view(self, worker: Worker, images: Callable[[str], str], now: float) -> WorkerView:
+        state, free = worker.state, worker.state.free
+        for container in worker.containers.values():
+            if container.phase is Phase.PLACED and (pool := self._specs.get(container.container)):
+                free = without(free, pool)
+        pools = frozenset(one.pool for one in worker.containers.values() if one.phase in READY)
+        return WorkerView(
+            worker=state.worker,
+            capabilities=frozenset(state.capabilities),
+            labels=state.labels,
+            total=state.total,
+            free=free,
+            starting=sum(one.phase in (Phase.PLACED, Phase.STARTING) for one in worker.containers.values()),
+            pools=pools,
+            images=frozenset(images(pool) for pool in pools),
+            draining=state.draining,
+            shunned=worker.shunned_until > now or not worker.confirmed,
+        )
+
+    def idle(self, pools: dict[str, Pool], spare: dict[str, int]) -> Iterator[IdleContainer]:
+        """Yield idle containers of pools that can spare some: `spare` says how many of each."""
+        now = self._clock()
+        for pool, count in spare.items():
+            idle = [one for one in self._pools.get(pool, {}).values() if one.view(now).phase is Phase.IDLE]
+            for one in sorted(idle, key=lambda container: container.since)[:count]:
+                yield IdleContainer(one.container, one.worker, now - one.since, pools[pool].spec.resources)
+
+    def _add(self, worker: Worker, container: Container) -> None:
+        worker.containers[container.container] = container
+        self._pools.setdefault(container.pool, {})[container.container] = container
+
+    def _remove(self, worker: Worker, container: Container) -> None:
+        worker.containers.pop(container.container, None)
+        self._specs.pop(container.container, None)
+        siblings = self._pools.get(container.pool, {})
+        siblings.pop(container.container, None)
+        if not siblings:
+            self._pools.pop(container.pool, None)
+
+
+_PHASES = {phase.value: phase for phase in Phase}
+
+
+def _update(container: Container, state: str, since: float, now: float) -> bool:
+    """Bring a container to what its worker says; return whether its pool is worth a look."""
+    phase = _PHASES.get(state, Phase.STARTING)
+    if phase is container.phase and since == container.reported_since:
+        return False
+    worth_a_look = phase is not container.phase and not (phase in READY and container.phase in READY)
+    container.phase, container.since, container.reported_since = phase, now, since
+    container.was_ready = container.was_ready or phase in READY
+    return worth_a_look
+
+
+def _grew(before: WorkerState, after: WorkerState) -> bool:
+    """Return whether a worker can take something now that it could not before."""
+    return (
+        after.free.cpu > before.free.cpu
+        or after.free.memory > before.free.memory
+        or _more_gpus(before.free, after.free)
+        or (before.capabilities, before.labels, before.total)
+        != (after.capabilities, after.labels, after.total)
+        or (before.draining and not after.draining)
+    )
+
+
+def _more_gpus(before: Capacity, after: Capacity) -> bool:
+    return any(count > before.gpus.get(kind, 0) for kind, count in after.gpus.items())

@@ -1,0 +1,97 @@
+"""Further attempts: published before the present one is acknowledged, so that no death loses an input.
+
+    failed, retries left     TIMERS, for the delay of the pool's policy        failures + 1
+    lost with its container  INPUTS at once                                    losses + 1
+    handed back in part      INPUTS at once                                    nothing used up
+"""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+from tidemill._bus.protocol import AlreadyHeld, BusError, PubAck
+from tidemill._wire import coding, subjects
+from tidemill._wire.control import Pool
+from tidemill._wire.messages import Chunk, Payload
+from tidemill_worker.leases import Leases
+from tidemill_worker.node import Node
+from tidemill_worker.work import Work, input_key, input_subject, next_chunk
+
+RETRY_STORE = 1.0  # seconds until a store that was refused is tried again
+
+SUBJECT_HEADER = "Tidemill-Subject"
+
+
+class Attempts:
+    """Publishes what is to be tried again."""
+
+    def __init__(self, node: Node, leases: Leases) -> None:
+        self._node = node
+        self._leases = leases
+
+    def retry(self, work: Work, pool: Pool, left: dict[int, Payload], delay: float) -> None:
+        """Try failed inputs again after a delay. The broker keeps the clock."""
+        chunk = next_chunk(work, left, failures=work.chunk.failures + 1, losses=0)
+        first = chunk.indices[0]
+        at = datetime.now(UTC) + timedelta(seconds=delay)
+        headers = {
+            "Nats-Schedule": f"@at {at.isoformat(timespec='milliseconds').replace('+00:00', 'Z')}",
+            "Nats-Schedule-Target": subjects.due(chunk.call, first, chunk.attempt),
+            SUBJECT_HEADER: input_subject(pool.prefix, chunk),
+        }
+        timer = subjects.timer(chunk.call, first, chunk.attempt)
+        self._node.metrics.attempts.labels("failure").inc(len(left))
+        self._publish(work, chunk, timer, headers, None)
+
+    def after_loss(self, work: Work, pool: Pool, left: dict[int, Payload]) -> None:
+        """Try inputs again at once that were lost with their container."""
+        chunk = next_chunk(work, left, failures=work.chunk.failures, losses=work.chunk.losses + 1)
+        self._node.metrics.attempts.labels("loss").inc(len(left))
+        self._publish(work, chunk, input_subject(pool.prefix, chunk), {}, pool)
+
+    def elsewhere(self, work: Work, pool: Pool, left: dict[int, Payload]) -> None:
+        """Let another container, here or elsewhere, have inputs that have not started."""
+        self._node.metrics.attempts.labels("handed_back").inc(len(left))
+        if work.untouched and work.open == len(left):
+            self._leases.hand_back(work)
+            return
+        chunk = next_chunk(work, left, failures=work.chunk.failures, losses=work.chunk.losses)
+        self._publish(work, chunk, input_subject(pool.prefix, chunk), {}, pool)
+
+    def _publish(
+        self, work: Work, chunk: Chunk, subject: str, headers: dict[str, str], ring: Pool | None
+    ) -> None:
+        """Store a chunk; from here on it is the store that keeps the old one from being acknowledged."""
+        work.open -= len(chunk.indices)
+        work.stores += 1
+        self._node.spawn(self._persist(work, chunk, subject, headers, ring), f"attempt {input_key(chunk)}")
+
+    async def _persist(
+        self, work: Work, chunk: Chunk, subject: str, headers: dict[str, str], ring: Pool | None
+    ) -> None:
+        data = coding.encode(chunk)
+        while (stored := await self._store(subject, data, input_key(chunk), headers)) is None:
+            await asyncio.sleep(RETRY_STORE)
+        work.stores -= 1
+        if stored.duplicate and len(chunk.indices) > 1:
+            # Another run published under this key, perhaps other inputs: none of ours may get lost.
+            self._leases.hand_back(work)
+        else:
+            self._leases.settle(work)
+        if ring:
+            self._ring(ring)
+
+    async def _store(self, subject: str, data: bytes, key: str, headers: dict[str, str]) -> PubAck | None:
+        """Return the broker's word, or None if it is to be asked again; the lease is renewed meanwhile."""
+        try:
+            return await self._node.bus.store(subject, data, msg_id=key, headers=headers)
+        except AlreadyHeld:
+            return PubAck("", 0, duplicate=True)
+        except BusError as error:
+            self._node.log.warning("an attempt is not stored yet", input=key, error=str(error))
+            return None
+
+    def _ring(self, pool: Pool) -> None:
+        try:
+            self._node.bus.publish(subjects.demand(pool.id), b"")
+        except BusError:
+            return  # its callers ring every second

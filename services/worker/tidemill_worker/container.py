@@ -1,0 +1,374 @@
+"""One container as its worker sees it: two sockets, a phase, the inputs it has, a deadline.
+
+    starting ── READY ──> idle <── inputs ──> busy ──> stopping ──> ended
+        └────────────── START_FAILED, or the end of its processes ────┘
+
+The runner's socket carries inputs and outputs, init's the raw output and the exit status. The container
+has ended when init is gone *and* the runner's socket is drained: what was sent before the end counts.
+Nothing that arrives here is trusted: a frame that makes no sense ends the container.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from math import inf
+from typing import Any, Protocol
+
+from tidemill._container.frames import FromInit, FromRunner, ToInit, ToRunner
+from tidemill._wire.control import Pool
+from tidemill._wire.messages import Credit
+from tidemill_worker.bus_bridge import Bridge
+from tidemill_worker.decisions import Exit, Killed, Phase
+from tidemill_worker.framing import Frame, FrameProtocol
+from tidemill_worker.generators import Stream
+from tidemill_worker.logs import Log
+from tidemill_worker.node import Node
+from tidemill_worker.work import Part
+
+GRACE = 2.0  # seconds that a cancelled input gets to end by itself
+KILL_AFTER = 2.0  # seconds that init gets to end everything before it is killed itself
+DRAIN = 1.0  # seconds to wait for the end of the runner's socket once init is gone
+
+RawOutput = list[Any]  # index, status, format, bytes
+
+
+class Listener(Protocol):
+    """Who is told what a container does: its pool."""
+
+    def on_outputs(
+        self, container: "Container", part: Part, outputs: list[RawOutput], seconds: float
+    ) -> None:
+        """Take finished inputs of a part."""
+
+    def on_pieces(
+        self, container: "Container", part: Part, index: int, first: int, pieces: list[Any]
+    ) -> None:
+        """Take values of a generator."""
+
+    def on_returned(self, container: "Container", part: Part, indices: list[int]) -> None:
+        """Take inputs back that did not start."""
+
+
+class Container:
+    """A container from its placement to its end."""
+
+    def __init__(self, node: Node, pool: Pool, container_id: str, listener: Listener) -> None:
+        loop = asyncio.get_running_loop()
+        self.id = container_id
+        self.pool = pool
+        self.phase = Phase.STARTING
+        self.since = time.time()
+        self.pid = 0  # of init
+        self.parts: dict[int, Part] = {}  # by chunk number, in the order in which they run
+        self.deadline = inf
+        self.progress = 0.0  # when it last began or finished an input
+        self.is_async = False
+        self.recalled: set[int] = set()  # chunks asked back
+        self.timed_out: tuple[int, int] | None = None  # chunk and index of the input being ended for it
+        self.killed: Killed | None = None
+        self.log = Log(node, pool, container_id)
+        # The phases of its start in seconds, or the failure that it reports instead.
+        self.ready: asyncio.Future[dict[str, Any] | bytes] = loop.create_future()
+        self.ended: asyncio.Future[Exit] = loop.create_future()
+        self.drained = asyncio.Event()  # it takes no more, and nothing runs
+        self._node = node
+        self._loop = loop
+        self._listener = listener
+        self._runner = FrameProtocol(self._on_runner_frame, self._on_runner_lost)
+        self._init = FrameProtocol(self._on_init_frame, self._on_init_lost)
+        self._open = 0  # sockets
+        self._status: int | None = None
+        self._streams: dict[int, Stream] = {}
+        self._bridge = Bridge(node, self, self._runner)
+        self._grace: Killed | None = None  # why it is killed at the deadline
+        self._numbers = 0
+        self._timers: list[asyncio.TimerHandle] = []
+        self._from_runner: dict[int, Callable[..., None]] = {
+            FromRunner.READY: self._on_ready,
+            FromRunner.START_FAILED: self._on_start_failed,
+            FromRunner.OUTPUTS: self._on_outputs,
+            FromRunner.PIECES: self._on_pieces,
+            FromRunner.RETURNED: self._on_returned,
+            FromRunner.LOG: self.log.write,
+            FromRunner.ASK: self._bridge.ask,
+            FromRunner.STOPPED: lambda: None,
+        }
+        self._from_init: dict[int, Callable[..., None]] = {
+            FromInit.STARTED: lambda _pid: None,
+            FromInit.OUTPUT: self.log.write_bytes,
+            FromInit.EXITED: self._on_exited,
+        }
+
+    # --- orders
+
+    async def connect(self, runner: socket.socket, control: socket.socket, pid: int) -> None:
+        """Take over the worker's ends of its sockets."""
+        self.pid = pid
+        self._open = 2
+        await self._loop.create_unix_connection(lambda: self._runner, sock=runner)
+        await self._loop.create_unix_connection(lambda: self._init, sock=control)
+        self._node.deadlines.watch(self)
+        if self.killed is not None:  # while it was on its way
+            self._end_processes()
+
+    def configure(self, configuration: dict[str, Any]) -> None:
+        """Tell the runner what it is to run."""
+        self._runner.send((ToRunner.START, configuration))
+
+    def assign(self, part: Part) -> None:
+        """Hand inputs over. They run after those it already has."""
+        self._numbers += 1
+        part.number = number = self._numbers
+        chunk = part.work.chunk
+        if self.pool.spec.is_generator:
+            for index in part.left:
+                self._streams[index] = self._new_stream(part, index)
+        self._runner.send(
+            (
+                ToRunner.CHUNK,
+                number,
+                chunk.call,
+                list(part.left),
+                chunk.attempt,
+                part.payloads(),
+                chunk.parent,
+                chunk.root,
+            )
+        )
+        part.fetched = None
+        self.parts[number] = part
+        if len(self.parts) == 1:
+            self._begin(part, part.first())
+        self._enter(Phase.BUSY)
+
+    def recall(self, part: Part) -> None:
+        """Ask back what has not started; the answer is `on_returned`."""
+        if part.number not in self.recalled:
+            self.recalled.add(part.number)
+            self._runner.send((ToRunner.RECALL, part.number))
+
+    def cancel(self, part: Part) -> None:
+        """End the input of a part that runs, and start no other of it."""
+        self.recall(part)
+        if part.running != -1 and self._grace is None:
+            self._end_running(part, Killed.CANCEL)
+
+    def retire(self) -> None:
+        """Take no more, and give back what has not started. What runs goes on."""
+        self._enter(Phase.STOPPING)
+        for part in self.parts.values():
+            self.recall(part)
+        if not self.parts:
+            self.drained.set()
+
+    def stop(self) -> None:
+        """Have the exit hooks run, and end."""
+        self._enter(Phase.STOPPING)
+        self._runner.send((ToRunner.STOP,))
+
+    def kill(self, why: Killed) -> None:
+        """End all its processes now."""
+        if self.killed is None:
+            self.killed = why
+            self._enter(Phase.STOPPING)
+            if self._open:
+                self._end_processes()
+
+    def reconnected(self) -> None:
+        """Let user code know that it may have missed messages."""
+        self._bridge.reconnected()
+
+    def close_stream(self, index: int) -> None:
+        """Forget the stream of an input that has ended."""
+        if stream := self._streams.pop(index, None):
+            stream.close()
+
+    def pieces(self, index: int) -> int:
+        """Return how many values of a generator were sent."""
+        stream = self._streams.get(index)
+        return stream.pieces if stream else 0
+
+    @property
+    def takes_work(self) -> bool:
+        """Whether it may be given inputs."""
+        return self.phase in (Phase.IDLE, Phase.BUSY)
+
+    # --- the input that runs
+
+    def _begin(self, part: Part, index: int) -> None:
+        """Note that an input starts now."""
+        part.running = index
+        self.progress = now = self._loop.time()
+        if self._grace is None:
+            self.deadline = now + self.pool.spec.timeout
+            self._node.deadlines.hint(self.deadline)
+
+    def _end_running(self, part: Part, why: Killed) -> None:
+        """Cancel the running input; if it has not ended after the grace, kill the container."""
+        self._grace = why
+        self._runner.send((ToRunner.CANCEL, part.number, part.running))
+        self.deadline = self._loop.time() + GRACE
+        self._node.deadlines.hint(self.deadline)
+
+    def on_deadline(self) -> None:
+        """Act on an input that runs for too long, or that did not end when it was told to."""
+        self.deadline = inf
+        if self._grace is not None:
+            self.kill(self._grace)
+            return
+        part = next(iter(self.parts.values()), None)
+        if part is None or part.running == -1:
+            return
+        self.timed_out = (part.number, part.running)
+        if self.is_async:
+            self._end_running(part, Killed.TIMEOUT)
+        else:
+            self.kill(Killed.TIMEOUT)
+
+    def finished(self, part: Part) -> None:
+        """Forget a part of which nothing is left, and go on with the next."""
+        self.parts.pop(part.number, None)
+        self.recalled.discard(part.number)
+        if not self.parts:
+            self.deadline = inf
+            self._enter(Phase.IDLE)
+            if self.phase is Phase.STOPPING:
+                self.drained.set()
+
+    # --- frames of the runner
+
+    def _on_runner_frame(self, frame: Frame) -> None:
+        self._dispatch(self._from_runner, frame)
+
+    def _dispatch(self, table: dict[int, Callable[..., None]], frame: Frame) -> None:
+        try:
+            table[frame[0]](*frame[1:])
+        except Exception:
+            self._node.log.exception("a frame of a container makes no sense", container=self.id)
+            self.kill(Killed.VIOLATION)
+
+    def _on_ready(self, report: dict[str, Any]) -> None:
+        self.is_async = bool(report.get("async"))
+        if not self.ready.done():
+            if self.phase is Phase.STARTING:
+                self._enter(Phase.IDLE)
+            self.ready.set_result(report)
+
+    def _on_start_failed(self, failure: bytes) -> None:
+        if not self.ready.done():
+            self.ready.set_result(bytes(failure))
+
+    def _on_outputs(self, number: int, outputs: list[RawOutput], seconds: float, running: int) -> None:
+        part = self.parts[number]
+        self.log.flush()
+        if self._grace is not None and any(output[0] == part.running for output in outputs):
+            self._grace = None  # it ended in time
+        part.running = -1
+        self._listener.on_outputs(self, part, outputs, seconds)
+        self._move_on(number, part, running)
+
+    def _move_on(self, number: int, part: Part, running: int) -> None:
+        """Note which input runs now."""
+        if number in self.parts and running in part.left:
+            self._begin(part, running)
+        elif (current := next(iter(self.parts.values()), None)) and current.running == -1 and current.left:
+            self._begin(current, current.first())
+        elif not self.parts:
+            self.deadline = inf
+            return
+        else:
+            return
+        self._cancel_if_void()
+
+    def _cancel_if_void(self) -> None:
+        current = next(iter(self.parts.values()))
+        if current.work.voided and self._grace is None:
+            self._end_running(current, Killed.CANCEL)
+
+    def _on_pieces(self, number: int, index: int, first: int, pieces: list[Any]) -> None:
+        part = self.parts[number]
+        if not self._streams[index].add(first, pieces):
+            raise ValueError("values beyond the credit")
+        self.log.flush()
+        self._listener.on_pieces(self, part, index, first, pieces)
+
+    def _on_returned(self, number: int, indices: list[int]) -> None:
+        part = self.parts.get(number)
+        self.recalled.discard(number)
+        if part is None:  # it finished before it heard that it was asked back
+            return
+        for index in indices:
+            self.close_stream(index)
+        if part.running in indices:
+            part.running = -1
+        self._listener.on_returned(self, part, indices)
+        if part.running == -1 and self.parts:
+            self._move_on(number, part, -1)
+
+    def _new_stream(self, part: Part, index: int) -> Stream:
+        def grant(credit: Credit) -> None:
+            self._runner.send((ToRunner.CREDIT, part.number, index, credit.pieces, credit.bytes))
+
+        def stalled() -> None:
+            if part.number in self.parts and index in part.left:
+                self.kill(Killed.STALLED)
+
+        return Stream(self._node, part.work.chunk.call, index, grant, stalled)
+
+    # --- the end
+
+    def _on_exited(self, status: int) -> None:
+        self._status = status
+
+    def _on_init_frame(self, frame: Frame) -> None:
+        self._dispatch(self._from_init, frame)
+
+    def _on_runner_lost(self) -> None:
+        self._socket_lost()
+
+    def _on_init_lost(self) -> None:
+        self._socket_lost()
+        if self._open:  # the runner's socket may be held by a descendant that is not dead yet
+            self._timers.append(self._loop.call_later(DRAIN, self._runner.close))
+
+    def _socket_lost(self) -> None:
+        self._open -= 1
+        if self._open == 0:
+            self._end()
+
+    def _end_processes(self) -> None:
+        self._init.send((ToInit.KILL,))
+        self._timers.append(self._loop.call_later(KILL_AFTER, self._kill_init))
+
+    def _kill_init(self) -> None:
+        """End an init that does not; what it leaves behind is swept up by the worker."""
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        self._init.close()
+
+    def _end(self) -> None:
+        for timer in self._timers:
+            timer.cancel()
+        self.deadline = inf
+        self._node.deadlines.forget(self)
+        for stream in self._streams.values():
+            stream.close()
+        self._streams.clear()
+        self._bridge.close()
+        self.log.flush()
+        self._enter(Phase.STOPPING)
+        self.drained.set()
+        if not self.ended.done():
+            self.ended.set_result(Exit(self._status, self.killed))
+
+    def _enter(self, phase: Phase) -> None:
+        if phase is self.phase or (self.phase is Phase.STOPPING and phase is not Phase.STOPPING):
+            return
+        self.phase = phase
+        self.since = time.time()
+        self._node.on_change()
+

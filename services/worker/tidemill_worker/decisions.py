@@ -1,0 +1,210 @@
+"""What the worker decides, as functions of values: no clock, no process, no broker."""
+
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+
+from tidemill._wire.control import Capacity, Pool, Resources, RetryPolicy
+
+MAX_LOSSES = 8  # in a row; one more is given up
+MIN_RETRY_DELAY = 1.0  # seconds
+
+PREFETCH_BELOW = 0.02  # seconds of a chunk below which each container has another one waiting for it here
+DEPTH_BELOW = 0.002  # the same below which a second chunk is handed to the container itself
+SPLIT_ABOVE = 0.005  # seconds of waiting work above which an idle container takes its part of it
+
+_EPSILON = 1e-9
+
+
+class Phase(StrEnum):
+    """What a container is doing."""
+
+    STARTING = "starting"
+    IDLE = "idle"
+    BUSY = "busy"
+    STOPPING = "stopping"
+
+
+class Killed(Enum):
+    """Why the worker itself ended a container."""
+
+    TIMEOUT = "its input ran for too long"
+    CANCEL = "its input was cancelled and did not stop"
+    STARTUP = "it did not become ready in time"
+    STOP = "it was told to stop"
+    VIOLATION = "it broke the protocol"
+    STALLED = "nobody read the values of its generator"
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a container ended: its runner's exit status (negative: a signal; None: nobody knows)."""
+
+    status: int | None
+    killed: Killed | None = None
+
+
+class Fate(Enum):
+    """What becomes of an input that was running when its container ended."""
+
+    FAILED = "failed"
+    TIMED_OUT = "timed out"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+    SPARED = "spared"  # it had no part in the end: it runs again with nothing used up
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The fate of the input that was running, and what its caller is told."""
+
+    fate: Fate
+    message: str = ""
+
+
+_BY_KILL = {
+    Killed.TIMEOUT: Verdict(Fate.TIMED_OUT),
+    Killed.CANCEL: Verdict(Fate.CANCELLED),
+    Killed.STARTUP: Verdict(Fate.LOST),
+    Killed.STOP: Verdict(Fate.LOST),
+    Killed.VIOLATION: Verdict(Fate.FAILED, "the container broke the protocol with its worker"),
+    Killed.STALLED: Verdict(Fate.FAILED, "nobody read the values of the generator for 60 s"),
+}
+
+_CRASHES = {
+    signal.SIGSEGV: "segmentation fault",
+    signal.SIGBUS: "bus error",
+    signal.SIGILL: "illegal instruction",
+    signal.SIGFPE: "floating point exception",
+    signal.SIGABRT: "aborted",
+}
+
+
+def verdict(end: Exit) -> Verdict:
+    """Return what the end of a container means for the input that it was running.
+
+    What the function did to itself is its failure; what was done to it from outside is a loss.
+    """
+    if end.killed is not None:
+        return _BY_KILL[end.killed]
+    if end.status is None or end.status == -signal.SIGKILL:
+        return Verdict(Fate.LOST)
+    return Verdict(Fate.FAILED, f"the container {ending(end.status)} during the input")
+
+
+def ending(status: int) -> str:
+    """Return an exit status in words: `exited with status 7`."""
+    if status >= 0:
+        return f"exited with status {status}"
+    number = -status
+    if number in _CRASHES:
+        return f"crashed ({_CRASHES[signal.Signals(number)]})"
+    name = signal.Signals(number).name if number in set(signal.Signals) else str(number)
+    return f"was ended by signal {name}"
+
+
+def retry_delay(policy: RetryPolicy, failures: int) -> float | None:
+    """Return the seconds before the next try of an input that has just failed, or None for no other.
+
+    `failures` counts those before this one.
+    """
+    if failures >= policy.max_retries:
+        return None
+    delay = policy.initial_delay * policy.backoff_coefficient**failures
+    return max(MIN_RETRY_DELAY, min(policy.max_delay, delay))
+
+
+def gives_up(losses: int) -> bool:
+    """Return whether an input that was just lost is not tried again; `losses` counts those before."""
+    return losses >= MAX_LOSSES
+
+
+# --- how much to take
+
+
+@dataclass(frozen=True, slots=True)
+class Appetite:
+    """How many chunks a pool may hold here per container: in the container, and in all."""
+
+    depth: int
+    each: int
+
+
+def appetite(chunk_seconds: float | None, *, single_use: bool) -> Appetite:
+    """Return how much a container may hold, by the time its pool's chunks lately took."""
+    if single_use or chunk_seconds is None or chunk_seconds >= PREFETCH_BELOW:
+        return Appetite(1, 1)
+    return Appetite(2 if chunk_seconds < DEPTH_BELOW else 1, 2)
+
+
+def wanted(allowance: Appetite, containers: int, held: int) -> int:
+    """Return how many more chunks to pull for this many containers when `held` are here already."""
+    return max(0, containers * allowance.each - held)
+
+
+def splits(unstarted: int, input_seconds: float | None, silent: float) -> bool:
+    """Return whether work that waits in a busy container is worth taking back for an idle one.
+
+    `silent` is the time since the busy container last finished an input.
+    """
+    if not unstarted:
+        return False
+    expected = (input_seconds or 0.0) * unstarted
+    return max(expected, silent) > SPLIT_ABOVE
+
+
+def shares(count: int, takers: int) -> list[slice]:
+    """Return how `count` inputs are divided over `takers` containers, as evenly as can be."""
+    takers = max(1, min(count, takers))
+    size, rest = divmod(count, takers)
+    bounds = [number * size + min(number, rest) for number in range(takers + 1)]
+    return [slice(start, stop) for start, stop in zip(bounds, bounds[1:], strict=False)]
+
+
+# --- what fits
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a container gets: GPUs of one type, or none."""
+
+    gpu: str = ""
+    count: int = 0
+
+
+def fit(pool: Pool, free: Capacity, total: Capacity, *, overcommit: bool) -> Grant | str:
+    """Return what a container of a pool would get, or why it cannot be taken."""
+    resources = pool.spec.resources
+    if total.cpu + _EPSILON < resources.cpu:
+        return f"it asks for {resources.cpu:g} cores, there are {total.cpu:g}"
+    if free.cpu + _EPSILON < resources.cpu and not overcommit:
+        return f"it asks for {resources.cpu:g} cores, {max(0.0, free.cpu):g} are free"
+    if free.memory < resources.memory:
+        return f"it asks for {resources.memory} MiB, {free.memory} are free"
+    return _gpus(pool, free.gpus)
+
+
+def _gpus(pool: Pool, free: Mapping[str, int]) -> Grant | str:
+    alternatives = pool.spec.resources.gpus or _by_capability(pool.capability)
+    for wanted_type, count in alternatives:
+        for kind in sorted(free) if wanted_type.lower() == "any" else (wanted_type,):
+            if free.get(kind, 0) >= count:
+                return Grant(kind, count)
+    if not alternatives:
+        return Grant()
+    return f"no {' or '.join(f'{count} x {kind}' for kind, count in alternatives)} is free"
+
+
+def _by_capability(capability: str) -> Sequence[tuple[str, int]]:
+    if capability == "cpu":
+        return ()
+    return tuple((part.removeprefix("gpu-"), 1) for part in capability.split("+"))
+
+
+def after(free: Capacity, resources: Resources, grant: Grant) -> Capacity:
+    """Return the capacity that is left when a container has got what it was granted."""
+    gpus = dict(free.gpus)
+    if grant.gpu:
+        gpus[grant.gpu] -= grant.count
+    return Capacity(free.cpu - resources.cpu, free.memory - resources.memory, gpus)

@@ -1,0 +1,96 @@
+"""The inputs that this worker holds: renewed from its own loop, acknowledged when all is stored.
+
+User code cannot delay a renewal, whatever it does with its interpreter: it runs in other processes.
+"""
+
+import asyncio
+import random
+from collections.abc import Hashable
+from contextlib import suppress
+
+from tidemill._bus.protocol import BusError, Disconnected
+from tidemill_common.bus.protocol import Delivery
+from tidemill_worker.node import Node
+from tidemill_worker.work import Work
+
+RENEW_AFTER = (8.0, 10.0)  # seconds, drawn for each renewal; the lease lasts 30
+LOOK_EVERY = 1.0
+SLICE = 100  # renewals between two turns of the loop
+REPORTED_AFTER = 0.2  # seconds of holding after which a lease is part of the worker's report
+
+
+class Leases:
+    """All held work, by key."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self.held: dict[Hashable, Work] = {}
+
+    def is_repeat(self, work: Work) -> bool:
+        """Deal with a delivery of what is held or was finished here; return False for anything else.
+
+        What is held goes on under the newer lease; what was finished is only acknowledged.
+        """
+        if held := self.held.get(work.key):
+            held.delivery = work.delivery
+        elif work.key in self._node.finished:
+            self._ack(work.delivery)
+        else:
+            return False
+        self._node.metrics.repeats.inc()
+        return True
+
+    def take(self, work: Work) -> None:
+        """Hold work from now on."""
+        self.held[work.key] = work
+
+    def settle(self, work: Work) -> None:
+        """Acknowledge work if nothing of it is open and everything is stored."""
+        if work.open or work.stores:
+            return
+        if self.held.pop(work.key, None) is not None:
+            self._node.finished.add(work.key)
+            self._ack(work.delivery)
+
+    def hand_back(self, work: Work) -> None:
+        """Let somebody else have a whole chunk, at once and with nothing used up."""
+        self.held.pop(work.key, None)
+        with suppress(Disconnected):  # the lease runs out instead
+            work.delivery.nak()
+
+    def senior(self) -> tuple[str, ...]:
+        """Return the names of the leases that have been held for a while, for the worker's report."""
+        before = self._node.clock() - REPORTED_AFTER
+        return tuple(work.delivery.ack_subject for work in self.held.values() if work.arrived < before)
+
+    async def renew(self) -> None:
+        """Renew leases as they come due, for ever."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            self._node.metrics.held.set(len(self.held))
+            now = self._node.clock()
+            await self._renew([work for work in self.held.values() if work.renew_at <= now])
+
+    def renew_all(self) -> None:
+        """Renew everything: the first thing to do after a reconnect."""
+        self._node.spawn(self._renew(list(self.held.values())), "renew leases")
+
+    async def _renew(self, due: list[Work]) -> None:
+        for number, work in enumerate(due, 1):
+            if work.key not in self.held:
+                continue
+            try:
+                work.delivery.renew()
+            except Disconnected:
+                return  # all are renewed after the reconnect
+            work.renew_at = self._node.clock() + random.uniform(*RENEW_AFTER)
+            if number % SLICE == 0:
+                await asyncio.sleep(0)
+
+    def _ack(self, delivery: Delivery) -> None:
+        delivery.ack().add_done_callback(self._acked)
+
+    def _acked(self, answer: "asyncio.Future[None]") -> None:
+        if not answer.cancelled() and (error := answer.exception()):
+            level = self._node.log.warning if isinstance(error, BusError) else self._node.log.error
+            level("an input was not acknowledged and will come again", error=str(error))

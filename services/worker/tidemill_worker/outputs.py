@@ -1,0 +1,137 @@
+"""What containers produced, on its way to the callers: packed, stored, then the input is acknowledged.
+
+    attached calls   `Outputs` on the caller's subject, each message closed at 256 KiB
+    kept calls       one output on its own subject; the first one there wins
+    above the limit  the payload goes into the object store before
+"""
+
+import asyncio
+import itertools
+from typing import NamedTuple
+
+import msgspec
+
+from tidemill._bus import blobs
+from tidemill._bus.protocol import AlreadyHeld, BusError, PubAck
+from tidemill._wire import failure, subjects
+from tidemill._wire.messages import Blob, Format, Status
+from tidemill._wire.payload import INLINE_LIMIT
+from tidemill_worker.leases import Leases
+from tidemill_worker.node import Node
+from tidemill_worker.work import Work
+
+RETRY_STORE = 1.0  # seconds until a store that was refused is tried again
+_OVERHEAD = 32  # bytes of an output beside its payload
+
+_encode = msgspec.msgpack.Encoder().encode
+
+# An output as it is packed: the fields of `Output`, without the cost of making one.
+Item = tuple[int, int, tuple[int, "bytes | Blob"], int]
+
+
+class _Message(NamedTuple):
+    """One message of outputs until the broker has it."""
+
+    work: Work
+    subject: str
+    data: bytes
+    msg_id: str
+
+
+class Outbox:
+    """Stores outputs and settles the work they belong to."""
+
+    def __init__(self, node: Node, leases: Leases) -> None:
+        self._node = node
+        self._leases = leases
+        # Never the same for two messages: two runs of one attempt may group their outputs differently.
+        self._run = node.id[-16:]
+        self._count = itertools.count()
+        self._statuses = {status: node.metrics.outputs.labels(status.name.lower()) for status in Status}
+
+    def finish(self, work: Work, items: list[Item], seconds: float, container: str) -> None:
+        """Send terminal outputs; the work is acknowledged when they, and all others, are stored."""
+        work.open -= len(items)
+        for item in items:
+            self._statuses[Status(item[1])].inc()
+        self.send(work, items, seconds, container)
+
+    def send(self, work: Work, items: list[Item], seconds: float, container: str) -> None:
+        """Send outputs, terminal or not."""
+        large = [item for item in items if len(item[2][1]) > INLINE_LIMIT]
+        if large:
+            work.stores += 1
+            self._node.spawn(self._send_large(work, items, seconds, container), "large outputs")
+        elif not work.chunk.reply:
+            self._keep(work, items, container)
+        else:
+            self._reply(work, items, seconds, container)
+
+    def end(self, work: Work, indices: list[int], status: Status, data: bytes, container: str = "") -> None:
+        """End inputs with a failure of our own."""
+        items: list[Item] = [(index, status, (Format.FAILURE, data), 0) for index in indices]
+        self.finish(work, items, 0.0, container)
+
+    async def _send_large(self, work: Work, items: list[Item], seconds: float, container: str) -> None:
+        items = list(await asyncio.gather(*(self._put(item) for item in items)))
+        self.send(work, items, seconds, container)
+        work.stores -= 1
+        self._leases.settle(work)
+
+    async def _put(self, item: Item) -> Item:
+        """Return an output whose payload fits into a message."""
+        index, status, (form, data), piece = item
+        if not isinstance(data, bytes) or len(data) <= INLINE_LIMIT:
+            return item
+        while True:
+            try:
+                return index, status, (form, await blobs.put(self._node.bus, data)), piece
+            except BusError as error:
+                self._node.log.warning("a large output is not stored yet", error=str(error))
+                await asyncio.sleep(RETRY_STORE)
+
+    def _reply(self, work: Work, items: list[Item], seconds: float, container: str) -> None:
+        batch: list[Item] = []
+        size, each = 0, seconds / len(items)
+        for item in items:
+            length = len(item[2][1]) + _OVERHEAD
+            if batch and size + length > INLINE_LIMIT:
+                self._store_batch(work, work.chunk.reply, batch, each, container)
+                batch, size = [], 0
+            batch.append(item)
+            size += length
+        self._store_batch(work, work.chunk.reply, batch, each, container)
+
+    def _keep(self, work: Work, items: list[Item], container: str) -> None:
+        """Store each result under its own name. Pieces of a stream have no such place."""
+        for item in items:
+            if item[1] != Status.YIELD:
+                self._store_batch(work, subjects.result(work.chunk.call, item[0]), [item], 0.0, container)
+
+    def _store_batch(self, work: Work, subject: str, batch: list[Item], each: float, container: str) -> None:
+        chunk = work.chunk
+        data = _encode((chunk.call, chunk.attempt, batch, each * len(batch), container))
+        work.stores += 1
+        self._store(_Message(work, subject, data, f"{self._run}.{next(self._count)}"))
+
+    def _store(self, message: _Message) -> None:
+        def stored(answer: "asyncio.Future[PubAck]") -> None:
+            self._stored(message, answer)
+
+        self._node.bus.store(message.subject, message.data, msg_id=message.msg_id).add_done_callback(stored)
+
+    def _stored(self, message: _Message, answer: "asyncio.Future[PubAck]") -> None:
+        if answer.cancelled():
+            return  # the worker ends; the lease brings the input to another
+        error = answer.exception()
+        if error is not None and not isinstance(error, AlreadyHeld):
+            self._node.log.warning("outputs are not stored yet", subject=message.subject, error=str(error))
+            asyncio.get_running_loop().call_later(RETRY_STORE, self._store, message)
+            return
+        if error is not None:
+            self._node.metrics.rejected.inc()  # another run was first: its result stands
+        message.work.stores -= 1
+        self._leases.settle(message.work)
+
+
+CANCELLED = failure.from_text("InputCancellation", "the input was cancelled")

@@ -1,0 +1,409 @@
+"""One pool on this worker: its pull, its containers here, and the chunks between them.
+
+    delivery ──> read ──> (fetch blobs) ──> a free container, or `waiting`
+                                                │
+    acknowledged <── stored <── outbox <── outputs of the container
+
+A chunk is one message. A container that is idle while another has inputs that wait takes its share of
+them. Whatever ends a container, each input that it had gets its fate from one table in `decisions`.
+"""
+
+import asyncio
+from collections import deque
+from typing import Any
+
+from tidemill import exception
+from tidemill._bus import blobs
+from tidemill._bus.protocol import BusError
+from tidemill._wire import failure, subjects
+from tidemill._wire.control import Pool
+from tidemill._wire.messages import Blob, Format, Payload, Status
+from tidemill_common import streams
+from tidemill_common.bus.protocol import Delivery
+from tidemill_worker import decisions, work
+from tidemill_worker.attempts import Attempts
+from tidemill_worker.container import Container, RawOutput
+from tidemill_worker.decisions import Exit, Fate, Killed, Phase, Verdict
+from tidemill_worker.leases import Leases
+from tidemill_worker.node import Node
+from tidemill_worker.outputs import CANCELLED, Item, Outbox
+from tidemill_worker.work import Part, Work
+
+RETRY_FETCH = 1.0  # seconds until a blob that could not be read is asked for again
+REBALANCE = 0.01  # seconds between looks for work that waits while a container is idle
+_SMOOTHING = 0.3  # weight of the newest measurement in a mean
+_WARM, _BUSY = 0, 5  # priorities of a pull: with idle containers, and to have something at hand
+
+
+class PoolQueue:
+    """The inputs of one pool on this worker."""
+
+    def __init__(self, node: Node, pool: Pool, leases: Leases, outbox: Outbox, attempts: Attempts) -> None:
+        self.pool = pool
+        self.containers: dict[str, Container] = {}  # those that take work
+        self._node = node
+        self._leases = leases
+        self._outbox = outbox
+        self._attempts = attempts
+        self._puller = node.bus.pull(streams.pool_consumer(pool), self._on_delivery)
+        self._idle: dict[Container, None] = {}  # the one that worked last is the last
+        self._waiting: deque[Part] = deque()
+        self._parts = 0  # in containers, waiting, or being fetched
+        self._input_seconds: float | None = None
+        self._chunk_seconds: float | None = None
+        self._appetite = decisions.appetite(None, single_use=True)
+        self._looking: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    # --- containers come and go
+
+    def add(self, container: Container) -> None:
+        """Give work to a container from now on."""
+        self.containers[container.id] = container
+        self._feed(container)
+        self._pull()
+
+    def remove(self, container: Container) -> None:
+        """Give no more work to a container. With the last one all that waits is handed back."""
+        self.containers.pop(container.id, None)
+        self._idle.pop(container, None)
+        if not self.containers:
+            while self._waiting:
+                self._elsewhere(self._waiting.popleft())
+        self._pull()
+
+    def retire(self, container: Container) -> None:
+        """Let a container finish what runs, and give the rest of what it has to others."""
+        self.remove(container)
+        container.retire()
+
+    def on_end(self, container: Container, end: Exit) -> None:
+        """Decide about the inputs that a container had when it ended."""
+        self.remove(container)
+        verdict = decisions.verdict(end)
+        for part in list(container.parts.values()):
+            self._parts -= 1
+            running = part.running
+            if running in part.left:
+                mine = self._verdict_for(container, part, verdict)
+                pieces = container.pieces(running)
+                self._judge(part.work, running, part.left.pop(running), mine, pieces)
+            if part.left:
+                self._requeue(part)
+        container.parts.clear()
+        self._pull()
+
+    async def close(self) -> None:
+        """Pull no more and hand back what waits."""
+        self._closed = True
+        self._pull()
+        while self._waiting:
+            self._elsewhere(self._waiting.popleft())
+        if self._looking is not None:
+            self._looking.cancel()
+        await self._puller.close()
+
+    # --- inputs come
+
+    def _pull(self) -> None:
+        """Ask for as many chunks as there is room for."""
+        slots = 0
+        if not self._closed:
+            slots = decisions.wanted(self._appetite, len(self.containers), self._parts)
+        if slots:
+            self._puller.set_priority(_WARM if self._idle else _BUSY)
+        self._puller.want(slots)
+
+    def _on_delivery(self, delivery: Delivery) -> None:
+        try:
+            held = work.read(delivery, self._node.clock())
+        except ValueError as error:
+            self._node.spawn(self._bury(delivery, str(error)), "bury")
+            return
+        if self._leases.is_repeat(held):
+            self._pull()
+            return
+        self._leases.take(held)
+        if held.chunk.call in self._node.cancelled:
+            held.voided = True
+            self._cancelled(held, held.chunk.indices)
+            self._pull()
+            return
+        part = work.whole_part(held)
+        if self.pool.spec.single_use_containers and len(part.left) > 1:
+            while len(part.left) > 1:
+                self._enqueue(part.take([part.first()]))
+        self._enqueue(part)
+
+    def _enqueue(self, part: Part) -> None:
+        """Bring a new part to a container, or have it wait for one."""
+        self._parts += 1
+        if part.fetched is None and (large := part.blobs()):
+            self._node.spawn(self._fetch(part, large), "fetch payloads")
+        else:
+            self._place(part)
+
+    def _place(self, part: Part) -> None:
+        if self._idle:
+            self._idle.popitem()[0].assign(part)
+        elif (container := self._with_room()) is not None:
+            container.assign(part)
+        elif self.containers:
+            self._waiting.append(part)
+            self._look_soon()
+        else:
+            self._elsewhere(part)
+
+    def _with_room(self) -> Container | None:
+        """Return a busy container that may have another chunk at hand."""
+        if self._appetite.depth > 1:
+            for container in self.containers.values():
+                if len(container.parts) < self._appetite.depth:
+                    return container
+        return None
+
+    def _feed(self, container: Container) -> None:
+        """Give a container that has room what waits, or note that it is idle."""
+        if not container.takes_work:
+            return
+        if self._waiting:
+            container.assign(self._waiting.popleft())
+        elif not container.parts:
+            self._idle[container] = None
+            self._look_soon()
+
+    async def _fetch(self, part: Part, large: dict[int, Blob]) -> None:
+        """Fetch the payloads of a part that lie in the object store, side by side."""
+        part.fetched = {}
+        await asyncio.gather(*(self._fetch_one(part, index, blob) for index, blob in large.items()))
+        if part.left:
+            self._place(part)
+        else:
+            self._parts -= 1
+            self._pull()
+
+    async def _fetch_one(self, part: Part, index: int, blob: Blob) -> None:
+        assert part.fetched is not None
+        while True:
+            try:
+                part.fetched[index] = await blobs.get(self._node.bus, blob)
+                return
+            except BusError as error:
+                self._node.log.warning("a payload cannot be read yet", blob=blob.name, error=str(error))
+                await asyncio.sleep(RETRY_FETCH)
+            except exception.Error as error:
+                del part.left[index]
+                told = failure.from_text(type(error).__name__, f"the argument is lost: {error}")
+                self._outbox.end(part.work, [index], Status.FAILURE, told)
+                return
+
+    async def _bury(self, delivery: Delivery, reason: str) -> None:
+        """Keep what cannot be read where it can be looked at, instead of delivering it for ever."""
+        self._node.log.error("an input cannot be read", subject=delivery.subject, reason=reason)
+        call = delivery.subject.split(".")[6]
+        dead = subjects.dead(self.pool.id, call, 0)
+        await self._node.bus.store(dead, delivery.data, headers={"Tidemill-Reason": reason})
+        await delivery.ack()
+
+    # --- what containers say
+
+    def on_outputs(
+        self, container: Container, part: Part, outputs: list[RawOutput], seconds: float
+    ) -> None:
+        """Send outputs on; decide about those that are no results."""
+        items: list[Item] = []
+        for index, status, form, data in outputs:
+            payload = part.left.pop(index)
+            if status == 0:
+                items.append((index, 0, (form, data), 0))
+            elif item := self._unsuccessful(container, part, index, payload, (Status(status), form, data)):
+                items.append(item)
+        if items:
+            self._outbox.finish(part.work, items, seconds, container.id)
+        part.seconds += seconds
+        self._input_seconds = _mean(self._input_seconds, seconds / max(1, len(outputs)))
+        if not part.left:
+            self._part_done(container, part)
+
+    def on_pieces(
+        self, container: Container, part: Part, index: int, first: int, pieces: list[Any]
+    ) -> None:
+        """Send values of a generator on."""
+        if index not in part.left:
+            raise ValueError("values of an input that it does not have")
+        items: list[Item] = [
+            (index, Status.YIELD, (form, data), number) for number, (form, data) in enumerate(pieces, first)
+        ]
+        self._outbox.send(part.work, items, 0.0, container.id)
+
+    def on_returned(self, container: Container, part: Part, indices: list[int]) -> None:
+        """Divide what a container gave back among those that are idle."""
+        taken = part.take(indices)
+        if not part.left:
+            self._parts -= 1
+            container.finished(part)
+        if taken.left:
+            self._node.metrics.splits.inc()
+            self._share(taken)
+        self._feed_if_free(container)
+        self._pull()
+
+    def _part_done(self, container: Container, part: Part) -> None:
+        self._parts -= 1
+        container.finished(part)
+        single_use = self.pool.spec.single_use_containers
+        self._chunk_seconds = _mean(self._chunk_seconds, part.seconds)
+        self._appetite = decisions.appetite(self._chunk_seconds, single_use=single_use)
+        if single_use:
+            self.retire(container)
+            container.stop()
+            return
+        self._feed_if_free(container)
+        self._pull()
+
+    def _feed_if_free(self, container: Container) -> None:
+        if len(container.parts) < self._appetite.depth:
+            self._feed(container)
+
+    def _unsuccessful(
+        self, container: Container, part: Part, index: int, payload: Payload, output: tuple[Status, int, bytes]
+    ) -> Item | None:
+        """Return the output of an input that gave no plain result, or None if it is tried again."""
+        status, form, data = output
+        pieces = container.pieces(index)
+        container.close_stream(index)
+        if status is Status.DONE:
+            return index, status, (form, data), pieces
+        if status not in (Status.FAILURE, Status.CANCELLED):
+            raise ValueError(f"a container may not send {status.name}")
+        if container.timed_out == (part.number, index):
+            self._judge(part.work, index, payload, Verdict(Fate.TIMED_OUT), pieces)
+            return None
+        if part.work.voided:
+            return index, Status.CANCELLED, (Format.FAILURE, CANCELLED), pieces
+        if status is Status.FAILURE and self._retried(part.work, index, payload):
+            return None
+        return index, status, (form, data), pieces
+
+    # --- fates
+
+    def _verdict_for(self, container: Container, part: Part, verdict: Verdict) -> Verdict:
+        """Return what a container's end means for one input: others did nothing to deserve its kill."""
+        if verdict.fate is Fate.TIMED_OUT and container.timed_out != (part.number, part.running):
+            return Verdict(Fate.SPARED)
+        if container.killed in (Killed.CANCEL, Killed.STOP) and not part.work.voided:
+            return Verdict(Fate.SPARED)
+        return verdict
+
+    def _judge(self, held: Work, index: int, payload: Payload, verdict: Verdict, pieces: int) -> None:
+        """Carry out what becomes of an input that was running when it, or its container, was ended."""
+        if held.voided:
+            verdict = Verdict(Fate.CANCELLED)
+        left = {index: payload}
+        match verdict.fate:
+            case Fate.SPARED:
+                self._requeue(Part(held, left))
+            case Fate.CANCELLED:
+                self._end(held, index, Status.CANCELLED, CANCELLED, pieces)
+            case Fate.LOST if not decisions.gives_up(held.chunk.losses):
+                self._attempts.after_loss(held, self.pool, left)
+            case Fate.LOST:
+                message = f"the input was lost with its container {held.chunk.losses + 1} times in a row"
+                self._end(held, index, Status.FAILURE, failure.from_text("InternalFailure", message), pieces)
+            case _ if self._retried(held, index, payload):
+                pass
+            case Fate.TIMED_OUT:
+                message = f"the input ran for longer than its timeout of {self.pool.spec.timeout:g} s"
+                told = failure.from_text("FunctionTimeoutError", message)
+                self._end(held, index, Status.TIMEOUT, told, pieces)
+            case Fate.FAILED:
+                told = failure.from_text("RemoteError", verdict.message)
+                self._end(held, index, Status.FAILURE, told, pieces)
+
+    def _retried(self, held: Work, index: int, payload: Payload) -> bool:
+        """Try a failed input again if its pool's policy allows one more."""
+        delay = decisions.retry_delay(self.pool.spec.retries, held.chunk.failures)
+        if delay is None or held.voided:
+            return False
+        self._attempts.retry(held, self.pool, {index: payload}, delay)
+        return True
+
+    def _end(self, held: Work, index: int, status: Status, told: bytes, pieces: int) -> None:
+        self._outbox.finish(held, [(index, status, (Format.FAILURE, told), pieces)], 0.0, "")
+
+    def _cancelled(self, held: Work, indices: list[int]) -> None:
+        self._outbox.end(held, indices, Status.CANCELLED, CANCELLED)
+
+    def _requeue(self, part: Part) -> None:
+        """Give inputs that did not start to another container, here if there is one."""
+        if part.work.voided:
+            self._cancelled(part.work, list(part.left))
+        elif self.containers and not self._closed:
+            self._enqueue(part)
+        else:
+            self._attempts.elsewhere(part.work, self.pool, part.left)
+
+    def _elsewhere(self, part: Part) -> None:
+        self._parts -= 1
+        self._attempts.elsewhere(part.work, self.pool, part.left)
+
+    # --- cancelling
+
+    def cancel(self, *, kill: bool) -> None:
+        """End whatever is here of calls that were cancelled (their work is `voided`)."""
+        for part in [part for part in self._waiting if part.work.voided]:
+            self._waiting.remove(part)
+            self._parts -= 1
+            self._cancelled(part.work, list(part.left))
+        for container in list(self.containers.values()):
+            for part in [part for part in container.parts.values() if part.work.voided]:
+                if kill:
+                    container.kill(Killed.CANCEL)
+                else:
+                    container.cancel(part)
+        self._pull()
+
+    # --- sharing
+
+    def _share(self, taken: Part) -> None:
+        """Spread inputs over the idle containers and the one that comes free next."""
+        if taken.work.voided or not self.containers or self._closed:
+            self._requeue(taken)
+            return
+        indices = list(taken.left)
+        for share in decisions.shares(len(indices), len(self._idle) + 1):
+            self._enqueue(taken.take(indices[share]))
+
+    def _look_soon(self) -> None:
+        """Look in a moment whether a container idles beside another that has too much."""
+        if self._looking is None and not self._closed:
+            self._looking = asyncio.get_running_loop().call_later(REBALANCE, self._look)
+
+    def _look(self) -> None:
+        self._looking = None
+        if self._waiting and self._idle:
+            self._feed(self._idle.popitem()[0])
+        if not self._idle:
+            return
+        now = asyncio.get_running_loop().time()
+        busy = [container for container in self.containers.values() if container.phase is Phase.BUSY]
+        found = [(part, container) for container in busy for part in container.parts.values()]
+        if not found:
+            return
+        candidates = [
+            (len(part.unstarted()), part, container)
+            for part, container in found
+            if part.number not in container.recalled
+            and decisions.splits(
+                len(part.unstarted()), self._input_seconds, now - container.progress
+            )
+        ]
+        if candidates:
+            _, part, container = max(candidates, key=lambda one: one[0])
+            container.recall(part)
+        if any(part.unstarted() for part, _ in found):
+            self._look_soon()
+
+
+def _mean(before: float | None, newest: float) -> float:
+    return newest if before is None else before + _SMOOTHING * (newest - before)

@@ -1,0 +1,116 @@
+"""What is held of the broker: delivered chunks, and the parts of them that containers have."""
+
+from collections.abc import Hashable, Iterable
+
+import msgspec
+
+from tidemill._wire import subjects
+from tidemill._wire.messages import Blob, Chunk, Payload
+from tidemill_common.bus.protocol import Delivery
+
+_decode = msgspec.msgpack.Decoder(Chunk).decode
+
+
+class Work:
+    """One delivered chunk. It is acknowledged when none of its inputs is open and every store is answered.
+
+    An input is open until its terminal output, or its next attempt, has been handed to the broker.
+    """
+
+    __slots__ = ("arrived", "chunk", "delivery", "key", "open", "renew_at", "stores", "voided")
+
+    def __init__(self, delivery: Delivery, chunk: Chunk, now: float) -> None:
+        self.delivery = delivery
+        self.chunk = chunk
+        self.key: Hashable = (chunk.call, chunk.indices[0], chunk.attempt)
+        self.open = len(chunk.indices)
+        self.stores = 0
+        self.arrived = now
+        self.renew_at = now + 8.0
+        self.voided = False  # its call was cancelled
+
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing of it has been finished, so that the whole message may be handed back."""
+        return self.open == len(self.chunk.indices) and not self.stores
+
+
+class Part:
+    """Inputs of one chunk that go to one container together.
+
+    `left` are the inputs that are not finished, in the order in which they run, as they came from the
+    broker; `running` is the one that runs, or -1. `fetched` has the payloads that lie in blobs, while
+    they are on their way to the container.
+    """
+
+    __slots__ = ("fetched", "left", "number", "running", "seconds", "work")
+
+    def __init__(self, work: Work, left: dict[int, Payload]) -> None:
+        self.work = work
+        self.left = left
+        self.fetched: dict[int, bytes] | None = None
+        self.number = 0
+        self.running = -1
+        self.seconds = 0.0  # spent executing its inputs so far
+
+    def unstarted(self) -> list[int]:
+        """Return the inputs that have not begun."""
+        return [index for index in self.left if index != self.running]
+
+    def take(self, indices: Iterable[int]) -> "Part":
+        """Return a part with some of these inputs, which leave this one."""
+        return Part(self.work, {index: self.left.pop(index) for index in indices if index in self.left})
+
+    def blobs(self) -> dict[int, Blob]:
+        """Return the inputs whose payloads lie in the object store."""
+        return {index: item.data for index, item in self.left.items() if isinstance(item.data, Blob)}
+
+    def payloads(self) -> list[tuple[int, bytes]]:
+        """Return the payloads as a container gets them: whole."""
+        if self.fetched is None:
+            return list(self.left.values())  # type: ignore[arg-type]  # none of them is a blob
+        fetched = self.fetched
+        return [(item.format, fetched.get(index, item.data)) for index, item in self.left.items()]  # type: ignore[misc]
+
+
+def read(delivery: Delivery, now: float) -> Work:
+    """Return the work that a delivery brings; `ValueError` if it is none."""
+    try:
+        chunk = _decode(delivery.data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ValueError(str(error)) from error
+    if not chunk.indices or len(chunk.indices) != len(chunk.inputs):
+        raise ValueError("as many inputs as indices, and at least one")
+    return Work(delivery, chunk, now)
+
+
+def whole_part(work: Work) -> Part:
+    """Return all inputs of a chunk as one part."""
+    return Part(work, dict(zip(work.chunk.indices, work.chunk.inputs, strict=True)))
+
+
+def next_chunk(work: Work, left: dict[int, Payload], *, failures: int, losses: int) -> Chunk:
+    """Return the chunk under which some inputs are tried again."""
+    old = work.chunk
+    return Chunk(
+        old.call,
+        list(left),
+        old.attempt + 1,
+        old.reply,
+        list(left.values()),
+        old.sent,
+        failures,
+        losses,
+        old.parent,
+        old.root,
+    )
+
+
+def input_subject(prefix: str, chunk: Chunk) -> str:
+    """Return the subject on which a chunk is published."""
+    return subjects.inputs(prefix, chunk.call, chunk.indices[0], chunk.attempt)
+
+
+def input_key(chunk: Chunk) -> str:
+    """Return the message id of a chunk."""
+    return subjects.input_key(chunk.call, chunk.indices[0], chunk.attempt)

@@ -1,0 +1,86 @@
+"""Every program in README and docs runs as it is shown, and prints what is shown."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BLOCK = re.compile(r"```(python|console)\n(.*?)```", re.DOTALL)
+SHOWN = re.compile(r"\$ ((?:tidemill run -q|python) (\S+\.py).*)\n((?:(?!\$ ).*\n)*)")
+
+
+@dataclass(frozen=True)
+class Program:
+    """A file shown on a page, the command that runs it, and what it is said to print."""
+
+    page: str
+    file: str
+    text: str
+    command: str
+    output: str
+
+
+def programs() -> list[Program]:
+    found = []
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        files: dict[str, str] = {}
+        for language, text in BLOCK.findall(page.read_text()):
+            if language == "python":
+                name = text.partition("\n")[0].removeprefix("# ")
+                assert name.endswith(".py"), f"{page.name}: a program does not say its file name: {name}"
+                files[name] = text
+                continue
+            for command, file, output in SHOWN.findall(text):
+                if file in files:
+                    found.append(Program(page.name, file, files.pop(file), command, output))
+        assert not files, f"{page.name}: no command runs {', '.join(files)}"
+    return found
+
+
+PROGRAMS = programs()
+
+
+def test_the_pages_have_programs() -> None:
+    assert len(PROGRAMS) >= 10
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: f"{program.page}-{program.file}")
+def test_a_program_prints_what_its_page_shows(
+    program: Program, tmp_path: Path, stack_environment: dict[str, str]
+) -> None:
+    (tmp_path / program.file).write_text(program.text)
+    binaries = Path(sys.executable).parent
+    environment = {**stack_environment, "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(
+        program.command if "2>" in program.command else shlex.split(program.command),
+        shell="2>" in program.command,
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.splitlines()) == sorted(program.output.splitlines()), done.stderr
+
+
+@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)
+def test_an_example_runs(example: Path, stack_environment: dict[str, str]) -> None:
+    alone = "__main__" in example.read_text()
+    command = (
+        [sys.executable, str(example)]
+        if alone
+        else [sys.executable, "-m", "tidemill.cli", "run", str(example)]
+    )
+    done = subprocess.run(
+        command, env=stack_environment, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout

@@ -1,0 +1,127 @@
+"""The schema goes up and down, by one process at a time, from a source tree and from a wheel."""
+
+import asyncio
+import os
+import re
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from tidemill_local.database import Database
+from tidemill_registry import migrate
+from tidemill_registry.revision import HEAD, fingerprint, scripts
+from tidemill_registry.schema import Base
+
+
+@pytest.fixture
+async def empty(folder: Path) -> AsyncIterator[Database]:
+    database = Database(folder / "postgres", durable=False, migrated=False)
+    await database.start()
+    yield database
+    database.kill()
+
+
+@pytest.fixture
+async def engine(empty: Database) -> AsyncIterator[AsyncEngine]:
+    engine = create_async_engine(empty.url)
+    yield engine
+    await engine.dispose()
+
+
+async def tables(engine: AsyncEngine) -> set[str]:
+    async with engine.connect() as connection:
+        query = text("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        return {str(name) for name in await connection.scalars(query)}
+
+
+async def test_up_makes_what_the_models_say_and_down_leaves_nothing(engine: AsyncEngine) -> None:
+    assert await migrate.current(engine) is None
+    await migrate.upgrade(engine)
+    assert await migrate.current(engine) == HEAD
+    assert await tables(engine) == {*Base.metadata.tables, "alembic_version"}
+    async with engine.connect() as connection:
+        assert await connection.run_sync(_differences) == []
+    await migrate.downgrade(engine, "base")
+    assert await tables(engine) == {"alembic_version"}
+    await migrate.upgrade(engine)
+    assert await migrate.current(engine) == HEAD
+
+
+def _differences(connection: Connection) -> list[object]:
+    return list(compare_metadata(MigrationContext.configure(connection), Base.metadata))
+
+
+async def test_up_again_does_nothing(engine: AsyncEngine) -> None:
+    await migrate.upgrade(engine)
+    await migrate.upgrade(engine)
+    await migrate.upgrade(engine, HEAD)
+    assert await migrate.current(engine) == HEAD
+
+
+async def test_of_many_that_migrate_at_once_one_works_and_the_others_wait(
+    empty: Database, engine: AsyncEngine
+) -> None:
+    calls = (asyncio.to_thread(migrated_by_command, empty.url, "migrate") for _ in range(4))
+    await asyncio.gather(*calls)
+    assert await migrate.current(engine) == HEAD
+
+
+def test_the_newest_revision_is_the_one_that_the_registry_looks_for() -> None:
+    assert ScriptDirectory(str(scripts())).get_current_head() == HEAD
+    assert fingerprint().startswith(f"{HEAD}-")
+
+
+def migrated_by_command(url: str, *arguments: str, path: Path | None = None) -> str:
+    environment = {**os.environ, "TIDEMILL_DATABASE_URL": url}
+    if path is not None:
+        environment["PYTHONPATH"] = str(path)
+    command = [sys.executable, "-m", "tidemill_registry", *arguments]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+async def test_the_command_goes_up_and_down(empty: Database, engine: AsyncEngine) -> None:
+    migrated_by_command(empty.url, "migrate")
+    assert await migrate.current(engine) == HEAD
+    migrated_by_command(empty.url, "downgrade", "base")
+    assert await migrate.current(engine) is None
+    migrated_by_command(empty.url, "migrate", HEAD)
+    assert await migrate.current(engine) == HEAD
+
+
+async def test_an_installed_package_brings_its_migrations_along(
+    empty: Database, engine: AsyncEngine, folder: Path
+) -> None:
+    """Builds the package from the source tree with the rule of `pyproject.toml` for wheels."""
+    import tomllib
+
+    root = scripts().parent
+    rules = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert rules["force-include"] == {"migrations": "tidemill_registry/migrations"}
+    package = folder / "installed" / "tidemill_registry"
+    await asyncio.to_thread(_copy, root / "services/registry/tidemill_registry", package)
+    await asyncio.to_thread(_copy, root / "migrations", package / "migrations")
+    await asyncio.to_thread(migrated_by_command, empty.url, "migrate", path=package.parent)
+    assert await migrate.current(engine) == HEAD
+    async with engine.connect() as connection:
+        assert await connection.scalar(text("SELECT count(*) FROM apps")) == 0
+
+
+def _copy(source: Path, target: Path) -> None:
+    import shutil
+
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+
+
+def test_no_revision_depends_on_what_the_models_say_now() -> None:
+    for script in (scripts() / "versions").glob("*.py"):
+        assert not re.search(r"tidemill", script.read_text()), script.name

@@ -1,0 +1,92 @@
+"""Endpoints: what reaches a handler, and what a requester is told."""
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+import structlog
+from prometheus_client import CollectorRegistry
+
+from tidemill import exception
+from tidemill._bus.protocol import RequestFailed
+from tidemill._wire import coding, errors
+from tidemill._wire.control import AppHeartbeat, Done
+from tidemill_common.bus.protocol import Endpoint
+from tidemill_common.requests import Endpoints
+
+REQUEST = coding.encode(AppHeartbeat("ap-1"))
+
+
+def endpoint(
+    handler: Callable[[AppHeartbeat], Awaitable[object]], registry: CollectorRegistry | None = None
+) -> Endpoint:
+    made = Endpoints(structlog.get_logger(), registry or CollectorRegistry())
+    return made.endpoint("heartbeat", AppHeartbeat, handler)
+
+
+async def done(request: AppHeartbeat) -> Done:
+    return Done()
+
+
+async def refused(endpoint: Endpoint, data: bytes = REQUEST) -> RequestFailed:
+    with pytest.raises(RequestFailed) as caught:
+        await endpoint(data)
+    return caught.value
+
+
+async def test_a_handler_gets_the_typed_request_and_its_answer_is_encoded() -> None:
+    async def answer(request: AppHeartbeat) -> AppHeartbeat:
+        return AppHeartbeat(request.app_id + "!")
+
+    assert coding.decode(AppHeartbeat, await endpoint(answer)(REQUEST)) == AppHeartbeat("ap-1!")
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\xc1", b"\x93", coding.encode({}), coding.encode({"app_id": 7}), REQUEST[:-1]]
+)
+async def test_what_is_no_request_of_this_kind_is_refused(data: bytes) -> None:
+    failure = await refused(endpoint(done), data)
+    assert failure.code == "invalid"
+    assert "not a valid request" in failure.message
+
+
+async def test_fields_of_a_later_version_do_no_harm() -> None:
+    data = coding.encode({"app_id": "ap-1", "mood": "good"})
+    assert coding.decode(Done, await endpoint(done)(data)) == Done()
+
+
+@pytest.mark.parametrize("code", sorted(errors.CLASSES))
+async def test_an_error_of_ours_keeps_its_code_its_words_and_its_hint(code: str) -> None:
+    async def fail(request: AppHeartbeat) -> Done:
+        raise errors.CLASSES[code]("no", hint="try this")
+
+    failure = await refused(endpoint(fail))
+    assert (failure.code, failure.message, failure.hint) == (code, "no", "try this")
+
+
+async def test_a_crash_of_a_handler_is_told_without_its_details() -> None:
+    async def crash(request: AppHeartbeat) -> Done:
+        raise RuntimeError("password=hunter2")
+
+    failure = await refused(endpoint(crash))
+    assert failure.code == "internal"
+    assert "hunter2" not in failure.message
+    assert "heartbeat" in failure.message
+
+
+async def test_requests_are_counted_by_verb_and_outcome() -> None:
+    registry = CollectorRegistry()
+
+    async def fail(request: AppHeartbeat) -> Done:
+        if request.app_id == "ap-2":
+            raise exception.NotFoundError("none")
+        return Done()
+
+    served = endpoint(fail, registry)
+    await served(REQUEST)
+    await refused(served, coding.encode(AppHeartbeat("ap-2")))
+
+    def count(code: str) -> float | None:
+        return registry.get_sample_value("tidemill_requests_total", {"verb": "heartbeat", "code": code})
+
+    assert (count("ok"), count("not_found")) == (1, 1)
+    assert registry.get_sample_value("tidemill_request_duration_seconds_count", {"verb": "heartbeat"}) == 2

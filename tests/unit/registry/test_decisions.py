@@ -1,0 +1,270 @@
+"""What may be published, and what that makes of an app."""
+
+import itertools
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tidemill._wire import coding
+from tidemill._wire.control import Autoscaling, FunctionSpec, ImageSpec, Pool, Resources, RetryPolicy, Source
+from tidemill.exception import InvalidError
+from tidemill_registry import decisions
+from tidemill_registry.decisions import AppState, KnownFunction, KnownPool, Publication
+
+APP = AppState("ap-1", "app", "default", "main", "ephemeral", 0)
+
+
+def spec(name: str = "f", **fields: Any) -> FunctionSpec:
+    return FunctionSpec(name=name, source=Source(module="m", qualname=name), **fields)
+
+
+def publish(
+    app: AppState, known: dict[str, KnownFunction], *functions: FunctionSpec, first_shard: int = 0
+) -> Publication:
+    numbers = itertools.count(1)
+    return decisions.publish(
+        app,
+        known,
+        functions,
+        shards=4,
+        first_shard=first_shard,
+        new_id=lambda prefix: f"{prefix}-v{app.version + 1}n{next(numbers)}",
+    )
+
+
+def after(publication: Publication, known: dict[str, KnownFunction]) -> dict[str, KnownFunction]:
+    """Return what the tables hold once a publication was written."""
+    result = {}
+    names = {**{name: function.id for name, function in known.items()}, **publication.new_functions}
+    for name, function_id in names.items():
+        before = known[name].pools if name in known else ()
+        served = [item for item in publication.served if item.pool.spec.name == name]
+        pools = {pool.id: pool for pool in before}
+        for pool in before:
+            if pool.id in publication.superseded:
+                pools[pool.id] = replace(pool, record=publication.superseded[pool.id], current=False)
+        for item in served:
+            pools[item.pool.id] = KnownPool(item.pool.id, item.digest, item.record, current=True)
+        result[name] = KnownFunction(function_id, name, tuple(pools.values()))
+    return result
+
+
+def publish_twice(
+    first: tuple[FunctionSpec, ...], second: tuple[FunctionSpec, ...]
+) -> tuple[Publication, Publication]:
+    one = publish(APP, {}, *first)
+    return one, publish(replace(APP, version=one.version), after(one, {}), *second)
+
+
+# --- publishing
+
+
+def test_every_function_gets_a_pool_that_knows_the_handles_of_all() -> None:
+    publication = publish(APP, {}, spec("f"), spec("g"))
+    assert publication.version == 1
+    assert set(publication.handles) == {"f", "g"}
+    for item in publication.served:
+        assert coding.decode(Pool, item.record).handles == publication.handles
+
+
+def test_a_handle_points_at_its_pool() -> None:
+    publication = publish(APP, {}, spec("f", timeout=7.0, is_generator=True), first_shard=2)
+    pool, handle = publication.served[0].pool, publication.handles["f"]
+    assert (handle.pool, handle.prefix, handle.function_id) == (pool.id, pool.prefix, pool.function_id)
+    assert (handle.timeout, handle.is_generator) == (7.0, True)
+    assert pool.prefix == f"tm.inputs.cpu.2.cpu.{pool.id}"
+    assert pool.stream == "INPUTS_cpu_2"
+
+
+def test_functions_spread_over_the_shards() -> None:
+    publication = publish(APP, {}, *(spec(f"f{number}") for number in range(8)), first_shard=3)
+    assert [item.pool.shard for item in publication.served] == [3, 0, 1, 2, 3, 0, 1, 2]
+
+
+def test_the_same_again_changes_nothing() -> None:
+    first, second = publish_twice((spec("f"), spec("g")), (spec("f"), spec("g")))
+    assert second.handles == first.handles
+    assert second.version == first.version
+    assert not second.new_functions
+    assert not second.superseded
+    assert not any(item.changed for item in second.served)
+
+
+def test_the_order_of_mappings_does_not_make_another_pool() -> None:
+    one, other = {"a": "1", "b": "2"}, {"b": "2", "a": "1"}
+    first, second = publish_twice((spec(env=one),), (spec(env=other),))
+    assert second.handles == first.handles
+
+
+def test_other_options_are_another_pool_of_the_same_function() -> None:
+    first, second = publish_twice((spec(timeout=1.0),), (spec(timeout=2.0),))
+    assert second.version == 2
+    assert second.handles["f"].function_id == first.handles["f"].function_id
+    assert second.handles["f"].pool != first.handles["f"].pool
+    assert set(second.superseded) == {first.handles["f"].pool}
+
+
+def test_a_superseded_pool_keeps_no_containers_waiting() -> None:
+    kept = Autoscaling(min_containers=3, buffer_containers=2, max_containers=5)
+    first, second = publish_twice((spec(autoscaling=kept),), (spec(timeout=2.0),))
+    pool = coding.decode(Pool, second.superseded[first.handles["f"].pool])
+    assert pool.spec.autoscaling == Autoscaling(max_containers=5)
+
+
+def test_a_function_that_is_no_longer_there_loses_its_pool() -> None:
+    first, second = publish_twice((spec("f"), spec("g")), (spec("f"),))
+    assert set(second.superseded) == {first.handles["g"].pool}
+    assert set(second.handles) == {"f"}
+    assert second.version == 2
+
+
+def test_going_back_brings_the_earlier_pool_back_as_it_was() -> None:
+    waiting = spec(autoscaling=Autoscaling(min_containers=1))
+    first = publish(APP, {}, waiting)
+    tables = after(first, {})
+    second = publish(replace(APP, version=1), tables, spec(timeout=2.0))
+    third = publish(replace(APP, version=2), after(second, tables), waiting)
+    assert third.version == 3
+    assert third.handles == first.handles
+    assert third.served[0].record == first.served[0].record
+    assert third.served[0].changed
+    assert set(third.superseded) == {second.handles["f"].pool}
+
+
+def test_a_new_neighbour_is_told_to_the_pools_that_stay() -> None:
+    first, second = publish_twice((spec("f"),), (spec("f"), spec("g")))
+    stayed = next(item for item in second.served if item.pool.spec.name == "f")
+    assert stayed.known
+    assert stayed.changed
+    assert stayed.pool.id == first.handles["f"].pool
+    assert set(coding.decode(Pool, stayed.record).handles) == {"f", "g"}
+
+
+def test_an_app_without_functions_is_a_version_too() -> None:
+    publication = publish(APP, {})
+    assert publication.version == 1
+    assert publication.handles == {}
+
+
+def test_pools_know_whether_their_app_is_deployed() -> None:
+    deployed = replace(APP, state="deployed")
+    assert publish(deployed, {}, spec()).served[0].pool.deployed
+    assert not publish(APP, {}, spec()).served[0].pool.deployed
+
+
+def test_a_record_that_no_message_can_carry_is_refused() -> None:
+    with pytest.raises(InvalidError, match=r"'f'.*bytes"):
+        publish(APP, {}, spec(env={"BIG": "x" * decisions.MAX_RECORD}))
+
+
+# --- capabilities
+
+
+@pytest.mark.parametrize(
+    ("gpus", "capability"),
+    [
+        ((), "cpu"),
+        ((("H100", 1),), "gpu-H100"),
+        ((("H100", 2), ("A100-80GB", 1)), "gpu-H100+gpu-A100-80GB"),
+        ((("any", 1),), "gpu-any"),
+        ((("T4", 2), ("T4", 1)), "gpu-T4"),
+    ],
+)
+def test_the_capability_follows_the_gpus(gpus: tuple[tuple[str, int], ...], capability: str) -> None:
+    assert decisions.capability(Resources(gpus=gpus)) == capability
+
+
+def test_gpu_pools_live_in_gpu_streams() -> None:
+    pool = publish(APP, {}, spec(resources=Resources(gpus=(("T4", 1),))), first_shard=1).served[0].pool
+    assert pool.stream == "INPUTS_gpu_1"
+    assert pool.prefix.startswith("tm.inputs.gpu.1.gpu-T4.po-")
+
+
+def test_a_list_of_gpus_too_long_for_a_subject_is_refused() -> None:
+    gpus = tuple((f"{number}-{'x' * 29}", 1) for number in range(5))
+    with pytest.raises(InvalidError, match="list of GPUs"):
+        publish(APP, {}, spec(resources=Resources(gpus=gpus)))
+
+
+# --- checks
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (FunctionSpec("f", Source()), "names neither"),
+        (spec("f g"), "not a name"),
+        (spec(""), "not a name"),
+        (spec("f" * 257), "not a name"),
+        (spec(timeout=0.0), "timeout"),
+        (spec(timeout=float("nan")), "timeout"),
+        (spec(timeout=90_000.0), "timeout"),
+        (spec(startup_timeout=-1.0), "startup_timeout"),
+        (spec(resources=Resources(cpu=0.0)), "cpu"),
+        (spec(resources=Resources(cpu=float("inf"))), "cpu"),
+        (spec(resources=Resources(cpu=2.0, cpu_limit=1.0)), "limit of cpu"),
+        (spec(resources=Resources(memory=0)), "memory"),
+        (spec(resources=Resources(memory=256, memory_limit=128)), "limit of memory"),
+        (spec(resources=Resources(ephemeral_disk=0)), "ephemeral_disk"),
+        (spec(resources=Resources(gpus=(("H100.x", 1),))), "GPU"),
+        (spec(resources=Resources(gpus=(("H100", 0),))), "GPU"),
+        (spec(resources=Resources(gpus=(("H100", 1),) * 11)), "GPU"),
+        (spec(autoscaling=Autoscaling(min_containers=-1)), "min_containers"),
+        (spec(autoscaling=Autoscaling(min_containers=3, max_containers=2)), "max_containers"),
+        (spec(autoscaling=Autoscaling(max_containers=0)), "max_containers"),
+        (spec(autoscaling=Autoscaling(buffer_containers=-1)), "buffer_containers"),
+        (spec(autoscaling=Autoscaling(scaledown_window=-1.0)), "scaledown_window"),
+        (spec(retries=RetryPolicy(max_retries=-1)), "max_retries"),
+        (spec(retries=RetryPolicy(backoff_coefficient=-1.0)), "backoff_coefficient"),
+        (spec(retries=RetryPolicy(initial_delay=float("nan"))), "delays"),
+    ],
+)
+def test_a_function_that_cannot_be_is_refused_with_what_is_wrong(wrong: FunctionSpec, words: str) -> None:
+    with pytest.raises(InvalidError, match=words):
+        decisions.check_functions([spec("good"), wrong])
+
+
+def test_two_functions_of_one_name_are_refused() -> None:
+    with pytest.raises(InvalidError, match="two functions"):
+        decisions.check_functions([spec("f"), spec("f")])
+
+
+def test_too_many_functions_are_refused() -> None:
+    with pytest.raises(InvalidError, match="at most"):
+        decisions.check_functions([spec(f"f{number}") for number in range(decisions.MAX_FUNCTIONS + 1)])
+
+
+@pytest.mark.parametrize("name", ["f", "Cls.*", "outer.<locals>.f", "fonction_été", "f-1"])
+def test_names_of_functions_may_be_what_python_calls_them(name: str) -> None:
+    decisions.check_functions([spec(name, image=ImageSpec((("debian_slim", {}),)))])
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"state": "running"}, "cannot be made 'running'"),
+        ({"state": "stopped"}, "cannot be made"),
+        ({"state": "deployed", "name": None}, "needs a name"),
+        ({"name": "a b"}, "not a name"),
+        ({"name": "x" * 65}, "not a name"),
+        ({"description": "x" * 5_000}, "description"),
+        ({"description": "a\0b"}, "NUL"),
+        ({"tags": {"k": "v\0"}}, "NUL"),
+        ({"tags": {f"k{number}": "v" for number in range(101)}}, "tags"),
+    ],
+)
+def test_an_app_that_cannot_be_is_refused(fields: dict[str, Any], words: str) -> None:
+    good: dict[str, Any] = {"name": "app", "state": "ephemeral", "description": "", "tags": {}}
+    decisions.check_app(**good)
+    with pytest.raises(InvalidError, match=words):
+        decisions.check_app(**(good | fields))
+
+
+# --- the sweep
+
+
+def test_silence_means_nothing_until_everybody_could_have_been_heard() -> None:
+    assert not decisions.may_expire(now=100.0, hearing_since=None)
+    assert not decisions.may_expire(now=100.0, hearing_since=41.0)
+    assert decisions.may_expire(now=100.0, hearing_since=40.0)
