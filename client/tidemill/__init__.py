@@ -1,0 +1,92 @@
+"""Tidemill: Python functions that run in containers on machines of your own, with Modal's API.
+
+Everything is loaded when it is first used: containers, too, import this package.
+"""
+
+TYPE_CHECKING = False  # type checkers know the name; importing `typing` would take most of the time
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from tidemill import exception, functions
+    from tidemill._client import Client
+    from tidemill._output import enable_output
+    from tidemill._runtime import current_function_call_id, current_input_id, is_local
+    from tidemill.app import App
+    from tidemill.exception import Error
+    from tidemill.functions import Function, FunctionCall
+    from tidemill.image import Image
+    from tidemill.retries import Retries
+    from tidemill.schedule import Cron, Period
+    from tidemill.secret import Secret
+    from tidemill.volume import Volume
+
+__all__ = [
+    "App",
+    "Client",
+    "Cron",
+    "Error",
+    "Function",
+    "FunctionCall",
+    "Image",
+    "Period",
+    "Retries",
+    "Secret",
+    "Volume",
+    "__version__",
+    "current_function_call_id",
+    "current_input_id",
+    "enable_output",
+    "exception",
+    "functions",
+    "is_local",
+]
+
+# name -> module that has it; the modules themselves are named by None
+_HOMES = {
+    "App": "app",
+    "Client": "_client",
+    "Cron": "schedule",
+    "Error": "exception",
+    "Function": "functions",
+    "FunctionCall": "functions",
+    "Image": "image",
+    "Period": "schedule",
+    "Retries": "retries",
+    "Secret": "secret",
+    "Volume": "volume",
+    "current_function_call_id": "_runtime",
+    "current_input_id": "_runtime",
+    "enable_output": "_output",
+    "is_local": "_runtime",
+}
+_MODULES = frozenset(
+    ["app", "config", "exception", "functions", "image", "retries", "schedule", "secret", "volume"]
+)
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        import importlib
+
+        if name in _MODULES:
+            return importlib.import_module(f"tidemill.{name}")
+        if name not in _HOMES:
+            raise AttributeError(_missing(name), name=name)
+        value = getattr(importlib.import_module(f"tidemill.{_HOMES[name]}"), name)
+        globals()[name] = value
+        return value
+
+
+def _missing(name: str) -> str:
+    # `from tidemill import _x` asks here before it looks for a module: that must stay cheap.
+    if not name.startswith("_"):
+        from tidemill._later import PACKAGE, message
+
+        if name in PACKAGE:
+            return message(f"tidemill.{name}")
+    return f"module 'tidemill' has no attribute {name!r}"
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -10,7 +10,8 @@ other's fate only here: a pool's final trouble fails those that wait for it.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import msgpack
@@ -72,11 +73,12 @@ class Caller:
         self.reply = subjects.replies(self.id)
         self.loop = asyncio.get_running_loop()
         self.calls: dict[str, Attached] = {}
-        self.pools = Pools(bus, self._on_final_trouble)
+        self.pools = Pools(bus, self._on_final_trouble, warn)
         self.replies = Replies(bus, self.reply, self._take, self._submissions)
         self.dropped = 0  # outputs that came for the second time, or after their call had ended
         self._transfers = asyncio.Semaphore(TRANSFERS)
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._listeners: list[tuple[str, Callable[[Trouble], None]]] = []
         self._submitted = 0
         self._pause = SILENT
         self._ticking: asyncio.TimerHandle | None = None
@@ -93,13 +95,24 @@ class Caller:
         """Expect outputs for a call."""
         self.calls[call.id] = call
         self.pools.enter(call.handle.pool)
-        if self._ticking is None:
-            self._ticking = self.loop.call_later(TICK, self._tick)
+        self._keep_ticking()
 
     def end(self, call: Attached) -> None:
         """Expect nothing more for a call."""
         if self.calls.pop(call.id, None) is not None:
             self.pools.leave(call.handle.pool)
+
+    @contextmanager
+    def listening(self, pool: str, on_final_trouble: Callable[[Trouble], None]) -> Iterator[None]:
+        """Wait for a pool without a call of one's own: ring for it and hear that it is given up."""
+        self._listeners.append((pool, on_final_trouble))
+        self.pools.enter(pool)
+        self._keep_ticking()
+        try:
+            yield
+        finally:
+            self._listeners.remove((pool, on_final_trouble))
+            self.pools.leave(pool)
 
     def submit(
         self,
@@ -181,10 +194,6 @@ class Caller:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def warn(self, message: str) -> None:
-        """Tell the user something that does not end a call."""
-        _log.warning(message)
-
     # --- blobs
 
     async def put_blob(self, data: bytes) -> Blob:
@@ -195,8 +204,10 @@ class Caller:
             except BusError as error:
                 raise explain(error) from error
 
-    async def outcome(self, status: int, form: int, data: "bytes | list[Any]") -> Outcome:
-        """Return an output with its bytes at hand, fetched if they lie in a blob that only we know of."""
+    async def outcome(
+        self, status: int, form: int, data: "bytes | Sequence[Any]", *, keep: bool = False
+    ) -> Outcome:
+        """Return an output with its bytes at hand; `keep` leaves a fetched blob for the next reader."""
         if isinstance(data, bytes):
             return Outcome(status, form, data)
         blob = Blob(*data)
@@ -205,7 +216,8 @@ class Caller:
                 outcome = Outcome(status, form, await blobs.get(self.bus, blob))
             except BusError as error:
                 raise explain(error) from error
-        self.drop_blob(blob)
+        if not keep:
+            self.drop_blob(blob)
         return outcome
 
     def drop_blob(self, blob: Blob) -> None:
@@ -232,6 +244,9 @@ class Caller:
             _log.error("an output cannot be read and is dropped: %s", error)
 
     def _on_final_trouble(self, trouble: Trouble) -> None:
+        for pool, listener in list(self._listeners):
+            if pool == trouble.pool:
+                listener(trouble)
         for call in [call for call in self.calls.values() if call.handle.pool == trouble.pool]:
             if trouble.failure:
                 call.fail(failure.to_exception(trouble.failure))
@@ -244,6 +259,10 @@ class Caller:
 
     # --- time
 
+    def _keep_ticking(self) -> None:
+        if self._ticking is None:
+            self._ticking = self.loop.call_later(TICK, self._tick)
+
     def _tick(self) -> None:
         now = time.monotonic()
         self.pools.ring_waiting()
@@ -251,7 +270,9 @@ class Caller:
             call.on_tick(now)
         self.replies.tidy(idle=not self.calls)
         self._read_if_silent(now)
-        self._ticking = self.loop.call_later(TICK, self._tick) if self.calls else None
+        self._ticking = None
+        if self.calls or self._listeners:
+            self._keep_ticking()
 
     def _read_if_silent(self, now: float) -> None:
         since = min((since for _, since in filter(None, map(_oldest, self.calls.values()))), default=now)
@@ -281,6 +302,17 @@ class Caller:
 
 def _oldest(call: Attached) -> tuple[int, float] | None:
     return call.oldest()
+
+
+def warn(message: str, hint: str = "") -> None:
+    """Tell the user something that does not end a call: on the active output, else as a log record."""
+    from tidemill import _output
+
+    output = _output.current()
+    if output is not None:
+        output.warn(message, hint)
+    else:
+        _log.warning("%s%s", message, f" (hint: {hint})" if hint else "")
 
 
 def explain(error: BaseException) -> BaseException:

@@ -20,23 +20,19 @@ BATCH = 1_024  # items taken at once: what is taken counts as consumed
 class Channel(Generic[T]):
     """A queue with a producer on the SDK's loop and one taker anywhere else."""
 
-    def __init__(self, *, on_taken: Callable[[], None] | None = None) -> None:
+    def __init__(self, home: asyncio.AbstractEventLoop | None = None) -> None:
+        """Make it for a taker on the event loop `home`, or for one that blocks its thread."""
         self._loop = _loop.get()
         self._items: deque[T] = deque()
         self._ended = False
         self._error: BaseException | None = None
         self._taker_waits = False
         self._room: asyncio.Event | None = None
-        self._on_taken = on_taken
+        self.on_taken: Callable[[], None] | None = None  # called in the taker's place after each take
         self.taken = 0  # items handed out so far
-        try:
-            self._home = asyncio.get_running_loop()
-        except RuntimeError:
-            self._thread_event = threading.Event()
-            self._wake: Callable[[], object] = self._thread_event.set
-        else:
-            self._loop_event = asyncio.Event()
-            self._wake = self._wake_loop
+        self._home = home
+        self._thread_event = threading.Event()
+        self._loop_event = asyncio.Event()
         _loop.on_fork(self)
 
     # --- the producer, on the loop
@@ -66,13 +62,13 @@ class Channel(Generic[T]):
     def _ring(self) -> None:
         if self._taker_waits:
             self._taker_waits = False
-            self._wake()
-
-    def _wake_loop(self) -> None:
-        try:
-            self._home.call_soon_threadsafe(self._loop_event.set)
-        except RuntimeError:
-            self._ended = True  # the taker's loop is closed: nobody takes any more
+            if self._home is None:
+                self._thread_event.set()
+                return
+            try:
+                self._home.call_soon_threadsafe(self._loop_event.set)
+            except RuntimeError:
+                self._ended = True  # the taker's loop is closed: nobody takes any more
 
     # --- the taker
 
@@ -88,7 +84,7 @@ class Channel(Generic[T]):
         return self._pop()
 
     async def take_async(self) -> list[T]:
-        """Do as `take`, on the event loop in which this channel was made."""
+        """Do as `take`, on the event loop that this channel was made for."""
         while not self._items:
             if self._ended:
                 return self._finish()
@@ -105,8 +101,8 @@ class Channel(Generic[T]):
         room, self._room = self._room, None
         if room is not None:
             self._loop.call_soon_threadsafe(room.set)
-        if self._on_taken is not None:
-            self._on_taken()
+        if self.on_taken is not None:
+            self.on_taken()
         return items
 
     def _finish(self) -> list[T]:

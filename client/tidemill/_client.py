@@ -198,7 +198,7 @@ class Client:
 
     async def _open_bus(self) -> Bus:
         if _runtime.container is not None:
-            return await _bus_of(_runtime.container)
+            return _bus_of(_runtime.container)
         from tidemill._bus import nats
 
         found = await self._find_server()
@@ -239,11 +239,12 @@ class Client:
         return Credentials(info.server_url, info.token_id, info.token_secret)
 
 
-async def _bus_of(container: _runtime.Container) -> Bus:
+def _bus_of(container: _runtime.Container) -> Bus:
     """Return the bus over this container's worker."""
-    if container.bus is None:
-        raise exception.ConnectionError("this container has no connection to its worker")
-    return container.bus
+    bus = container.connect()
+    if bus is None:
+        raise exception.ConnectionError("this process has no connection to its container's worker")
+    return bus
 
 
 class _Shared:

@@ -8,7 +8,7 @@ import asyncio
 import contextvars
 import threading
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -44,24 +44,19 @@ class Feed:
         self._stopped = False
         self._wake_reader: Callable[[], object] = _nothing
         self._reader_waits = False
+        self._task: asyncio.Task[None] | None = None
 
     # --- started by the caller
 
-    def start(self) -> None:
-        """Begin to read: on the running event loop if there are async iterables and one runs."""
+    def start(self, home: asyncio.AbstractEventLoop | None) -> None:
+        """Begin to read. Async iterables are read on the caller's event loop `home`, if it has one."""
         is_async = any(isinstance(iterable, AsyncIterable) for iterable in self._iterables)
-        try:
-            home = asyncio.get_running_loop()
-        except RuntimeError:
-            home = None
         if is_async and home is not None:
             self._task = home.create_task(self._read_async(), name="read the inputs of a map")
         else:
             target = partial(asyncio.run, self._read_async()) if is_async else self._read
             context = contextvars.copy_context()
-            threading.Thread(
-                target=context.run, args=(target,), name="tidemill-inputs", daemon=True
-            ).start()
+            threading.Thread(target=context.run, args=(target,), name="tidemill-inputs", daemon=True).start()
 
     # --- the reader
 
@@ -157,18 +152,20 @@ class Feed:
     def stop(self) -> None:
         """Read no further. A reader inside the user's iterator ends with its next item."""
         self._stopped = True
-        with_task = getattr(self, "_task", None)
-        if with_task is not None and not with_task.get_loop().is_closed():
-            with_task.get_loop().call_soon_threadsafe(with_task.cancel)
-        elif self._reader_waits:
-            self._wake_reader()
+        try:
+            if self._task is not None:
+                self._task.get_loop().call_soon_threadsafe(self._task.cancel)
+            elif self._reader_waits:
+                self._wake_reader()
+        except RuntimeError:
+            pass  # the reader's loop is closed, and the reader with it
 
 
 def _nothing() -> None:
     pass
 
 
-async def _in_step(iterables: Iterables) -> "AsyncIterator[Arguments]":
+async def _in_step(iterables: Iterables) -> AsyncGenerator[Arguments, None]:
     """Yield one item of each iterable at a time, until the first one ends."""
     steps = [_step(iterable) for iterable in iterables]
     while True:

@@ -12,7 +12,7 @@ _IMAGE = """
     micromamba micromamba_install object_id pip_install_from_pyproject pip_install_from_requirements
     pip_install_private_repos poetry_install_from_file publish run_commands run_function shell uv_sync
 """
-_SECRET = """
+_SECRETS = """
     create_deployed hydrate info object_id objects update
 """
 _VOLUME = """
@@ -30,7 +30,7 @@ _PACKAGE = """
 _MEMBERS: Mapping[str, frozenset[str]] = {
     "App": frozenset(_APP.split()),
     "Image": frozenset(_IMAGE.split()),
-    "Secret": frozenset(_SECRET.split()),
+    "Secret": frozenset(_SECRETS.split()),
     "Volume": frozenset(_VOLUME.split()),
 }
 PACKAGE = frozenset(_PACKAGE.split())  # names of the package itself

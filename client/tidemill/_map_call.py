@@ -1,10 +1,12 @@
 """The loop's side of a map: chunks go out as there is room, outputs come in, whatever their order."""
 
+import asyncio
 import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from tidemill import _chunking, exception
+from tidemill import _chunking, _output, exception
+from tidemill._caller import warn
 from tidemill._channel import Channel
 from tidemill._feed import NEVER, Feed
 from tidemill._outcome import End, Failed
@@ -63,14 +65,17 @@ class MapCall:
         self._results.on_delivered = self._finish_if_done
         self._stop_at_failure = not return_exceptions
         self._origin = origin
+        output = _output.current()
+        self._progress = output.map_progress(handle.name) if output is not None else None
+        self._finished = 0
         self._in_flight: dict[int, Sent] = {}
         self._chunks = 0
         self._next = 0
         self._unstored = 0  # bytes
         self._refused: list[Sent] = []
         self._backoff = 0.0
-        self._hold_until = 0.0
         self._told = False
+        self._widening: asyncio.TimerHandle | None = None
         self._begun = time.monotonic()
         self._starved = False  # the taker is slower than the function: wake us when it took something
         self._pumping = False
@@ -79,6 +84,7 @@ class MapCall:
 
     def start(self) -> None:
         """Begin to send."""
+        self._channel.on_taken = self.taken
         self._feed.attach(self.pump)
 
     # --- out
@@ -87,14 +93,16 @@ class MapCall:
         """Send what there is room for."""
         if self._ended or self._pumping:
             return
+        if self._feed.error is not None:
+            self.fail(self._feed.error)
+            return
         self._pumping = True
         try:
             while self._send_some():
                 pass
         finally:
             self._pumping = False
-        if self._feed.exhausted and not self._feed.items:
-            self._finish_if_done()
+        self._finish_if_done()
 
     def _send_some(self) -> bool:
         """Send chunks until the inputs or the room are used up; return whether there is more to do."""
@@ -105,20 +113,23 @@ class MapCall:
             size = self.pace.size(ready, self._chunks, exhausted=exhausted, silent=silent)
             if not size:
                 hungry = not ready or (self.pace.known and ready < self.pace.limit)
-                if not self.pace.known and ready:
-                    self._caller.loop.call_later(_chunking.WIDEN, self.pump)
+                if not self.pace.known and self._widening is None:
+                    self._widening = self._caller.loop.call_later(_chunking.WIDEN, self._widen)
                 return feed.want(max(ready + 1, self.pace.limit if ready else 1) if hungry else NEVER)
             self._send(size)
         feed.want(NEVER)
         return False
 
+    def _widen(self) -> None:
+        self._widening = None
+        self.pump()
+
     def _has_room(self) -> bool:
         if self._refused or self._unstored >= UNSTORED_BYTES:
             return False
-        waiting = self._results.waiting
-        self._starved = waiting > 0 and not _chunking.has_room(
-            len(self._in_flight), waiting, self._results.mean_bytes
-        )
+        in_flight, waiting = len(self._in_flight), self._results.waiting
+        room = _chunking.has_room(in_flight, waiting, self._results.mean_bytes)
+        self._starved = not room and in_flight + waiting > 0
         return not self._starved
 
     def _send(self, most: int) -> None:
@@ -181,12 +192,16 @@ class MapCall:
         )
 
     def _stored(self, sent: Sent) -> None:
+        self._backoff = 0.0
+        was_full = self._unstored >= UNSTORED_BYTES
+        self._release(sent)
+        if was_full:
+            self.pump()
+
+    def _release(self, sent: Sent) -> None:
         if sent.payloads is not None:
             sent.payloads = None
             self._unstored -= sent.size
-            self._backoff = 0.0
-            if self._feed.wanted == NEVER:
-                self.pump()
 
     def _refuse(self, sent: Sent, error: BaseException) -> None:
         """Try again later what found the queue full; anything else ends the map."""
@@ -200,7 +215,7 @@ class MapCall:
             self._caller.loop.call_later(self._backoff, self._send_refused)
             if self._backoff >= TOLD_AFTER and not self._told:
                 self._told = True
-                self._caller.warn(f"the queue of {self.handle.name} is full: its map goes on as there is room")
+                warn(f"the queue of {self.handle.name} is full: its map goes on as there is room")
         self._refused.append(sent)
 
     def _send_refused(self) -> None:
@@ -227,20 +242,21 @@ class MapCall:
             sent.left -= 1
             if not sent.left:
                 self._done(sent)
-            add(index, status, form, data)
             if status in _FAILED and self._stop_at_failure:
                 self._fail_with(status, form, data)
                 return
+            add(index, status, form, data)
         if finished:
+            self._finished += finished
+            if self._progress is not None:
+                self._progress.update(self._finished, self._next if self._feed.exhausted else None)
             self.pace.observe(finished, seconds, container)
             self._results.flush()
             self.pump()
 
     def _done(self, sent: Sent) -> None:
         self._chunks -= 1
-        if sent.payloads is not None:
-            sent.payloads = None
-            self._unstored -= sent.size
+        self._release(sent)
         if sent.blob is not None:
             self._caller.drop_blob(sent.blob)
 
@@ -271,7 +287,7 @@ class MapCall:
 
     def taken(self) -> None:
         """Note that the taker took something. Called in its thread."""
-        if self._starved:
+        if self._starved or self._results.stalled:
             self._caller.loop.call_soon_threadsafe(self._resume)
 
     def _resume(self) -> None:
@@ -279,14 +295,10 @@ class MapCall:
         self.pump()
 
     def _finish_if_done(self) -> None:
-        exhausted = self._feed.exhausted and not self._feed.items
-        if self._ended or not exhausted:
+        if self._ended or self._feed.items or not self._feed.exhausted or self._feed.error is not None:
             return
-        if self._feed.error is not None:
-            self.fail(self._feed.error)
-        elif not self._in_flight and self._results.delivered:
-            self._ended = True
-            self._caller.end(self)
+        if not self._in_flight and self._results.delivered:
+            self._leave()
             self._channel.end()
 
     def fail(self, error: BaseException) -> None:
@@ -304,11 +316,16 @@ class MapCall:
             self._channel.end()
 
     def _stop(self) -> None:
-        self._ended = True
+        self._leave()
         self._feed.stop()
         if self._in_flight:
             self._caller.cancel(self.id, self.handle)
             for sent in set(self._in_flight.values()):
                 if sent.blob is not None:
                     self._caller.drop_blob(sent.blob)
+
+    def _leave(self) -> None:
+        self._ended = True
         self._caller.end(self)
+        if self._progress is not None:
+            self._progress.close()

@@ -33,8 +33,12 @@ class Line:
 class Pools:
     """Every pool that this process calls."""
 
-    def __init__(self, bus: Bus, on_final_trouble: Callable[[Trouble], None]) -> None:
+    def __init__(
+        self, bus: Bus, on_final_trouble: Callable[[Trouble], None], warn: Callable[[str, str], None]
+    ) -> None:
+        """Make it; `warn` shows the user a message and a hint."""
         self._bus = bus
+        self._warn = warn
         self._on_final_trouble = on_final_trouble
         self._loop = asyncio.get_running_loop()
         self._lines: dict[str, Line] = {}
@@ -113,8 +117,7 @@ class Pools:
             self._on_final_trouble(trouble)
         elif trouble.message not in line.told and len(line.told) < 100:
             line.told.add(trouble.message)
-            hint = f" (hint: {trouble.hint})" if trouble.hint else ""
-            _log.warning("inputs are waiting: %s%s", trouble.message, hint)
+            self._warn(f"inputs are waiting: {trouble.message}", trouble.hint)
 
     async def close(self) -> None:
         """End the subscriptions and timers."""

@@ -65,6 +65,11 @@ class Results:
         return bool(self._held)
 
     @property
+    def stalled(self) -> bool:
+        """Return whether outputs wait until something was taken."""
+        return bool(self._line)
+
+    @property
     def mean_bytes(self) -> float:
         """Return the mean size of an output, as it waits here."""
         return self._bytes / self.added if self.added else 0.0

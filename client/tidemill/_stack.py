@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from tidemill.exception import ConnectionError
+from tidemill import exception
 
 if TYPE_CHECKING:
     import subprocess
@@ -107,6 +107,17 @@ def is_running() -> bool:
         os.close(descriptor)
 
 
+def is_alive(pid: int) -> bool:
+    """Return whether a process exists."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def is_installed() -> bool:
     """Return whether a stack can be started from this Python, without importing anything."""
     return all(importlib.util.find_spec(name) is not None for name in _NEEDED)
@@ -126,7 +137,21 @@ class TemporaryStack:
 
     def stop(self) -> None:
         """End it, and return when nothing of it is left."""
-        _end(self._process)
+        _end_started(self._process)
+
+
+# The supervisors that this process started, and of these the one that nobody has waited for yet.
+_started: "list[subprocess.Popen[bytes]]" = []
+_begun: "list[subprocess.Popen[bytes]]" = []
+
+
+def begin_temporary() -> None:
+    """Start a stack without waiting for it; the next `start_temporary` takes it.
+
+    What the caller does meanwhile costs no time. Raises `ConnectionError` when it cannot be started.
+    """
+    if not _begun:
+        _begun.append(_spawn_temporary())
 
 
 def start_temporary(progress: Callable[[str], None] | None = None) -> TemporaryStack:
@@ -136,12 +161,31 @@ def start_temporary(progress: Callable[[str], None] | None = None) -> TemporaryS
     """
     if progress is not None:
         progress("Starting a temporary stack…")
-    process = _spawn("temporary")
+    process = _begun.pop() if _begun else _spawn_temporary()
     try:
         return TemporaryStack(_await_told(process), process)
     except BaseException:
-        _end(process)
+        _end_started(process)
         raise
+
+
+def end_temporary() -> None:
+    """End every temporary stack of this process, those too that are only starting."""
+    _begun.clear()
+    while _started:
+        _end_started(_started[-1])
+
+
+def _spawn_temporary() -> "subprocess.Popen[bytes]":
+    process = _spawn("temporary")
+    _started.append(process)
+    return process
+
+
+def _end_started(process: "subprocess.Popen[bytes]") -> None:
+    _end(process)
+    with suppress(ValueError):  # another thread ended it too
+        _started.remove(process)
 
 
 def start_lasting() -> StackInfo:
@@ -170,7 +214,9 @@ def stop_lasting(timeout: float = STOP_TIMEOUT) -> bool:
     deadline = time.monotonic() + timeout
     while is_running():
         if time.monotonic() > deadline:
-            raise ConnectionError("the stack does not end", hint=f"see the logs in {home() / 'logs'}")
+            raise exception.ConnectionError(
+                "the stack does not end", hint=f"see the logs in {home() / 'logs'}"
+            )
         time.sleep(0.02)
     return True
 
@@ -179,7 +225,7 @@ def _spawn(kind: str) -> "subprocess.Popen[bytes]":
     import subprocess
 
     if not is_installed():
-        raise ConnectionError(_MISSING, hint=_INSTALL)
+        raise exception.ConnectionError(_MISSING, hint=_INSTALL)
     environment = dict(os.environ)
     # A stack of some 2 s of imports would pay twice for it.
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -198,14 +244,14 @@ def _await_told(process: "subprocess.Popen[bytes]") -> StackInfo:
     assert process.stdout is not None
     line = _read_line(process.stdout, time.monotonic() + START_TIMEOUT)
     if line is None:
-        raise ConnectionError(f"the local stack does not serve after {START_TIMEOUT:.0f} s")
+        raise exception.ConnectionError(f"the local stack does not serve after {START_TIMEOUT:.0f} s")
     try:
         told: dict[str, Any] = json.loads(line or b"{}")
         if "error" in told:
-            raise ConnectionError(told["error"], hint=told.get("hint", ""))
+            raise exception.ConnectionError(told["error"], hint=told.get("hint", ""))
         return StackInfo.from_json(line)
     except ValueError:
-        raise ConnectionError("the local stack ended while it started") from None
+        raise exception.ConnectionError("the local stack ended while it started") from None
 
 
 def _read_line(stream: IO[bytes], deadline: float) -> bytes | None:

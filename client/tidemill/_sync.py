@@ -200,10 +200,12 @@ class StreamCall(Generic[P, T]):
 
     async def aio(self, *args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[T, None]:
         """Iterate it with `async for`."""
+        import asyncio
+
         from tidemill import _loop
         from tidemill._channel import Channel
 
-        channel: Channel[T] = Channel()
+        channel: Channel[T] = Channel(asyncio.get_running_loop())
         driver = _loop.submit(_drive(self._function(*args, **kwargs), channel))
         try:
             while items := await channel.take_async():

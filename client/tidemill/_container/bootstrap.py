@@ -1,7 +1,7 @@
 """The first file of a container, run by path with the image's own Python.
 
     python -s -P <layer>/tidemill/_container/bootstrap.py <template's socket>
-    python -s -P <layer>/tidemill/_container/bootstrap.py --single <runner's socket> <init's socket> <container id>
+    python -s -P <layer>/tidemill/_container/bootstrap.py --single <runner's socket> <init's socket>
 
 The first form becomes a template that containers are forked from. The second becomes one container at
 once, for functions whose variables the interpreter or the loader reads at its start (`LD_*`, `PYTHON*`):
@@ -31,11 +31,15 @@ def put_layer_in_place(layer: str) -> None:
 def main(arguments: list[str]) -> None:
     """Become what the arguments say."""
     put_layer_in_place(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))  # noqa: PTH100, PTH120 - pathlib costs milliseconds
+    from tidemill import _alias
     from tidemill._container import template
 
+    _alias.install(
+        force=True
+    )  # an image's own copy of the real one would look for a server that is not there
     sys.argv = [""]
     if arguments[0] == "--single":
-        template.run_single(int(arguments[1]), int(arguments[2]), arguments[3])
+        template.run_single(int(arguments[1]), int(arguments[2]))
     else:
         template.run(int(arguments[0]))
 

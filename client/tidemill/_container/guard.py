@@ -27,8 +27,9 @@ class Guard:
 
     def __init__(self, on_interrupt: Callable[[], None]) -> None:
         self.active: Key | None = None
+        self.stopped: Key | None = None  # the last input that a cancellation was raised in
         self.interrupted = False
-        self._wanted: Key | None = None
+        self._wanted: set[Key] = set()
         self._interrupt_due = False
         self._main = threading.get_ident()
         self._depth = 0
@@ -55,12 +56,20 @@ class Guard:
 
     def is_wanted(self, key: Key) -> bool:
         """Return whether this input is to stop."""
-        return self._wanted == key or self._interrupt_due
+        return key in self._wanted or self._interrupt_due
 
-    def cancel(self, key: Key) -> None:
-        """Stop this input, from any thread."""
-        self._wanted = key
+    def want(self, key: Key) -> None:
+        """Have this input stop, at the latest when its frame becomes active. From any thread."""
+        self._wanted.add(key)
+
+    def signal(self) -> None:
+        """Have the main thread look now whether the input that it runs is to stop. From any thread."""
         signal.pthread_kill(self._main, signal.SIGUSR1)
+
+    def forget(self, chunk: int) -> None:
+        """Forget the inputs of this chunk that were to stop: it is finished."""
+        if self._wanted:
+            self._wanted.difference_update([key for key in tuple(self._wanted) if key[0] == chunk])
 
     # --- our own code inside the user's frame
 
@@ -97,6 +106,7 @@ class Guard:
         elif self._interrupt_due:
             self._interrupt_due = False
             raise KeyboardInterrupt
-        elif self._wanted == self.active:
-            self._wanted = None
+        elif self.active in self._wanted:
+            self._wanted.discard(self.active)
+            self.stopped = self.active
             raise InputCancellation("the input was cancelled")

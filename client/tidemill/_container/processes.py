@@ -24,7 +24,7 @@ if sys.platform == "linux":
 
 def become_subreaper() -> bool:
     """Make orphaned descendants children of this process; return whether this system can do so."""
-    return sys.platform == "linux" and _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+    return sys.platform == "linux" and bool(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
 
 
 def die_with(parent: int) -> None:

@@ -61,12 +61,13 @@ class Template:
 
     def _turn(self) -> bool:
         """Handle what is there, or import one thing more; return False when the socket has closed."""
-        events = select.select([self._sock, self._wake], [], [], 0 if self._preload else None)[0]
-        if self._wake in events:
+        awaited = [self._sock.fileno(), self._wake]
+        ready = select.select(awaited, [], [], 0 if self._preload else None)[0]
+        if self._wake in ready:
             self._on_ended()
-        if self._sock in events:
+        if self._sock.fileno() in ready:
             return self._on_request()
-        if not events:
+        if not ready:
             _import(self._preload.popleft())
             _settle()
         return True
@@ -103,15 +104,13 @@ class Template:
             self._answer(FromTemplate.FAILED, container, f"no process could be made: {error}")
         else:
             if not pid:
-                self._become_container(own, container, environment, workdir)
+                self._become_container(own, environment, workdir)
             self._inits.add(pid)
             self._answer(FromTemplate.FORKED, container, pid)
         for fd in own:
             os.close(fd)
 
-    def _become_container(
-        self, own: list[int], container: str, environment: dict[str, str], workdir: str
-    ) -> None:
+    def _become_container(self, own: list[int], environment: dict[str, str], workdir: str) -> None:
         """In the child: leave the template behind. Never returns."""
         try:
             signal.set_wakeup_fd(-1)
@@ -120,7 +119,7 @@ class Template:
             for fd in (self._wake, *self._descriptors):
                 os.close(fd)
             os.environ.update(environment)
-            _run_container(own[0], own[1], container, workdir)
+            _run_container(own[0], own[1], workdir)
         finally:
             _fail()
 
@@ -137,17 +136,17 @@ def run(fd: int) -> None:
     os._exit(0)
 
 
-def run_single(runner_fd: int, control_fd: int, container: str) -> None:
+def run_single(runner_fd: int, control_fd: int) -> None:
     """Be one container, started by itself in its own environment and working directory."""
     for fd in (runner_fd, control_fd):
         os.set_inheritable(fd, False)
     try:
-        _run_container(runner_fd, control_fd, container, "")
+        _run_container(runner_fd, control_fd, "")
     finally:
         _fail()
 
 
-def _run_container(runner_fd: int, control_fd: int, container: str, workdir: str) -> None:
+def _run_container(runner_fd: int, control_fd: int, workdir: str) -> None:
     """Become the init of a container and fork its runner. Never returns.
 
     A tier that isolates takes its namespaces here, before init is what it is: everything below runs
@@ -158,7 +157,7 @@ def _run_container(runner_fd: int, control_fd: int, container: str, workdir: str
     theirs = socket.socket(fileno=runner_fd)
 
     def start_runner(reading: dict[int, int], writing: dict[int, int], tags: Tags) -> None:
-        runner.run(theirs, container, workdir, reading, writing, tags)
+        runner.run(theirs, workdir, reading, writing, tags)
 
     init.run(socket.socket(fileno=control_fd), theirs, start_runner)
     os._exit(0)
@@ -168,7 +167,7 @@ def _fail() -> None:
     """Say what went wrong, in the worker's own log, and end this process."""
     error = sys.exc_info()
     if error[0] is not None:
-        sys.excepthook(*error)  # type: ignore[arg-type]
+        sys.excepthook(*error)
     os._exit(1)
 
 

@@ -26,31 +26,33 @@ INTERRUPTED = 128 + 2  # what a shell shows for a program that SIGINT ended
 class _Commands(click.Group):
     """The table of commands as a click group."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name)
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """List the commands from the table, without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, sentence) for name, (_, sentence) in COMMANDS.items()])
-
-
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=lambda *args: _version(*args))
-def program() -> None:
-    """Run Python functions elsewhere: on this machine, or on machines of your own."""
 
 
 def _version(ctx: click.Context, _parameter: click.Parameter, asked: Any) -> None:
     if asked:
         ctx.invoke(importlib.import_module("tidemill.cli.version").version)
         ctx.exit()
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version."
+)
+def program() -> None:
+    """Run Python functions elsewhere: on this machine, or on machines of your own."""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -80,7 +80,7 @@ class Service(Protocol):
         """Return why no work should come here, or None. NATS is checked before this is asked."""
 
     async def drain(self) -> None:
-        """Take nothing new; finish or hand back what is held."""
+        """Take nothing new; finish or hand back what is held. Called if `start` returned."""
 
 
 def run(service: Service) -> None:
@@ -182,7 +182,10 @@ class _Process:
                 context = Context(bus, tasks, self._log, self._stopping, self._metrics, self._health)
                 await self._unless_stopped(self._start(context, address))
                 await self._stopping.wait()
-                await self._drain()
+                if self._serving:
+                    await self._drain()
+                # A task that swallows its cancellation must not keep the process alive.
+                asyncio.get_running_loop().call_later(2 * CLOSE_TIMEOUT, self._give_up)
                 raise _Ended
         except* _Ended:
             self._log.info("stopped")
@@ -222,8 +225,6 @@ class _Process:
         finally:
             drain.cancel()
             hurry.cancel()
-            # A task that swallows its cancellation must not keep the process alive.
-            asyncio.get_running_loop().call_later(2 * CLOSE_TIMEOUT, self._give_up)
 
     def _give_up(self) -> None:
         self._log.error("tasks did not end when they were cancelled")

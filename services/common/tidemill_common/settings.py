@@ -1,9 +1,12 @@
 """Settings that every service has, read from `TIDEMILL_*` in the environment."""
 
-from typing import Literal
+import sys
+from typing import Literal, TypeVar
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Settings = TypeVar("Settings", bound="ServiceSettings")
 
 
 class ServiceSettings(BaseSettings):
@@ -28,3 +31,14 @@ class ServiceSettings(BaseSettings):
     replicas: int = Field(default=1, ge=1, le=5)
     # How long a service that was told to stop may take to finish or hand back its work, in seconds.
     drain_timeout: float = Field(default=30.0, gt=0)
+
+
+def load(kind: type[Settings]) -> Settings:
+    """Return a service's settings, or end the process with a line for each that is missing or wrong."""
+    try:
+        return kind()
+    except ValidationError as error:
+        for problem in error.errors(include_input=False, include_url=False):
+            name = f"TIDEMILL_{'_'.join(str(part) for part in problem['loc']).upper()}"
+            sys.stderr.write(f"error: {name}: {problem['msg']}\n")
+        sys.exit(2)

@@ -1,7 +1,8 @@
 """`python -m tidemill_gateway`: run the gateway."""
 
 from tidemill_common.service import run
+from tidemill_common.settings import load
 from tidemill_gateway.service import Gateway
 from tidemill_gateway.settings import GatewaySettings
 
-run(Gateway(GatewaySettings()))
+run(Gateway(load(GatewaySettings)))

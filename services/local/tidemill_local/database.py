@@ -92,7 +92,7 @@ class Database:
             self._password = self._password_file.read_text()
             return None
         shutil.rmtree(self._cluster.data, ignore_errors=True)
-        source = template(migrated=self._migrated)
+        source = template(migrated=self._migrated, lean=not self._durable)
         copy(source.data, self._cluster.data)
         self._cluster.own(self._cluster.data)
         if self._durable:

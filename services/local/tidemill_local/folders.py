@@ -1,10 +1,10 @@
 """The folders of a stack: whose they are, and what lies in them.
 
-    lock                held by the supervisor, and by its keeper, for as long as anything may be alive
-    stack.json          how to reach the stack and what it consists of (0600)
-    credentials.json    the passwords of NATS, kept from start to start (0600)
-    nats/ postgres/     the data of the two servers
-    logs/               one file for each part, and the supervisor's own
+lock                held by the supervisor, and by its keeper, for as long as anything may be alive
+stack.json          how to reach the stack and what it consists of (0600)
+credentials.json    the passwords of NATS, kept from start to start (0600)
+nats/ postgres/     the data of the two servers
+logs/               one file for each part, and the supervisor's own
 """
 
 import fcntl
@@ -107,7 +107,9 @@ def lock(folders: Folders) -> int:
             if time.monotonic() > deadline:
                 os.close(descriptor)
                 message = f"a stack is already running in {folders.root}"
-                raise ConflictError(message, hint="see `tidemill status`, or end it with `tidemill down`") from None
+                raise ConflictError(
+                    message, hint="see `tidemill status`, or end it with `tidemill down`"
+                ) from None
         time.sleep(0.01)
 
 

@@ -79,7 +79,7 @@ def _is_alive(process: "Process") -> bool:
     import psutil
 
     try:
-        return process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
     except psutil.Error:
         return False
 

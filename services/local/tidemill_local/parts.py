@@ -155,7 +155,9 @@ class ServicePart:
                 self.address = json.loads(await _first_line(reader))["address"]
         except TimeoutError:
             self.kill()
-            raise PartError(f"{self.name} does not serve after {START_TIMEOUT:.0f} s: {self._hint()}") from None
+            raise PartError(
+                f"{self.name} does not serve after {START_TIMEOUT:.0f} s: {self._hint()}"
+            ) from None
         except ValueError:
             self.kill()
             raise PartError(f"{self.name} ended at its start: {self._hint()}") from None
@@ -171,7 +173,7 @@ class ServicePart:
             return
         self._process.send_signal(signal.SIGTERM)
         deadline = time.monotonic() + self._stop_timeout
-        while self._process.poll() is None and time.monotonic() < deadline:
+        while self._process.poll() is None and time.monotonic() < deadline:  # noqa: ASYNC110 - not an event
             await asyncio.sleep(_TICK)
         self.kill()
 

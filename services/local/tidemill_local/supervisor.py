@@ -18,7 +18,6 @@ import sys
 import time
 from pathlib import Path
 
-from tidemill import _stack
 from tidemill.exception import Error
 from tidemill_local import folders as places
 from tidemill_local import keeper

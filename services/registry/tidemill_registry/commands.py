@@ -4,6 +4,7 @@ import asyncio
 import sys
 from collections.abc import Sequence
 
+from tidemill_common.settings import load
 from tidemill_registry import migrate
 from tidemill_registry.database import new_engine
 from tidemill_registry.settings import RegistrySettings
@@ -13,7 +14,7 @@ _USAGE = "usage: python -m tidemill_registry [migrate [REVISION] | downgrade REV
 
 def main(arguments: Sequence[str]) -> None:
     """Run the registry, or bring the schema to a revision."""
-    settings = RegistrySettings()  # type: ignore[call-arg]  # the URL comes from the environment
+    settings = load(RegistrySettings)
     match list(arguments):
         case []:
             from tidemill_common.service import run

@@ -32,6 +32,7 @@ LOCK = 0x746964656F7574  # of whoever publishes
 BATCH = 200
 SWEEP = 1.0  # seconds between looks for what another replica left behind
 RETRY = 0.2  # seconds until a failed pass is tried again
+TELL = 3.0  # seconds for one batch to reach NATS
 WAIT = 5.0  # seconds that a request waits for its rows to be told
 RECONCILE = 300.0  # seconds between comparisons of bucket and tables
 
@@ -153,7 +154,9 @@ class Publisher:
     async def _tell(self, rows: Sequence[Row[Outbox]]) -> None:
         """Tell NATS about rows, at once: of those about one key only the last matters."""
         last = {(row.kind if row.kind == "event" else "", row.target, row.key or row.id): row for row in rows}
-        await asyncio.gather(*(self._tell_one(row) for row in last.values()))
+        # A replica that has lost NATS must not keep the others from telling it.
+        async with asyncio.timeout(TELL):
+            await asyncio.gather(*(self._tell_one(row) for row in last.values()))
 
     async def _tell_one(self, row: Row[Outbox]) -> None:
         if row.kind == "put":

@@ -5,8 +5,10 @@ workers' reports by whoever leads next.
 """
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from importlib.metadata import version
 from types import TracebackType
 from typing import Self
 
@@ -22,6 +24,7 @@ from tidemill._wire.control import (
 )
 from tidemill._wire.messages import Status
 from tidemill_common import streams
+from tidemill_common.bus.protocol import Endpoint
 from tidemill_scheduler import endings
 from tidemill_scheduler.placements import Placer
 from tidemill_scheduler.pools import ignore
@@ -75,6 +78,24 @@ class Leader:
         await self._settle()
         self._begin()
         await Reconciler(self._replica, self._placer, self).run()
+
+    def serve(self, endpoints: Mapping[str, Endpoint]) -> None:
+        """Answer requests that only the leader can, as long as the term lasts."""
+        self._tasks.create_task(self._serve(endpoints), name="requests")
+
+    async def _serve(self, endpoints: Mapping[str, Endpoint]) -> None:
+        while True:
+            try:
+                stop = await self._replica.bus.serve("scheduler-leader", version("tidemill"), endpoints)
+                break
+            except BusError as error:
+                self._replica.log.warning("the leader's requests cannot be served", error=str(error))
+                await asyncio.sleep(RETRY)
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            with suppress(BusError):
+                await stop()
 
     async def _settle(self) -> None:
         """Wait until every worker that may be alive has been heard: nothing is to be started twice.

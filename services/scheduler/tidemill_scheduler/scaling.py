@@ -183,12 +183,14 @@ class Scaler:
             await self._placer.stop(decision.stop, "idle")
         again_in = decision.again_in
         self.wants_room = False
-        if decision.start and not await self._start(situation, decision):
+        if self._stillborn:
+            again_in = STILLBORN  # first learn why, or that it was a failure
+        elif decision.start and not await self._start(situation, decision):
             again_in = max(again_in or 0.0, FULL_PAUSE)
         expect = self._expect(situation)
         if expect is None or decision.start:
             self._demanded = None
-        again = [again_in, expect, self._tell(situation, decision), STILLBORN if self._stillborn else None]
+        again = [again_in, expect, self._tell(situation, decision)]
         return min((one for one in again if one is not None), default=None)
 
     async def _situation(self) -> Situation:

@@ -13,15 +13,15 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from functools import partial
 from importlib.metadata import version
 
 import msgspec
+from tidemill_common.lease import Lease
 
 from tidemill._bus.protocol import Message
 from tidemill._wire import ids, subjects
 from tidemill._wire.control import CancelCall, ContainerEvent, GetSchedulerStatus, WorkerState
-from tidemill_common.lease import Lease
 from tidemill_common.requests import Endpoints
 from tidemill_common.service import Context
 from tidemill_scheduler.cancelling import Cancelling
@@ -64,11 +64,14 @@ class Scheduler:
         await bus.subscribe(subjects.ALL_DEMAND, self._on_demand)
         tasks.create_task(replica.directory.watch(), name="pools")
         tasks.create_task(self._reap(replica), name="silent workers")
-        self._leading = tasks.create_task(self._stand(replica), name="leadership")
+        endpoints = Endpoints(context.log, context.metrics)
+        lease = Lease(bus, LEASE, replica.id)
+        self._leading = tasks.create_task(
+            lease.run(partial(self._lead, replica, endpoints)), name="leadership"
+        )
         self._due = DueMover(replica, tasks)
         await self._due.start()
-        self._endpoints = Endpoints(context.log, context.metrics)
-        cancel = self._endpoints.endpoint("cancel", CancelCall, Cancelling(replica).cancel)
+        cancel = endpoints.endpoint("cancel", CancelCall, Cancelling(replica).cancel)
         await bus.serve("scheduler", version("tidemill"), {subjects.scheduler("cancel"): cancel})
 
     async def drain(self) -> None:
@@ -130,30 +133,16 @@ class Scheduler:
 
     # --- the loops of every replica
 
-    async def _stand(self, replica: Replica) -> None:
-        """Stand for leadership for ever, and lead whenever this replica holds the lease."""
-        await Lease(replica.bus, LEASE, replica.id).run(self._lead)
-
-    async def _lead(self, term: int) -> None:
+    async def _lead(self, replica: Replica, endpoints: Endpoints, term: int) -> None:
         """Lead until cancelled."""
-        if (replica := self.replica) is None:
-            return
         async with Leader(replica, term) as leader:
             self._leader = leader
             try:
-                stop = await self._serve_status(replica, leader)
-                try:
-                    await leader.lead()
-                finally:
-                    await stop()
+                status = endpoints.endpoint("status", GetSchedulerStatus, leader.status)
+                leader.serve({subjects.scheduler("status"): status})
+                await leader.lead()
             finally:
                 self._leader = None
-
-    async def _serve_status(self, replica: Replica, leader: Leader) -> Callable[[], Awaitable[None]]:
-        status = self._endpoints.endpoint("status", GetSchedulerStatus, leader.status)
-        return await replica.bus.serve(
-            "scheduler-leader", version("tidemill"), {subjects.scheduler("status"): status}
-        )
 
     async def _reap(self, replica: Replica) -> None:
         """Find out who fell silent. A loop that was late itself has heard nothing, and accuses nobody."""

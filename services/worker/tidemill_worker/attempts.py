@@ -1,8 +1,8 @@
 """Further attempts: published before the present one is acknowledged, so that no death loses an input.
 
-    failed, retries left     TIMERS, for the delay of the pool's policy        failures + 1
-    lost with its container  INPUTS at once                                    losses + 1
-    handed back in part      INPUTS at once                                    nothing used up
+failed, retries left     TIMERS, for the delay of the pool's policy        failures + 1
+lost with its container  INPUTS at once                                    losses + 1
+handed back in part      INPUTS at once                                    nothing used up
 """
 
 import asyncio
@@ -69,8 +69,10 @@ class Attempts:
         self, work: Work, chunk: Chunk, subject: str, headers: dict[str, str], ring: Pool | None
     ) -> None:
         data = coding.encode(chunk)
-        while (stored := await self._store(subject, data, input_key(chunk), headers)) is None:
+        stored = await self._store(subject, data, input_key(chunk), headers)
+        while stored is None:
             await asyncio.sleep(RETRY_STORE)
+            stored = await self._store(subject, data, input_key(chunk), headers)
         work.stores -= 1
         if stored.duplicate and len(chunk.indices) > 1:
             # Another run published under this key, perhaps other inputs: none of ours may get lost.

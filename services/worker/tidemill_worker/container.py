@@ -371,4 +371,3 @@ class Container:
         self.phase = phase
         self.since = time.time()
         self._node.on_change()
-

@@ -4,6 +4,7 @@ import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, StrEnum
+from itertools import pairwise
 
 from tidemill._wire.control import Capacity, Pool, Resources, RetryPolicy
 
@@ -93,6 +94,15 @@ def verdict(end: Exit) -> Verdict:
     return Verdict(Fate.FAILED, f"the container {ending(end.status)} during the input")
 
 
+def is_to_blame(found: Verdict, inputs: int) -> bool:
+    """Return whether the input that seems to have run is the one that the verdict is about.
+
+    A container that crashes takes with it what it had not sent yet, so that of several inputs of a chunk
+    nobody knows which one it was: each of them runs again alone, with nothing used up.
+    """
+    return found.fate is not Fate.FAILED or inputs == 1
+
+
 def ending(status: int) -> str:
     """Return an exit status in words: `exited with status 7`."""
     if status >= 0:
@@ -159,7 +169,7 @@ def shares(count: int, takers: int) -> list[slice]:
     takers = max(1, min(count, takers))
     size, rest = divmod(count, takers)
     bounds = [number * size + min(number, rest) for number in range(takers + 1)]
-    return [slice(start, stop) for start, stop in zip(bounds, bounds[1:], strict=False)]
+    return [slice(start, stop) for start, stop in pairwise(bounds)]
 
 
 # --- what fits

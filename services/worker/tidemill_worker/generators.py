@@ -14,7 +14,7 @@ from tidemill._wire.messages import Credit
 from tidemill_worker.node import Node
 
 WINDOW = Credit(1_024, 16 << 20)  # that a stream begins with
-STALLED_AFTER = 60.0  # seconds without credit
+STALLED_AFTER = 65.0  # seconds without credit; the container itself gives up after 60
 
 
 class Stream:
@@ -40,10 +40,13 @@ class Stream:
 
     def add(self, first: int, pieces: list[Any]) -> bool:
         """Count pieces that the container sent; False if it may not have sent them."""
-        if first != self.pieces or self.pieces >= self._credit.pieces or self._bytes >= self._credit.bytes:
+        if first != self.pieces:
             return False
-        self.pieces += len(pieces)
-        self._bytes += sum(len(data) for _, data in pieces)
+        for _, data in pieces:
+            if self._spent:
+                return False
+            self.pieces += 1
+            self._bytes += len(data)
         if self._spent and self._timer is None:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(STALLED_AFTER, self._stalled)

@@ -4,12 +4,20 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 from tidemill import exception
 from tidemill_worker.uv import Uv
 
 OWN = f"{sys.version_info.major}.{sys.version_info.minor}"
 OLDEST = (3, 11)  # the runner needs it
+
+
+class Interpreter(NamedTuple):
+    """A Python of this machine, by its minor version (`3.12`)."""
+
+    version: str
+    path: str
 
 
 class Interpreters:
@@ -37,8 +45,8 @@ class Interpreters:
             if found["implementation"] == "cpython" and found["variant"] == "default":
                 self._paths.setdefault(version, found["path"])
 
-    async def find(self, version: str) -> str:
-        """Return the path of the interpreter for `version` (`3.12`, `3.12.4` or empty for the own one)."""
+    async def find(self, version: str) -> Interpreter:
+        """Return the interpreter for `version` (`3.12`, `3.12.4` or empty for the worker's own)."""
         minor = ".".join(version.split(".")[:2]) or OWN
         if minor not in self._paths:
             await self.discover()
@@ -48,7 +56,7 @@ class Interpreters:
                 f"Python {version} is not on this worker: found {there}",
                 hint="install it there, ask for one that is there, or leave python_version out",
             )
-        return self._paths[minor]
+        return Interpreter(minor, self._paths[minor])
 
 
 def base_executable() -> str:

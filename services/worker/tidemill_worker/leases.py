@@ -32,6 +32,7 @@ class Leases:
         What is held goes on under the newer lease; what was finished is only acknowledged.
         """
         if held := self.held.get(work.key):
+            held.older.append(held.delivery)
             held.delivery = work.delivery
         elif work.key in self._node.finished:
             self._ack(work.delivery)
@@ -50,13 +51,15 @@ class Leases:
             return
         if self.held.pop(work.key, None) is not None:
             self._node.finished.add(work.key)
-            self._ack(work.delivery)
+            for delivery in (*work.older, work.delivery):
+                self._ack(delivery)
 
     def hand_back(self, work: Work) -> None:
         """Let somebody else have a whole chunk, at once and with nothing used up."""
         self.held.pop(work.key, None)
         with suppress(Disconnected):  # the lease runs out instead
-            work.delivery.nak()
+            for delivery in (*work.older, work.delivery):
+                delivery.nak()
 
     def senior(self) -> tuple[str, ...]:
         """Return the names of the leases that have been held for a while, for the worker's report."""
@@ -83,7 +86,7 @@ class Leases:
                 work.delivery.renew()
             except Disconnected:
                 return  # all are renewed after the reconnect
-            work.renew_at = self._node.clock() + random.uniform(*RENEW_AFTER)
+            work.renew_at = self._node.clock() + random.uniform(*RENEW_AFTER)  # noqa: S311
             if number % SLICE == 0:
                 await asyncio.sleep(0)
 

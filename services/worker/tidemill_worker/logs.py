@@ -83,9 +83,7 @@ class Log:
             note = f"[{self._dropped} lines dropped]\n"
             self._dropped = 0
             self._add(OURS, note, when, "")
-        self._records.append(
-            LogRecord(stream, text, when, input_id, self._pool.spec.name, self._container)
-        )
+        self._records.append(LogRecord(stream, text, when, input_id, self._pool.spec.name, self._container))
         self._size += len(text) + _OVERHEAD
         if self._size >= BATCH // 2:
             self.flush()

@@ -1,8 +1,8 @@
 """What containers produced, on its way to the callers: packed, stored, then the input is acknowledged.
 
-    attached calls   `Outputs` on the caller's subject, each message closed at 256 KiB
-    kept calls       one output on its own subject; the first one there wins
-    above the limit  the payload goes into the object store before
+attached calls   `Outputs` on the caller's subject, each message closed at 256 KiB
+kept calls       one output on its own subject; the first one there wins
+above the limit  the payload goes into the object store before
 """
 
 import asyncio

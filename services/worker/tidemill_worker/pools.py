@@ -10,6 +10,7 @@ them. Whatever ends a container, each input that it had gets its fate from one t
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from tidemill import exception
@@ -38,14 +39,25 @@ _WARM, _BUSY = 0, 5  # priorities of a pull: with idle containers, and to have s
 class PoolQueue:
     """The inputs of one pool on this worker."""
 
-    def __init__(self, node: Node, pool: Pool, leases: Leases, outbox: Outbox, attempts: Attempts) -> None:
+    def __init__(
+        self,
+        node: Node,
+        pool: Pool,
+        leases: Leases,
+        outbox: Outbox,
+        attempts: Attempts,
+        stop: Callable[[str], None],
+    ) -> None:
+        """Begin without containers. `stop` ends one (by its id) that has done all it was made for."""
         self.pool = pool
         self.containers: dict[str, Container] = {}  # those that take work
         self._node = node
         self._leases = leases
         self._outbox = outbox
         self._attempts = attempts
+        self._stop = stop
         self._puller = node.bus.pull(streams.pool_consumer(pool), self._on_delivery)
+        self._all: dict[str, Container] = {}  # also those that only finish what they have
         self._idle: dict[Container, None] = {}  # the one that worked last is the last
         self._waiting: deque[Part] = deque()
         self._parts = 0  # in containers, waiting, or being fetched
@@ -59,7 +71,7 @@ class PoolQueue:
 
     def add(self, container: Container) -> None:
         """Give work to a container from now on."""
-        self.containers[container.id] = container
+        self.containers[container.id] = self._all[container.id] = container
         self._feed(container)
         self._pull()
 
@@ -80,18 +92,27 @@ class PoolQueue:
     def on_end(self, container: Container, end: Exit) -> None:
         """Decide about the inputs that a container had when it ended."""
         self.remove(container)
+        self._all.pop(container.id, None)
         verdict = decisions.verdict(end)
         for part in list(container.parts.values()):
             self._parts -= 1
             running = part.running
-            if running in part.left:
-                mine = self._verdict_for(container, part, verdict)
+            mine = self._verdict_for(container, part, verdict)
+            if running in part.left and decisions.is_to_blame(mine, len(part.left)):
                 pieces = container.pieces(running)
                 self._judge(part.work, running, part.left.pop(running), mine, pieces)
+            elif running in part.left:
+                while len(part.left) > 1:
+                    self._requeue(part.take([part.first()]))
             if part.left:
                 self._requeue(part)
         container.parts.clear()
         self._pull()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no container of the pool is here."""
+        return not self._all
 
     async def close(self) -> None:
         """Pull no more and hand back what waits."""
@@ -144,13 +165,15 @@ class PoolQueue:
             self._place(part)
 
     def _place(self, part: Part) -> None:
-        if self._idle:
+        if part.work.voided:
+            self._parts -= 1
+            self._cancelled(part.work, list(part.left))
+        elif self._idle:
             self._idle.popitem()[0].assign(part)
         elif (container := self._with_room()) is not None:
             container.assign(part)
         elif self.containers:
             self._waiting.append(part)
-            self._look_soon()
         else:
             self._elsewhere(part)
 
@@ -207,9 +230,7 @@ class PoolQueue:
 
     # --- what containers say
 
-    def on_outputs(
-        self, container: Container, part: Part, outputs: list[RawOutput], seconds: float
-    ) -> None:
+    def on_outputs(self, container: Container, part: Part, outputs: list[RawOutput], seconds: float) -> None:
         """Send outputs on; decide about those that are no results."""
         items: list[Item] = []
         for index, status, form, data in outputs:
@@ -225,9 +246,7 @@ class PoolQueue:
         if not part.left:
             self._part_done(container, part)
 
-    def on_pieces(
-        self, container: Container, part: Part, index: int, first: int, pieces: list[Any]
-    ) -> None:
+    def on_pieces(self, container: Container, part: Part, index: int, first: int, pieces: list[Any]) -> None:
         """Send values of a generator on."""
         if index not in part.left:
             raise ValueError("values of an input that it does not have")
@@ -255,8 +274,8 @@ class PoolQueue:
         self._chunk_seconds = _mean(self._chunk_seconds, part.seconds)
         self._appetite = decisions.appetite(self._chunk_seconds, single_use=single_use)
         if single_use:
-            self.retire(container)
-            container.stop()
+            self.remove(container)
+            self._stop(container.id)
             return
         self._feed_if_free(container)
         self._pull()
@@ -266,7 +285,12 @@ class PoolQueue:
             self._feed(container)
 
     def _unsuccessful(
-        self, container: Container, part: Part, index: int, payload: Payload, output: tuple[Status, int, bytes]
+        self,
+        container: Container,
+        part: Part,
+        index: int,
+        payload: Payload,
+        output: tuple[Status, int, bytes],
     ) -> Item | None:
         """Return the output of an input that gave no plain result, or None if it is tried again."""
         status, form, data = output
@@ -355,7 +379,7 @@ class PoolQueue:
             self._waiting.remove(part)
             self._parts -= 1
             self._cancelled(part.work, list(part.left))
-        for container in list(self.containers.values()):
+        for container in list(self._all.values()):
             for part in [part for part in container.parts.values() if part.work.voided]:
                 if kill:
                     container.kill(Killed.CANCEL)
@@ -381,8 +405,6 @@ class PoolQueue:
 
     def _look(self) -> None:
         self._looking = None
-        if self._waiting and self._idle:
-            self._feed(self._idle.popitem()[0])
         if not self._idle:
             return
         now = asyncio.get_running_loop().time()
@@ -394,9 +416,7 @@ class PoolQueue:
             (len(part.unstarted()), part, container)
             for part, container in found
             if part.number not in container.recalled
-            and decisions.splits(
-                len(part.unstarted()), self._input_seconds, now - container.progress
-            )
+            and decisions.splits(len(part.unstarted()), self._input_seconds, now - container.progress)
         ]
         if candidates:
             _, part, container = max(candidates, key=lambda one: one[0])

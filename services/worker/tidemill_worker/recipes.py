@@ -7,6 +7,7 @@ cost nothing.
 
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,7 @@ class Install:
 
     packages: tuple[str, ...]
     options: tuple[str, ...] = ()
+    build: str = ""  # what makes a forced layer different from all earlier ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,7 @@ class Recipe:
     """What an image is made of: a Python, packages, variables and a working directory."""
 
     python: str = ""
+    build: str = ""
     installs: tuple[Install, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     workdir: str = ""
@@ -35,13 +38,14 @@ class Recipe:
 
 def read(spec: ImageSpec) -> Recipe:
     """Return the recipe of an image; `ImageBuildError` for an operation that this worker cannot do."""
-    python, workdir = "", ""
+    python, build, workdir = "", "", ""
     installs: list[Install] = []
     env: dict[str, str] = {}
     for operation, arguments in spec.layers:
         match operation:
             case "debian_slim":
                 python = arguments.get("python_version") or ""
+                build = arguments.get("build", "")
             case "pip_install" | "uv_pip_install":
                 installs.append(_install(arguments))
             case "env":
@@ -55,7 +59,7 @@ def read(spec: ImageSpec) -> Recipe:
                     f"this worker cannot carry out Image.{operation}()",
                     hint="its images are made of Python packages; install the rest on the machine",
                 )
-    return Recipe(python, tuple(installs), env, workdir)
+    return Recipe(python, build, tuple(installs), env, workdir)
 
 
 # Options that take a value, or several, and those that are switches.
@@ -70,11 +74,12 @@ def _install(arguments: Mapping[str, Any]) -> Install:
             options += [flag, value]
     if arguments.get("pre"):
         options += ["--prerelease", "allow"]
-    options += arguments.get("extra_options", "").split()
-    return Install(tuple(arguments["packages"]), tuple(options))
+    options += shlex.split(arguments.get("extra_options", ""))
+    return Install(tuple(arguments["packages"]), tuple(options), arguments.get("build", ""))
 
 
 def key(recipe: Recipe, interpreter: str) -> str:
     """Return the name of the environment that a recipe and an interpreter make."""
-    content = [interpreter, [[install.packages, install.options] for install in recipe.installs]]
+    layers = [[install.packages, install.options, install.build] for install in recipe.installs]
+    content = [interpreter, recipe.build, layers]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]

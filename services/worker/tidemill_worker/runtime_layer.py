@@ -5,12 +5,13 @@ container's bootstrap: the user's own versions of them win. It is made of copies
 them, and compiled before its first use, so that no container pays for that.
 """
 
+import compileall
 import hashlib
 import importlib.util
-import os
 import shutil
-from contextlib import suppress
 from pathlib import Path
+
+from tidemill_worker import folders
 
 PACKAGES = ("tidemill", "msgpack", "cloudpickle", "tblib")
 _LEFT_OUT = ("cli",)  # parts of tidemill that have no place in a container
@@ -19,15 +20,14 @@ _LEFT_OUT = ("cli",)  # parts of tidemill that have no place in a container
 def make(folder: Path) -> Path:
     """Return the layer's folder under `folder`, made if it is not there."""
     sources = {name: _find(name) for name in PACKAGES}
-    layer = folder / _key(sources)
+    layer = folders.prepare(folder) / _key(sources)
     if not layer.is_dir():
-        making = layer.with_name(f".{layer.name}.{os.getpid()}")
-        shutil.rmtree(making, ignore_errors=True)
+        making = folders.making(layer)
         for name, source in sources.items():
             # Times are kept: what was compiled at its installation stays valid.
-            shutil.copytree(source, making / name, ignore=_ignored(source))
-        with suppress(OSError):  # another worker was faster
-            making.rename(layer)
+            shutil.copytree(source, making / name, ignore=_leave_out)
+        compileall.compile_dir(making, quiet=2)
+        folders.publish(making, layer)
         shutil.rmtree(making, ignore_errors=True)
     return layer
 
@@ -49,8 +49,5 @@ def _key(sources: dict[str, Path]) -> str:
     return digest.hexdigest()[:24]
 
 
-def _ignored(source: Path):  # type: ignore[no-untyped-def]
-    def ignore(folder: str, _names: list[str]) -> list[str]:
-        return list(_LEFT_OUT) if Path(folder) == source and source.name == "tidemill" else []
-
-    return ignore
+def _leave_out(folder: str, _names: list[str]) -> list[str]:
+    return list(_LEFT_OUT) if Path(folder).name == "tidemill" else []

@@ -17,7 +17,7 @@ class Work:
     An input is open until its terminal output, or its next attempt, has been handed to the broker.
     """
 
-    __slots__ = ("arrived", "chunk", "delivery", "key", "open", "renew_at", "stores", "voided")
+    __slots__ = ("arrived", "chunk", "delivery", "key", "older", "open", "renew_at", "stores", "voided")
 
     def __init__(self, delivery: Delivery, chunk: Chunk, now: float) -> None:
         self.delivery = delivery
@@ -28,6 +28,7 @@ class Work:
         self.arrived = now
         self.renew_at = now + 8.0
         self.voided = False  # its call was cancelled
+        self.older: list[Delivery] = []  # earlier leases of the same message
 
     @property
     def untouched(self) -> bool:
@@ -53,6 +54,10 @@ class Part:
         self.running = -1
         self.seconds = 0.0  # spent executing its inputs so far
 
+    def first(self) -> int:
+        """Return the input that runs first."""
+        return next(iter(self.left))
+
     def unstarted(self) -> list[int]:
         """Return the inputs that have not begun."""
         return [index for index in self.left if index != self.running]
@@ -65,12 +70,10 @@ class Part:
         """Return the inputs whose payloads lie in the object store."""
         return {index: item.data for index, item in self.left.items() if isinstance(item.data, Blob)}
 
-    def payloads(self) -> list[tuple[int, bytes]]:
+    def payloads(self) -> list[tuple[int, bytes | Blob]]:
         """Return the payloads as a container gets them: whole."""
-        if self.fetched is None:
-            return list(self.left.values())  # type: ignore[arg-type]  # none of them is a blob
-        fetched = self.fetched
-        return [(item.format, fetched.get(index, item.data)) for index, item in self.left.items()]  # type: ignore[misc]
+        fetched = self.fetched or {}
+        return [(item.format, fetched.get(index, item.data)) for index, item in self.left.items()]
 
 
 def read(delivery: Delivery, now: float) -> Work:

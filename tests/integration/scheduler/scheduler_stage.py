@@ -87,7 +87,8 @@ class Parts:
         for worker in self._workers:
             await worker.close()
         for scheduler in self._schedulers:
-            await scheduler.stop()
+            if not scheduler.ended:
+                await scheduler.stop()
         for bus in reversed(self._buses):
             await bus.close()
 

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from tidemill_common.settings import ServiceSettings
+from tidemill_common.settings import ServiceSettings, load
 
 
 @pytest.fixture(autouse=True)
@@ -40,3 +40,17 @@ def test_settings_that_cannot_be_are_refused(monkeypatch: pytest.MonkeyPatch, na
     monkeypatch.setenv(name, value)
     with pytest.raises(ValidationError):
         ServiceSettings()
+
+
+def test_a_service_says_which_setting_is_wrong_and_ends(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TIDEMILL_HEALTH_PORT", "70000")
+    monkeypatch.setenv("TIDEMILL_LOG_LEVEL", "loud")
+    with pytest.raises(SystemExit, match="2"):
+        load(ServiceSettings)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(": ")[:2] for line in lines] == [
+        ["error", "TIDEMILL_HEALTH_PORT"],
+        ["error", "TIDEMILL_LOG_LEVEL"],
+    ]

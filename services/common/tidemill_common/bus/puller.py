@@ -1,14 +1,14 @@
 """A standing pull from one consumer.
 
-A pull asks for a number of messages and may be followed by others before it is satisfied; each has an
-inbox subject of its own, `<inbox>.<number>`, so that what is still to come is known per pull:
+A pull asks for a number of messages and may be followed by others before it is satisfied:
 
     want(n) ──> credit < n ──> pull(n - credit) ──> messages ... ──> credit used up, or
                     ^                                                 expired (408), refused (409),
                     └──────────── credit given back <──────────────── no consumer (503), silent, reconnect
 
-Pulls are never ended by unsubscribing, which could lose a message on its way for a whole lease: what
-arrives for nobody is handed back.
+A message does not say which pull it satisfies, so each pull that is under way has a subscription of its
+own, a *lane*; lanes are used again. Pulls are never ended by unsubscribing, which could lose a message on
+its way for a whole lease: what arrives for nobody is handed back.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ import logging
 import random
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tidemill._bus import jetstream
@@ -32,8 +33,10 @@ EXPIRES = 30.0  # seconds that a pull waits at the server
 HEARTBEAT = 5.0  # seconds between the signs of life of an idle one
 LOOK = 6.0  # seconds between looks: a pull without any sign in two of them is void
 MAKE_DELAY, MAX_MAKE_DELAY = 0.05, 2.0  # seconds between tries to make a missing consumer
+MAX_LANES = 256  # pulls under way at the same time
 BACK_OFF = (0.1, 0.5)  # seconds, jittered, when the server takes no more pulls
 
+_EXPIRES, _HEARTBEAT = nanoseconds(EXPIRES), nanoseconds(HEARTBEAT)
 _ACK_SUBJECT = b"$JS.ACK."
 _IDLE, _NO_CONSUMER, _CONFLICT, _EXPIRED = 100, 503, 409, (404, 408)
 
@@ -84,14 +87,19 @@ class NatsDelivery:
             self._bus.publish(self.ack_subject, order)
 
 
-class _Pull:
-    """One request: how much of it is still to come, and what is known of its life."""
+class _Lane:
+    """A subscription for one pull at a time: how much of it is still to come, and its signs of life."""
 
-    __slots__ = ("deadline", "left", "looks")
+    __slots__ = ("deadline", "inbox", "left", "looks", "number", "unlisten")
 
-    def __init__(self, left: int, deadline: float) -> None:
-        self.left = left
-        self.deadline = deadline
+    def __init__(
+        self, bus: "NatsServiceBus", arrived: Callable[["_Lane", bytes, bytes, bytes, bytes], None]
+    ) -> None:
+        self.inbox = bus.new_inbox()
+        self.unlisten = bus.listen(f"{self.inbox}.*", partial(arrived, self))
+        self.number = b""  # of its pull, the last token of its inbox subject
+        self.left = 0
+        self.deadline = 0.0
         self.looks = 0  # since the last sign of life
 
 
@@ -104,9 +112,8 @@ class NatsPuller:
         self._bus = bus
         self._spec = spec
         self._on_delivery = on_delivery
-        self._inbox = bus.new_inbox()
-        self._skip = len(self._inbox) + 1
-        self._pulls: dict[bytes, _Pull] = {}
+        self._busy: set[_Lane] = set()
+        self._idle: list[_Lane] = []
         self._numbers = itertools.count()
         self._wanted = 0
         self._credit = 0
@@ -116,13 +123,12 @@ class NatsPuller:
         self._closed = False
         self._look: asyncio.TimerHandle | None = None
         self._subject = f"{jetstream.API}.CONSUMER.MSG.NEXT.{spec.stream}.{spec.name}"
-        self._unlisten = bus.listen(f"{self._inbox}.*", self._arrived)
         self._undo = (bus.on_disconnect(self._void), bus.on_reconnect(self._ask_soon))
 
     def want(self, slots: int) -> None:
         """See `Puller.want`."""
         self._wanted = 0 if self._closed else slots
-        if self._credit < slots:
+        if self._credit < self._wanted:
             self._ask_soon()
 
     def set_priority(self, priority: int) -> None:
@@ -131,15 +137,17 @@ class NatsPuller:
 
     async def close(self) -> None:
         """See `Puller.close`. What is still asked for is waited for behind the scenes."""
-        if self._closed:
-            return
-        self._closed = True
-        self._wanted = 0
-        if not self._pulls:
-            self._end()
+        if not self._closed:
+            self._closed = True
+            self._wanted = 0
+            self._end_if_done()
 
-    def _end(self) -> None:
-        self._unlisten()
+    def _end_if_done(self) -> None:
+        if not self._closed or self._busy:
+            return
+        for lane in self._idle:
+            lane.unlisten()
+        self._idle.clear()
         for undo in self._undo:
             undo()
         if self._look is not None:
@@ -156,43 +164,42 @@ class NatsPuller:
         """Pull for what is wanted and not asked for yet."""
         self._asking = False
         missing = self._wanted - self._credit
-        if missing <= 0 or self._blocked or not self._bus.connected:
+        if missing <= 0 or self._blocked or not self._bus.connected or len(self._busy) == MAX_LANES:
             return
+        lane = self._idle.pop() if self._idle else _Lane(self._bus, self._arrived)
         number = str(next(self._numbers))
         try:
-            self._bus.publish(self._subject, self._request(missing), reply=f"{self._inbox}.{number}")
+            self._bus.publish(self._subject, self._request(missing), reply=f"{lane.inbox}.{number}")
         except BusError as error:
+            self._idle.append(lane)
             self._pause(0, str(error))
             return
-        self._pulls[number.encode()] = _Pull(missing, self._bus.time() + EXPIRES + 2.0)
+        lane.number, lane.left, lane.looks = number.encode(), missing, 0
+        lane.deadline = self._bus.time() + EXPIRES + 2.0
+        self._busy.add(lane)
         self._credit += missing
         if self._look is None:
             self._look = self._bus.later(LOOK, self._look_after)
 
     def _request(self, batch: int) -> bytes:
-        group = b""
+        group = ""
         if self._spec.prioritized:
-            group = b',"group":"%b","priority":%d' % (PRIORITY_GROUP.encode(), self._priority)
-        return b'{"batch":%d,"expires":%d,"idle_heartbeat":%d%b}' % (
-            batch,
-            nanoseconds(EXPIRES),
-            nanoseconds(HEARTBEAT),
-            group,
-        )
+            group = f',"group":"{PRIORITY_GROUP}","priority":{self._priority}'
+        return f'{{"batch":{batch},"expires":{_EXPIRES},"idle_heartbeat":{_HEARTBEAT}{group}}}'.encode()
 
     # --- what comes
 
-    def _arrived(self, subject: bytes, reply: bytes, block: bytes, data: bytes) -> None:
-        number = subject[self._skip :]
+    def _arrived(self, lane: _Lane, subject: bytes, reply: bytes, block: bytes, data: bytes) -> None:
         if not reply.startswith(_ACK_SUBJECT):
-            self._told(number, status_of(block), block)
+            if subject[len(lane.inbox) + 1 :] == lane.number:
+                self._told(lane, status_of(block), block)
             return
-        if (pull := self._pulls.get(number)) is not None:
-            pull.looks = 0
-            pull.left -= 1
+        lane.looks = 0
+        if lane.left:
+            lane.left -= 1
             self._credit -= 1
-            if not pull.left:
-                self._drop(number)
+            if not lane.left:
+                self._free(lane)
         delivery = NatsDelivery(self._bus, subject, reply, block, data)
         if self._wanted > 0:
             self._wanted -= 1
@@ -200,43 +207,43 @@ class NatsPuller:
         else:
             delivery.nak()
 
-    def _told(self, number: bytes, status: int, block: bytes) -> None:
-        """Take a status: all but the idle heartbeat end their pull and give its credit back."""
-        if status == _IDLE:
-            if (pull := self._pulls.get(number)) is not None:
-                pull.looks = 0
+    def _told(self, lane: _Lane, status: int, block: bytes) -> None:
+        """Take a status: all but the idle heartbeat end the pull and give its credit back."""
+        lane.looks = 0
+        if status == _IDLE or lane not in self._busy:
             return
         description = parse_headers(block).get("Description", "")
-        self._drop(number)
+        self._free(lane)
         if status == _NO_CONSUMER or (status == _CONFLICT and "Consumer Deleted" in description):
             self._make()
         elif status not in _EXPIRED and "Shutdown" not in description and "Leadership" not in description:
             self._pause(status, description)
         self._ask_soon()
 
-    def _drop(self, number: bytes) -> None:
-        if (pull := self._pulls.pop(number, None)) is not None:
-            self._credit -= pull.left
-        if self._closed and not self._pulls:
-            self._end()
+    def _free(self, lane: _Lane) -> None:
+        """Give back what is left of a lane's pull."""
+        self._credit -= lane.left
+        lane.left = 0
+        self._busy.discard(lane)
+        self._idle.append(lane)
+        if self._wanted > self._credit:
+            self._ask_soon()
+        self._end_if_done()
 
     def _void(self) -> None:
         """Forget all pulls: the server does, when the connection goes."""
-        self._pulls.clear()
-        self._credit = 0
-        if self._closed:
-            self._end()
+        for lane in list(self._busy):
+            self._free(lane)
 
     def _look_after(self) -> None:
         """Give up pulls that are past their time or have gone silent."""
         self._look = None
         now = self._bus.time()
-        for number, pull in list(self._pulls.items()):
-            pull.looks += 1
-            if pull.looks > 2 or now > pull.deadline:
-                self._drop(number)
-        self._ask_soon()
-        if self._pulls:
+        for lane in list(self._busy):
+            lane.looks += 1
+            if lane.looks > 2 or now > lane.deadline:
+                self._free(lane)
+        if self._busy:
             self._look = self._bus.later(LOOK, self._look_after)
 
     # --- what stands in the way

@@ -1,0 +1,280 @@
+"""Running inputs of an async function, on one event loop that lives as long as the container.
+
+The loop owns the main thread. Nothing of ours is a task on it, so that user code that cancels all tasks
+it can find stops its own input and nothing else: inputs are started and finished by callbacks.
+"""
+
+import asyncio
+import time
+from _queue import Empty, SimpleQueue
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import suppress
+from contextvars import copy_context
+from typing import Any
+
+from tidemill._container.credit import PATIENCE, Credit
+from tidemill._container.execution import Parts
+from tidemill._container.guard import Key
+from tidemill._container.outcomes import NotTransported, Outcome
+from tidemill._container.work import Chunk, Task
+from tidemill._runtime import current_input
+from tidemill._wire import payload
+from tidemill._wire.messages import Status
+
+FAREWELL = 5.0  # seconds that the user's own tasks have to end when the container does
+
+
+class AsyncExecution:
+    """Runs chunks on a loop. What others than the main thread may call stands under its own heading."""
+
+    def __init__(
+        self, parts: Parts, inbox: "SimpleQueue[Chunk | None]", on_finished: Callable[[Chunk], None]
+    ) -> None:
+        self._function, is_generator, self._outcomes, self._outbox, self._tagger = parts
+        self._call = self._stream if is_generator else self._value
+        self._inbox = inbox
+        self._on_finished = on_finished
+        self._loop = asyncio.new_event_loop()
+        self._chunk: Chunk | None = None
+        self._task: asyncio.Task[Outcome] | None = None
+        self._running: Key | None = None
+        self._credit: Credit | None = None
+        self._began = 0.0
+        self._cancelled: set[Key] = set()
+        self._interrupted = False
+        self._fatal: BaseException | None = None
+        self._returned: list[Key] = []
+        self._finished = False
+
+    # --- the main thread
+
+    def serve(self) -> list[Key]:
+        """Run what comes until None comes; return what a stop signal interrupted."""
+        asyncio.set_event_loop(self._loop)
+        self._loop.call_soon(self._go_on)
+        while not self._finished:
+            # What ends a process ends the loop too when a task of the user's own raises it.
+            with suppress(SystemExit, KeyboardInterrupt):
+                self._loop.run_forever()
+        if self._fatal is not None:
+            raise self._fatal
+        return self._returned
+
+    def close(self) -> None:
+        """End what user code has left on the loop, and the loop."""
+        end_loop(self._loop)
+
+    def _go_on(self) -> None:
+        """Start the next input, if none runs and there is one."""
+        while self._task is None and not self._finished:
+            if self._chunk is None:
+                try:
+                    self._chunk = self._inbox.get_nowait()
+                except Empty:
+                    return
+                if self._chunk is None:
+                    self._finish()
+                    return
+            task = None if self._interrupted else self._chunk.start()
+            if task is None:
+                self._leave_chunk()
+            else:
+                self._start(task)
+
+    def _start(self, task: Task) -> None:
+        self._running = self._outbox.running = task.key
+        self._tagger.change(task.now.input_id)
+        self._began = time.perf_counter()
+        context = copy_context()
+        context.run(current_input.set, task.now)
+        self._task = self._loop.create_task(self._attempt(task), context=context)
+        self._task.add_done_callback(self._on_done)
+        if task.key in self._cancelled:
+            self._task.cancel()
+
+    def _on_done(self, task: "asyncio.Task[Outcome]") -> None:
+        chunk, key = self._chunk, self._running
+        assert chunk is not None
+        assert key is not None
+        self._task = self._running = None
+        self._outbox.running = (-1, -1)
+        try:
+            outcome = task.result()
+        except asyncio.CancelledError:  # before its first step
+            outcome = self._outcomes.cancelled()
+        except BaseException as error:
+            self._fatal = error
+            self._finish()
+            return
+        if self._interrupted and outcome[0] == Status.CANCELLED:
+            self._returned.append(key)  # the chunk is not forgotten: what is left of it is given back
+        else:
+            seconds = time.perf_counter() - self._began
+            self._outbox.output(*key, *outcome, seconds=seconds, last=not chunk.waiting)
+        self._go_on()
+
+    def _leave_chunk(self) -> None:
+        chunk, self._chunk = self._chunk, None
+        assert chunk is not None
+        self._outbox.flush()
+        self._cancelled.clear()
+        if not self._interrupted:
+            self._on_finished(chunk)
+        if self._inbox.empty():
+            self._tagger.change("")
+
+    def _finish(self) -> None:
+        self._finished = True
+        self._loop.stop()
+
+    # --- one input
+
+    async def _attempt(self, task: Task) -> Outcome:
+        try:
+            args, kwargs = payload.decode(*task.payload)
+            return await self._call(task.key, args, kwargs)
+        except asyncio.CancelledError as error:
+            if task.key in self._cancelled or self._interrupted:
+                return self._outcomes.cancelled()
+            return self._outcomes.failure(error)
+        except (KeyboardInterrupt, GeneratorExit) as error:
+            # As it is, it would stop the loop in the middle of everything.
+            raise NotTransported from error
+        except BaseException as error:
+            return self._outcomes.failure(error)
+
+    async def _value(self, _key: Key, args: list[Any], kwargs: dict[str, Any]) -> Outcome:
+        value = self._function(*args, **kwargs)
+        if hasattr(value, "__await__"):
+            value = await value
+        return self._outcomes.success(value)
+
+    async def _stream(self, key: Key, args: list[Any], kwargs: dict[str, Any]) -> Outcome:
+        pieces = self._function(*args, **kwargs)
+        if hasattr(pieces, "__await__"):
+            pieces = await pieces
+        self._credit = credit = Credit()
+        try:
+            async for piece in _as_async(pieces):
+                encoded = self._outcomes.encode(piece)
+                if not credit.is_open():
+                    self._outbox.flush()
+                    until = time.monotonic() + PATIENCE
+                    while not credit.is_open():
+                        await credit.wait_on_loop(until)
+                self._outbox.piece(*key, credit.take(len(encoded[1])), encoded)
+        finally:
+            self._credit = None
+            await _close(pieces)
+        return self._outcomes.done(credit.pieces)
+
+    # --- the reading thread
+
+    def wake(self) -> None:
+        """Look into the inbox."""
+        self._from_outside(self._go_on)
+
+    def cancel(self, key: Key) -> None:
+        """Stop an input that has started. If it has ended meanwhile, nothing happens."""
+        self._from_outside(self._cancel, key)
+
+    def interrupt(self) -> None:
+        """Stop the input that runs, and start no other. Also called by a signal's handler."""
+        self._interrupted = True
+        self._from_outside(self._cancel_running)
+        self._from_outside(self._go_on)
+
+    def grant(self, key: Key, pieces: int, size: int) -> None:
+        """Let a generator go on."""
+        credit = self._credit
+        if credit is not None and self._running == key:
+            credit.grant(pieces, size)
+            self._from_outside(credit.wake_on_loop)
+
+    def _from_outside(self, callback: Callable[..., None], *arguments: Any) -> None:
+        with suppress(RuntimeError):  # the loop is closed: the container is ending
+            self._loop.call_soon_threadsafe(callback, *arguments)
+
+    def _cancel(self, key: Key) -> None:
+        chunk = self._chunk
+        if chunk is not None and chunk.number == key[0]:
+            self._cancelled.add(key)
+            if self._running == key:
+                self._cancel_running()
+
+    def _cancel_running(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+
+class LateLoop:
+    """A loop for a function that does not look async, and then returns something that is."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+
+    def close(self) -> None:
+        """End what user code has left on the loop, and the loop."""
+        end_loop(self._loop)
+
+    def finish(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Return what a coroutine returns."""
+        task = self._loop.create_task(coroutine)
+        try:
+            return self._loop.run_until_complete(task)
+        except BaseException:
+            if not task.done():  # a cancellation was raised in the loop itself
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    self._loop.run_until_complete(task)
+            raise
+
+    def iterate(self, pieces: AsyncIterator[Any]) -> Iterator[Any]:
+        """Yield what an async iterable yields."""
+        iterator = aiter(pieces)
+        try:
+            while True:
+                try:
+                    piece = self.finish(_next(iterator))
+                except StopAsyncIteration:
+                    return
+                yield piece
+        finally:
+            self.finish(_close(iterator))
+
+
+async def _next(iterator: AsyncIterator[Any]) -> Any:
+    return await anext(iterator)
+
+
+async def _as_async(pieces: Any) -> AsyncIterator[Any]:
+    if hasattr(pieces, "__aiter__"):
+        async for piece in pieces:
+            yield piece
+    else:
+        for piece in pieces:
+            yield piece
+
+
+async def _close(pieces: Any) -> None:
+    """Close a generator of either kind, so that its `finally` runs now."""
+    if hasattr(pieces, "aclose"):
+        await pieces.aclose()
+    elif hasattr(pieces, "close"):
+        pieces.close()
+
+
+def end_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """Cancel the tasks that are left on a loop, give them a little time, and close it."""
+
+    async def end() -> None:
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left, timeout=FAREWELL)
+        await loop.shutdown_asyncgens()
+
+    with suppress(BaseException):
+        loop.run_until_complete(end())
+    loop.close()

@@ -1,0 +1,166 @@
+"""Running inputs of a synchronous function, one after the other, in the main thread."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextvars import copy_context
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tidemill._container.credit import PATIENCE, Credit
+from tidemill._container.guard import Guard, Key
+from tidemill._container.outbox import Outbox
+from tidemill._container.outcomes import NotTransported, Outcome, Outcomes
+from tidemill._container.tags import Tagger
+from tidemill._container.work import Chunk, Task
+from tidemill._runtime import current_input
+from tidemill._wire import payload
+from tidemill.exception import InputCancellation
+
+if TYPE_CHECKING:
+    from tidemill._container.coroutines import LateLoop
+
+
+class Parts(NamedTuple):
+    """What either way of executing works with."""
+
+    function: Callable[..., Any]
+    is_generator: bool
+    outcomes: Outcomes
+    outbox: Outbox
+    tagger: Tagger
+
+
+class Execution:
+    """Runs chunks. `run` and `interrupt` belong to the main thread, the rest to the reading one."""
+
+    def __init__(self, parts: Parts, guard: Guard) -> None:
+        self._function, is_generator, self._outcomes, self._outbox, self._tagger = parts
+        self._call = self._stream if is_generator else self._value
+        self._guard = guard
+        self._credit: Credit | None = None
+        self._running: Key | None = None
+        self._loop: LateLoop | None = None
+
+    # --- the main thread
+
+    def run(self, chunk: Chunk) -> list[Key]:
+        """Run what has not started of a chunk; return the input that a stop signal interrupted, if any."""
+        outbox, clock = self._outbox, time.perf_counter
+        began = clock()
+        while not self._guard.interrupted and (task := chunk.start()) is not None:
+            self._running = outbox.running = task.key
+            self._tagger.change(task.now.input_id)
+            outcome = copy_context().run(self._attempt, task)
+            if outcome is None:
+                return [task.key]
+            ended = clock()
+            last = not chunk.waiting
+            if last:
+                outbox.running = (-1, -1)
+            outbox.output(chunk.number, task.key[1], *outcome, seconds=ended - began, last=last)
+            began = ended
+        self._guard.forget(chunk.number)
+        outbox.flush()  # what was to come after the last result may have been taken back meanwhile
+        return []
+
+    def _attempt(self, task: Task) -> Outcome | None:
+        """Return how an input ended, or None when a stop signal interrupted it."""
+        current_input.set(task.now)
+        guard = self._guard
+        try:
+            args, kwargs = payload.decode(*task.payload)
+            return self._call(task.key, args, kwargs)
+        except InputCancellation as error:
+            return self._outcomes.cancelled() if guard.stopped == task.key else self._outcomes.failure(error)
+        except (KeyboardInterrupt, GeneratorExit) as error:
+            if guard.interrupted:
+                return None
+            raise NotTransported from error
+        except BaseException as error:
+            return self._outcomes.failure(error)
+        finally:
+            self._running = None
+
+    def _value(self, key: Key, args: list[Any], kwargs: dict[str, Any]) -> Outcome:
+        guard = self._guard
+        try:
+            guard.arm(key)
+            value = self._function(*args, **kwargs)
+            if type(value) is CoroutineType:  # of a decorator's making: nothing else shows it before
+                value = self._late_loop().finish(value)
+        finally:
+            guard.active = None
+        return self._outcomes.success(value)
+
+    # --- generators
+
+    def _stream(self, key: Key, args: list[Any], kwargs: dict[str, Any]) -> Outcome:
+        guard, credit = self._guard, Credit()
+        self._credit = credit
+        pieces: Iterator[Any] | None = None
+        try:
+            guard.arm(key)
+            made = self._function(*args, **kwargs)
+            pieces = self._late_loop().iterate(made) if hasattr(made, "__aiter__") else iter(made)
+            while True:
+                guard.arm(key)
+                try:
+                    piece = next(pieces)
+                except StopIteration:
+                    return self._outcomes.done(credit.pieces)
+                finally:
+                    guard.active = None
+                self._send_piece(key, credit, piece)
+        finally:
+            guard.active = None
+            self._credit = None
+            close = getattr(pieces, "close", None)
+            if close is not None:
+                close()
+
+    def _send_piece(self, key: Key, credit: Credit, piece: object) -> None:
+        encoded = self._outcomes.encode(piece)
+        if not credit.is_open():
+            self._outbox.flush()
+            until = time.monotonic() + PATIENCE
+            while not credit.is_open():
+                credit.wait(until)
+                if self._guard.is_wanted(key):
+                    self._guard.arm(key)  # raises
+        self._outbox.piece(*key, credit.take(len(encoded[1])), encoded)
+
+    def _late_loop(self) -> "LateLoop":
+        if self._loop is None:
+            from tidemill._container.coroutines import LateLoop
+
+            self._loop = LateLoop()
+        return self._loop
+
+    def interrupt(self) -> None:
+        """Have a generator that waits for credit see that it is to stop."""
+        credit = self._credit
+        if credit is not None:
+            credit.ring()
+
+    def close(self) -> None:
+        """End the loop, if one was needed."""
+        if self._loop is not None:
+            self._loop.close()
+
+    # --- the reading thread
+
+    def wake(self) -> None:
+        """Do nothing: the main thread waits at the inbox itself."""
+
+    def cancel(self, key: Key) -> None:
+        """Stop an input that has started. If it has ended meanwhile, nothing happens."""
+        self._guard.want(key)
+        if self._running == key:
+            self._guard.signal()
+            self.interrupt()
+
+    def grant(self, key: Key, pieces: int, size: int) -> None:
+        """Let a generator go on."""
+        credit = self._credit
+        if credit is not None and self._running == key:
+            credit.grant(pieces, size)

@@ -1,0 +1,75 @@
+"""The beginning and the end of a runner's life, around the inputs."""
+
+import atexit
+import faulthandler
+import os
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from tidemill import _runtime
+from tidemill._container.configuration import Configuration
+
+if TYPE_CHECKING:
+    from tidemill._bus.protocol import Bus
+
+
+def connect_standard_streams(writing: dict[int, int]) -> None:
+    """Connect the standard streams: nothing comes in, what goes out goes to init.
+
+    The given write ends stay open beside descriptors 1 and 2, which user code may turn elsewhere.
+    """
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    for stream, fd in writing.items():
+        os.dup2(fd, stream)
+    faulthandler.enable(file=2)
+    _reseed()
+
+
+def _reseed() -> None:
+    """Give this fork random numbers of its own. Python's `random` does so itself, numpy's does not."""
+    numpy = sys.modules.get("numpy.random")
+    if numpy is not None:
+        numpy.seed()
+
+
+def enter_workdir(folder: str) -> None:
+    """Make a folder the working directory, if one is given."""
+    if folder:
+        os.makedirs(folder, exist_ok=True)  # noqa: PTH103 - pathlib costs milliseconds
+        os.chdir(folder)
+
+
+def put_in_place(configuration: Configuration, connect: "Callable[[], Bus | None]") -> None:
+    """Set up what the user's module finds when it is imported."""
+    os.environ.update(configuration.env)
+    enter_workdir(configuration.workdir)
+    sys.path[:0] = configuration.sources
+    sys.argv = [configuration.module or configuration.function]
+    _runtime.container = _runtime.Container(
+        configuration.container,
+        configuration.app_id,
+        configuration.app_name,
+        configuration.function,
+        configuration.environment,
+        configuration.handles,
+        connect,
+    )
+
+
+def finish() -> None:
+    """Run what user code left for the end: threads that are no daemons, then `atexit` functions.
+
+    The worker's deadline bounds it.
+    """
+    with suppress(Exception):
+        threading._shutdown()  # type: ignore[attr-defined]  # as the interpreter does; pools end their threads here
+    with suppress(Exception):
+        atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()

@@ -1,0 +1,266 @@
+"""The runner: the process of a container that executes user code.
+
+    worker ══ socket ══> reading thread ──> inbox ──> main thread: decode, call, encode ──> outbox ══> worker
+                              │                             ▲
+                              ├── CANCEL ── signal ─────────┘
+                              ├── CREDIT, ANSWER, DELIVER ──> whoever waits for them
+                              └── RECALL ── takes back what has not started
+
+The main thread executes synchronous functions itself and writes their results itself. An async function
+gets an event loop there instead. A third thread sends what was held back to be sent together. Everything
+that is not always needed is imported when it is.
+"""
+
+import os
+import signal
+import socket
+import threading
+import time
+from _queue import SimpleQueue
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from tidemill import exception
+from tidemill._container import lifecycle, loading, outcomes, sockets, streams
+from tidemill._container.configuration import Configuration
+from tidemill._container.execution import Execution, Parts
+from tidemill._container.frames import FromRunner, ToRunner
+from tidemill._container.guard import LOADING, Guard, Key
+from tidemill._container.link import Link
+from tidemill._container.outbox import Outbox
+from tidemill._container.outcomes import NotTransported, Outcomes
+from tidemill._container.sockets import Frame
+from tidemill._container.tags import Tagger, Tags
+from tidemill._container.work import Chunk
+from tidemill._wire import failure
+
+if TYPE_CHECKING:
+    from tidemill._container.coroutines import AsyncExecution
+
+_STACK = 512 * 1024  # bytes of our own threads' stacks
+_LEFT_TO_MAIN = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGCHLD, signal.SIGALRM}
+
+
+class Runner:
+    """A runner, from its START to its end."""
+
+    def __init__(self, sock: socket.socket, tagger: Tagger) -> None:
+        self._sock = sock
+        self._tagger = tagger
+        self._outbox = Outbox(sock)
+        self._guard = Guard(self._on_interrupt)
+        self._start: SimpleQueue[dict[str, Any]] = SimpleQueue()
+        self._inbox: SimpleQueue[Chunk | None] = SimpleQueue()  # None: no more
+        self._chunks: dict[int, Chunk] = {}
+        self._gate = threading.Lock()  # a chunk is either taken before the stop, or given back
+        self._stopping = False
+        self._outcomes: Outcomes | None = None
+        self._execution: Execution | AsyncExecution | None = None
+        self._link: Link | None = None
+
+    # --- the main thread
+
+    def run(self, problem: str) -> int:
+        """Live; return the exit status. `problem` is what went wrong before, or empty."""
+        self._guard.install()
+        streams.replace_standard_streams(self._outbox, self._guard)
+        self._start_threads()
+        streams.carry_context_into_threads()
+        os.register_at_fork(after_in_child=self._detach)
+        configuration = Configuration.read(self._start.get())
+        try:
+            serve = self._load(configuration, problem)
+        except BaseException as error:
+            return self._end(0) if self._guard.interrupted else self._fail_to_start(configuration, error)
+        try:
+            interrupted = serve()
+        except NotTransported as error:
+            outcomes.show(error.__cause__ or error)
+            return self._end(130 if isinstance(error.__cause__, KeyboardInterrupt) else 1)
+        self._stop_taking(interrupted)
+        return self._end(0)
+
+    def _load(self, configuration: Configuration, problem: str) -> Callable[[], list[Key]]:
+        """Import the user's code and say READY; return what serves its inputs until the end."""
+        if problem:
+            raise exception.ExecutionError(problem)
+        began = time.perf_counter()
+        self._link = link = Link(self._outbox, self._guard, configuration.max_payload)
+        lifecycle.put_in_place(configuration, link.connect)
+        self._guard.arm(LOADING)
+        try:
+            function = loading.load(configuration)
+        finally:
+            self._guard.active = None
+        is_async = configuration.is_async or loading.runs_on_loop(function)
+        serve = self._prepare(configuration, function, is_async=is_async)
+        report = {
+            "import": time.perf_counter() - began,
+            "enter": 0.0,
+            "generator": configuration.is_generator,
+            "async": is_async,
+        }
+        self._outbox.frame(FromRunner.READY, report)
+        return serve
+
+    def _prepare(
+        self, configuration: Configuration, function: Callable[..., Any], *, is_async: bool
+    ) -> Callable[[], list[Key]]:
+        self._outcomes = Outcomes(configuration.container, restrict_output=configuration.restrict_output)
+        parts = Parts(function, configuration.is_generator, self._outcomes, self._outbox, self._tagger)
+        if is_async:
+            from tidemill._container.coroutines import AsyncExecution
+
+            loop = self._execution = AsyncExecution(parts, self._inbox, self._forget)
+            return loop.serve
+        execution = self._execution = Execution(parts, self._guard)
+        return lambda: self._serve(execution)
+
+    def _serve(self, execution: Execution) -> list[Key]:
+        """Run chunks until there are no more; return the input that a stop signal interrupted, if any."""
+        while (chunk := self._inbox.get()) is not None:
+            interrupted = execution.run(chunk)
+            if self._guard.interrupted:
+                return interrupted
+            self._forget(chunk)
+            if self._inbox.empty():
+                self._tagger.change("")
+        return []
+
+    def _forget(self, chunk: Chunk) -> None:
+        self._chunks.pop(chunk.number, None)
+
+    def _fail_to_start(self, configuration: Configuration, error: BaseException) -> int:
+        outcomes.show(error)
+        data = failure.from_exception(error, hide=outcomes.HIDDEN, place=configuration.container)
+        self._outbox.frame(FromRunner.START_FAILED, data)
+        return 1
+
+    def _end(self, status: int) -> int:
+        """Run what user code left for the end. A status other than 0 is no orderly stop."""
+        self._tagger.change("")
+        if self._execution is not None:
+            self._execution.close()
+        lifecycle.finish()
+        if not status:
+            self._outbox.frame(FromRunner.STOPPED)
+        self._outbox.flush()
+        return status
+
+    def _on_interrupt(self) -> None:
+        """Stop, for a signal. This runs in its handler, where no lock may be taken."""
+        self._inbox.put(None)
+        if self._execution is not None:
+            self._execution.interrupt()
+
+    # --- both
+
+    def _stop_taking(self, interrupted: list[Key]) -> None:
+        """Give back everything that does not run, and from now on whatever comes."""
+        with self._gate:
+            self._stopping = True
+        for chunk in list(self._chunks.values()):
+            self._give_back(chunk, [index for number, index in interrupted if number == chunk.number])
+
+    def _give_back(self, chunk: Chunk, interrupted: list[int]) -> None:
+        indices = interrupted + chunk.recall()
+        if indices:
+            self._outbox.frame(FromRunner.RETURNED, chunk.number, indices, wait=False)
+
+    # --- our other threads
+
+    def _start_threads(self) -> None:
+        """Start them so that signals are left to the main thread, and with small stacks."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT_TO_MAIN)
+        size = threading.stack_size(_STACK)
+        for target in (self._read, self._outbox.tick):
+            threading.Thread(target=target, name=f"tidemill-{target.__name__}", daemon=True).start()
+        threading.stack_size(size)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def _read(self) -> None:
+        """Handle frames until the worker is gone; then everything here goes too."""
+        try:
+            for frame in sockets.read(self._sock):
+                self._handlers[frame[0]](self, frame)
+        finally:
+            os._exit(1)
+
+    def _on_start(self, frame: Frame) -> None:
+        self._start.put(frame[1])
+
+    def _on_chunk(self, frame: Frame) -> None:
+        chunk = Chunk(frame)
+        with self._gate:
+            if not self._stopping:
+                self._chunks[chunk.number] = chunk
+                self._inbox.put(chunk)
+        if self._stopping:
+            self._give_back(chunk, [])
+        elif self._execution is not None:
+            self._execution.wake()
+
+    def _on_cancel(self, frame: Frame) -> None:
+        _, number, index = frame
+        chunk, execution, results = self._chunks.get(number), self._execution, self._outcomes
+        if chunk is None or execution is None or results is None:
+            return
+        if chunk.withdraw(index):
+            self._outbox.output(number, index, *results.cancelled(), wait=False)
+        else:
+            execution.cancel((number, index))
+
+    def _on_recall(self, frame: Frame) -> None:
+        chunk = self._chunks.get(frame[1])
+        if chunk is not None:
+            self._give_back(chunk, [])
+
+    def _on_credit(self, frame: Frame) -> None:
+        _, chunk, index, pieces, size = frame
+        if self._execution is not None:
+            self._execution.grant((chunk, index), pieces, size)
+
+    def _on_stop(self, _frame: Frame) -> None:
+        self._stop_taking([])
+        self._inbox.put(None)
+        if self._execution is not None:
+            self._execution.wake()
+
+    def _on_bus(self, frame: Frame) -> None:
+        if self._link is not None:
+            self._link.arrive(frame)
+
+    _handlers: ClassVar[dict[int, Callable[["Runner", Frame], None]]] = {
+        ToRunner.START: _on_start,
+        ToRunner.CHUNK: _on_chunk,
+        ToRunner.CANCEL: _on_cancel,
+        ToRunner.RECALL: _on_recall,
+        ToRunner.CREDIT: _on_credit,
+        ToRunner.STOP: _on_stop,
+        ToRunner.ANSWER: _on_bus,
+        ToRunner.DELIVER: _on_bus,
+        ToRunner.RECONNECTED: _on_bus,
+    }
+
+    # --- a process that user code forked
+
+    def _detach(self) -> None:
+        """Leave everything to the parent: socket, signals, the bus."""
+        self._guard.uninstall()
+        self._outbox.detach()
+        if self._link is not None:
+            self._link.detach()
+
+
+def run(
+    sock: socket.socket, workdir: str, reading: dict[int, int], writing: dict[int, int], tags: Tags
+) -> None:
+    """Be the runner on this socket, in a process that init has forked. Never returns."""
+    os.setsid()
+    lifecycle.connect_standard_streams(writing)
+    problem = ""
+    try:
+        lifecycle.enter_workdir(workdir)
+    except OSError as error:
+        problem = f"the working directory cannot be entered: {error}"
+    os._exit(Runner(sock, Tagger(tags, reading, writing)).run(problem))

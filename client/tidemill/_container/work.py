@@ -1,0 +1,59 @@
+"""The chunks that a runner holds, and which of their inputs have not started."""
+
+from collections import deque
+from typing import NamedTuple
+
+from tidemill._container.outbox import Encoded
+from tidemill._container.sockets import Frame
+from tidemill._runtime import CurrentInput
+from tidemill._wire.ids import input_id
+
+
+class Task(NamedTuple):
+    """One input that is about to run."""
+
+    key: tuple[int, int]  # chunk, index
+    now: CurrentInput
+    payload: Encoded
+
+
+class Chunk:
+    """Inputs of one call. The reading thread takes back what the main thread has not started.
+
+    Both do so by single operations on one deque, which need no lock.
+    """
+
+    __slots__ = ("_call", "_indices", "_payloads", "_root", "number", "waiting")
+
+    def __init__(self, frame: Frame) -> None:
+        """Read the arguments of a CHUNK frame."""
+        self.number, self._call, self._indices, _attempt, self._payloads, _parent, root = frame[1:8]
+        self._root = root or self._call
+        self.waiting = deque(range(len(self._indices)))
+
+    def start(self) -> Task | None:
+        """Take the next input, or None when nothing of this chunk waits any more."""
+        try:
+            position = self.waiting.popleft()
+        except IndexError:
+            return None
+        index, call = self._indices[position], self._call
+        now = CurrentInput(call, index, input_id(call, index), self._root)
+        return Task((self.number, index), now, self._payloads[position])
+
+    def recall(self) -> list[int]:
+        """Take back everything that has not started; return the indices."""
+        taken = []
+        while True:
+            try:
+                taken.append(self._indices[self.waiting.popleft()])
+            except IndexError:
+                return taken
+
+    def withdraw(self, index: int) -> bool:
+        """Take back one input; return whether it had not started."""
+        try:
+            self.waiting.remove(self._indices.index(index))
+        except (ValueError, IndexError):
+            return False
+        return True

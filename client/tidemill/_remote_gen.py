@@ -1,0 +1,101 @@
+"""`Function.remote_gen`: a generator that runs elsewhere, iterated here."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Generator
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+
+from tidemill import _sync, exception
+from tidemill._iteration import Closable, Iteration
+from tidemill._wire.payload import encode_call
+
+if TYPE_CHECKING:
+    from tidemill._caller import Caller
+    from tidemill._wire.control import FunctionHandle
+    from tidemill.functions import Function
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class RemoteGen(Generic[P, R]):
+    """`Function.remote_gen`."""
+
+    def __init__(self, function: "Function[P, R, Any]") -> None:
+        self._function = function
+        self._name = f"{function.name}.remote_gen"
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Generator[R, None, None]:
+        """Call the generator elsewhere and iterate what it yields, each piece when it comes.
+
+        Closing the iteration cancels the generator where it runs. A slow reader slows it down.
+
+        Raises:
+            InvalidError: the function is not a generator.
+        """
+        _sync.warn_if_blocking(self._name)
+        return self._blocking(*self._encode(args, kwargs))
+
+    def aio(self, *args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[R, None]:
+        """Do the same for `async for`."""
+        return self._awaiting(*self._encode(args, kwargs))
+
+    def _encode(self, args: Any, kwargs: Any) -> tuple[int, bytes]:
+        function = self._function
+        if function._present_handle() is None and function._lookup is None:
+            raise function._not_hydrated()
+        if function._lookup is None and not function.is_generator:
+            raise _not_a_generator(function)
+        return encode_call(args, kwargs)
+
+    def _blocking(self, form: int, data: bytes) -> Generator[Any, None, None]:
+        run = _Run(self._function, self._name, form, data, None)
+        try:
+            while ends := run.channel.take():
+                for end in ends:
+                    yield end.read()
+        finally:
+            run.close()
+
+    async def _awaiting(self, form: int, data: bytes) -> AsyncGenerator[Any, None]:
+        run = _Run(self._function, self._name, form, data, asyncio.get_running_loop())
+        try:
+            while ends := await run.channel.take_async():
+                for end in ends:
+                    yield end.read()
+        finally:
+            run.close()
+
+
+class _Run(Iteration):
+    """One iteration of a generator."""
+
+    def __init__(
+        self,
+        function: "Function[Any, Any, Any]",
+        name: str,
+        form: int,
+        data: bytes,
+        home: asyncio.AbstractEventLoop | None,
+    ) -> None:
+        self._form = form
+        self._data = data
+        super().__init__(function, name, home)
+
+    def _check(self, handle: "FunctionHandle") -> None:
+        if not handle.is_generator:
+            raise _not_a_generator(self._function)
+
+    async def _begin(self, caller: "Caller", handle: "FunctionHandle") -> Closable:
+        from tidemill._stream import RemoteGenerator
+
+        call = RemoteGenerator(caller, handle, self.channel, self.origin)
+        try:
+            await call.start(self._form, self._data)
+        except BaseException:
+            call.close()
+            raise
+        return call
+
+
+def _not_a_generator(function: "Function[Any, Any, Any]") -> exception.InvalidError:
+    return exception.InvalidError(f"{function.name} is not a generator", hint="call it with .remote()")

@@ -1,0 +1,235 @@
+"""One run of an app, from its record at the registry to its end.
+
+    created -> code stored -> functions published -> running, a sign of life every 15 s -> stopped
+
+Whatever breaks on the way, an app that was created is stopped, in bounded time; if even that cannot be
+said, the registry ends it when its signs of life have stopped coming.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tidemill import exception
+from tidemill._bus import blobs
+from tidemill._bus.protocol import BusError
+from tidemill._caller import explain
+from tidemill._output import Output
+from tidemill._watching import Watch
+from tidemill._wire import subjects
+from tidemill._wire.control import (
+    AppCreated,
+    AppHeartbeat,
+    CreateApp,
+    Done,
+    FunctionHandle,
+    FunctionSpec,
+    FunctionsPublished,
+    PublishFunctions,
+    StopApp,
+)
+from tidemill.config import config
+
+if TYPE_CHECKING:
+    from tidemill._client import Client
+
+STOP_TIMEOUT = 5.0  # seconds
+PUBLISH_TIMEOUT = 60.0  # seconds
+UPLOADS = 8  # at once
+
+_log = logging.getLogger("tidemill")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a run needs, worked out before anything is sent."""
+
+    name: str | None
+    description: str
+    tags: Mapping[str, str]
+    specs: tuple[FunctionSpec, ...]
+    blobs: Mapping[str, bytes]
+    environment: str
+    detach: bool
+
+
+@dataclass(frozen=True)
+class Running:
+    """An app that runs: its id, where it can be looked at, and what its functions are called through."""
+
+    app_id: str
+    url: str
+    handles: Mapping[str, FunctionHandle]
+
+
+@contextlib.asynccontextmanager
+async def run(plan: Plan, client: "Client", output: Output | None) -> AsyncIterator[Running]:
+    """Run an app while this context is open."""
+    current = _Run(plan, client, output)
+    try:
+        yield await current.start()
+    except BaseException as error:
+        await current.stop(error)
+        raise
+    else:
+        await current.stop(None)
+
+
+class _Run:
+    """The steps of one run. What is not there yet need not be ended."""
+
+    def __init__(self, plan: Plan, client: "Client", output: Output | None) -> None:
+        self._plan = plan
+        self._client = client
+        self._shown = output or Output(quiet=True)
+        self._is_watched = output is not None
+        self._created: AppCreated | None = None
+        self._is_published = False
+        self._watch: Watch | None = None
+        self._signs: asyncio.Task[None] | None = None
+
+    # --- beginning
+
+    async def start(self) -> Running:
+        self._shown.status("Initializing…")
+        created = self._created = await self._create()
+        self._shown.line(f"✓ Initialized.{_view(created)}")
+        self._signs = asyncio.create_task(self._give_signs_of_life(created.app_id), name="signs of life")
+        if self._is_watched:
+            await self._open_watch(created.app_id)
+        self._shown.status("Creating objects…")
+        await self._store_blobs()
+        handles = await self._publish(created.app_id)
+        self._shown.line("\n".join(_tree(self._plan)))
+        self._shown.status("Running…")
+        return Running(created.app_id, created.url, handles)
+
+    async def _create(self) -> AppCreated:
+        plan = self._plan
+        state = "detached" if plan.detach else "ephemeral"
+        message = CreateApp(plan.name, plan.description, state, plan.environment, dict(plan.tags))
+        return await self._client.request(subjects.registry("create_app"), message, AppCreated)
+
+    async def _open_watch(self, app_id: str) -> None:
+        self._watch = Watch((await self._client.connect()).bus, app_id, self._shown)
+        try:
+            await self._watch.open()
+        except BusError as error:
+            raise explain(error) from error
+
+    async def _store_blobs(self) -> None:
+        """Store the code, each bundle once, whichever app or run brought it first."""
+        bus = (await self._client.connect()).bus
+        room = asyncio.Semaphore(UPLOADS)
+
+        async def store(name: str, data: bytes) -> None:
+            async with room:
+                await blobs.put_named(bus, name, data)
+
+        try:
+            await asyncio.gather(*(store(name, data) for name, data in self._plan.blobs.items()))
+        except BusError as error:
+            raise explain(error) from error
+
+    async def _publish(self, app_id: str) -> Mapping[str, FunctionHandle]:
+        if not self._plan.specs:
+            return {}
+        published = await self._client.request(
+            subjects.registry("publish_functions"),
+            PublishFunctions(app_id, self._plan.specs),
+            FunctionsPublished,
+            timeout=PUBLISH_TIMEOUT,
+        )
+        self._is_published = True
+        return published.handles
+
+    async def _give_signs_of_life(self, app_id: str) -> None:
+        """Tell the registry that the caller is there; a missed sign is made up for by the next."""
+        while True:
+            await asyncio.sleep(config["heartbeat_interval"])
+            try:
+                await self._client.request(subjects.registry("heartbeat"), AppHeartbeat(app_id), Done)
+            except (exception.NotFoundError, exception.ConflictError) as error:
+                self._shown.warn(f"the app does not run any more: {error}")
+                return
+            except exception.Error as error:
+                _log.debug("a sign of life did not get through: %s", error)
+
+    # --- ending
+
+    async def stop(self, error: BaseException | None) -> None:
+        """End the app, or leave it to itself if it is detached and got so far. Never raises."""
+        created = self._created
+        try:
+            if created is None:
+                return
+            if self._plan.detach and self._is_published:
+                self._shown.line(f"The app {created.app_id} goes on. Stop it with: {_stop_command(created)}")
+                return
+            self._shown.status("Stopping app…")
+            await self._stop_app(created.app_id, _reason(error))
+            await self._hear_last_words()
+            self._shown.line(_farewell(error) + _view(created))
+        finally:
+            await self._close()
+
+    async def _stop_app(self, app_id: str, reason: str) -> None:
+        try:
+            async with asyncio.timeout(STOP_TIMEOUT):
+                await self._client.request(subjects.registry("stop_app"), StopApp(app_id, reason), Done)
+        except (exception.Error, TimeoutError) as error:
+            self._shown.warn(
+                f"the app could not be stopped: {error or 'no answer in time'}",
+                "without signs of life from here the server ends it within a minute",
+            )
+
+    async def _hear_last_words(self) -> None:
+        if self._watch is not None:
+            timeout = config["logs_timeout"]
+            if not await self._watch.until_quiet(timeout):
+                _log.debug("containers went on for more than %s s", timeout)
+
+    async def _close(self) -> None:
+        self._shown.status("")
+        if self._signs is not None:
+            self._signs.cancel()
+            await asyncio.wait((self._signs,))
+        if self._watch is not None:
+            await self._watch.close()
+
+
+# --- what is said
+
+
+def _view(created: AppCreated) -> str:
+    return f" View it at {created.url}" if created.url else ""
+
+
+def _stop_command(created: AppCreated) -> str:
+    return f"tidemill app stop {created.app_id}"
+
+
+def _tree(plan: Plan) -> Iterator[str]:
+    yield "✓ Created objects."
+    for number, spec in enumerate(plan.specs, start=1):
+        branch = "└──" if number == len(plan.specs) else "├──"
+        yield f"{branch} Created function {spec.name}."
+
+
+def _reason(error: BaseException | None) -> str:
+    if error is None:
+        return "completed"
+    if isinstance(error, KeyboardInterrupt | asyncio.CancelledError):
+        return "interrupted"
+    return f"uncaught exception raised locally: {type(error).__name__}"
+
+
+def _farewell(error: BaseException | None) -> str:
+    if error is None:
+        return "✓ App completed."
+    if isinstance(error, KeyboardInterrupt | asyncio.CancelledError):
+        return "App aborted."
+    return f"App stopped: {_reason(error)}."

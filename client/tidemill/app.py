@@ -1,0 +1,464 @@
+"""`App`: functions that belong together, run together, and whose output is collected together."""
+
+import contextlib
+import sys
+import warnings
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, Protocol, Self, TypeVar, overload
+
+from tidemill import _entrypoint, _later, _names, _options, _runtime, _sync, secret, volume
+from tidemill import image as images
+from tidemill._entrypoint import LocalEntrypoint
+from tidemill._options import Declaration, Defaults
+from tidemill.config import config
+from tidemill.exception import InvalidError, UnimplementedError
+from tidemill.functions import Function
+
+if TYPE_CHECKING:
+    from tidemill._client import Client
+    from tidemill._running import Plan, Running
+    from tidemill._wire.control import FunctionSpec
+    from tidemill.image import Image
+    from tidemill.retries import Retries
+    from tidemill.schedule import Schedule
+    from tidemill.secret import Secret
+    from tidemill.volume import Volume
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+EntrypointDecorator = Callable[[Callable[P, R]], LocalEntrypoint[P, R]]
+
+
+class FunctionDecorator(Protocol):
+    """What `App.function(...)` returns: it turns a Python function into a `Function`."""
+
+    @overload
+    def __call__(
+        self, function: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> Function[P, R, Coroutine[Any, Any, R]]: ...
+    @overload
+    def __call__(self, function: Callable[P, AsyncIterator[R]], /) -> Function[P, R, AsyncIterator[R]]: ...
+    @overload
+    def __call__(self, function: Callable[P, Iterator[R]], /) -> Function[P, R, Iterator[R]]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Function[P, R, R]: ...
+
+
+class App(metaclass=_later.Listed):
+    """A group of functions that run, and are deployed, together.
+
+    Args:
+        name: letters, digits, `-`, `_` and `.`, at most 64.
+        tags: up to 10 pairs of short texts.
+        image: the image of functions that name none. Default `Image.debian_slim()`.
+        secrets: given to all functions.
+        volumes: mounted by all functions, by path.
+        include_source: whether functions take their own code along. Default True.
+
+    Example:
+        app = tidemill.App("hello")
+
+        @app.function()
+        def square(x: int) -> int:
+            return x * x
+
+        with app.run():
+            print(square.remote(7))
+    """
+
+    def __init__(
+        self,
+        name: str | None = None,
+        *,
+        tags: Mapping[str, str] | None = None,
+        image: "Image | None" = None,
+        secrets: "Sequence[Secret]" = (),
+        volumes: "Mapping[str | PurePosixPath, Volume]" = {},  # noqa: B006 - never changed
+        include_source: bool = True,
+    ) -> None:
+        if not isinstance(include_source, bool):
+            raise InvalidError(f"include_source has to be True or False, not {include_source!r}")
+        self._name = None if name is None else _names.check_object("an app", name)
+        self._tags = _names.check_tags(tags or {})
+        self._defaults = Defaults(
+            image=images.check(image),
+            secrets=secret.check(secrets),
+            volumes=volume.check(volumes),
+            include_source=include_source,
+        )
+        self._functions: dict[str, Function[..., Any, Any]] = {}
+        self._declared: dict[str, tuple[Declaration, Defaults]] = {}
+        self._entrypoints: dict[str, LocalEntrypoint[..., Any]] = {}
+        self._running: Running | None = None
+        self._is_starting = False
+        self._app_id: str | None = None
+
+    # --- what it is
+
+    @property
+    def name(self) -> str | None:
+        """The name that was given, or None."""
+        return self._name
+
+    @property
+    def app_id(self) -> str | None:
+        """The id (`ap-...`) of a running or stopped app, else None."""
+        return self._app_id
+
+    @property
+    def description(self) -> str | None:
+        """The name, or what else tells which program this is."""
+        return self._name or " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])[:200]
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it runs now, started by this process."""
+        return self._running is not None
+
+    @property
+    def registered_functions(self) -> dict[str, Function[..., Any, Any]]:
+        """The functions, by name."""
+        return dict(self._functions)
+
+    @property
+    def registered_entrypoints(self) -> dict[str, LocalEntrypoint[..., Any]]:
+        """The local entrypoints, by name."""
+        return dict(self._entrypoints)
+
+    @property
+    def registered_classes(self) -> dict[str, Any]:
+        """The classes, by name. This version has none."""
+        return {}
+
+    @property
+    def registered_web_endpoints(self) -> list[str]:
+        """The names of functions with a URL. This version has none."""
+        return []
+
+    def __repr__(self) -> str:
+        return f"App({self._name!r})" if self._name else "App()"
+
+    def __reduce__(self) -> tuple[type["App"], tuple[str | None]]:
+        # What a pickled function refers to. Its functions travel by themselves.
+        return App, (self._name,)
+
+    # --- declaring
+
+    def function(
+        self,
+        _warn_parentheses_missing: None = None,
+        *,
+        image: "Image | None" = None,
+        schedule: "Schedule | None" = None,
+        env: Mapping[str, str | None] | None = None,
+        secrets: "Sequence[Secret] | None" = None,
+        gpu: str | Sequence[str] | None = None,
+        serialized: bool = False,
+        network_file_systems: Mapping[str | PurePosixPath, Any] = {},
+        volumes: "Mapping[str | PurePosixPath, Volume]" = {},  # noqa: B006 - never changed
+        cpu: float | tuple[float, float] | None = None,
+        memory: int | tuple[int, int] | None = None,
+        ephemeral_disk: int | None = None,
+        min_containers: int | None = None,
+        max_containers: int | None = None,
+        buffer_containers: int | None = None,
+        scaledown_window: int | None = None,
+        proxy: None = None,
+        retries: "int | Retries | None" = None,
+        timeout: int = 300,
+        startup_timeout: int | None = None,
+        name: str | None = None,
+        is_generator: bool | None = None,
+        cloud: str | None = None,
+        region: str | Sequence[str] | None = None,
+        routing_region: str | None = None,
+        nonpreemptible: bool = False,
+        enable_memory_snapshot: bool = False,
+        block_network: bool = False,
+        restrict_modal_access: bool = False,
+        single_use_containers: bool = False,
+        i6pn: bool | None = None,
+        include_source: bool | None = None,
+        experimental_options: Mapping[str, Any] | None = None,
+        _experimental_restrict_output: bool = False,
+        max_inputs: int | None = None,
+    ) -> FunctionDecorator:
+        """Return a decorator that makes a Python function run in containers of this app.
+
+        Args:
+            image: the environment it runs in; the app's by default.
+            schedule: a `Cron` or a `Period` at which it runs by itself, once deployed.
+            env: environment variables; None leaves one out.
+            secrets: further environment variables.
+            gpu: a type with an optional count (`"H100:2"`), a list in order of preference, or `"any"`.
+            serialized: send the function itself, pickled, instead of having containers import its module.
+            network_file_systems, proxy: not in this version.
+            volumes: mounts by path.
+            cpu: cores, or (request, limit). Default 0.125.
+            memory: MiB, or (request, limit). Default 128.
+            ephemeral_disk: MiB.
+            min_containers: containers that always wait. Default 0.
+            max_containers: the most containers at once; the rest of the inputs wait.
+            buffer_containers: idle containers to keep beyond the busy ones.
+            scaledown_window: seconds that an idle container stays, 2 to 3,600. Default 60.
+            retries: how often a failed input is tried again: a number, one second apart, or `Retries`.
+            timeout: seconds that one input may run, 1 to 86,400.
+            startup_timeout: seconds for import and set-up. Default: the same as `timeout`.
+            name: its name within the app. Default: the function's own.
+            is_generator: say so if it returns a generator without being one.
+            cloud, region: labels that its workers must carry.
+            routing_region, nonpreemptible, i6pn, experimental_options: kept with the function.
+            enable_memory_snapshot: start faster where a worker can; results are the same without.
+            block_network: no network in its containers.
+            restrict_modal_access: no calls to other functions from its containers.
+            single_use_containers: a new container for every input.
+            include_source: whether its own code goes along. Default: as the app says.
+            max_inputs: the older name of `single_use_containers`, for the value 1.
+
+        Raises:
+            InvalidError: a parameter cannot be what it is.
+            UnimplementedError: one asks for what this version does not have.
+        """
+        given = {
+            key: value for key, value in locals().items() if key not in ("self", "_warn_parentheses_missing")
+        }
+        _check_parentheses("@app.function", _warn_parentheses_missing)
+
+        def decorate(function: Callable[..., Any]) -> Function[..., Any, Any]:
+            return self._declare(function, given)
+
+        return decorate  # type: ignore[return-value]  # its exact type is the protocol's
+
+    def _declare(self, function: Any, given: Mapping[str, Any]) -> Function[..., Any, Any]:
+        if isinstance(function, Function):
+            raise InvalidError("@app.function() is on this function already")
+        _options.check_function(function, serialized=bool(given["serialized"]), name=given["name"])
+        declaration = _options.declare(function, given, include_source=self._defaults.include_source)
+        template = declaration.template
+        made = Function[..., Any, Any](
+            function,
+            name=template.name,
+            app=self,
+            spec=lambda source: declaration.spec(source, self._defaults),
+            is_generator=template.is_generator,
+        )
+        self._add(made, declaration, self._defaults)
+        return made
+
+    def _add(self, function: Function[..., Any, Any], declaration: Declaration, defaults: Defaults) -> None:
+        name = declaration.template.name
+        before = self._functions.get(name)
+        if before is not None and before is not function and not _is_rerun(before, function):
+            warnings.warn(
+                f"app {self._name or ''}: a second function named {name!r} takes the place of the first one",
+                UserWarning,
+                stacklevel=4,
+            )
+        self._functions[name] = function
+        self._declared[name] = declaration, defaults
+
+    def local_entrypoint(
+        self, _warn_parentheses_missing: None = None, *, name: str | None = None
+    ) -> "EntrypointDecorator[P, R]":
+        """Return a decorator for a function that `tidemill run` runs here, while the app runs.
+
+        Its parameters become options of the command line: `str`, `int`, `float`, `bool`,
+        `datetime.datetime`, `Optional` and `Literal` of them.
+
+        Args:
+            name: the name that the command line knows it by. Default: the function's own.
+
+        Raises:
+            InvalidError: parentheses are missing, or the name is taken.
+        """
+        _check_parentheses("@app.local_entrypoint", _warn_parentheses_missing)
+        if name is not None and not isinstance(name, str):
+            raise InvalidError(f"the name of an entrypoint has to be a string, not {name!r}")
+
+        def decorate(function: Callable[P, R]) -> LocalEntrypoint[P, R]:
+            if not callable(function) or isinstance(function, Function):
+                raise InvalidError(f"@app.local_entrypoint() is for plain functions, not {function!r}")
+            key = name or function.__qualname__
+            before = self._entrypoints.get(key)
+            if before is not None and not _is_rerun(before, function):
+                raise InvalidError(f"two local entrypoints are named {key!r}")
+            entrypoint = LocalEntrypoint(function, self, key)
+            self._entrypoints[key] = entrypoint
+            return entrypoint
+
+        return decorate
+
+    def include(self, /, other_app: "App", inherit_tags: bool = True) -> Self:
+        """Add the functions of another app to this one, which runs them from then on; return this app.
+
+        Args:
+            other_app: the app whose functions are added.
+            inherit_tags: take its tags too; where both have one, this app's stays.
+        """
+        if not isinstance(other_app, App):
+            raise InvalidError(f"App.include takes an App, not {other_app!r}")
+        for name, function in other_app._functions.items():
+            self._add(function, *other_app._declared[name])
+        if inherit_tags:
+            self._tags = {**other_app._tags, **self._tags}
+        return self
+
+    # --- tags and links
+
+    @_sync.method
+    async def set_tags(self, tags: Mapping[str, str], *, client: "Client | None" = None) -> None:  # noqa: ARG002
+        """Replace all tags. A run takes those that it begins with.
+
+        Raises:
+            InvalidError: a tag cannot be one.
+            UnimplementedError: the app runs: this version cannot change the tags of one that does.
+        """
+        checked = _names.check_tags(tags)
+        if self._running is not None and checked != self._tags:
+            raise UnimplementedError(
+                "the tags of a running app cannot be changed in this version of Tidemill",
+                hint="set them before app.run()",
+            )
+        self._tags = checked
+
+    @_sync.method
+    async def get_tags(self, *, client: "Client | None" = None) -> dict[str, str]:  # noqa: ARG002
+        """Return the tags."""
+        return dict(self._tags)
+
+    @_sync.method
+    async def get_dashboard_url(self) -> str:
+        """Return where the running app can be looked at.
+
+        Raises:
+            InvalidError: it does not run.
+        """
+        if self._running is None:
+            raise InvalidError("an app has a page while it runs", hint="use `with app.run():`")
+        return self._running.url
+
+    # --- running
+
+    @_sync.context
+    @contextlib.asynccontextmanager
+    async def run(
+        self,
+        *,
+        name: str | None = None,
+        client: "Client | None" = None,
+        detach: bool = False,
+        interactive: bool = False,
+        environment_name: str | None = None,
+    ) -> AsyncGenerator[Self, None]:
+        """Run the app while this block runs: `with app.run():` or `async with app.run():`.
+
+        Leaving the block stops all its containers.
+
+        Args:
+            name: the name of this run, instead of the app's.
+            client: the connection to use; the process's own by default.
+            detach: let the app go on after the block.
+            interactive: not in this version.
+            environment_name: the environment to run in; the configured one by default.
+
+        Raises:
+            InvalidError: it runs already, or a module is being imported by a container or command line.
+            ConnectionError: no server can be reached, and none can be started.
+        """
+        from tidemill import _client, _output, _running
+
+        self._check_can_run(name, interactive=interactive)
+        self._is_starting = True
+        try:
+            plan = await self._plan(name, detach=detach, environment=environment_name)
+            connection = _client.current(client)
+            async with _running.run(plan, connection, _output.current()) as running:
+                self._running, self._app_id = running, running.app_id
+                for key, function in self._functions.items():
+                    function._hydrate(running.handles[key], connection)
+                yield self
+        finally:
+            self._running, self._is_starting = None, False
+            for function in self._functions.values():
+                function._unhydrate()
+
+    def _check_can_run(self, name: str | None, *, interactive: bool) -> None:
+        if name is not None:
+            _names.check_object("an app", name)
+        if interactive:
+            raise UnimplementedError("interactive runs are not in this version of Tidemill")
+        if self._running is not None or self._is_starting:
+            raise InvalidError("App is already running", hint="call the functions, inside of what runs it")
+        where = _entrypoint.imported_now()
+        if _runtime.container is not None and _runtime.current_input.get() is None:
+            where = "a container"
+        if where:
+            raise InvalidError(
+                f"app.run() at the top of a module that {where} imports",
+                hint='put it under `if __name__ == "__main__":`',
+            )
+
+    async def _plan(self, name: str | None, *, detach: bool, environment: str | None) -> "Plan":
+        """Work out everything that can fail here, before anything is started or sent."""
+        import asyncio
+
+        from tidemill._running import Plan
+
+        specs, blobs = await asyncio.to_thread(self._pack)
+        return Plan(
+            name or self._name,
+            name or self.description or "",
+            self._tags,
+            specs,
+            blobs,
+            environment or config["environment"],
+            detach,
+        )
+
+    def _pack(self) -> "tuple[tuple[FunctionSpec, ...], dict[str, bytes]]":
+        from tidemill._source import Packer
+
+        packer = Packer()
+        specs: list[FunctionSpec] = []
+        blobs: dict[str, bytes] = {}
+        for key, (declaration, defaults) in self._declared.items():
+            packed = packer.pack(
+                self._functions[key].get_raw_f(),
+                key,
+                serialized=declaration.serialized,
+                include_source=declaration.include_source,
+                modules=declaration.image_of(defaults)._modules,
+            )
+            specs.append(declaration.spec(packed.source, defaults))
+            blobs.update(packed.blobs)
+        _tell_about_schedules(specs)
+        return tuple(specs), blobs
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise _later.missing(self, name)
+
+
+def _check_parentheses(decorator: str, given: Any) -> None:
+    if given is not None:
+        raise InvalidError(
+            f"{decorator} without parentheses, or with a positional argument",
+            hint=f"write {decorator}()",
+        )
+
+
+def _is_rerun(before: Any, now: Any) -> bool:
+    """Return whether a definition comes again because the cell of a notebook was run again."""
+    return "ipykernel" in sys.modules and getattr(before, "name", "") == getattr(now, "name", now.__name__)
+
+
+def _tell_about_schedules(specs: "Sequence[FunctionSpec]") -> None:
+    if names := [spec.name for spec in specs if spec.schedule]:
+        warnings.warn(
+            f"schedules do not fire in this version of Tidemill: {', '.join(names)}",
+            UserWarning,
+            stacklevel=2,
+        )

@@ -1,0 +1,163 @@
+"""`tidemill status`: the parts of a stack, its workers, and what they run."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import click
+
+from tidemill import _stack, exception
+from tidemill._wire.control import WorkerState
+
+_STYLES = {
+    "serving": "green",
+    "starting": "yellow",
+    "restarting": "yellow",
+    "stopping": "yellow",
+    "gone": "red",
+}
+# Told where the tier of a worker does not isolate.
+_NOT_ISOLATED = "functions run without isolation, as the worker's own user"
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What there is to say about a stack."""
+
+    server_url: str
+    gateway_url: str
+    pid: int | None
+    folder: str
+    parts: tuple[_stack.PartInfo, ...]
+    workers: tuple[WorkerState, ...]
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Write everything as JSON.")
+@click.option("--verbose", "-v", is_flag=True, help="Show log files, room and containers too.")
+@click.pass_context
+def status(ctx: click.Context, as_json: bool, verbose: bool) -> None:
+    """Show the stack's parts and its workers.
+
+    Ends with 1 when no stack is running, or when a part of it does not serve.
+    """
+    found = _look()
+    if found is None:
+        if as_json:
+            click.echo("null")
+        raise exception.ConnectionError("no stack is running", hint="start one with `tidemill up`")
+    if as_json:
+        click.echo(json.dumps(_as_json(found), indent=2))
+    else:
+        _show(found, verbose=verbose)
+    if any(part.state != "serving" for part in found.parts):
+        ctx.exit(1)
+
+
+def _look() -> Status | None:
+    url = os.environ.get("TIDEMILL_SERVER_URL", "")
+    stack = None if url else _stack.find()
+    if stack is None:
+        return Status(url, "", None, "", (), _workers()) if url else None
+    parts = tuple(_checked(part) for part in stack.parts)
+    nats_serves = any(part.name == "nats" and part.state == "serving" for part in parts)
+    workers = _workers() if nats_serves else ()
+    return Status(stack.server_url, stack.gateway_url, stack.pid, stack.folder, parts, workers)
+
+
+def _checked(part: _stack.PartInfo) -> _stack.PartInfo:
+    """Return a part as it is now: its process may have ended since the supervisor told."""
+    from dataclasses import replace
+
+    alive = part.pid is not None and _stack.is_alive(part.pid)
+    return part if alive or part.state != "serving" else replace(part, state="gone")
+
+
+def _workers() -> tuple[WorkerState, ...]:
+    """Return the reports of the workers that are alive."""
+    from tidemill import _client, _loop
+    from tidemill._wire import coding
+
+    async def read() -> tuple[WorkerState, ...]:
+        bus = (await _client.current().connect()).bus
+        reports = {message.subject: message async for message in bus.read("KV_workers", "$KV.workers.>")}
+        present = (message.data for message in reports.values() if message.data)  # empty: it said goodbye
+        return tuple(coding.decode(WorkerState, data) for data in present)
+
+    return _loop.wait(read())
+
+
+def _as_json(found: Status) -> dict[str, Any]:
+    return {
+        "server_url": found.server_url,
+        "gateway_url": found.gateway_url,
+        "pid": found.pid,
+        "folder": found.folder,
+        "parts": [asdict(part) for part in found.parts],
+        "workers": [_worker_as_json(worker) for worker in found.workers],
+    }
+
+
+def _worker_as_json(worker: WorkerState) -> dict[str, Any]:
+    """Return a worker's report without what is for schedulers only."""
+    record = asdict(worker)
+    del record["leases"]
+    return record
+
+
+def _show(found: Status, *, verbose: bool) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True)
+    if found.parts:
+        columns = ("part", "state", "pid", "address", "version", *(("log",) if verbose else ()))
+        rows = [_part_row(part, verbose=verbose) for part in found.parts]
+        console.print(_table(columns, rows))
+    columns = ("worker", "runtime", "capabilities", "containers", "version")
+    columns += ("pid", "free cores", "free MiB") if verbose else ()
+    console.print(_table(columns, [_worker_row(worker, verbose=verbose) for worker in found.workers]))
+    if any(worker.runtime == "process" for worker in found.workers):
+        console.print(f"runtime process: {_NOT_ISOLATED}", style="dim")
+    if verbose:
+        _show_details(found, console)
+
+
+def _show_details(found: Status, console: Any) -> None:
+    for worker in found.workers:
+        for each in worker.containers:
+            console.print(f"{each.container}  {each.state}  pool {each.pool}  pid {each.pid}")
+    console.print(f"server   {found.server_url}")
+    if found.folder:
+        console.print(f"gateway  {found.gateway_url}\ndata     {found.folder}\npid      {found.pid}")
+
+
+def _part_row(part: _stack.PartInfo, *, verbose: bool) -> tuple[str, ...]:
+    style = _STYLES.get(part.state, "default")
+    cells = (part.name, f"[{style}]{part.state}[/]", str(part.pid or "-"), part.address or "-", part.version)
+    return (*cells, part.log) if verbose else cells
+
+
+def _worker_row(worker: WorkerState, *, verbose: bool) -> tuple[str, ...]:
+    runtime = f"{worker.runtime} (draining)" if worker.draining else worker.runtime
+    cells = (
+        worker.worker,
+        runtime,
+        " ".join(worker.capabilities),
+        str(len(worker.containers)),
+        worker.version,
+    )
+    room = (str(worker.pid), f"{worker.free.cpu:g}/{worker.total.cpu:g}", str(worker.free.memory))
+    return (*cells, *room) if verbose else cells
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in columns:
+        table.add_column(column, no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    return table

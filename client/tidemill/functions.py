@@ -1,0 +1,399 @@
+"""`Function`: what `@app.function()` makes of a Python function, and what calls go through."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar
+
+from tidemill import _runtime, _sync, exception
+from tidemill.function_call import FunctionCall
+
+if TYPE_CHECKING:
+    from tidemill._client import Client
+    from tidemill._map import ForEach, Map, SpawnMap, SpawnMapForEffect, StarMap
+    from tidemill._outcome import End
+    from tidemill._remote_gen import RemoteGen
+    from tidemill._single import Later
+    from tidemill._wire.control import FunctionHandle, FunctionSpec, Source
+    from tidemill.app import App
+
+P = ParamSpec("P")
+R = TypeVar("R")  # what `remote` returns; of a generator: what each piece is
+O = TypeVar("O")  # noqa: E741 - what the function itself returns, a coroutine for instance
+
+__all__ = ["Function", "FunctionCall", "FunctionInfo"]
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionInfo:
+    """What is known about a function that exists on the server."""
+
+    function_id: str
+    name: str
+    app_id: str
+    is_generator: bool
+    timeout: float
+    web_url: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Lookup:
+    """How a function that was not declared here is found."""
+
+    app_name: str = ""
+    name: str = ""
+    environment: str = ""
+    version: int | None = None
+    function_id: str = ""
+
+
+class Function(Generic[P, R, O]):
+    """A function that runs elsewhere.
+
+    Made by `@app.function()`, or found by `Function.from_name`. Every method that waits has an awaitable
+    form under `.aio`.
+
+    Example:
+        @app.function()
+        def square(x: int) -> int:
+            return x * x
+
+        square.remote(3)                 # 9
+        list(square.map([1, 2, 3]))      # [1, 4, 9]
+        square.spawn(4).get()            # 16
+        square.local(5)                  # 25, in this process
+    """
+
+    def __init__(
+        self,
+        raw: Callable[P, O] | None,
+        *,
+        name: str,
+        app: "App | None" = None,
+        spec: "Callable[[Source], FunctionSpec] | None" = None,
+        is_generator: bool | None = None,
+        client: "Client | None" = None,
+    ) -> None:
+        """Make it.
+
+        Args:
+            raw: the Python function; None where it is not in this process.
+            name: its name in the app.
+            app: the app that it was declared in.
+            spec: gives its specification for the server, once its source is known.
+            is_generator: whether it yields; None where that is still to be found out.
+            client: the client for all calls; without it the one that calls are made with by default.
+        """
+        self._raw = raw
+        self._name = name
+        self._app = app
+        self._spec = spec
+        self._is_generator = is_generator
+        self._client = client
+        self._handle: FunctionHandle | None = None
+        self._lookup: _Lookup | None = None
+        self.__name__ = name
+        if raw is not None:
+            self.__doc__ = raw.__doc__
+            self.__module__ = raw.__module__
+            self.__wrapped__ = raw
+
+    # --- found by name or id
+
+    @classmethod
+    def from_name(
+        cls,
+        app_name: str,
+        name: str,
+        *,
+        version: int | None = None,
+        environment_name: str | None = None,
+        client: "Client | None" = None,
+    ) -> "Function[..., Any, Any]":
+        """Return a function of a deployed app. Nothing is asked until it is used.
+
+        Args:
+            app_name: the app.
+            name: the function's name in it.
+            version: one deployment; without it always the newest.
+            environment_name: the environment; without it the configured one.
+            client: the client to use.
+        """
+        if "." in name:
+            raise exception.InvalidError(
+                f"{name!r} is a method", hint=f"use Cls.from_name({app_name!r}, {name.partition('.')[0]!r})"
+            )
+        function: Function[..., Any, Any] = Function(None, name=name, client=client)
+        function._lookup = _Lookup(app_name, name, environment_name or "", version)
+        return function
+
+    @classmethod
+    def from_id(cls, function_id: str, *, client: "Client | None" = None) -> "Function[..., Any, Any]":
+        """Return the function with this id. Nothing is asked until it is used."""
+        function: Function[..., Any, Any] = Function(None, name=function_id, client=client)
+        function._lookup = _Lookup(function_id=function_id)
+        return function
+
+    @_sync.method
+    async def hydrate(self, client: "Client | None" = None) -> Self:
+        """Ask the server for this function now.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        from tidemill import _client
+
+        self._client = client or self._client
+        await self._find(_client.current(self._client))
+        return self
+
+    # --- calls
+
+    @_sync.pending
+    def remote(self, /, *args: P.args, **kwargs: P.kwargs) -> "Later[End, R]":
+        """Call the function elsewhere and wait for its result.
+
+        Giving the wait up (Ctrl-C, a cancelled task) cancels the call.
+
+        Raises:
+            BaseException: what the function raised, with its remote traceback.
+            FunctionTimeoutError: it ran for longer than its `timeout`.
+            RemoteError: it was cancelled, or raised what cannot be raised here.
+            ResourceExhaustedError: its queue is full.
+            InvalidError: it is a generator.
+            ExecutionError: its app does not run.
+        """
+        from tidemill import _single
+        from tidemill._wire.payload import encode_call
+
+        self._check_present("remote")
+        return _single.call(self, *encode_call(args, kwargs))
+
+    @_sync.pending
+    def spawn(self, /, *args: P.args, **kwargs: P.kwargs) -> "Later[FunctionCall[R], FunctionCall[R]]":
+        """Start the function elsewhere and return its call; the result is kept for seven days.
+
+        Raises:
+            ResourceExhaustedError: its queue is full.
+            InvalidError: it is a generator.
+            ExecutionError: its app does not run.
+        """
+        from tidemill import _kept, _loop
+        from tidemill._single import Later, origin
+        from tidemill._wire.payload import encode_call
+
+        self._check_present("spawn")
+        form, data = encode_call(args, kwargs)
+        return Later(_loop.submit(_kept.spawn(self, form, data, origin())), _itself)
+
+    @property
+    def remote_gen(self) -> "RemoteGen[P, R]":
+        """Call a generator elsewhere and iterate what it yields: see `RemoteGen`."""
+        from tidemill._remote_gen import RemoteGen
+
+        return RemoteGen(self)
+
+    @property
+    def map(self) -> "Map[R]":
+        """Call the function for many inputs and iterate the results: see `Map`."""
+        from tidemill._map import Map
+
+        return Map(self, "map")
+
+    @property
+    def starmap(self) -> "StarMap[R]":
+        """Do as `map` with tuples of arguments: see `StarMap`."""
+        from tidemill._map import StarMap
+
+        return StarMap(self, "starmap")
+
+    @property
+    def for_each(self) -> "ForEach":
+        """Call the function for many inputs for its effect: see `ForEach`."""
+        from tidemill._map import ForEach
+
+        return ForEach(self, "for_each")
+
+    @property
+    def spawn_map(self) -> "SpawnMapForEffect":
+        """Start the function for many inputs for its effect: see `SpawnMapForEffect`."""
+        from tidemill._map import SpawnMapForEffect
+
+        return SpawnMapForEffect(self, "spawn_map")
+
+    @property
+    def experimental_spawn_map(self) -> "SpawnMap[R]":
+        """Start the function for many inputs and get one `FunctionCall` for all: see `SpawnMap`."""
+        from tidemill._map import SpawnMap
+
+        return SpawnMap(self, "experimental_spawn_map")
+
+    def local(self, /, *args: P.args, **kwargs: P.kwargs) -> O:
+        """Call the Python function itself, in this process."""
+        return self.get_raw_f()(*args, **kwargs)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ARG002
+        """Refuse: it would not be clear where it runs."""
+        raise exception.InvalidError(
+            f"{self._name} cannot be called like this",
+            hint=f"{self._name}.remote(...) runs it elsewhere, {self._name}.local(...) in this process",
+        )
+
+    # --- what it is
+
+    @property
+    def name(self) -> str:
+        """Return its name in its app."""
+        return self._name
+
+    @property
+    def app(self) -> "App":
+        """Return the app that it was declared in."""
+        if self._app is None:
+            raise exception.ExecutionError(f"{self._name} was not declared in this process")
+        return self._app
+
+    @property
+    def is_generator(self) -> bool:
+        """Return whether it yields."""
+        handle = self._present_handle()
+        if handle is not None:
+            return handle.is_generator
+        return bool(self._is_generator)
+
+    @property
+    def is_hydrated(self) -> bool:
+        """Return whether the server knows it and it can be called."""
+        return self._present_handle() is not None
+
+    @property
+    def object_id(self) -> str:
+        """Return its id (`fu-...`)."""
+        handle = self._present_handle()
+        if handle is None:
+            raise self._not_hydrated()
+        return handle.function_id
+
+    @_sync.method
+    async def info(self, *, refresh: bool = False) -> FunctionInfo:
+        """Return what the server knows about it."""
+        from tidemill import _client
+
+        handle = await self._find(_client.current(self._client), refresh=refresh)
+        return FunctionInfo(
+            function_id=handle.function_id,
+            name=handle.name,
+            app_id=handle.app_id,
+            is_generator=handle.is_generator,
+            timeout=handle.timeout,
+            web_url=handle.web_url,
+        )
+
+    @_sync.method
+    async def get_web_url(self) -> str | None:
+        """Return its URL, or None if it is not a web function."""
+        from tidemill import _client
+
+        return (await self._find(_client.current(self._client))).web_url
+
+    def get_raw_f(self) -> Callable[P, O]:
+        """Return the Python function."""
+        if self._raw is None:
+            raise exception.ExecutionError(f"the code of {self._name} is not in this process")
+        return self._raw
+
+    def __repr__(self) -> str:
+        return f"Function({self._name!r})"
+
+    # --- its handle
+
+    def _hydrate(self, handle: "FunctionHandle", client: "Client | None") -> None:
+        """Take the handle that the server gave for this function (called by the app that publishes it)."""
+        self._handle = handle
+        self._client = client
+
+    def _unhydrate(self) -> None:
+        """Forget the handle: the app does not run any more."""
+        self._handle = None
+
+    def _present_handle(self) -> "FunctionHandle | None":
+        """Return the handle if it is here: published, found before, or known to this container."""
+        if self._handle is None and self._lookup is None and _runtime.container is not None:
+            self._handle = _runtime.container.handles.get(self._name)
+        return self._handle
+
+    async def _find(self, client: "Client", *, refresh: bool = False) -> "FunctionHandle":
+        """Return the handle, asking the registry if need be."""
+        handle = self._present_handle()
+        if handle is not None and not (refresh and self._lookup):
+            return handle
+        if self._lookup is None:
+            raise self._not_hydrated()
+        self._handle = await _look_up(client, self._lookup)
+        self._name = self._handle.name
+        return self._handle
+
+    def _check_present(self, method: str) -> None:
+        """Refuse, as early as it can be known, what cannot be called in this way."""
+        handle = self._present_handle()
+        if handle is not None:
+            self._check_callable(handle, method)
+        elif self._lookup is None:
+            raise self._not_hydrated()
+
+    def _check_callable(self, handle: "FunctionHandle", method: str = "remote") -> None:
+        if handle.is_generator:
+            raise exception.InvalidError(
+                f"{self._name} is a generator, which .{method} cannot call", hint="use .remote_gen()"
+            )
+        if handle.web_url is not None:
+            raise exception.InvalidError(
+                f"{self._name} is a web function, which .{method} cannot call",
+                hint=f"send requests to {handle.web_url}",
+            )
+
+    def _not_hydrated(self) -> exception.ExecutionError:
+        return exception.ExecutionError(
+            f"{self._name} is called outside of a running app",
+            hint="call it inside `with app.run():`, or run the file with `tidemill run`",
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel as a name and a handle: the function's code stays where it is."""
+        return _arrive, (self._name, self._present_handle(), self._lookup, self._is_generator)
+
+
+def _itself(value: Any) -> Any:
+    return value
+
+
+async def _look_up(client: "Client", lookup: _Lookup) -> "FunctionHandle":
+    from tidemill._wire import subjects
+    from tidemill._wire.control import FunctionHandle, GetFunction
+    from tidemill.config import config
+
+    environment = lookup.environment or _environment() or config["environment"]
+    message = GetFunction(lookup.app_name, lookup.name, environment, lookup.version, lookup.function_id)
+    try:
+        return await client.request(subjects.registry("get_function"), message, FunctionHandle)
+    except exception.NotFoundError as error:
+        if lookup.function_id:
+            raise exception.NotFoundError(f"there is no function {lookup.function_id}") from error
+        raise exception.NotFoundError(
+            f"there is no function {lookup.name!r} in an app {lookup.app_name!r} of the environment "
+            f"{environment!r}",
+            hint=error.hint,
+        ) from error
+
+
+def _environment() -> str:
+    return _runtime.container.environment if _runtime.container is not None else ""
+
+
+def _arrive(
+    name: str, handle: "FunctionHandle | None", lookup: _Lookup | None, is_generator: bool | None
+) -> Function[..., Any, Any]:
+    """Rebuild a function that travelled."""
+    function: Function[..., Any, Any] = Function(None, name=name, is_generator=is_generator)
+    function._handle = handle
+    function._lookup = lookup
+    return function

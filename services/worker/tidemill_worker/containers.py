@@ -1,0 +1,322 @@
+"""The containers of this worker, each in a task of its own from its placement to its end.
+
+placed ──> started ──> ready ──> (pool gives it inputs) ──> ended ──> cleaned up
+              └── failed: told in an event, with what its callers are to see
+"""
+
+import asyncio
+import os
+import time
+from contextlib import suppress
+from typing import Any
+
+from tidemill import exception
+from tidemill._bus.protocol import BusError
+from tidemill._wire import coding, failure, subjects
+from tidemill._wire.control import ContainerEvent, ContainerState, Placement, Pool
+from tidemill_worker import decisions
+from tidemill_worker.attempts import Attempts
+from tidemill_worker.capacity import Reservation, Room
+from tidemill_worker.children import Children
+from tidemill_worker.container import Container
+from tidemill_worker.decisions import Exit, Killed
+from tidemill_worker.leases import Leases
+from tidemill_worker.node import Node
+from tidemill_worker.outputs import Outbox
+from tidemill_worker.pools import PoolQueue
+from tidemill_worker.runtime import Runtime
+from tidemill_worker.templates import ForkError
+
+STARTUP = 30.0  # seconds that every container gets to become ready, unless it says otherwise
+FINISH = 30.0  # seconds that running inputs get when a container is told to stop
+EXIT_HOOKS = 30.0  # seconds for exit hooks after that
+EVENT_TRIES, EVENT_PAUSE = 10, 1.0  # of an event that the broker does not take
+
+
+class StartFailed(Exception):
+    """A container did not become ready. `final`: another try would fail as well."""
+
+    def __init__(self, told: bytes, *, final: bool = False) -> None:
+        super().__init__(failure.message_of(told))
+        self.told = told
+        self.final = final
+
+
+class Containers:
+    """Every container here, and the queues of their pools."""
+
+    def __init__(self, node: Node, room: Room, runtime: Runtime, children: Children, leases: Leases) -> None:
+        self._node = node
+        self._room = room
+        self._runtime = runtime
+        self._children = children
+        self._leases = leases
+        self._outbox = Outbox(node, leases)
+        self._attempts = Attempts(node, leases)
+        self._containers: dict[str, Container] = {}
+        self._starting: dict[str, asyncio.Task[None]] = {}
+        self._stopping: set[str] = set()
+        self._pools: dict[str, PoolQueue] = {}
+        self._none_left = asyncio.Event()
+        self._none_left.set()
+
+    # --- orders
+
+    def place(self, placement: Placement) -> str:
+        """Take a container on; return why not, or an empty string. The same one twice is taken once."""
+        if placement.container in self._containers:
+            return ""
+        reservation = self._room.reserve(placement.container, placement.pool, overcommit=placement.overcommit)
+        if isinstance(reservation, str):
+            return reservation
+        pool = placement.pool
+        container = Container(self._node, pool, placement.container, self._queue(pool))
+        self._containers[container.id] = container
+        self._none_left.clear()
+        self._node.spawn(self._live(container, reservation), f"container {container.id}")
+        self._node.on_change()
+        return ""
+
+    def stop(self, container_id: str, *, graceful: bool) -> None:
+        """End a container, after what it runs or at once. One that is not here has ended."""
+        container = self._containers.get(container_id)
+        if container is None:
+            return
+        if not graceful or container_id in self._starting:
+            self._kill(container, Killed.STOP)
+        elif container_id not in self._stopping:
+            self._stopping.add(container_id)
+            self._node.spawn(self._stop(container), f"stop {container_id}")
+
+    def _stop_gracefully(self, container_id: str) -> None:
+        self.stop(container_id, graceful=True)
+
+    def cancel(self, call: str, *, terminate: bool) -> None:
+        """End everything of a call that is here, and remember to refuse what comes later."""
+        self._node.cancelled.add(call)
+        for held in self._leases.held.values():
+            if held.chunk.call == call:
+                held.voided = True
+        for queue in self._pools.values():
+            queue.cancel(kill=terminate)
+
+    def states(self) -> tuple[ContainerState, ...]:
+        """Return the containers for the worker's report."""
+        return tuple(
+            ContainerState(one.id, one.pool.id, one.phase.value, one.since, one.pid)
+            for one in self._containers.values()
+        )
+
+    def reconnected(self) -> None:
+        """Let user code know that messages may have been missed."""
+        for container in self._containers.values():
+            container.reconnected()
+
+    async def drain(self) -> None:
+        """Let running inputs finish, hand back the rest, end all containers."""
+        for queue in list(self._pools.values()):
+            await queue.close()
+        for container_id in list(self._containers):
+            self.stop(container_id, graceful=True)
+        await self._none_left.wait()
+
+    def kill_all(self) -> None:
+        """End all containers at once."""
+        for container in list(self._containers.values()):
+            self._kill(container, Killed.STOP)
+
+    # --- a container's life
+
+    async def _live(self, container: Container, reservation: Reservation) -> None:
+        """See one container through, whatever happens to it."""
+        reason = ""
+        self._node.metrics.containers.inc()
+        try:
+            await self._start(container, reservation)
+            self._queue(container.pool).add(container)
+            reason = _in_words(await container.ended)
+        except StartFailed as error:
+            await self._fail_start(container, error)
+        finally:
+            self._node.metrics.containers.dec()
+            await self._clean_up(container, reason)
+
+    async def _start(self, container: Container, reservation: Reservation) -> None:
+        """Return when it is ready; `StartFailed` if it does not become so."""
+        task = asyncio.ensure_future(self._become_ready(container, reservation))
+        self._starting[container.id] = task
+        try:
+            await task
+        except asyncio.CancelledError:
+            if container.killed is None:  # it is the worker that ends
+                raise
+            raise StartFailed(failure.from_text("ExecutionError", container.killed.value)) from None
+        finally:
+            self._starting.pop(container.id, None)
+
+    async def _become_ready(self, container: Container, reservation: Reservation) -> None:
+        try:
+            start = await self._runtime.start(container.id, reservation)
+        except exception.Error as error:
+            told = failure.from_text(type(error).__name__, str(error))
+            raise StartFailed(told, final=isinstance(error, exception.ImageBuildError)) from error
+        except (ForkError, BusError, OSError) as error:
+            raise StartFailed(failure.from_text("ExecutionError", str(error))) from error
+        self._children.own.add(start.sockets.pid)
+        await container.connect(start.sockets.runner, start.sockets.control, start.sockets.pid)
+        container.configure(start.configuration)
+        if container.pool.spec.block_network:
+            container.log.say("the network is not blocked: this worker's containers are plain processes")
+        report = await self._report(container)
+        self._tell_ready(container, {**start.phases, "import": report["import"], "enter": report["enter"]})
+
+    async def _report(self, container: Container) -> dict[str, Any]:
+        """Return what the runner reports when it is ready."""
+        spec = container.pool.spec
+        limit = spec.startup_timeout or max(spec.timeout, STARTUP)
+        either: set[asyncio.Future[Any]] = {container.ready, container.ended}
+        await asyncio.wait(either, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+        if not container.ready.done():
+            message = f"the container was not ready within {limit:g} s"
+            if container.ended.done():
+                message = f"the container {_in_words(container.ended.result())} before it was ready"
+            raise StartFailed(failure.from_text("ExecutionError", message))
+        report = container.ready.result()
+        if isinstance(report, bytes):
+            raise StartFailed(report)
+        return report
+
+    def _tell_ready(self, container: Container, phases: dict[str, float]) -> None:
+        for phase, seconds in phases.items():
+            self._node.metrics.starts.labels(phase).observe(seconds)
+        told = {phase: round(seconds, 6) for phase, seconds in phases.items()}
+        self._node.log.info("container ready", container=container.id, pool=container.pool.id, **told)
+        self._tell(container, "started", phases=told)
+
+    async def _fail_start(self, container: Container, error: StartFailed) -> None:
+        """Tell why it did not start, and end what there is of it."""
+        told = error.told
+        if not container.pid:  # what a runner has to say, it says itself
+            container.log.say(failure.message_of(told))
+            container.log.flush()
+        if container.killed is Killed.STOP:
+            self._tell(container, "stopped", reason=container.killed.value)
+        else:
+            reason = failure.message_of(told)[:2_000]
+            self._node.log.warning("container failed", container=container.id, reason=reason[:500])
+            self._tell(container, "failed", reason=reason, failure=told, final=error.final)
+        await self._kill_and_wait(container)
+
+    async def _kill_and_wait(self, container: Container) -> None:
+        if container.pid and not container.ended.done():
+            container.kill(Killed.STARTUP)
+            await container.ended
+
+    async def _stop(self, container: Container) -> None:
+        """Let it finish, run its exit hooks, and see that it ends."""
+        self._queue(container.pool).retire(container)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FINISH):
+                await container.drained.wait()
+        if not container.drained.is_set():
+            container.kill(Killed.STOP)
+            return
+        container.stop()
+        try:
+            async with asyncio.timeout(EXIT_HOOKS):
+                await asyncio.shield(container.ended)
+        except TimeoutError:
+            container.kill(Killed.STOP)
+
+    def _kill(self, container: Container, why: Killed) -> None:
+        container.kill(why)
+        if task := self._starting.get(container.id):
+            task.cancel()
+
+    async def _clean_up(self, container: Container, reason: str) -> None:
+        """Leave nothing of a container that has ended: no process, no folder, no promise."""
+        queue = self._queue(container.pool)
+        if container.ended.done():
+            queue.on_end(container, container.ended.result())
+            self._node.metrics.ends.labels(_short(container.ended.result())).inc()
+        if container.pid:
+            self._reap(container.pid)
+            await self._sweep(container)
+        await self._runtime.clean(container.id)
+        self._room.release(container.id)
+        self._containers.pop(container.id, None)
+        self._stopping.discard(container.id)
+        if reason:
+            self._tell(container, "stopped", reason=reason)
+        self._node.on_change()
+        if not any(one.pool.id == container.pool.id for one in self._containers.values()):
+            self._pools.pop(container.pool.id, None)
+            await queue.close()
+        if not self._containers:
+            self._none_left.set()
+
+    async def _sweep(self, container: Container) -> None:
+        """End what the container left behind, if its init did not live to do so."""
+        if container.ended.done() and container.ended.result().status is None:
+            count = await self._children.sweep()
+            if count:
+                self._node.metrics.orphans.inc(count)
+                self._node.log.warning("orphans ended", container=container.id, processes=count)
+
+    def _reap(self, pid: int) -> None:
+        """Forget an init; collect it if its template is gone and it has become a child of ours."""
+        self._children.own.discard(pid)
+        with suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+
+    # --- its surroundings
+
+    def _queue(self, pool: Pool) -> PoolQueue:
+        queue = self._pools.get(pool.id)
+        if queue is None:
+            queue = self._pools[pool.id] = PoolQueue(
+                self._node, pool, self._leases, self._outbox, self._attempts, self._stop_gracefully
+            )
+        return queue
+
+    def _tell(
+        self,
+        container: Container,
+        state: str,
+        *,
+        reason: str = "",
+        phases: dict[str, float] | None = None,
+        failure: bytes = b"",
+        final: bool = False,
+    ) -> None:
+        """Publish an event of a container's life."""
+        pool = container.pool
+        event = ContainerEvent(
+            container.id, pool.id, pool.spec.name, self._node.id, state, time.time(), reason,
+            phases or {}, failure, final,
+        )  # fmt: skip
+        self._node.spawn(self._publish(pool.app_id, event), f"event {container.id}")
+
+    async def _publish(self, app: str, event: ContainerEvent) -> None:
+        data, msg_id = coding.encode(event), f"{event.container}.{event.state}"
+        for _ in range(EVENT_TRIES):
+            try:
+                await self._node.bus.store(subjects.event("container", app), data, msg_id=msg_id)
+                return
+            except BusError as error:
+                self._node.log.warning("an event is not stored", container=event.container, error=str(error))
+                await asyncio.sleep(EVENT_PAUSE)
+
+
+def _in_words(end: Exit) -> str:
+    """Return how a container ended, as its event tells it."""
+    if end.killed is not None:
+        return f"was killed: {end.killed.value}"
+    return "was lost" if end.status is None else decisions.ending(end.status)
+
+
+def _short(end: Exit) -> str:
+    """Return how a container ended, as a label."""
+    if end.killed is not None:
+        return end.killed.name.lower()
+    return "lost" if end.status is None else "exit" if end.status == 0 else "crash"

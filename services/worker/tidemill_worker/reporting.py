@@ -1,0 +1,72 @@
+"""What the worker tells of itself: each second, soon after each change, and into a bucket.
+
+A change is told 10 ms later, with all that happened meanwhile; under load, where containers change
+between idle and busy thousands of times a second, twenty times a second at most.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+
+from tidemill._bus.protocol import BusError, Disconnected
+from tidemill._wire import coding, subjects
+from tidemill._wire.control import WorkerState
+from tidemill_common import streams
+from tidemill_worker.node import Node
+
+EVERY = 1.0  # seconds between two reports without any change
+COALESCE = 0.01  # seconds from a change to its report
+AT_MOST_EVERY = 0.05  # seconds between two reports
+BUCKET_EVERY = 5.0
+
+
+class Reporter:
+    """Publishes the worker's state."""
+
+    def __init__(self, node: Node, state: Callable[[], WorkerState]) -> None:
+        self._node = node
+        self._state = state
+        self._loop = asyncio.get_running_loop()
+        self._told = 0.0
+        self._soon: asyncio.TimerHandle | None = None
+
+    def changed(self) -> None:
+        """Report soon."""
+        if self._soon is None:
+            due = max(self._loop.time() + COALESCE, self._told + AT_MOST_EVERY)
+            self._soon = self._loop.call_at(due, self.tell)
+
+    def tell(self) -> None:
+        """Report now."""
+        if self._soon is not None:
+            self._soon.cancel()
+            self._soon = None
+        self._told = self._loop.time()
+        with suppress(Disconnected):  # the next report comes within a second
+            self._node.bus.publish(subjects.worker_state(self._node.id), coding.encode(self._state()))
+
+    async def run(self) -> None:
+        """Report for ever."""
+        record_at = 0.0
+        while True:
+            self.tell()
+            if self._loop.time() >= record_at:
+                record_at = self._loop.time() + BUCKET_EVERY
+                await self._record()
+            await asyncio.sleep(EVERY)
+
+    async def _record(self) -> None:
+        """Write the state where a new leader finds it."""
+        bucket = self._node.bus.bucket(streams.WORKERS)
+        try:
+            async with asyncio.timeout(EVERY):
+                await bucket.put(self._node.id, coding.encode(self._state()))
+        except (BusError, TimeoutError) as error:
+            self._node.log.debug("the worker's record is not stored", error=str(error))
+
+    async def say_goodbye(self) -> None:
+        """Report for the last time, and take the record away."""
+        self.tell()
+        with suppress(BusError, TimeoutError):
+            async with asyncio.timeout(EVERY):
+                await self._node.bus.bucket(streams.WORKERS).delete(self._node.id)

@@ -1,0 +1,127 @@
+"""The process tier: containers are plain process trees of this machine's user, without isolation.
+
+    folder/           private to one container, removed with it
+        tmp/          its TMPDIR
+        root/...      its working directory, below here
+
+What another tier adds, it adds here and in the template: the rest of the worker does not know.
+"""
+
+import asyncio
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tidemill._container.configuration import Configuration
+from tidemill._wire.control import Pool
+from tidemill_worker.capacity import Reservation
+from tidemill_worker.images import Images
+from tidemill_worker.node import Node
+from tidemill_worker.sources import Sources
+from tidemill_worker.templates import Sockets, Templates
+
+TIER = "process"
+
+# Variables that the loader, the interpreter or the allocator reads before any code of ours runs.
+_EARLY = ("LD_", "DYLD_", "PYTHON", "MALLOC_", "GLIBC_TUNABLES")
+
+
+@dataclass(slots=True)
+class Start:
+    """What a container's start came to: its sockets, its configuration, the seconds of each phase."""
+
+    sockets: Sockets
+    configuration: dict[str, Any]
+    phases: dict[str, float] = field(default_factory=dict)
+
+
+class Runtime:
+    """Makes containers."""
+
+    def __init__(
+        self, node: Node, images: Images, sources: Sources, templates: Templates, folder: Path
+    ) -> None:
+        self._node = node
+        self._images = images
+        self._sources = sources
+        self._templates = templates
+        self._folder = folder
+
+    async def start(self, container: str, reservation: Reservation) -> Start:
+        """Start a container's processes.
+
+        Raises:
+            tidemill.exception.Error: its image or its code cannot be had: another try will not help.
+            ForkError: no process could be made of it.
+        """
+        pool, spec = reservation.pool, reservation.pool.spec
+        began = time.perf_counter()
+        image = await self._images.get(spec.image)
+        sources, serialized = await asyncio.gather(
+            self._sources.bundles(spec.source.bundles, image),
+            self._sources.serialized(spec.source.serialized),
+        )
+        prepared = time.perf_counter()
+        folder = self.folder(container)
+        workdir = folder / "root" / image.recipe.workdir.lstrip("/")
+        for path in (workdir, folder / "tmp"):
+            path.mkdir(parents=True, mode=0o700)
+        variables = {**image.recipe.env, **spec.env}
+        surroundings = _surroundings(container, pool, reservation, folder)
+        if any(name.startswith(_EARLY) for name in variables):
+            sockets = await self._templates.start_alone(
+                image, container=container, environment={**surroundings, **variables}, workdir=str(workdir)
+            )
+        else:
+            sockets = await self._templates.fork(image, pool, container=container, environment=surroundings)
+        configuration = _configuration(container, pool, sources, serialized)
+        return Start(
+            sockets,
+            configuration._replace(
+                env=variables, workdir=str(workdir), max_payload=self._node.bus.max_payload
+            )._asdict(),
+            {"image": prepared - began, "start": time.perf_counter() - prepared},
+        )
+
+    def folder(self, container: str) -> Path:
+        """Return the private folder of a container."""
+        return self._folder / container
+
+    async def clean(self, container: str) -> None:
+        """Remove what a container left."""
+        await asyncio.to_thread(shutil.rmtree, self.folder(container), ignore_errors=True)
+
+
+def _surroundings(container: str, pool: Pool, reservation: Reservation, folder: Path) -> Mapping[str, str]:
+    """Return the variables that tell a container where it is."""
+    identity = {"TASK_ID": container, "IS_REMOTE": "1", "ENVIRONMENT": pool.environment}
+    devices = ",".join(map(str, reservation.devices))
+    return {
+        "TMPDIR": str(folder / "tmp"),
+        "CUDA_VISIBLE_DEVICES": devices,
+        **{f"{prefix}_{name}": value for prefix in ("TIDEMILL", "MODAL") for name, value in identity.items()},
+    }
+
+
+def _configuration(
+    container: str, pool: Pool, sources: tuple[str, ...], serialized: bytes | None
+) -> Configuration:
+    spec = pool.spec
+    return Configuration(
+        container=container,
+        app_id=pool.app_id,
+        app_name=pool.app_name,
+        function=spec.name,
+        environment=pool.environment,
+        sources=sources,
+        module=spec.source.module,
+        qualname=spec.source.qualname,
+        serialized=serialized,
+        is_generator=spec.is_generator,
+        is_async=spec.is_async,
+        restrict_output=spec.restrict_output,
+        handles={name: asdict(handle) for name, handle in pool.handles.items()},
+    )

@@ -1,0 +1,212 @@
+"""The worker: what it hears, and how its parts hang together.
+
+tm.workers.<id>.place   orders of the scheduler's leader  -> a container, or a refusal
+tm.workers.<id>.stop    the same                          -> containers end
+tm.cancel.*             calls that were cancelled         -> their inputs end
+inputs of its pools     pulled by `pools`                 -> containers -> outputs
+"""
+
+import asyncio
+import fcntl
+import os
+import shutil
+import socket
+from importlib.metadata import version
+from pathlib import Path
+
+from tidemill._bus.protocol import Message
+from tidemill._container.processes import become_subreaper
+from tidemill._wire import coding, ids, subjects
+from tidemill._wire.control import (
+    Cancelled,
+    Done,
+    Placement,
+    PlacementAnswer,
+    StopContainers,
+    WorkerState,
+)
+from tidemill_common.requests import Endpoints
+from tidemill_common.service import Context
+from tidemill_worker import capacity, runtime_layer
+from tidemill_worker.capacity import Room
+from tidemill_worker.children import Children
+from tidemill_worker.containers import Containers
+from tidemill_worker.images import Images
+from tidemill_worker.interpreters import Interpreters
+from tidemill_worker.leases import Leases
+from tidemill_worker.metrics import Metrics
+from tidemill_worker.node import Node
+from tidemill_worker.reporting import Reporter
+from tidemill_worker.runtime import TIER, Runtime
+from tidemill_worker.settings import Settings
+from tidemill_worker.sources import Sources
+from tidemill_worker.templates import Templates
+from tidemill_worker.uv import Uv
+
+
+class Worker:
+    """One worker of this machine. Its id is new each time it starts."""
+
+    name = "worker"
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.id = ids.new(ids.WORKER)
+        self._draining = False
+        self._term = 0  # of the newest leader that gave an order
+
+    async def start(self, context: Context) -> None:
+        """Prepare the machine, begin to listen and to report."""
+        become_subreaper()
+        folder = self._own_folder()
+        layer = await asyncio.to_thread(runtime_layer.make, self.settings.data_dir / "runtime")
+        metrics = Metrics(context.metrics)
+        self._node = node = Node(self.id, context.bus, context.log, metrics, context.tasks)
+        self._room = Room(capacity.machine(self.settings))
+        self._leases = Leases(node)
+        self._children = Children()
+        uv = Uv(self._children)
+        self._interpreters = Interpreters(uv)
+        self._images = Images(self.settings.data_dir / "images", uv, self._interpreters)
+        self._templates = Templates(node, self._children, layer)
+        sources = Sources(self.settings.data_dir / "sources", context.bus, self._children)
+        runtime = Runtime(node, self._images, sources, self._templates, folder)
+        self._containers = Containers(node, self._room, runtime, self._children, self._leases)
+        self._reporter = Reporter(node, self.state)
+        node.on_change = self._reporter.changed
+        context.log.warning("user code is not isolated from this machine", runtime=TIER)
+        await self._listen(context)
+        context.tasks.create_task(self._leases.renew(), name="renew leases")
+        context.tasks.create_task(self._reporter.run(), name="report")
+        node.spawn(self._discover(), "discover interpreters")
+
+    async def ready(self) -> str | None:
+        """Return why no container can be started here, or None."""
+        return None
+
+    async def drain(self) -> None:
+        """Take no more, let running inputs finish, hand back the rest, leave nothing behind."""
+        self._draining = True
+        self._reporter.tell()
+        try:
+            await self._containers.drain()
+        finally:
+            self._containers.kill_all()
+            await self._images.close()
+            await self._templates.close()
+            await self._children.sweep()
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._lock_path.unlink(missing_ok=True)
+            self._node.deadlines.close()
+            await self._reporter.say_goodbye()
+
+    def state(self) -> WorkerState:
+        """Return what the worker reports of itself."""
+        settings = self.settings
+        labels = {f"python-{known}": "yes" for known in self._interpreters.versions}
+        placed = {"region": settings.worker_region, "cloud": settings.worker_cloud}
+        return WorkerState(
+            worker=self.id,
+            capabilities=capacity.capabilities(settings),
+            labels={**labels, **{name: at for name, at in placed.items() if at}, **settings.worker_labels},
+            total=self._room.total,
+            free=self._room.free,
+            containers=self._containers.states(),
+            leases=self._leases.senior(),
+            runtime=TIER,
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            version=version("tidemill"),
+            draining=self._draining,
+        )
+
+    # --- what it hears
+
+    async def _listen(self, context: Context) -> None:
+        endpoints = Endpoints(context.log, context.metrics)
+        await context.bus.subscribe(subjects.ALL_CANCELS, self._on_cancelled)
+        await context.bus.serve(
+            "tidemill-worker",
+            version("tidemill"),
+            {
+                subjects.worker(self.id, "place"): endpoints.endpoint("place", Placement, self._place),
+                subjects.worker(self.id, "stop"): endpoints.endpoint("stop", StopContainers, self._stop),
+            },
+            metadata={"worker": self.id},
+        )
+        context.bus.on_reconnect(self._on_reconnect)
+
+    async def _place(self, placement: Placement) -> PlacementAnswer:
+        reason = self._refusal(placement)
+        if not reason:
+            reason = self._containers.place(placement)
+        self._node.metrics.placements.labels("refused" if reason else "accepted").inc()
+        return PlacementAnswer(accepted=not reason, reason=reason)
+
+    def _refusal(self, placement: Placement) -> str:
+        if not self._is_current(placement.term):
+            return f"term {placement.term} is over"
+        if self._draining:
+            return "the worker is stopping"
+        if placement.pool.capability != "cpu" and not self.settings.worker_gpus:
+            return "the worker has no GPUs"
+        return ""
+
+    async def _stop(self, order: StopContainers) -> Done:
+        if self._is_current(order.term):
+            for container in order.containers:
+                self._containers.stop(container, graceful=order.graceful)
+        return Done()
+
+    def _is_current(self, term: int) -> bool:
+        """Return whether an order is the newest leader's; one of an older leader is out of date."""
+        self._term = max(self._term, term)
+        return term == self._term
+
+    def _on_cancelled(self, message: Message) -> None:
+        try:
+            told = coding.decode(Cancelled, message.data)
+        except ValueError as error:
+            self._node.log.warning("a cancellation cannot be read", error=str(error))
+            return
+        self._containers.cancel(told.call, terminate=told.terminate_containers)
+
+    def _on_reconnect(self) -> None:
+        self._leases.renew_all()
+        self._reporter.tell()
+        self._containers.reconnected()
+
+    async def _discover(self) -> None:
+        await self._interpreters.discover()
+        self._reporter.changed()
+
+    # --- its place on the machine
+
+    def _own_folder(self) -> Path:
+        """Make the folder for containers' private ones; remove those of workers that are dead.
+
+        A live worker holds a lock on its own, which the kernel takes back whatever becomes of it.
+        """
+        parent = self.settings.data_dir / "containers"
+        parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for lock in parent.glob("*.lock"):
+            if not _is_locked(lock):
+                shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+                lock.unlink(missing_ok=True)
+        self._folder = parent / self.id
+        self._lock_path = self._folder.with_suffix(".lock")
+        self._lock = self._lock_path.open("w")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._folder.mkdir(mode=0o700)
+        return self._folder
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False

@@ -1,0 +1,131 @@
+"""The users' code: bundles by their digest, unpacked once and compiled, and pickled functions.
+
+A bundle is a tar of regular files. Whatever else it holds, or names that lead out of it, is refused.
+"""
+
+import asyncio
+import compileall
+import hashlib
+import io
+import os
+import shutil
+import tarfile
+from pathlib import Path
+
+from tidemill import exception
+from tidemill._bus import blobs
+from tidemill._bus.protocol import Bus
+from tidemill_worker import folders
+from tidemill_worker.children import Children
+from tidemill_worker.images import Image
+from tidemill_worker.interpreters import OWN
+
+MAX_FILES = 50_000  # in one bundle
+MAX_SIZE = 1 << 30  # bytes of one bundle's files
+COMPILE_TIMEOUT = 60.0  # seconds
+COMPILED_HERE = 32 * 1024  # bytes of a bundle up to which no process is started for it: 1-3 ms of the loop
+
+_COMPILE = "import compileall, sys; compileall.compile_dir(sys.argv[1], quiet=2, legacy=False)"
+
+
+class Sources:
+    """The bundles under one folder. Several workers may share it."""
+
+    def __init__(self, folder: Path, bus: Bus, children: Children) -> None:
+        self._folder = folders.prepare(folder)
+        self._bus = bus
+        self._children = children
+        self._getting: dict[str, asyncio.Task[Path]] = {}
+
+    async def bundles(self, digests: tuple[str, ...], image: Image) -> tuple[str, ...]:
+        """Return the folders of some bundles, fetched and unpacked where they are not there."""
+        unpacked = await asyncio.gather(*(self._bundle(digest, image) for digest in digests))
+        return tuple(map(str, unpacked))
+
+    async def serialized(self, digest: str) -> bytes | None:
+        """Return a function that was sent by value, or None where there is none."""
+        return await self._fetch(digest) if digest else None
+
+    async def _bundle(self, digest: str, image: Image) -> Path:
+        folder = self._folder / _plain(digest)
+        if folder.is_dir():
+            return folder
+        task = self._getting.get(digest)
+        if task is None:
+            task = asyncio.create_task(self._get(digest, folder, image), name=f"bundle {digest[:12]}")
+            task.add_done_callback(lambda _: self._getting.pop(digest, None))
+            self._getting[digest] = task
+        return await asyncio.shield(task)
+
+    async def _get(self, digest: str, folder: Path, image: Image) -> Path:
+        data = await self._fetch(digest)
+        making = folders.making(folder)
+        try:
+            await asyncio.to_thread(unpack, data, making)
+            await self._compile(making, image, len(data))
+            folders.publish(making, folder)
+        finally:
+            await asyncio.to_thread(shutil.rmtree, making, ignore_errors=True)
+        return folder
+
+    async def _fetch(self, digest: str) -> bytes:
+        data = await blobs.get_named(self._bus, digest)
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise exception.DataLossError(f"the code {digest[:12]} is not what was sent")
+        return data
+
+    async def _compile(self, folder: Path, image: Image, size: int) -> None:
+        """Compile what can be compiled; the rest tells its own error when it is imported."""
+        if image.version == OWN and size < COMPILED_HERE:
+            compileall.compile_dir(folder, quiet=2)
+            return
+        async with self._children.starting():
+            process = await asyncio.create_subprocess_exec(
+                image.python, "-I", "-S", "-c", _COMPILE, folder,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.DEVNULL,
+                env={name: value for name, value in os.environ.items() if not name.startswith("PYTHON")},
+            )  # fmt: skip
+            self._children.own.add(process.pid)
+        try:
+            async with asyncio.timeout(COMPILE_TIMEOUT):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+        finally:
+            self._children.own.discard(process.pid)
+
+
+def unpack(data: bytes, folder: Path) -> None:
+    """Write the files of a bundle below a new folder; `InvalidError` for what a bundle may not hold."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    size = 0
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
+            for number, member in enumerate(archive):
+                size += member.size
+                if number >= MAX_FILES or size > MAX_SIZE:
+                    raise exception.InvalidError("the bundle of code is too large")
+                _write(archive, member, folder)
+    except tarfile.TarError as error:
+        raise exception.InvalidError(f"the bundle of code cannot be read: {error}") from error
+
+
+def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
+    name = Path(member.name)
+    if not member.isreg() or name.is_absolute() or ".." in name.parts:
+        raise exception.InvalidError(f"the bundle of code may not hold {member.name!r}")
+    content = archive.extractfile(member)
+    assert content is not None
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.read())
+
+
+def _plain(digest: str) -> str:
+    if len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):
+        raise exception.InvalidError(f"not the digest of a bundle: {digest!r}")
+    return digest

@@ -1,0 +1,38 @@
+"""What tests of several parts share: whole stacks."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from running_stacks import RunningStack, down, up
+
+
+@pytest.fixture(scope="session")
+def home() -> Iterator[Path]:
+    """A home for stacks, with the images that were made in it. Its name is short: sockets live in it."""
+    with tempfile.TemporaryDirectory(prefix="tm-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder).resolve()
+
+
+@pytest.fixture(scope="session")
+def stack(home: Path) -> Iterator[RunningStack]:
+    """A stack that all tests of this process share: to be left as it was found."""
+    stack = up(home)
+    yield stack
+    down(stack)
+
+
+@pytest.fixture(scope="session")
+def stack_environment(stack: RunningStack) -> dict[str, str]:
+    """An environment in which programs find the shared stack."""
+    return stack.environment
+
+
+@pytest.fixture
+def own_stack() -> Iterator[RunningStack]:
+    """A stack for one test, which may do to it whatever it likes."""
+    with tempfile.TemporaryDirectory(prefix="tm-", ignore_cleanup_errors=True) as folder:
+        stack = up(Path(folder).resolve())
+        yield stack
+        down(stack)

@@ -1,0 +1,53 @@
+"""One worker in a process of its own, on real NATS, with nobody else around."""
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from worker_stage import Stage
+
+from tidemill_common.bus.nats import connect
+from tidemill_local.broker import Broker
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data folder of all workers of this run: images and the runtime layer are made once."""
+    return tmp_path_factory.mktemp("worker")
+
+
+@pytest.fixture
+def launch_worker(launch: Any, data: Path) -> Callable[..., Any]:
+    """Start a worker with these settings beside the usual ones."""
+
+    def start(**settings: str) -> Any:
+        usual = {"TIDEMILL_DATA_DIR": str(data), "TIDEMILL_WORKER_CPU": "2", "TIDEMILL_WORKER_MEMORY": "4096"}
+        return launch("-m", "tidemill_worker", **{**usual, **settings})
+
+    return start
+
+
+@pytest.fixture
+async def alone(broker: Broker) -> AsyncIterator[Stage]:
+    """A stage without a worker."""
+    bus = await connect(broker.url, "service", broker.settings.passwords["service"])
+    stage = Stage(bus)
+    await stage.open()
+    yield stage
+    await bus.close()
+
+
+@pytest.fixture
+async def process(alone: Stage, launch_worker: Callable[..., Any]) -> Any:
+    """The worker's process."""
+    worker = launch_worker()
+    await worker.serving()
+    return worker
+
+
+@pytest.fixture
+async def stage(alone: Stage, process: Any) -> Stage:
+    """A stage with one worker."""
+    await alone.until(lambda: alone.states)
+    return alone

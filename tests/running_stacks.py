@@ -1,0 +1,140 @@
+"""Whole stacks in homes of their own, and programs that run on them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tidemill._stack import PartInfo, StackInfo
+
+RUN_TIMEOUT = 100.0  # seconds
+PATIENCE = 20.0
+
+
+def wait_until(condition: Callable[[], Any], timeout: float = PATIENCE, what: str = "") -> Any:
+    """Return what a condition returns as soon as that is true."""
+    deadline = time.monotonic() + timeout
+    while not (result := condition()):
+        assert time.monotonic() < deadline, f"waited {timeout} s in vain {what}"
+        time.sleep(0.01)
+    return result
+
+
+def clean_environment(home: Path) -> dict[str, str]:
+    """Return an environment in which nothing leads to a stack of the user's."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TIDEMILL_", "MODAL_"))}
+    kept.pop("PYTHONDONTWRITEBYTECODE", None)
+    return {**kept, "TIDEMILL_HOME": str(home)}
+
+
+@dataclass
+class RunningStack:
+    """A stack that was started by `up` in a home of its own."""
+
+    home: Path
+    environment: dict[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.environment = clean_environment(self.home)
+
+    @property
+    def info(self) -> StackInfo:
+        """What the stack tells about itself now."""
+        return StackInfo.from_json((self.home / "stack.json").read_bytes())
+
+    def part(self, name: str) -> PartInfo:
+        """Return one part, as it is now."""
+        return next(part for part in self.info.parts if part.name == name)
+
+    def kill(self, name: str) -> int:
+        """Kill a part; return the pid that it had."""
+        pid = self.part(name).pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    def wait_restarted(self, name: str, old: int) -> PartInfo:
+        """Return a part once it serves again, in another process than `old`."""
+
+        def restarted() -> PartInfo | None:
+            part = self.part(name)
+            return part if part.state == "serving" and part.pid != old else None
+
+        part: PartInfo = wait_until(restarted, what=f"for {name} to be restarted")
+        return part
+
+    def cli(self, *arguments: str, **options: Any) -> "subprocess.CompletedProcess[str]":
+        """Run the command line on this stack."""
+        return run_cli(*arguments, environment=self.environment, **options)
+
+    def start_cli(self, *arguments: str, **options: Any) -> "subprocess.Popen[str]":
+        """Start the command line on this stack and leave it running."""
+        return start([sys.executable, "-m", "tidemill.cli", *arguments], self.environment, **options)
+
+    def logs(self) -> str:
+        """Return the ends of all logs, for the message of a test that failed."""
+        files = sorted((self.home / "logs").glob("*.log"))
+        return "\n".join(f"--- {file.name}\n{file.read_text()[-2000:]}" for file in files)
+
+
+def start(command: list[str], environment: dict[str, str], **options: Any) -> "subprocess.Popen[str]":
+    """Start a program, in a session of its own, as a terminal does."""
+    settings: dict[str, Any] = {
+        "stdin": subprocess.DEVNULL,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+        "start_new_session": True,
+    }
+    return subprocess.Popen(command, env=environment, **(settings | options))
+
+
+def run_cli(
+    *arguments: str, environment: dict[str, str], **options: Any
+) -> "subprocess.CompletedProcess[str]":
+    """Run the command line to its end."""
+    return run([sys.executable, "-m", "tidemill.cli", *arguments], environment, **options)
+
+
+def run(
+    command: list[str], environment: dict[str, str], **options: Any
+) -> "subprocess.CompletedProcess[str]":
+    """Run a program to its end."""
+    settings: dict[str, Any] = {"capture_output": True, "text": True, "timeout": RUN_TIMEOUT, "check": False}
+    return subprocess.run(command, env=environment, **(settings | options))
+
+
+def up(home: Path) -> RunningStack:
+    """Start a stack that stays."""
+    stack = RunningStack(home)
+    done = stack.cli("up")
+    assert done.returncode == 0, done.stderr
+    return stack
+
+
+def down(stack: RunningStack) -> None:
+    """End a stack, of which nothing may be left."""
+    done = stack.cli("down")
+    assert done.returncode == 0, done.stderr
+    assert not processes_of(stack.home), "the stack left processes behind"
+
+
+def processes_of(home: Path) -> list[str]:
+    """Return the command lines of processes that belong to the stack in `home` or use files in it."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            words = " ".join(process.cmdline())
+            mine = process.environ().get("TIDEMILL_STACK") == str(home) or f"{home}/" in words
+        except psutil.Error:
+            continue
+        if mine and process.pid != os.getpid():
+            found.append(f"{process.pid} {words}")
+    return found
