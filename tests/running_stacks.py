@@ -132,7 +132,7 @@ def processes_of(home: Path) -> list[str]:
     for process in psutil.process_iter():
         try:
             words = " ".join(process.cmdline())
-            mine = process.environ().get("TIDEMILL_STACK") == str(home) or f"{home}/" in words
+            mine = process.environ().get("TIDEMILL_STACK", "").startswith(str(home)) or f"{home}/" in words
         except psutil.Error:
             continue
         if mine and process.pid != os.getpid():

@@ -28,7 +28,8 @@ REMEMBER = 64  # messages of outputs after which a container that is not heard o
 class Pace:
     """What a map has learnt about its function."""
 
-    limit: int = 1
+    limit: int = 1  # inputs of the next chunk: doubled with each message of outputs, up to what fits
+    _fitting: int = 1
     _samples: "deque[tuple[int, float]]" = field(default_factory=lambda: deque(maxlen=SAMPLES))
     _seen: dict[str, int] = field(default_factory=dict)
     _messages: int = 0
@@ -57,7 +58,9 @@ class Pace:
         if self._messages % REMEMBER == 0:
             oldest = self._messages - REMEMBER
             self._seen = {name: number for name, number in self._seen.items() if number > oldest}
-        self.limit = min(self.limit * 2, max(1, self._fitting()))
+        fitting = int(TARGET_SECONDS / max(self.seconds, TARGET_SECONDS / MAX_INPUTS))
+        self._fitting = max(1, min(MAX_INPUTS, fitting))
+        self.limit = min(self.limit * 2, self._fitting)
 
     def size(self, ready: int, outstanding: int, *, exhausted: bool, silent: float = 0.0) -> int:
         """Return how many of the `ready` inputs go into the next chunk; 0 is to wait.
@@ -69,14 +72,17 @@ class Pace:
             return 0
         if not self._samples:
             return 1 if outstanding < first_window(silent) else 0
-        if outstanding >= min(MAX_OUTSTANDING, max(1, MAX_OUTSTANDING_INPUTS // self.limit)):
+        if outstanding >= self._window():
             return 0
         if ready < self.limit and not exhausted and outstanding >= 2 * self.slots:
             return 0  # every slot has work and some waits: let a chunk fill
         return min(self.limit, max(1, math.ceil(ready / self.slots)))
 
-    def _fitting(self) -> int:
-        return min(MAX_INPUTS, int(TARGET_SECONDS / max(self.seconds, TARGET_SECONDS / MAX_INPUTS)))
+    def _window(self) -> int:
+        """Return how many chunks may be outstanding: few while the next ones will be larger."""
+        if self.limit < self._fitting:
+            return FIRST
+        return min(MAX_OUTSTANDING, MAX_OUTSTANDING_INPUTS // self.limit)
 
 
 def first_window(silent: float) -> int:

@@ -197,8 +197,10 @@ class NatsBus:
         finally:
             late.cancel()
             self._waiting.pop(token.encode(), None)
-        if block:
-            _raise_refusal(subject, block, body)
+        if status_of(block) == 503 and not body:
+            raise NoResponder(f"nobody answers requests on {subject}")
+        if block and (refusal := service_refusal(parse_headers(block), body)):
+            raise refusal
         return body
 
     def _responded(self, subject: bytes, _reply: bytes, block: bytes, data: bytes) -> None:
@@ -353,18 +355,15 @@ class NatsSubscription:
         self._connection.unlisten(self._sid)
 
 
-def _raise_refusal(subject: str, block: bytes, body: bytes) -> None:
-    """Raise what the headers of an answer say, if they say something."""
-    if status_of(block) == 503 and not body:
-        raise NoResponder(f"nobody answers requests on {subject}")
-    headers = parse_headers(block)
+def service_refusal(headers: Mapping[str, str], body: bytes) -> RequestFailed | None:
+    """Return the error that a service's answer stands for, if it is one."""
     if (code := headers.get("Nats-Service-Error-Code")) is None:
-        return
+        return None
     try:
         reply = coding.decode(ErrorReply, body)
     except ValueError:  # a service of somebody else
         reply = ErrorReply(code, headers.get("Nats-Service-Error", ""))
-    raise RequestFailed(reply.code, reply.message, reply.hint)
+    return RequestFailed(reply.code, reply.message, reply.hint)
 
 
 def _register(

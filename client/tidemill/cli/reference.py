@@ -100,7 +100,7 @@ class Runnable:
     @property
     def raw(self) -> Any:
         """The Python function itself."""
-        return self.target.raw if self.is_entrypoint else self.target._raw_function()
+        return self.target.raw if self.is_entrypoint else self.target.get_raw_f()
 
     @property
     def rank(self) -> int:
@@ -149,7 +149,7 @@ def _candidates(module: ModuleType) -> Iterator[Runnable]:
             included = entrypoint.raw.__module__ != module.__name__
             yield Runnable(name, entrypoint, app, is_entrypoint=True, is_included=included)
         for name, function in app.registered_functions.items():
-            included = function._raw_function().__module__ != module.__name__
+            included = function.get_raw_f().__module__ != module.__name__
             yield Runnable(name, function, app, is_entrypoint=False, is_included=included)
 
 

@@ -223,7 +223,7 @@ def _interruptible() -> Iterator[None]:
 def _disconnect() -> None:
     """Close the connection, and end the temporary stack with all that runs on it."""
     module = sys.modules.get("tidemill._client")
-    client = module.Client.from_env.client if module else None
+    client = module._shared.client if module else None
     if client is not None:
         client.close()
     _stack.end_temporary()

@@ -52,6 +52,15 @@ class Identity:
         return entered
 
 
+def _has_name() -> bool:
+    """Return whether this user has an account: initdb wants one, containers run without."""
+    try:
+        pwd.getpwuid(os.geteuid())
+    except KeyError:
+        return False
+    return True
+
+
 def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
@@ -59,13 +68,14 @@ def _in_main_thread() -> bool:
 @cache
 def identity(program: Path) -> Identity:
     """Return the identity for this process's children; `program` is a harmless one to try it with."""
-    if os.geteuid() != 0:
+    root = os.geteuid() == 0
+    if not root and _has_name():
         return Identity("own")
     if sys.platform == "linux":
         inside = Identity("namespace", _namespace_entry())
         if _works(inside, program):
             return inside
-    return nobody()
+    return nobody() if root else Identity("own")
 
 
 def nobody() -> Identity:

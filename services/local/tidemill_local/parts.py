@@ -200,12 +200,23 @@ class ServicePart:
             )
 
     def _hint(self) -> str:
-        """Return the last line of the log, which mostly says why, and where there is more."""
+        """Return the last thing that the service logged, which mostly says why, and where there is more."""
         try:
             lines = self.log.read_text(errors="replace").splitlines()
         except OSError:
             lines = []
-        return f"{lines[-1] if lines else 'it wrote no log'} (see {self.log})"
+        return f"{_said(lines[-1]) if lines else 'it wrote no log'} (see {self.log})"
+
+
+def _said(line: str) -> str:
+    """Return what a line of a log says: of a structured one the message and the last line of its exception."""
+    try:
+        record = json.loads(line)
+        exception = str(record.get("exception", "")).strip(" +-|\n").rpartition("\n")[2]
+        words = (record.get("msg"), record.get("error"), exception.strip(" +-|"))
+    except (ValueError, AttributeError):
+        return line
+    return ": ".join(str(word) for word in words if word)
 
 
 async def _first_line(descriptor: int) -> bytes:

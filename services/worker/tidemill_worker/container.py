@@ -83,7 +83,7 @@ class Container:
         self._open = 0  # sockets
         self._status: int | None = None
         self._streams: dict[int, Stream] = {}
-        self._bridge = Bridge(node, self, self._runner)
+        self._bridge = Bridge(node, pool, self._runner)
         self._grace: Killed | None = None  # why it is killed at the deadline
         self._numbers = 0
         self._timers: list[asyncio.TimerHandle] = []

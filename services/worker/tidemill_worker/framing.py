@@ -8,7 +8,7 @@ any size is read straight into its place.
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -39,7 +39,6 @@ class FrameProtocol(asyncio.BufferedProtocol):
         self._buffer = bytearray(BUFFER)
         self._view = memoryview(self._buffer)
         self._end = 0
-        self.congested = False  # the other side does not read as fast as we write
 
     def send(self, frame: tuple[Any, ...]) -> None:
         """Write a frame; nothing happens when the socket is gone."""
@@ -53,6 +52,10 @@ class FrameProtocol(asyncio.BufferedProtocol):
             transport.write(LENGTH.pack(len(data)))
             transport.write(data)
 
+    def waiting(self) -> int:
+        """Return how many bytes were written that the other side has not taken."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
     def close(self) -> None:
         """Close the socket; what was written before is still sent."""
         if self._transport is not None:
@@ -62,21 +65,12 @@ class FrameProtocol(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclasses of it
 
     def connection_lost(self, _error: Exception | None) -> None:
         """End."""
         self._transport = None
         self._on_lost()
-
-    def pause_writing(self) -> None:
-        """Note that the other side is slow."""
-        self.congested = True
-
-    def resume_writing(self) -> None:
-        """Note that the other side has read."""
-        self.congested = False
 
     def get_buffer(self, _sizehint: int) -> memoryview:
         """Return where to read to."""

@@ -33,9 +33,9 @@ class Node:
     on_change: Callable[[], None] = lambda: None
     clock: Callable[[], float] = time.monotonic
 
-    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Run something in a task of the worker. Its failure is logged and ends nothing else."""
-        self.tasks.create_task(self._guarded(work, name), name=name)
+        return self.tasks.create_task(self._guarded(work, name), name=name)
 
     async def _guarded(self, work: Coroutine[Any, Any, None], name: str) -> None:
         try:

@@ -1,6 +1,6 @@
 """One worker in a process of its own, on real NATS, with nobody else around."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,19 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def launch_worker(launch: Any, data: Path) -> Callable[..., Any]:
+def launch_worker(launch: Any, data: Path) -> Iterator[Callable[..., Any]]:
     """Start a worker with these settings beside the usual ones."""
+
+    running: list[Any] = []
 
     def start(**settings: str) -> Any:
         usual = {"TIDEMILL_DATA_DIR": str(data), "TIDEMILL_WORKER_CPU": "2", "TIDEMILL_WORKER_MEMORY": "4096"}
-        return launch("-m", "tidemill_worker", **{**usual, **settings})
+        running.append(launch("-m", "tidemill_worker", **{**usual, **settings}))
+        return running[-1]
 
-    return start
+    yield start
+    for worker in running:  # shown when the test fails
+        print(worker.log.read_text())
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from tidemill._wire.messages import Chunk, Credit, LogRecord, Output, Outputs, P
 from tidemill_common import streams
 from tidemill_common.bus.nats import NatsServiceBus
 
-TIMEOUT = 20.0  # seconds
+TIMEOUT = 8.0  # seconds
 
 
 @dataclasses.dataclass
@@ -140,7 +140,9 @@ class Stage:
 
     async def ask_to_place(self, pool: Pool, container: str = "", **order: Any) -> PlacementAnswer:
         await self.until(lambda: self.states)
-        placement = Placement(container or ids.new(ids.CONTAINER), pool, order.pop("term", self.term), **order)
+        placement = Placement(
+            container or ids.new(ids.CONTAINER), pool, order.pop("term", self.term), **order
+        )
         subject = subjects.worker(order.pop("worker", self.worker), "place")
         return coding.decode(PlacementAnswer, await self.bus.request(subject, coding.encode(placement)))
 
@@ -184,7 +186,9 @@ class Stage:
         inputs = [Payload(*payload.encode_call(args, {})) for args in arguments]
         return await self.submit(pool, call, inputs, first=first, **fields)
 
-    async def submit(self, pool: Pool, call: str, inputs: list[Payload], *, first: int = 0, **fields: Any) -> str:
+    async def submit(
+        self, pool: Pool, call: str, inputs: list[Payload], *, first: int = 0, **fields: Any
+    ) -> str:
         attempt = fields.pop("attempt", 0)
         chunk = Chunk(
             call,

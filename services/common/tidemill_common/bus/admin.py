@@ -43,13 +43,13 @@ def stream(spec: StreamSpec) -> dict[str, Any]:
     return configuration
 
 
-def bucket(name: str, *, ttl: float, replicas: int) -> dict[str, Any]:
-    """Return the configuration of a bucket's stream.
+def bucket_spec(name: str, *, ttl: float, replicas: int) -> StreamSpec:
+    """Return a bucket's stream.
 
     Entries may carry a time to live of their own. There are no markers for expired ones: a marker would
     stand in the way of a lease's next holder.
     """
-    spec = StreamSpec(
+    return StreamSpec(
         name=f"KV_{name}",
         subjects=(f"$KV.{name}.>",),
         discard="new",
@@ -60,7 +60,12 @@ def bucket(name: str, *, ttl: float, replicas: int) -> dict[str, Any]:
         allow_rollup=True,
         replicas=replicas,
     )
-    return stream(spec) | {"deny_delete": True}
+
+
+def replacement(expected: int, ttl: float) -> dict[str, str]:
+    """Return the headers of a publish that only follows the subject's sequence `expected`."""
+    headers = {"Nats-Expected-Last-Subject-Sequence": str(expected)}
+    return headers | ({"Nats-TTL": f"{ttl:.0f}s"} if ttl else {})
 
 
 def _window(spec: StreamSpec) -> float:

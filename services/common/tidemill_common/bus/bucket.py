@@ -10,12 +10,12 @@ from tidemill_common.bus.watch import watch
 if TYPE_CHECKING:
     from tidemill_common.bus.nats import NatsServiceBus
 
-_OPERATION = "KV-Operation"
+OPERATION = "KV-Operation"  # the header of an entry that only says that its key was removed
 
 
 def is_deleted(entry: Stored) -> bool:
     """Say whether an entry only tells that its key was removed."""
-    return _OPERATION in entry.headers
+    return OPERATION in entry.headers
 
 
 class NatsBucket:
@@ -38,7 +38,7 @@ class NatsBucket:
 
     async def delete(self, key: str) -> None:
         """See `KeyValue.delete`."""
-        headers = {_OPERATION: "DEL"}
+        headers = {OPERATION: "DEL"}
         await self._bus.store(self._subject(key), b"", msg_id=self._bus.new_id(), headers=headers)
 
     async def items(self) -> dict[str, bytes]:

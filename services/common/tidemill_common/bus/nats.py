@@ -7,7 +7,7 @@ from typing import Any
 from tidemill._bus import jetstream
 from tidemill._bus.framing import Handler
 from tidemill._bus.nats import NatsBus
-from tidemill._bus.protocol import Refused, Stored
+from tidemill._bus.protocol import Disconnected, Refused, Stored
 from tidemill_common.bus import admin, micro
 from tidemill_common.bus.bucket import NatsBucket
 from tidemill_common.bus.protocol import (
@@ -50,20 +50,17 @@ class NatsServiceBus(NatsBus):
 
     async def ensure_stream(self, spec: StreamSpec) -> None:
         """See `ServiceBus.ensure_stream`."""
-        await self._ensure(admin.stream(spec))
-
-    async def ensure_bucket(self, name: str, *, ttl: float = 0.0, replicas: int = 1) -> None:
-        """See `ServiceBus.ensure_bucket`."""
-        await self._ensure(admin.bucket(name, ttl=ttl, replicas=replicas))
-
-    async def _ensure(self, configuration: dict[str, Any]) -> None:
-        name = configuration["name"]
+        configuration = admin.stream(spec)
         try:
-            await self.api(f"STREAM.CREATE.{name}", configuration)
+            await self.api(f"STREAM.CREATE.{spec.name}", configuration)
         except Refused as error:
             if error.code != jetstream.STREAM_DIFFERS:
                 raise
-            await self.api(f"STREAM.UPDATE.{name}", configuration)
+            await self.api(f"STREAM.UPDATE.{spec.name}", configuration)
+
+    async def ensure_bucket(self, name: str, *, ttl: float = 0.0, replicas: int = 1) -> None:
+        """See `ServiceBus.ensure_bucket`."""
+        await self.ensure_stream(admin.bucket_spec(name, ttl=ttl, replicas=replicas))
 
     async def ensure_consumer(self, spec: ConsumerSpec) -> ConsumerState:
         """See `ServiceBus.ensure_consumer`."""
@@ -160,10 +157,9 @@ class NatsServiceBus(NatsBus):
 
     async def replace(self, subject: str, data: bytes, *, expected: int, ttl: float = 0.0) -> int:
         """See `ServiceBus.replace`."""
-        headers = {"Nats-Expected-Last-Subject-Sequence": str(expected)}
-        if ttl:
-            headers["Nats-TTL"] = f"{ttl:.0f}s"
-        return (await self.store(subject, data, headers=headers)).sequence
+        if not self._connected:  # it would wait for a connection, and be out of date by then
+            raise Disconnected("not connected to NATS")
+        return (await self.store(subject, data, headers=admin.replacement(expected, ttl))).sequence
 
     # --- answering
 

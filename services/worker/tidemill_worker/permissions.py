@@ -1,0 +1,82 @@
+"""What the code in a container may do on the bus: tables of subjects, and nothing beside them.
+
+Ids of calls, callers and apps carry 80 random bits: who names one has been told it. Pools are checked
+against the container's own workspace by whoever asks here (`pool_of`).
+"""
+
+import re
+from collections.abc import Mapping
+
+_TOKEN = r"[A-Za-z0-9_+-]{1,128}"
+
+
+def _table(*patterns: str) -> re.Pattern[str]:
+    return re.compile("|".join(patterns).replace("TOKEN", _TOKEN))
+
+
+_REPLIES = r"tm\.replies\.TOKEN"
+_RESULTS = r"tm\.results\.TOKEN\.(?:\d{1,19}|call|\*|>)"
+_LOGS = r"tm\.logs\.TOKEN\.>"
+_EVENTS = r"tm\.events\.(?:\*|TOKEN)\.TOKEN"
+_BLOBS = r"\$O\.blobs\.C\.TOKEN"
+_BLOB_NAMES = r"\$O\.blobs\.M\.[A-Za-z0-9_=-]{1,256}"
+_INPUTS = r"tm\.inputs\.(?:cpu|gpu)\.\d{1,4}\.TOKEN\.(TOKEN)\.TOKEN\.\d{1,19}\.\d{1,9}"
+
+_PUBLISH = _table(r"tm\.demand\.TOKEN", r"tm\.credit\.TOKEN\.\d{1,19}")
+_STORE = _table(_INPUTS, r"tm\.results\.TOKEN\.call", _BLOBS, _BLOB_NAMES)
+_REQUEST = _table(r"tm\.registry\.TOKEN", r"tm\.scheduler\.cancel")
+_SUBSCRIBE = _table(_REPLIES, _RESULTS, _LOGS, _EVENTS, r"tm\.trouble\.TOKEN")
+_READ = {
+    "REPLIES": _table(_REPLIES),
+    "RESULTS": _table(_RESULTS),
+    "LOGS": _table(_LOGS),
+    "EVENTS": _table(_EVENTS),
+    "OBJ_blobs": _table(_BLOBS, _BLOB_NAMES),
+}
+_PURGE = {"REPLIES": _table(_REPLIES), "OBJ_blobs": _table(_BLOBS)}
+
+# Headers that mean something to the server; a rollup of more than one subject would empty a stream.
+_SERVER_HEADERS = {"Nats-TTL": re.compile(r"\d{1,9}s"), "Nats-Rollup": re.compile("sub")}
+
+
+def may_publish(subject: str) -> bool:
+    """Return whether a container may publish on a subject."""
+    return _PUBLISH.fullmatch(subject) is not None
+
+
+def may_store(subject: str, headers: Mapping[str, str]) -> bool:
+    """Return whether a container may store on a subject, with these headers."""
+    return _STORE.fullmatch(subject) is not None and all(
+        not name.lower().startswith("nats-")
+        or ((value_of := _SERVER_HEADERS.get(name)) is not None and value_of.fullmatch(value) is not None)
+        for name, value in headers.items()
+    )
+
+
+def pool_of(subject: str) -> str | None:
+    """Return the pool whose inputs a subject is for, or None for any other subject."""
+    found = _INPUT.fullmatch(subject)
+    return found[1] if found else None
+
+
+_INPUT = _table(_INPUTS)
+
+
+def may_request(subject: str) -> bool:
+    """Return whether a container may ask on a subject."""
+    return _REQUEST.fullmatch(subject) is not None
+
+
+def may_subscribe(subject: str) -> bool:
+    """Return whether a container may listen to a subject."""
+    return _SUBSCRIBE.fullmatch(subject) is not None
+
+
+def may_read(stream: str, subject: str) -> bool:
+    """Return whether a container may read a stream's messages on a subject."""
+    return stream in _READ and _READ[stream].fullmatch(subject) is not None
+
+
+def may_purge(stream: str, subject: str) -> bool:
+    """Return whether a container may remove a stream's messages on a subject."""
+    return stream in _PURGE and _PURGE[stream].fullmatch(subject) is not None

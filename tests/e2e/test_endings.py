@@ -1,0 +1,97 @@
+"""What must be gone is gone."""
+
+import os
+import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from running_stacks import RunningStack, clean_environment, processes_of, run_cli, start, wait_until
+
+PROGRAMS = Path(__file__).parent / "programs"
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def pid_in(file: Path) -> int:
+    return int(wait_until(lambda: file.exists() and file.read_text(), what=f"for {file.name}"))
+
+
+def test_a_timeout_ends_the_function_with_all_its_processes(stack: RunningStack, tmp_path: Path) -> None:
+    done = stack.cli("run", "-q", f"{PROGRAMS / 'endings.py'}::timeout", "--folder", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.splitlines()
+    assert first.startswith("FunctionTimeoutError: ")
+    assert second == "9"
+    for name in ("parent", "child"):
+        wait_until(lambda name=name: is_gone(pid_in(tmp_path / name)), what=f"for the {name} to be gone")
+
+
+@pytest.fixture
+def nothing_up() -> Iterator[Path]:
+    """A home without a stack, which is also where temporary ones are made."""
+    with tempfile.TemporaryDirectory(prefix="tm-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder).resolve()
+
+
+@pytest.fixture
+def environment(nothing_up: Path) -> dict[str, str]:
+    return clean_environment(nothing_up) | {"TMPDIR": str(nothing_up)}
+
+
+def folders_of(home: Path) -> list[Path]:
+    return list(home.glob("tidemill-*"))
+
+
+def test_a_run_without_a_stack_leaves_nothing_behind(nothing_up: Path, environment: dict[str, str]) -> None:
+    done = run_cli("run", f"{PROGRAMS / 'calls.py'}::awaited", environment=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "9\n"
+    assert "temporary stack" in done.stderr
+    assert processes_of(nothing_up) == []
+    assert folders_of(nothing_up) == []
+
+
+def test_ctrl_c_ends_the_app_its_containers_and_the_temporary_stack(
+    nothing_up: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    command = [os.sys.executable, "-m", "tidemill.cli", "run", f"{PROGRAMS / 'endings.py'}::interrupted"]
+    process = start([*command, "--folder", str(tmp_path)], environment)
+    parent, child = pid_in(tmp_path / "parent"), pid_in(tmp_path / "child")
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130, errors
+    assert "Stopping the app" in errors
+    assert "Traceback" not in errors
+    assert is_gone(parent)
+    assert is_gone(child)
+    assert processes_of(nothing_up) == []
+    assert folders_of(nothing_up) == []
+
+
+@pytest.mark.parametrize("victim", ["client", "supervisor"])
+def test_a_temporary_stack_ends_with_a_killed_client_or_supervisor(
+    nothing_up: Path, environment: dict[str, str], tmp_path: Path, victim: str
+) -> None:
+    command = [os.sys.executable, "-m", "tidemill.cli", "run", f"{PROGRAMS / 'endings.py'}::interrupted"]
+    process = start([*command, "--folder", str(tmp_path)], environment)
+    child = pid_in(tmp_path / "child")
+    if victim == "client":
+        process.kill()
+    else:
+        supervisors = [
+            each for each in psutil.Process(process.pid).children() if "temporary" in each.cmdline()
+        ]
+        supervisors[0].kill()
+    wait_until(lambda: is_gone(child), what="for the function's child to be gone")
+    wait_until(lambda: processes_of(nothing_up) == [], what="for the stack to be gone")
+    wait_until(lambda: folders_of(nothing_up) == [], what="for its folder to be gone")
+    process.kill()
+    process.communicate(timeout=10)

@@ -1,0 +1,403 @@
+"""`remote`, `spawn` and `FunctionCall`: values, errors, waiting, giving up."""
+
+import asyncio
+import os
+import pickle
+import threading
+import time
+from typing import Any
+
+import pytest
+from played_worker import Cancelled, PlayedWorker, Timeout
+
+from tidemill import _client, _loop, exception
+from tidemill._wire import subjects
+from tidemill._wire.messages import Blob
+from tidemill.call_graph import InputStatus
+from tidemill.function_call import FunctionCall
+from tidemill.functions import Function
+from tidemill_local.broker import Broker
+
+
+def square(x: int) -> int:
+    return x * x
+
+
+def fail(message: str) -> None:
+    raise ValueError(message)
+
+
+def test_a_call_gives_the_value_that_the_function_returned(worker: PlayedWorker) -> None:
+    f = worker.function(square)
+    assert f.remote(3) == 9
+    assert f.remote(x=4) == 16
+
+
+async def test_a_call_can_be_awaited(worker: PlayedWorker) -> None:
+    f = worker.function(square)
+    assert await f.remote.aio(3) == 9
+    assert await asyncio.gather(*(f.remote.aio(x) for x in range(50))) == [x * x for x in range(50)]
+
+
+def test_calls_of_several_threads_overlap(worker: PlayedWorker) -> None:
+    barrier = threading.Barrier(2, timeout=20)
+
+    async def meet(name: str) -> str:
+        await asyncio.to_thread(barrier.wait)
+        return name
+
+    f = worker.function(meet)
+    results: list[str] = []
+    threads = [threading.Thread(target=lambda name=name: results.append(f.remote(name))) for name in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(results) == ["a", "b"]
+
+
+async def test_a_blocking_call_in_an_event_loop_works_with_a_warning(worker: PlayedWorker) -> None:
+    f = worker.function(square)
+    with pytest.warns(exception.AsyncUsageWarning, match=r"use .*remote\.aio"):
+        assert f.remote(5) == 25
+
+
+def test_an_exception_comes_back_as_its_own_type_with_its_message(worker: PlayedWorker) -> None:
+    f = worker.function(fail)
+    with pytest.raises(ValueError, match="no such row") as caught:
+        f.remote("no such row")
+    frames = [entry.frame.code.name for entry in caught.traceback]
+    assert "fail" in frames
+
+
+def test_an_exit_in_the_function_is_raised_here_and_ends_nothing_else(worker: PlayedWorker) -> None:
+    def leave(status: int) -> None:
+        raise SystemExit(status)
+
+    f, g = worker.function(leave), worker.function(square)
+    with pytest.raises(SystemExit) as caught:
+        f.remote(3)
+    assert caught.value.code == 3
+    with pytest.raises(SystemExit):
+        f.spawn(3).get(timeout=20)
+    assert g.remote(2) == 4
+
+
+def test_a_relative_import_that_fails_comes_with_a_hint(worker: PlayedWorker) -> None:
+    def relative() -> None:
+        raise ImportError("attempted relative import with no known parent package")
+
+    with pytest.raises(ImportError, match="tidemill run -m"):
+        worker.function(relative).remote()
+
+
+def test_a_timeout_of_the_function_is_its_own_error(worker: PlayedWorker) -> None:
+    def slow() -> None:
+        raise Timeout("ran for more than 1 s")
+
+    with pytest.raises(exception.FunctionTimeoutError, match="1 s"):
+        worker.function(slow).remote()
+
+
+def test_a_cancelled_input_is_a_remote_error(worker: PlayedWorker) -> None:
+    def stopped() -> None:
+        raise Cancelled
+
+    f = worker.function(stopped)
+    with pytest.raises(exception.RemoteError, match="cancelled"):
+        f.remote()
+    with pytest.raises(exception.RemoteError, match="cancelled"):
+        list(f.starmap([(), ()]))
+
+
+def test_arguments_that_cannot_be_sent_are_refused_before_anything_is_sent(worker: PlayedWorker) -> None:
+    f = worker.function(square)
+    with pytest.raises(exception.SerializationError):
+        f.remote(threading.Lock())
+    with pytest.raises(exception.SerializationError):
+        list(f.map([1, threading.Lock()]))
+    assert f.remote(2) == 4
+
+
+def test_large_arguments_and_results_give_the_same_values(worker: PlayedWorker) -> None:
+    def reverse(data: bytes) -> bytes:
+        return data[::-1]
+
+    f = worker.function(reverse)
+    data = os.urandom(3_000_000)
+    assert f.remote(data) == data[::-1]
+    inputs = [data, b"small", data[:300_000]]
+    assert list(f.map(inputs)) == [each[::-1] for each in inputs]
+    assert f.spawn(data).get(timeout=20) == data[::-1]
+    assert any(isinstance(chunk.inputs[0].data, Blob) for chunk in worker.chunks_of_calls)
+
+
+def test_payloads_of_attached_calls_do_not_stay_in_the_object_store(
+    worker: PlayedWorker, eventually: Any
+) -> None:
+    f = worker.function(lambda data: data)
+    f.remote(os.urandom(1_000_000))
+
+    async def stored() -> int:
+        return sum([1 async for _ in worker.bus.read("OBJ_blobs", "$O.blobs.C.>")])
+
+    eventually(lambda: worker.do(stored()) == 0)
+
+
+def test_a_function_outside_of_a_running_app_says_so(connected: Broker) -> None:
+    f: Function[Any, Any, Any] = Function(square, name="square", is_generator=False)
+    for call in (lambda: f.remote(1), lambda: list(f.map([1])), lambda: f.spawn(1), lambda: f.object_id):
+        with pytest.raises(exception.ExecutionError) as caught:
+            call()
+        assert "app.run()" in caught.value.hint
+    assert f.local(3) == 9
+
+
+def test_a_function_cannot_be_called_directly(worker: PlayedWorker) -> None:
+    with pytest.raises(exception.InvalidError) as caught:
+        worker.function(square)(3)
+    assert ".remote" in caught.value.hint
+    assert ".local" in caught.value.hint
+
+
+def test_functions_and_calls_travel_as_arguments(worker: PlayedWorker) -> None:
+    f = worker.function(square)
+    sent: list[Any] = []
+
+    def take(*values: Any) -> None:
+        sent.extend(values)
+
+    g = worker.function(take)
+    call = f.spawn(6)
+    g.remote(f, call)
+    assert sent[0].object_id == f.object_id
+    assert sent[0].remote(3) == 9
+    assert sent[1] == call
+    assert sent[1].get(timeout=20) == 36
+
+
+# --- found by name
+
+
+def test_a_function_is_found_by_its_name_when_it_is_used(worker: PlayedWorker) -> None:
+    deployed = worker.deploy(square)
+    f = Function.from_name("app", "square")
+    assert not f.is_hydrated
+    assert f.remote(3) == 9
+    assert f.object_id == deployed.handle.function_id
+    assert list(Function.from_name("app", "square").map([1, 2])) == [1, 4]
+    assert Function.from_name("app", "square").spawn(3).get(timeout=20) == 9
+    assert Function.from_id(deployed.handle.function_id).hydrate().name == "square"
+
+
+def test_a_function_that_is_not_there_names_app_and_environment(worker: PlayedWorker) -> None:
+    f = Function.from_name("shop", "missing", environment_name="staging")
+    with pytest.raises(exception.NotFoundError, match=r"'missing'.*'shop'.*'staging'"):
+        f.remote()
+    with pytest.raises(exception.NotFoundError):
+        list(f.map([1]))
+    with pytest.raises(exception.InvalidError):
+        Function.from_name("shop", "Class.method")
+
+
+# --- spawn
+
+
+def test_a_spawned_call_is_read_when_it_is_ready_and_stays_readable(worker: PlayedWorker) -> None:
+    pool = worker.deploy(square)
+    pool.held = asyncio.Event()
+    call = worker.caller_of(pool).spawn(7)
+    with pytest.raises(TimeoutError):
+        call.get(timeout=0)
+    with pytest.raises(TimeoutError):
+        call.get(timeout=0.05)
+    worker._loop.call_soon_threadsafe(pool.held.set)
+    assert call.get(timeout=20) == 49
+    assert call.get(timeout=0) == 49
+    again = FunctionCall.from_id(call.object_id)
+    assert again.get() == 49
+    assert again.num_inputs() == 1
+    assert pickle.loads(pickle.dumps(call)).get(timeout=0) == 49
+
+
+async def test_a_spawned_call_can_be_awaited(worker: PlayedWorker) -> None:
+    call = await worker.function(square).spawn.aio(8)
+    assert await call.get.aio(timeout=20) == 64
+
+
+def test_gather_keeps_the_order_and_raises_the_first_failure(worker: PlayedWorker) -> None:
+    f, g = worker.function(square), worker.function(fail)
+    calls = [f.spawn(x) for x in range(5)]
+    assert FunctionCall.gather(*calls) == [0, 1, 4, 9, 16]
+    with pytest.raises(ValueError, match="broken"):
+        FunctionCall.gather(calls[0], g.spawn("broken"))
+    assert calls[1].get() == 1
+
+
+def test_a_cancelled_call_ends_with_an_error_and_its_input_does_not_start(worker: PlayedWorker) -> None:
+    pool = worker.deploy(square, slots=1)
+    pool.held = asyncio.Event()
+    f = worker.caller_of(pool)
+    f.spawn(1)
+    call = f.spawn(2)
+    call.cancel(terminate_containers=True)
+    with pytest.raises(exception.RemoteError, match="cancelled"):
+        call.get(timeout=20)
+    assert worker.cancelled[-1].kept
+    assert worker.cancelled[-1].terminate_containers
+    worker._loop.call_soon_threadsafe(pool.held.set)
+    assert pool.runs[call.object_id, 0] == 0
+
+
+def test_a_call_of_which_nothing_is_stored_any_more_has_expired(worker: PlayedWorker) -> None:
+    call = worker.function(square).spawn(1)
+    call.get(timeout=20)
+    worker.do(worker.bus.purge("RESULTS", subjects.call_results(call.object_id)))
+    for timeout in (0, 5, None):
+        with pytest.raises(exception.OutputExpiredError):
+            call.get(timeout=timeout)
+    with pytest.raises(exception.InvalidError):
+        FunctionCall.from_id("not an id")
+
+
+def test_the_call_graph_tells_the_state_of_each_input(worker: PlayedWorker) -> None:
+    def odd(x: int) -> int:
+        if x % 2:
+            raise ValueError(x)
+        return x
+
+    call = worker.function(odd).experimental_spawn_map(range(4))
+    assert call.get(timeout=20, index=2) == 2
+    for index in (1, 3):
+        with pytest.raises(ValueError, match=str(index)):
+            call.get(timeout=20, index=index)
+    assert call.get(timeout=20, index=0) == 0
+    statuses = [info.status for info in call.get_call_graph()]
+    assert statuses == [InputStatus.SUCCESS, InputStatus.FAILURE] * 2
+
+
+def test_a_call_of_many_inputs_is_iterated_in_ranges(worker: PlayedWorker) -> None:
+    call = worker.function(square).experimental_spawn_map(range(40))
+    assert call.num_inputs() == 40
+    assert list(call.iter()) == [x * x for x in range(40)]
+    assert list(call.iter(start=38)) == [38 * 38, 39 * 39]
+    assert list(call.iter(start=1, end=3)) == [1, 4]
+    with pytest.raises(exception.InvalidError):
+        call.get(index=40, timeout=0)
+
+
+# --- the client
+
+
+def test_a_client_of_its_own_is_opened_and_closed(worker: PlayedWorker, connected: Broker) -> None:
+    f = worker.function(square)
+    with _client.Client.from_credentials("client", connected.settings.passwords["client"]) as client:
+        client.hello()
+        f._client = client
+        assert f.remote(2) == 4
+    assert client.is_closed()
+    with pytest.raises(exception.ClientClosed):
+        f.remote(2)
+
+
+async def test_the_shared_client_outlives_its_context(worker: PlayedWorker) -> None:
+    f = worker.function(square)
+    async with _client.Client.from_env() as client:
+        assert await f.remote.aio(2) == 4
+    assert not client.is_closed()
+    assert await _client.Client.from_env.aio() is client
+    assert await f.remote.aio(3) == 9
+
+
+def test_wrong_credentials_are_an_auth_error(connected: Broker) -> None:
+    client = _client.Client.from_credentials("client", "wrong")
+    with pytest.raises(exception.AuthError):
+        client.hello()
+
+
+def test_no_server_is_a_connection_error_with_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIDEMILL_SERVER_URL", "nats://127.0.0.1:1")
+    try:
+        with pytest.raises(exception.ConnectionError) as caught:
+            _client.Client().hello()
+        assert "tidemill up" in caught.value.hint
+    finally:
+        _loop.close()
+
+
+def test_a_client_that_is_closed_fails_what_waits(worker: PlayedWorker) -> None:
+    pool = worker.deploy(square)
+    pool.held = asyncio.Event()
+    f = worker.caller_of(pool)
+    client = _client.Client.from_env()
+    threading.Timer(0.3, client.close).start()
+    with pytest.raises(exception.ClientClosed):
+        f.remote(1)
+
+
+# --- giving up, trouble
+
+
+def test_giving_a_call_up_cancels_it(worker: PlayedWorker, eventually: Any) -> None:
+    pool = worker.deploy(square)
+    pool.held = asyncio.Event()
+    f = worker.caller_of(pool)
+
+    async def give_up() -> None:
+        await asyncio.wait_for(f.remote.aio(1), 0.3)
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(give_up())
+    eventually(lambda: worker.cancelled and not worker.cancelled[0].kept)
+
+
+def test_final_trouble_fails_the_calls_that_wait(worker: PlayedWorker, eventually: Any) -> None:
+    pool = worker.deploy(square)
+    pool.held = asyncio.Event()
+    f = worker.caller_of(pool)
+
+    def tell() -> None:
+        eventually(lambda: len(worker.chunks_of_calls) >= 1)
+        worker.tell_trouble(pool, "the image cannot be made", exception.ImageBuildError("no such package"))
+
+    for call in (lambda: f.remote(1), lambda: list(f.map([1, 2])), lambda: f.spawn(1).get()):
+        worker.chunks_of_calls.clear()
+        thread = threading.Thread(target=tell)
+        thread.start()
+        with pytest.raises(exception.ImageBuildError, match="no such package"):
+            call()
+        thread.join()
+
+
+def test_other_trouble_is_told_once_and_the_call_goes_on(
+    worker: PlayedWorker, caplog: pytest.LogCaptureFixture
+) -> None:
+    pool = worker.deploy(square)
+    pool.held = asyncio.Event()
+    f = worker.caller_of(pool)
+
+    def tell() -> None:
+        time.sleep(0.3)
+        for _ in range(3):
+            worker.tell_trouble(pool, "no worker has an H100")
+        time.sleep(0.2)
+        assert pool.held is not None
+        worker._loop.call_soon_threadsafe(pool.held.set)
+
+    thread = threading.Thread(target=tell)
+    thread.start()
+    assert f.remote(3) == 9
+    thread.join()
+    assert caplog.text.count("no worker has an H100") == 1
+
+
+def test_the_bell_of_a_pool_rings_while_a_call_waits(worker: PlayedWorker, eventually: Any) -> None:
+    pool = worker.deploy(square)
+    pool.held = asyncio.Event()
+    f = worker.caller_of(pool)
+    bell = subjects.demand(pool.handle.pool)
+    thread = threading.Thread(target=f.remote, args=(1,))
+    thread.start()
+    eventually(lambda: worker.demands[bell] >= 3)
+    worker._loop.call_soon_threadsafe(pool.held.set)
+    thread.join()
