@@ -45,7 +45,8 @@ def _import(name: str) -> Any:
             hint="put it into a file that is run with `tidemill run`, or declare it with serialized=True",
         )
     importlib.invalidate_caches()  # the folders may be younger than what this process remembers of them
-    return importlib.import_module(name)
+    __import__(name)  # not `import_module`: its frame would stand in the user's traceback
+    return sys.modules[name]
 
 
 def _find(module: Any, configuration: Configuration) -> Any:

@@ -51,9 +51,12 @@ class Outcomes:
     def failure(self, error: BaseException) -> Outcome:
         """Return the outcome of an input whose function raised this, and show its traceback on stderr."""
         show(error)
-        data = failure.from_exception(
-            error, allow_pickle=self._allow_pickle, hide=HIDDEN, place=self._container
-        )
+        if type(error).__module__ == exception.__name__ and not self._allow_pickle:
+            data = failure.from_text(type(error).__name__, str(error))  # ours can be named without a pickle
+        else:
+            data = failure.from_exception(
+                error, allow_pickle=self._allow_pickle, hide=HIDDEN, place=self._container
+            )
         return Status.FAILURE, (Format.FAILURE, data)
 
     def cancelled(self) -> Outcome:

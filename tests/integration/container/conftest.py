@@ -1,17 +1,33 @@
 """A template for the whole run, and containers forked from it, each with a module of its own."""
 
-import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from containers import Container, Template
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="containers need Unix sockets")
 
-Start = Callable[..., Container]
+class Start:
+    """Writes a module and starts a container for one of its functions."""
+
+    def __init__(self, template: Template, folder: Path) -> None:
+        self._template = template
+        self._folder = folder
+        self.started: list[Container] = []
+
+    def __call__(self, source: str, qualname: str = "f", **fields: Any) -> Container:
+        container = self.prepare(source)
+        container.start(**{"sources": (str(self._folder),), "module": "hello", "qualname": qualname} | fields)
+        return container
+
+    def prepare(self, source: str) -> Container:
+        """Fork a container that waits for its configuration."""
+        (self._folder / "hello.py").write_text(textwrap.dedent(source))
+        container = self._template.fork()
+        self.started.append(container)
+        return container
 
 
 @pytest.fixture(scope="session")
@@ -23,23 +39,10 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Template]:
 
 @pytest.fixture
 def start(template: Template, tmp_path: Path) -> Iterator[Start]:
-    """Write a module and start a container for one of its functions."""
-    started: list[Container] = []
-
-    def start(source: str, qualname: str = "f", **fields: Any) -> Container:
-        container = prepare(source)
-        container.start(**{"sources": (str(tmp_path),), "module": "hello", "qualname": qualname} | fields)
-        return container
-
-    def prepare(source: str, workdir: str = "") -> Container:
-        (tmp_path / "hello.py").write_text(textwrap.dedent(source))
-        container = template.fork(workdir)
-        started.append(container)
-        return container
-
-    start.prepare = prepare  # type: ignore[attr-defined]
+    """Start containers that end with the test."""
+    start = Start(template, tmp_path)
     yield start
-    for container in started:
+    for container in start.started:
         container.close()
         container.control.wait_closed()
         template.containers.remove(container)

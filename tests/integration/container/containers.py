@@ -143,7 +143,9 @@ class Container:
         return found
 
     def returned(self, chunk: int) -> list[int]:
-        return [index for frame in self.frames.of(FromRunner.RETURNED) if frame[1] == chunk for index in frame[2]]
+        return [
+            index for frame in self.frames.of(FromRunner.RETURNED) if frame[1] == chunk for index in frame[2]
+        ]
 
     def logged(self, stream: int = 1) -> dict[str, str]:
         """Return the text of the LOG frames by input."""

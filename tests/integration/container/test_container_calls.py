@@ -5,7 +5,6 @@ import datetime
 import pickle
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 from conftest import Start
@@ -281,7 +280,9 @@ def test_what_has_not_started_can_be_taken_back(start: Start, tmp_path: Path) ->
     container.frames.wait(lambda _frames: len(container.returned(chunk) + container.returned(waiting)) >= 6)
     gate.touch()
     container.frames.wait(
-        lambda frames: sum(len(f[2]) for f in frames if f[0] in (FromRunner.OUTPUTS, FromRunner.RETURNED)) >= 7
+        lambda frames: (
+            sum(len(f[2]) for f in frames if f[0] in (FromRunner.OUTPUTS, FromRunner.RETURNED)) >= 7
+        )
     )
     back = container.returned(chunk)
     assert back == list(range(5 - len(back), 5)), "the last ones, in order"
@@ -340,7 +341,7 @@ def test_a_module_that_exits_at_import_is_a_failed_start(start: Start) -> None:
 
 
 def test_a_container_that_failed_to_start_ends(start: Start) -> None:
-    container = start.prepare("raise ValueError('at import')")  # type: ignore[attr-defined]
+    container = start.prepare("raise ValueError('at import')")
     container.send(ToRunner.START, {"container": "co-1", "module": "hello", "qualname": "f", "sources": []})
     container.frames.first(FromRunner.START_FAILED)
     assert container.exit_status() == 1
@@ -395,7 +396,9 @@ def test_processes_of_multiprocessing_work_in_either_way(start: Start) -> None:
 
 
 def test_a_forked_child_that_returns_does_not_answer(start: Start) -> None:
-    container = start("import os\ndef f():\n    pid = os.fork()\n    if pid: os.waitpid(pid, 0)\n    return pid")
+    container = start(
+        "import os\ndef f():\n    pid = os.fork()\n    if pid: os.waitpid(pid, 0)\n    return pid"
+    )
     chunk = container.give([()])
     assert container.result(chunk) > 0
     assert container.call() > 0

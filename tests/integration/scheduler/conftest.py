@@ -16,7 +16,7 @@ from tidemill_local.broker import Broker, BrokerSettings
 async def parts(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Parts]:
     """A bus with its streams, and whatever the test puts on it."""
     if request.param == "memory":
-        broker = memory.Broker()
+        broker = memory.MemoryServer()
 
         async def connect_memory() -> ServiceBus:
             return broker.connect()

@@ -62,7 +62,13 @@ def test_dates() -> None:
 
 
 @pytest.mark.parametrize(
-    "annotation", [Optional[int], int | None, Annotated[int, "n"], Annotated[int | None, "n"]]
+    "annotation",
+    [
+        Optional[int],  # noqa: UP045 - this form is the claim
+        int | None,
+        Annotated[int, "n"],
+        Annotated[int | None, "n"],
+    ],
 )
 def test_what_may_be_none_is_read_as_what_it_is_otherwise(annotation: Any) -> None:
     def main(n: Any = None) -> Any:

@@ -1,10 +1,11 @@
+import contextlib
 import io
 import os
 import pty
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -63,11 +64,16 @@ def test_what_an_encoding_does_not_have_is_escaped(monkeypatch: pytest.MonkeyPat
     assert raw.getvalue() == b"tide \\u2713 \\udc80\n"
 
 
+class Gone(io.StringIO):
+    """A file whose reader left."""
+
+    def flush(self) -> None:
+        raise BrokenPipeError
+
+
 def test_a_reader_that_left_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    reading, writing = os.pipe()
-    os.close(reading)
-    with open(writing, "w", closefd=True, buffering=1) as file:
-        monkeypatch.setattr(sys, "stdout", file)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", Gone())
         Output().logs([record("anybody?\n")])
 
 
@@ -117,14 +123,16 @@ class Slow:
 
 
 @pytest.fixture
-def full_pipe() -> int:
+def full_pipe() -> Iterator[int]:
     """The writing end of a pipe that takes nothing more."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
-    with pytest.raises(BlockingIOError):
+    with contextlib.suppress(BlockingIOError):
         while True:
             os.write(writing, bytes(65536))
-    return writing
+    yield writing
+    os.close(reading)
+    os.close(writing)
 
 
 def test_a_slow_reader_holds_up_nobody(full_pipe: int) -> None:
@@ -176,53 +184,63 @@ def test_a_long_text_is_written_whole() -> None:
 # --- on a terminal
 
 
-@pytest.fixture
-def screen(monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
-    """A terminal; the fixture reads what was drawn on it so far."""
-    ours, theirs = pty.openpty()
-    os.set_blocking(ours, False)
-    drawn = bytearray()
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.delenv("NO_COLOR", raising=False)
-    monkeypatch.setattr(sys, "stdout", open(theirs, "w", buffering=1))  # noqa: SIM115
-    monkeypatch.setattr(sys, "stderr", open(os.dup(theirs), "w", buffering=1))  # noqa: SIM115
+class Screen:
+    """A terminal that standard output and error are."""
 
-    def read() -> str:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._ours, theirs = pty.openpty()
+        os.set_blocking(self._ours, False)
+        self._drawn = bytearray()
+        for name, value in {"TERM": "xterm", "COLUMNS": "80"}.items():
+            monkeypatch.setenv(name, value)
+        self._files = [open(theirs, "w", buffering=1), open(os.dup(theirs), "w", buffering=1)]  # noqa: SIM115
+        monkeypatch.setattr(sys, "stdout", self._files[0])
+        monkeypatch.setattr(sys, "stderr", self._files[1])
+
+    def read(self) -> str:
+        """Return everything that was drawn so far."""
         try:
-            while piece := os.read(ours, 65536):
-                drawn.extend(piece)
+            while piece := os.read(self._ours, 65536):
+                self._drawn.extend(piece)
         except BlockingIOError:
             pass
-        return drawn.decode().replace("\r\n", "\n")
+        return self._drawn.decode().replace("\r\n", "\n")
 
-    return read
+    def close(self) -> None:
+        for file in self._files:
+            file.close()
+        os.close(self._ours)
 
 
-def test_a_terminal_shows_status_progress_and_output(screen: Callable[[], str]) -> None:
-    with enable_output():
-        output = _output.current()
-        assert output is not None
-        output.status("Initializing…")
-        progress = output.map_progress("square")
-        progress.update(3, 10)
-        wait_for(lambda: "Initializing…" in screen() and "3/10" in screen())
-        output.logs([record("half a "), record("line\n"), record("wrong\n", 2)])
-        print("from the entrypoint")
-        progress.close()
-        output.line("✓ App completed.")
-    drawn = screen()
+def test_a_terminal_shows_status_progress_and_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    with monkeypatch.context() as patch, contextlib.closing(Screen(patch)) as screen:
+        with enable_output():
+            output = _output.current()
+            assert output is not None
+            output.status("Initializing…")
+            progress = output.map_progress("square")
+            progress.update(3, 10)
+            wait_for(lambda: "Initializing…" in screen.read() and "3/10" in screen.read())
+            output.logs([record("half a "), record("line\n"), record("wrong\n", 2)])
+            print("from the entrypoint")
+            progress.close()
+            output.line("✓ App completed.")
+        drawn = screen.read()
     assert "half a line\n" in drawn
     assert "\x1b[31mwrong" in drawn
     assert "from the entrypoint\n" in drawn
     assert "✓ App completed.\n" in drawn
 
 
-def test_colours_can_be_refused(screen: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NO_COLOR", "1")
-    with enable_output():
-        output = _output.current()
-        assert output is not None
-        output.logs([record("wrong\n", 2), record("no end")])
-    assert "\x1b[31m" not in screen()
-    assert "no end" in screen()
+def test_colours_can_be_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch, contextlib.closing(Screen(patch)) as screen:
+        patch.setenv("NO_COLOR", "1")
+        with enable_output():
+            output = _output.current()
+            assert output is not None
+            output.logs([record("wrong\n", 2), record("no end")])
+        drawn = screen.read()
+    assert "\x1b[31m" not in drawn
+    assert "wrong\n" in drawn
+    assert "no end" in drawn

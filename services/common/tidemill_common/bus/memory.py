@@ -74,8 +74,8 @@ class MemoryServer:
             return True
         interested = [one for one in self.subscriptions.values() if matches(one.subject, message.subject)]
         chosen = [one for one in interested if not one.queue]
-        for queue in {one.queue for one in interested if one.queue}:
-            chosen.append(secrets.choice([one for one in interested if one.queue == queue]))
+        queues = {one.queue for one in interested if one.queue}
+        chosen += [secrets.choice([one for one in interested if one.queue == queue]) for queue in queues]
         for one in chosen:
             one.deliver(message)
         return bool(chosen)

@@ -21,10 +21,10 @@ def matches(pattern: str, subject: str) -> bool:
     if pattern == subject:
         return True
     wanted, given = pattern.split("."), subject.split(".")
-    for position, token in enumerate(wanted):
-        if token == ">":
+    for position, part in enumerate(wanted):
+        if part == ">":
             return len(given) > position
-        if position >= len(given) or token not in ("*", given[position]):
+        if position >= len(given) or part not in ("*", given[position]):
             return False
     return len(wanted) == len(given)
 
@@ -141,13 +141,13 @@ class MemoryStream:
 
     def _make_room(self, subject: str, size: int) -> None:
         spec = self.spec
-        held = self._subjects.get(subject, ())
+        held = self._subjects.get(subject, deque())
         crowded = 0 <= spec.max_msgs_per_subject <= len(held)
         if crowded and spec.discard_new_per_subject:
             raise AlreadyHeld(HELD_TEXT)
         if 0 <= spec.max_bytes < self._bytes + size and spec.discard == "new" and not crowded:
             raise StreamFull("maximum bytes exceeded")
-        if crowded:
+        if held and crowded:
             self.remove(held[0])
         while self._messages and 0 <= spec.max_bytes < self._bytes + size:
             self.remove(next(iter(self._messages)))
