@@ -10,7 +10,6 @@ import importlib.util
 import os
 import sys
 from collections.abc import Sequence
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
@@ -21,8 +20,8 @@ VARIABLE = "TIDEMILL_ALIAS_MODAL"
 _RENAMED = {"client": "_client", "output": "_output"}
 
 
-class _Loader(Loader):
-    """Gives out a module that exists."""
+class _Loader:
+    """Gives out a module that exists. Without the base of `importlib.abc`: containers start faster."""
 
     def __init__(self, target: str) -> None:
         self._target = target
@@ -39,7 +38,7 @@ class _Loader(Loader):
         module.__name__ = self._target
 
 
-class Finder(MetaPathFinder):
+class Finder:
     """Finds `modal` and what is below it."""
 
     def find_spec(

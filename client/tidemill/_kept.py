@@ -91,6 +91,8 @@ class _Spawning:
         self._bytes = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._told = False
+        self._backoff = 0.0
+        self._holding: asyncio.Future[None] | None = None
 
     async def run(self) -> int:
         """Return how many there were. An input that cannot be stored ends it, and so does the iterator."""
@@ -133,18 +135,25 @@ class _Spawning:
 
     async def _store(self, index: int, form: int, data: bytes) -> None:
         payload = await _payload(self._caller, form, data)
-        delay = BACKOFF
         while True:
             try:
                 await _submit(self._caller, self._handle, self._call, index, payload, self._origin)
-                self._bytes -= len(data)
-                return
             except exception.ResourceExhaustedError:
-                if delay >= TOLD_AFTER and not self._told:
-                    self._told = True
-                    warn(f"the queue of {self._handle.name} is full: waiting for room")
-                await asyncio.sleep(delay)
-                delay = min(BACKOFF_MAX, delay * 2)
+                await self._hold()
+            else:
+                self._bytes -= len(data)
+                self._backoff = 0.0
+                return
+
+    async def _hold(self) -> None:
+        """Wait before the full queue is tried again: all inputs together, longer as long as none gets in."""
+        if self._holding is None or self._holding.done():
+            self._backoff = min(BACKOFF_MAX, self._backoff * 2 or BACKOFF)
+            self._holding = asyncio.ensure_future(asyncio.sleep(self._backoff))
+            if self._backoff >= TOLD_AFTER and not self._told:
+                self._told = True
+                warn(f"the queue of {self._handle.name} is full: waiting for room")
+        await asyncio.shield(self._holding)
 
 
 def _function_call(

@@ -5,6 +5,7 @@ a process; without one nothing is shown at all.
 """
 
 import contextlib
+import itertools
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -69,8 +70,8 @@ class Output:
 
     def logs(self, records: Iterable[LogRecord]) -> None:
         """Print what containers printed, byte for byte, to the stream that they printed it to."""
-        for record in records:
-            self._printer.write(STDOUT if record.stream == STDOUT else STDERR, record.text)
+        for is_output, group in itertools.groupby(records, lambda record: record.stream == STDOUT):
+            self._printer.write(STDOUT if is_output else STDERR, "".join(record.text for record in group))
 
     def drain(self) -> None:
         """Wait, for a bounded time, until everything is printed."""

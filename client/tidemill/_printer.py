@@ -31,9 +31,10 @@ class Printer:
 
     def write(self, stream: int, text: str) -> None:
         """Write text, now or as soon as the reader takes it."""
+        size = PIECE if text.isascii() else PIECE // 4  # a character has at most four bytes
         while text and not self._waiting and self._takes(stream):
-            self._sink(stream, text[: PIECE // 4])  # a character has at most four bytes
-            text = text[PIECE // 4 :]
+            self._sink(stream, text[:size])
+            text = text[size:]
         if text:
             self._put(stream, text)
 

@@ -3,15 +3,18 @@
 import sys
 import threading
 
-from rich.console import Console, Group
+from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.segment import Segment
 from rich.spinner import Spinner
+from rich.style import Style
 from rich.text import Text
 
 from tidemill._output import STDERR, STDOUT, MapProgress, Output, is_terminal
 
 REFRESH = 8  # times per second
+ERRORS = Style(color="red")
 LONGEST = 64 * 1024  # characters of a line that has no end; then it is shown as it is
 
 
@@ -83,7 +86,7 @@ class TerminalOutput(Output):
                 self._begun[stream] = rest
 
     def _print(self, stream: int, text: str) -> None:
-        self._console.out(text, style="red" if stream == STDERR else None, highlight=False)
+        self._console.print(_Lines(text, ERRORS if stream == STDERR else None))
 
     def _render(self) -> Group:
         parts: list[Progress | Spinner] = []
@@ -93,6 +96,17 @@ class TerminalOutput(Output):
             self._spinner.update(text=Text(self._status))
             parts.append(self._spinner)
         return Group(*parts)
+
+
+class _Lines:
+    """Text as it is, its own colours included: never wrapped, never marked up."""
+
+    def __init__(self, text: str, style: Style | None) -> None:
+        self._text = text
+        self._style = style
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Segment(f"{self._text}\n", self._style)
 
 
 class _Bar:

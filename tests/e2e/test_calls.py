@@ -62,7 +62,9 @@ def test_bad_input_gives_one_error_each_and_leaves_everything_usable(stack: Runn
     done = stack.cli("run", "-q", f"{PROGRAMS / 'failing.py'}::handled")
     assert done.returncode == 0, done.stderr
     said = dict(line.split(": ", 1) for line in done.stdout.splitlines() if ": " in line)
-    assert said["own class"] == "Broken: wheel broke 3 times"
+    assert said["own class"] == "Broken: the wheel"
+    assert said["unreadable class"].startswith("ExecutionError: ")
+    assert "wheel broke 3 times" in said["unreadable class"]
     assert said["base exception"].startswith("SystemExit: 3")
     assert "status 7" in said["ended process"]
     assert said["huge exception"].startswith("ValueError: xxx")

@@ -27,10 +27,10 @@ def connect_standard_streams(writing: dict[int, int]) -> None:
     for stream, fd in writing.items():
         os.dup2(fd, stream)
     faulthandler.enable(file=2)
-    _reseed()
+    reseed()
 
 
-def _reseed() -> None:
+def reseed() -> None:
     """Give this fork random numbers of its own. Python's `random` does so itself, numpy's does not."""
     numpy = sys.modules.get("numpy.random")
     if numpy is not None:

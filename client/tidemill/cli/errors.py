@@ -8,8 +8,8 @@ from types import TracebackType
 
 import click
 
-_PACKAGE = str(Path(__file__).parent.parent) + os.sep
-_HIDDEN = (_PACKAGE, "<frozen importlib.")
+_HERE = str(Path(__file__).parent) + os.sep
+_HIDDEN = (str(Path(__file__).parent.parent) + os.sep, "<frozen importlib.")
 
 
 def show(message: str, hint: str = "") -> None:
@@ -50,16 +50,16 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _visible(trace: TracebackType | None) -> TracebackType | None:
-    """Return a traceback without our own frames; all of it if it has no others."""
-    frames = []
-    each = trace
-    while each is not None:
-        frames.append(each)
-        each = each.tb_next
-    kept = [frame for frame in frames if not frame.tb_frame.f_code.co_filename.startswith(_HIDDEN)]
+    """Return a traceback that begins where the command line called the user's code, without frames of ours."""
+    frames: list[TracebackType] = []
+    while trace is not None:
+        is_call = trace.tb_frame.f_code.co_filename.startswith(_HERE)
+        frames = [] if is_call else [*frames, trace]
+        trace = trace.tb_next
     visible: TracebackType | None = None
-    for frame in reversed(kept):
-        visible = TracebackType(visible, frame.tb_frame, frame.tb_lasti, frame.tb_lineno)
+    for each in reversed(frames):
+        if not each.tb_frame.f_code.co_filename.startswith(_HIDDEN):
+            visible = TracebackType(visible, each.tb_frame, each.tb_lasti, each.tb_lineno)
     return visible
 
 

@@ -124,7 +124,7 @@ def decide(situation: Situation) -> Decision:
     start = _allowed(situation, max(0, desired - live))
     stop = () if start else _to_stop(situation, live, desired)
     capped = limits.max_containers is not None and desired >= limits.max_containers
-    return Decision(desired, start, stop, _again_in(situation, need, capped=capped))
+    return Decision(desired, start, stop, _again_in(situation, capped=capped))
 
 
 def _needed(situation: Situation) -> int:
@@ -191,7 +191,13 @@ def _to_stop(situation: Situation, live: int, desired: int) -> tuple[str, ...]:
     return tuple(view.container for view in idle[: max(above, min(expired, spare))])
 
 
-def _again_in(situation: Situation, need: int, *, capped: bool) -> float | None:
+def _ramp(situation: Situation) -> float:
+    """Return the seconds to the next look at an excess: the longer it lasts, the less often."""
+    lasted = situation.now - situation.stretch.began
+    return MEASURE if lasted < RECENT / 2 else RAMP if lasted < TICK else 5 * RAMP
+
+
+def _again_in(situation: Situation, *, capped: bool) -> float | None:
     """Return the seconds until the pool is worth another look without any news of it."""
     if not situation.containers and not situation.look.backlog and not situation.limits.min_containers:
         return None
@@ -200,7 +206,7 @@ def _again_in(situation: Situation, need: int, *, capped: bool) -> float | None:
     if situation.look.excess and blocked > 0:
         waits.append(blocked)
     elif situation.look.excess and not capped:
-        waits.append(MEASURE if need <= situation.look.ready else RAMP)
+        waits.append(_ramp(situation))
     window = situation.limits.scaledown_window
     waits += [
         max(0.0, view.since + window - situation.now) or TICK

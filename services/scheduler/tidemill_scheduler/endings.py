@@ -15,16 +15,28 @@ from tidemill_scheduler.replica import Replica
 
 AT_ONCE = 100  # inputs ended side by side
 STORE_AT_ONCE = 1_000  # results of one call stored side by side
+SHOWN = 2_000  # characters of a failure's message that are told
 
 CANCELLED = failure.from_text("InputCancellation", "the input was cancelled")
+
+
+def readable(data: bytes) -> tuple[bytes, str]:
+    """Return a failure that can be passed on, and one line about it.
+
+    What user code made is neither small nor well-formed for certain.
+    """
+    try:
+        message = failure.message_of(data)[:SHOWN]
+    except Exception as error:  # any bytes may come
+        message = f"ExecutionError: its failure cannot be read ({type(error).__name__})"
+        return failure.from_text("ExecutionError", message), message
+    return (data if len(data) <= INLINE_LIMIT else failure.from_text("ExecutionError", message)), message
 
 
 class Ending:
     """Why inputs end, as their callers see it."""
 
     def __init__(self, status: Status, data: bytes) -> None:
-        if len(data) > INLINE_LIMIT:
-            data = failure.from_text("ExecutionError", failure.message_of(data)[:10_000])
         self.status = status
         self.payload = Payload(Format.FAILURE, data)
         self.size = len(data) + 64

@@ -186,7 +186,7 @@ class Leader:
         if news.room:
             for scaler in self._scalers.values():
                 if scaler.wants_room:
-                    scaler.ring()
+                    scaler.ring(room=True)
         if news.lost:
             self.on_lost(news.lost)
 

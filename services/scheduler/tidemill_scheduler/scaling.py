@@ -10,7 +10,7 @@ import asyncio
 from typing import Protocol
 
 from tidemill._bus.protocol import BusError
-from tidemill._wire import coding, failure, subjects
+from tidemill._wire import coding, subjects
 from tidemill._wire.control import ContainerEvent, Pool, PoolStatus, Trouble
 from tidemill._wire.messages import Status
 from tidemill_common import streams
@@ -20,18 +20,16 @@ from tidemill_scheduler.decisions import (
     COMING,
     READY,
     Decision,
-    Failures,
     Look,
     Situation,
     Stretch,
-    after_failure,
     decide,
     follow,
-    gives_up,
 )
 from tidemill_scheduler.placements import Placer
 from tidemill_scheduler.placing import Order, choose, explain, reclaim, unfit
 from tidemill_scheduler.replica import Replica
+from tidemill_scheduler.starts import WAIT, Starts
 from tidemill_scheduler.workers import Container
 
 LOOK_EVERY = 0.02  # seconds between two looks at a consumer, however many bells ring
@@ -40,9 +38,9 @@ EXPECT = (0.002, 0.005, 0.01, 0.02, 0.05)  # looks again when a bell of demand w
 PLACE_AT_ONCE = 64  # containers placed by one decision
 TELL_AFTER = 0.5  # seconds before callers hear that no worker fits: one may just be starting
 TELL_EVERY = 1.0
-STILLBORN = 0.5  # seconds to wait for the event that tells why a container ended before it was ready
 FULL_PAUSE = 0.25  # seconds to the next look when no worker took anything; a report rings before
-ERROR_PAUSE = 0.2
+FIRST_ERROR_PAUSE, ERROR_PAUSE = 0.2, 1.0
+ROOM_EVERY = 1.0  # seconds for containers that make room to end, before others are told to
 LINGER, LINGER_FAILED = 10.0, 120.0  # seconds for which a loop without work goes on
 
 
@@ -68,65 +66,39 @@ class Scaler:
         self._peers = peers
         self._clock = replica.clock
         self._bell = asyncio.Event()
+        self._room_rang = False
         self._demanded: float | None = None
         self._expecting = len(EXPECT)
         self._has_consumer = False
         self._look = Look(float("-inf"), 0, 0, 0)
         self._stretch = Stretch()
         self._desired = 0
-        self._failures = Failures()
-        self._reason = b""  # the failure of the last container that did not start
-        self._doom: bytes | None = None
-        self._stillborn: dict[str, tuple[Container, float]] = {}  # and when the report came
-        self._counted: set[str] = set()  # containers whose failure was counted
+        self._starts = Starts(replica, pool)
+        self._room_made = float("-inf")
+        self._error = ""
         self._unfit_since: float | None = None
         self._told = float("-inf")
         self._trouble = ""
 
     # --- bells
 
-    def ring(self, *, demand: bool = False) -> None:
-        """Wake the loop; `demand` when a caller said that there is work."""
+    def ring(self, *, demand: bool = False, room: bool = False) -> None:
+        """Wake the loop: `demand` when a caller said that there is work, `room` when a worker has some."""
         if demand:
             self._demanded = self._demanded or self._clock()
             self._expecting = 0
+        self._room_rang = self._room_rang or room
         self._bell.set()
 
     def ended_early(self, container: Container) -> None:
         """Note a container that a report shows no more before it was ever ready."""
-        if container.container not in self._counted:
-            self._stillborn[container.container] = container, self._clock()
-            self._bell.set()
+        self._starts.ended_early(container)
+        self._bell.set()
 
     def on_event(self, event: ContainerEvent) -> None:
         """Take in what a worker tells of a container's life."""
-        fleet = self._replica.fleet
-        stillborn, _ = self._stillborn.pop(event.container, (None, 0.0))
-        known = stillborn or fleet.container(self.pool.id, event.container)
-        if event.state == "started" and known:
-            known.was_ready = True
-        elif event.state == "failed" and event.container not in self._counted:
-            data = event.failure or failure.from_text("ExecutionError", event.reason or "it failed to start")
-            self._failed(event.container, known, data, hopeless=event.final)
-        if event.state != "started":
-            fleet.forget(event.container, event.worker)
+        self._starts.on_event(event)
         self._bell.set()
-
-    def _failed(self, container: str, known: Container | None, data: bytes, *, hopeless: bool) -> None:
-        now = self._clock()
-        self._counted.add(container)
-        self._reason = data
-        self._failures = after_failure(self._failures, placed=known.asked if known else now, now=now)
-        ready = sum(view.phase in READY for view in self._replica.fleet.containers(self.pool.id))
-        if gives_up(self._failures, deployed=self.pool.deployed, ready=ready, hopeless=hopeless):
-            self._doom = data
-        self._replica.log.warning(
-            "container failed to start",
-            pool=self.pool.id,
-            container=container,
-            in_a_row=self._failures.count,
-            reason=failure.message_of(data)[:500],
-        )
 
     # --- the loop
 
@@ -134,11 +106,12 @@ class Scaler:
         """Serve the pool until it has had no work and no containers for a while."""
         while True:
             self._bell.clear()
+            self._room_rang = False
             try:
                 again_in = await self._step()
+                self._error = ""
             except BusError as error:
-                self._replica.log.warning("a pool waits for the bus", pool=self.pool.id, error=str(error))
-                again_in = ERROR_PAUSE
+                again_in = self._complain(error)
             except Exception:
                 # One pool's defect must not end the loops of the others.
                 self._replica.log.exception("a decision failed", pool=self.pool.id)
@@ -148,8 +121,16 @@ class Scaler:
                 return
             await self._rest(again_in)
 
+    def _complain(self, error: BusError) -> float:
+        """Tell an error once, and return when to try again."""
+        if str(error) == self._error:
+            return ERROR_PAUSE
+        self._error = str(error)
+        self._replica.log.warning("a pool waits for the bus", pool=self.pool.id, error=self._error)
+        return FIRST_ERROR_PAUSE
+
     async def _is_over(self) -> bool:
-        linger = LINGER_FAILED if self._failures.count else LINGER
+        linger = LINGER_FAILED if self._starts.failures.count else LINGER
         try:
             async with asyncio.timeout(linger):
                 await self._bell.wait()
@@ -166,25 +147,26 @@ class Scaler:
                     await self._bell.wait()
             except TimeoutError:
                 return
-        served = self._look.ready and (self.wants_room or not self._look.excess)
-        pause = self._look.at + (LOOK_EVERY_SERVED if served else LOOK_EVERY) - self._clock()
+        served = self._look.ready and not self._look.excess
+        full = self.wants_room and not self._room_rang
+        pause = self._look.at + (LOOK_EVERY_SERVED if served or full else LOOK_EVERY) - self._clock()
         if pause > 0:
             await asyncio.sleep(pause)
 
     async def _step(self) -> float | None:
         """Look, decide and act; return the seconds to the next look, None when there is nothing to do."""
-        if self._doom is not None:
-            await self._give_up(self._doom)
-        self._count_stillborn()
+        if self._starts.doom is not None:
+            await self._give_up(self._starts.doom)
+        self._starts.look()
         situation = await self._situation()
         decision = decide(situation)
         self._desired = decision.desired
         if decision.stop:
             await self._placer.stop(decision.stop, "idle")
         again_in = decision.again_in
-        self.wants_room = False
-        if self._stillborn:
-            again_in = STILLBORN  # first learn why, or that it was a failure
+        self.wants_room = self.wants_room and bool(decision.start)
+        if self._starts.uncertain:
+            again_in = WAIT  # first learn why, or that it was a failure
         elif decision.start and not await self._start(situation, decision):
             again_in = max(again_in or 0.0, FULL_PAUSE)
         expect = self._expect(situation)
@@ -200,14 +182,13 @@ class Scaler:
         ready = sum(view.phase in READY for view in containers)
         self._look = Look(now, state.pending + state.ack_pending, state.delivered - state.ack_pending, ready)
         self._stretch = follow(self._stretch, self._look)
-        self._note_success()
         spec = self.pool.spec
         return Situation(
             spec.autoscaling,
             containers,
             self._look,
             self._stretch,
-            self._failures,
+            self._starts.failures,
             now,
             single_use=spec.single_use_containers,
         )
@@ -222,15 +203,6 @@ class Scaler:
         state = await self._replica.bus.ensure_consumer(spec)
         self._has_consumer = True
         return state
-
-    def _note_success(self) -> None:
-        """Forget the failures once a container that was asked for after them is ready."""
-        if self._failures.count:
-            fleet, last = self._replica.fleet, self._failures.last
-            known = (fleet.container(self.pool.id, view.container) for view in fleet.containers(self.pool.id))
-            if any(one and one.was_ready and one.asked > last for one in known):
-                self._failures = Failures()
-                self._counted.clear()
 
     def _expect(self, situation: Situation) -> float | None:
         """Return when to look again because demand was heard and nothing is there yet."""
@@ -258,19 +230,13 @@ class Scaler:
 
     async def _make_room(self, short: int) -> None:
         """Stop containers that idle in other pools; the report that they ended rings this pool."""
+        if self._clock() - self._room_made < ROOM_EVERY:
+            return
         fleet, directory = self._replica.fleet, self._replica.directory
         idle = fleet.idle(directory.pools, self._peers.spare(self.pool.id))
         if chosen := reclaim(self.pool, short, fleet.views(directory.image), idle):
+            self._room_made = self._clock()
             await self._placer.stop(tuple(chosen), "room")
-
-    def _count_stillborn(self) -> None:
-        """Count starts that ended without a word."""
-        now = self._clock()
-        for name, (container, when) in list(self._stillborn.items()):
-            if now - when >= STILLBORN:
-                del self._stillborn[name]
-                data = failure.from_text("ExecutionError", "the container ended before it was ready")
-                self._failed(name, container, data, hopeless=False)
 
     # --- trouble
 
@@ -293,9 +259,9 @@ class Scaler:
     def _what_is_wrong(self, situation: Situation, decision: Decision) -> Trouble | None:
         if not situation.look.backlog or situation.look.ready:
             return None
-        if self._failures.count and self.pool.deployed:
-            message = f"its containers fail to start: {failure.message_of(self._reason)[:2_000]}"
-            return Trouble(self.pool.id, message, "they are tried again", failure=self._reason)
+        if self._starts.failures.count and self.pool.deployed:
+            message = f"its containers fail to start: {self._starts.reason}"
+            return Trouble(self.pool.id, message, "they are tried again", failure=self._starts.failure)
         views = self._replica.fleet.views(self._replica.directory.image)
         if decision.start and all(view.draining or unfit(self.pool, view) for view in views):
             return Trouble(self.pool.id, *explain(self.pool, views))
@@ -303,12 +269,12 @@ class Scaler:
 
     async def _give_up(self, data: bytes) -> None:
         """Fail what waits: the callers at once, and the inputs themselves for whoever asks later."""
-        message = f"its containers fail to start: {failure.message_of(data)[:2_000]}"
+        message = f"its containers fail to start: {self._starts.reason}"
         trouble = Trouble(self.pool.id, message, final=True, failure=data)
         self._replica.bus.publish(subjects.trouble(self.pool.id), coding.encode(trouble))
         count = await endings.end_pool(self._replica, self.pool, endings.Ending(Status.FAILURE, data))
-        self._doom = None
-        self._replica.log.error("pool given up", pool=self.pool.id, messages=count, reason=message[:500])
+        self._starts.doom = None
+        self._replica.log.error("pool given up", pool=self.pool.id, messages=count, reason=message)
 
     # --- what others may know
 

@@ -242,6 +242,8 @@ class Fleet:
         """Yield idle containers of pools that can spare some: `spare` says how many of each."""
         now = self._clock()
         for pool, count in spare.items():
+            if pool not in pools:
+                continue
             idle = [one for one in self._pools.get(pool, {}).values() if one.view(now).phase is Phase.IDLE]
             for one in sorted(idle, key=lambda container: container.since)[:count]:
                 yield IdleContainer(one.container, one.worker, now - one.since, pools[pool].spec.resources)

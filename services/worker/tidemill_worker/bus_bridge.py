@@ -164,8 +164,8 @@ class Bridge:
             raise _refused(f"a container may not listen to {subject}")
         if subscription in self._subscriptions or len(self._subscriptions) >= MAX_SUBSCRIPTIONS:
             raise RequestFailed("resource_exhausted", "the container has too many subscriptions")
-        self._subscriptions[subscription] = None
         self._start(number, self._listen(subscription, subject, queue))
+        self._subscriptions[subscription] = None
 
     async def _listen(self, subscription: int, subject: str, queue: str) -> None:
         def deliver(message: Message) -> None:

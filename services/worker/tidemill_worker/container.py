@@ -245,6 +245,8 @@ class Container:
         self._dispatch(self._from_runner, frame)
 
     def _dispatch(self, table: dict[int, Callable[..., None]], frame: Frame) -> None:
+        if self.killed is Killed.VIOLATION:
+            return
         try:
             table[frame[0]](*frame[1:])
         except Exception:

@@ -7,11 +7,11 @@ against the container's own workspace by whoever asks here (`pool_of`).
 import re
 from collections.abc import Mapping
 
-_TOKEN = r"[A-Za-z0-9_+-]{1,128}"
+_NAME = r"[A-Za-z0-9_+-]{1,128}"
 
 
 def _table(*patterns: str) -> re.Pattern[str]:
-    return re.compile("|".join(patterns).replace("TOKEN", _TOKEN))
+    return re.compile("|".join(patterns).replace("TOKEN", _NAME))
 
 
 _REPLIES = r"tm\.replies\.TOKEN"
@@ -22,6 +22,7 @@ _BLOBS = r"\$O\.blobs\.C\.TOKEN"
 _BLOB_NAMES = r"\$O\.blobs\.M\.[A-Za-z0-9_=-]{1,256}"
 _INPUTS = r"tm\.inputs\.(?:cpu|gpu)\.\d{1,4}\.TOKEN\.(TOKEN)\.TOKEN\.\d{1,19}\.\d{1,9}"
 
+_INPUT = _table(_INPUTS)
 _PUBLISH = _table(r"tm\.demand\.TOKEN", r"tm\.credit\.TOKEN\.\d{1,19}")
 _STORE = _table(_INPUTS, r"tm\.results\.TOKEN\.call", _BLOBS, _BLOB_NAMES)
 _REQUEST = _table(r"tm\.registry\.TOKEN", r"tm\.scheduler\.cancel")
@@ -57,9 +58,6 @@ def pool_of(subject: str) -> str | None:
     """Return the pool whose inputs a subject is for, or None for any other subject."""
     found = _INPUT.fullmatch(subject)
     return found[1] if found else None
-
-
-_INPUT = _table(_INPUTS)
 
 
 def may_request(subject: str) -> bool:

@@ -9,9 +9,14 @@ app = tidemill.App("failing")
 
 
 class Broken(Exception):
+    pass
+
+
+class Unreadable(Exception):
+    """One that cannot be made again from its arguments, as pickle does."""
+
     def __init__(self, part: str, count: int) -> None:
         super().__init__(f"{part} broke {count} times")
-        self.part = part
 
 
 def inner(key: str) -> str:
@@ -25,7 +30,12 @@ def fails(key: str) -> str:
 
 @app.function()
 def breaks() -> None:
-    raise Broken("wheel", 3)
+    raise Broken("the wheel")
+
+
+@app.function()
+def breaks_unreadably() -> None:
+    raise Unreadable("wheel", 3)
 
 
 @app.function()
@@ -57,7 +67,7 @@ def outcome(call, *args) -> str:
     try:
         return f"returned {call(*args)!r}"
     except BaseException as error:
-        return f"{type(error).__name__}: {str(error)[:200]}"
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:3000]}"
 
 
 @app.local_entrypoint()
@@ -69,6 +79,7 @@ def main():
 def handled():
     for name, call, args in [
         ("own class", breaks.remote, ()),
+        ("unreadable class", breaks_unreadably.remote, ()),
         ("base exception", leaves.remote, ()),
         ("ended process", ends_its_process.remote, ()),
         ("huge exception", shouts.remote, ()),

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,19 +33,29 @@ class Inbox:
         self.is_closed = False
         self._sock = sock
         self._changed = threading.Condition()
-        self._paused = threading.Event()
-        self._paused.set()
+        self._going = threading.Event()
+        self._going.set()
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
         with suppress(OSError, ValueError):
             for frame in sockets.read(self._sock):
+                self._going.wait()
                 with self._changed:
                     self.frames.append(frame)
                     self._changed.notify_all()
         with self._changed:
             self.is_closed = True
             self._changed.notify_all()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Read nothing meanwhile (but what was under way)."""
+        self._going.clear()
+        try:
+            yield
+        finally:
+            self._going.set()
 
     def wait(self, condition: Callable[[list[Frame]], Any], patience: float = PATIENCE) -> Any:
         """Return what `condition` finds in the frames, as soon as it finds something."""
@@ -84,6 +94,7 @@ class Container:
         self.frames = Inbox(runner)
         self.control = Inbox(control)
         self._chunks = 0
+        self.init = 0  # its pid
 
     # --- to the runner
 
@@ -212,7 +223,7 @@ class Template:
         container = Container(runner, control)
         self.containers.append(container)
         self.frames.wait(lambda frames: len([f for f in frames if f[0] == FromTemplate.FORKED]) > answered)
-        container.init = self.frames.of(FromTemplate.FORKED)[-1][2]  # type: ignore[attr-defined]
+        container.init = self.frames.of(FromTemplate.FORKED)[-1][2]
         return container
 
     def close(self) -> None:
@@ -236,6 +247,13 @@ def start_single(folder: Path, **environment: str) -> tuple[Container, "subproce
     return Container(runner, control), process
 
 
+def end_single(container: Container, process: "subprocess.Popen[bytes]") -> None:
+    """Stop such a container in order."""
+    container.stop()
+    assert process.wait(PATIENCE) == 0
+    container.close()
+
+
 def _spawn(
     arguments: list[str], descriptors: list[int], folder: Path, **environment: str
 ) -> "subprocess.Popen[bytes]":
@@ -253,12 +271,17 @@ def is_alive(pid: int) -> bool:
     return False
 
 
+def rest(seconds: float = 0.05) -> None:
+    """Let others go on for a while, where there is nothing to wait for."""
+    select.select([], [], [], seconds)
+
+
 def eventually(condition: Callable[[], Any], patience: float = PATIENCE) -> Any:
     """Return what `condition` returns as soon as it is true."""
     until = time.monotonic() + patience
     while not (found := condition()):
         assert time.monotonic() < until, "it did not come about"
-        select.select([], [], [], 0.005)
+        rest(0.005)
     return found
 
 

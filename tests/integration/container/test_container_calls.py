@@ -28,7 +28,7 @@ def test_values_that_are_not_plain_are_pickled(start: Start) -> None:
 
 def test_plain_values_keep_their_types(start: Start) -> None:
     container = start("def f(x): return x")
-    value = (1, {2}, frozenset([3]), datetime.datetime(2024, 1, 2), 1 + 2j, b"x")
+    value = (1, {2}, frozenset([3]), datetime.date(2024, 1, 2), 1 + 2j, b"x")
     assert container.call(value) == value
 
 
@@ -135,7 +135,10 @@ def test_the_traceback_of_an_error_is_printed_to_the_inputs_stderr(start: Start,
 @pytest.mark.parametrize("kind", ["", "async "])
 def test_a_base_exception_is_transported(start: Start, kind: str) -> None:
     container = start(
-        f"class Odd(BaseException): pass\n{kind}def f(which): raise {{'exit': SystemExit(3), 'odd': Odd()}}[which]"
+        f"""
+        class Odd(BaseException): pass
+        {kind}def f(which): raise {{"exit": SystemExit(3), "odd": Odd()}}[which]
+        """
     )
     with pytest.raises(SystemExit) as caught:
         container.call("exit")
@@ -194,8 +197,8 @@ def test_large_arguments_and_results_come_through_whole(start: Start) -> None:
 def test_the_current_input_is_known_to_the_function(start: Start) -> None:
     container = start(
         """
-        import tidemill
-        def f(): return (tidemill.is_local(), tidemill.current_input_id(), tidemill.current_function_call_id())
+        from tidemill import current_function_call_id, current_input_id, is_local
+        def f(): return (is_local(), current_input_id(), current_function_call_id())
         """
     )
     first, second = container.results(container.give([(), ()]), 2)

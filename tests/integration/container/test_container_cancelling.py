@@ -11,10 +11,10 @@ from tidemill._wire.messages import Status
 
 SLEEPS = {
     "sleep": "time.sleep(100)",
-    "lock": "threading.Lock().acquire() and lock.acquire()",
+    "lock": "lock.acquire()",
     "event": "threading.Event().wait()",
     "queue": "queue.SimpleQueue().get()",
-    "recv": "socket.socketpair()[0].recv(1)",
+    "recv": "pair[0].recv(1)",
     "subprocess": "subprocess.run(['sleep', '100'])",
     "python": "spin()",
 }
@@ -34,6 +34,7 @@ def test_a_synchronous_function_is_interrupted_wherever_it_waits(start: Start, h
         import queue, socket, subprocess, threading, time
         lock = threading.Lock()
         lock.acquire()
+        pair = socket.socketpair()
         def spin():
             while True: pass
         def f():

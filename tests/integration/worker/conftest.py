@@ -1,5 +1,6 @@
 """One worker in a process of its own, on real NATS, with nobody else around."""
 
+import zipfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -56,3 +57,20 @@ async def stage(alone: Stage, process: Any) -> Stage:
     """A stage with one worker."""
     await alone.until(lambda: alone.states)
     return alone
+
+
+@pytest.fixture(scope="session")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one wheel: the package `tidemill-probe`, which knows the answer."""
+    folder = tmp_path_factory.mktemp("wheels")
+    info = "tidemill_probe-1.0.dist-info"
+    files = {
+        "tidemill_probe.py": "ANSWER = 42\n",
+        f"{info}/METADATA": "Metadata-Version: 2.1\nName: tidemill-probe\nVersion: 1.0\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = "".join(f"{name},,\n" for name in (*files, f"{info}/RECORD"))
+    with zipfile.ZipFile(folder / "tidemill_probe-1.0-py3-none-any.whl", "w") as wheel:
+        for name, text in (*files.items(), (f"{info}/RECORD", record)):
+            wheel.writestr(name, text)
+    return folder

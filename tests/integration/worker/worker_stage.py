@@ -222,8 +222,8 @@ class Stage:
 
     async def backlog(self, pool: Pool) -> int:
         """Return how many messages of a pool are not acknowledged."""
-        state = await self.bus.consumer_state(pool.stream, pool.id)
-        return state.pending + state.ack_pending if state else 0
+        waiting = self.bus.read(pool.stream, subjects.pool_inputs(pool.prefix))
+        return len([stored async for stored in waiting])
 
     async def settled(self, pool: Pool) -> None:
         """Wait until every input of a pool has been acknowledged."""

@@ -1,0 +1,74 @@
+"""The object store: contents whole or an error, on NATS and without a server."""
+
+import os
+
+import pytest
+
+from tidemill._bus import blobs
+from tidemill._wire.messages import Blob
+from tidemill.exception import DataLossError, NotFoundError
+from tidemill_common import streams
+from tidemill_common.bus.protocol import ServiceBus
+
+
+@pytest.fixture
+async def store(bus: ServiceBus) -> ServiceBus:
+    await bus.ensure_stream(streams.BLOBS)
+    return bus
+
+
+SIZES = [0, 1, blobs.CHUNK - 1, blobs.CHUNK, blobs.CHUNK + 1, 5 * blobs.CHUNK + 17]
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_a_payload_comes_back_as_it_was(store: ServiceBus, size: int) -> None:
+    data = os.urandom(size)
+    blob = await blobs.put(store, data)
+    assert (blob.size, blob.chunks) == (size, -(-size // blobs.CHUNK))
+    assert await blobs.get(store, blob) == data
+
+
+async def test_a_payload_above_the_window_comes_back(store: ServiceBus) -> None:
+    data = os.urandom(blobs.WINDOW + 3 * blobs.CHUNK)
+    assert await blobs.get(store, await blobs.put(store, data)) == data
+
+
+async def test_a_deleted_payload_is_not_found(store: ServiceBus) -> None:
+    blob = await blobs.put(store, b"x" * 100)
+    await blobs.delete(store, blob)
+    with pytest.raises(NotFoundError):
+        await blobs.get(store, blob)
+
+
+async def test_a_missing_chunk_is_an_error(store: ServiceBus) -> None:
+    blob = await blobs.put(store, os.urandom(3 * blobs.CHUNK))
+    first = await anext(aiter(store.read(blobs.STREAM, f"$O.blobs.C.{blob.nuid}")))
+    await store.purge(blobs.STREAM, f"$O.blobs.C.{blob.nuid}", below=first.sequence + 1)
+    with pytest.raises(DataLossError):
+        await blobs.get(store, blob)
+
+
+async def test_changed_content_is_an_error(store: ServiceBus) -> None:
+    blob = await blobs.put(store, b"as it was")
+    wrong = Blob("0" * 64, blob.nuid, blob.size, blob.chunks)
+    with pytest.raises(DataLossError):
+        await blobs.get(store, wrong)
+
+
+async def test_a_bundle_is_stored_once_under_its_name(store: ServiceBus) -> None:
+    name = f"bundle-{os.urandom(8).hex()}"
+    assert not await blobs.has(store, name)
+    await blobs.put_named(store, name, b"code")
+    assert await blobs.has(store, name)
+    await blobs.put_named(store, name, b"not stored: the name is there")
+    assert await blobs.get_named(store, name) == b"code"
+    await blobs.delete_named(store, name)
+    assert not await blobs.has(store, name)
+    with pytest.raises(NotFoundError):
+        await blobs.get_named(store, name)
+
+
+async def test_a_payload_can_be_read_more_often_than_a_stream_has_consumers(store: ServiceBus) -> None:
+    blob = await blobs.put(store, b"x" * 10)
+    for _ in range(1_200):
+        assert await blobs.get(store, blob) == b"x" * 10

@@ -1,0 +1,309 @@
+"""The map family: order, values, errors, laziness, windows."""
+
+import asyncio
+import gc
+import itertools
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from played_worker import PlayedWorker
+
+from tidemill import exception
+
+
+def square(x: int) -> int:
+    return x * x
+
+
+def add(a: int, b: int, c: int = 0) -> int:
+    return a + b + c
+
+
+def refuse_odd(x: int) -> int:
+    if x % 2:
+        raise ValueError(f"{x} is odd")
+    return x
+
+
+def broken_inputs() -> Iterator[int]:
+    yield 1
+    yield 2
+    raise OSError("the file ended")
+
+
+async def counted(n: int) -> AsyncIterator[int]:
+    for x in range(n):
+        await asyncio.sleep(0)
+        yield x
+
+
+def test_results_come_in_the_order_of_the_inputs(worker: PlayedWorker) -> None:
+    async def later_first(x: int) -> int:
+        await asyncio.sleep(0.05 if x % 5 == 0 else 0)
+        return x
+
+    f = worker.function(later_first)
+    assert list(f.map(range(30))) == list(range(30))
+
+
+def test_results_come_as_they_are_ready_when_order_does_not_matter(worker: PlayedWorker) -> None:
+    async def first_last(x: int) -> int:
+        await asyncio.sleep(0.3 if x == 0 else 0)
+        return x
+
+    results = list(worker.function(first_last).map(range(10), order_outputs=False))
+    assert results[-1] == 0
+    assert sorted(results) == list(range(10))
+
+
+def test_a_long_map_gives_every_value_once_and_in_order(worker: PlayedWorker) -> None:
+    f = worker.function(square, slots=4)
+    assert list(f.map(range(5_000))) == [x * x for x in range(5_000)]
+    assert max(worker.pool_of(f).chunks) > 8
+    assert sum(worker.pool_of(f).runs.values()) == 5_000
+
+
+def test_several_iterables_are_zipped_and_constants_added(worker: PlayedWorker) -> None:
+    f = worker.function(add)
+    assert list(f.map([1, 2, 3], [10, 20])) == [11, 22]
+    assert list(f.map([1], [2], kwargs={"c": 5})) == [8]
+    assert list(f.starmap([(1, 2), (3, 4)], kwargs={"c": 1})) == [4, 8]
+    assert list(f.starmap(zip([1, 2], [3, 4], [5, 6], strict=True))) == [9, 12]
+
+
+def test_a_map_feeds_another(worker: PlayedWorker) -> None:
+    f = worker.function(square)
+    assert list(f.map(f.map(range(5)))) == [0, 1, 16, 81, 256]
+
+
+def test_no_inputs_give_no_results(worker: PlayedWorker) -> None:
+    f = worker.function(square)
+    assert list(f.map([])) == []
+    assert list(f.map()) == []
+    f.for_each([])
+    f.spawn_map([])
+    assert list(f.experimental_spawn_map([]).iter()) == []
+
+
+def test_none_is_a_value(worker: PlayedWorker) -> None:
+    f = worker.function(lambda x: x)
+    assert list(f.map([None, 1, None])) == [None, 1, None]
+
+
+@pytest.mark.parametrize("method", ["map", "starmap", "for_each", "spawn_map", "experimental_spawn_map"])
+def test_an_error_of_the_input_iterator_reaches_the_caller(worker: PlayedWorker, method: str) -> None:
+    f = worker.function(lambda *_: None)
+    inputs: Any = ((x,) for x in broken_inputs()) if method == "starmap" else broken_inputs()
+    with pytest.raises(OSError, match="the file ended"):
+        for _ in getattr(f, method)(inputs) or ():
+            pass
+
+
+async def test_async_iterables_are_inputs_too(worker: PlayedWorker) -> None:
+    f = worker.function(add)
+    assert [x async for x in f.map.aio(counted(4), itertools.count(10))] == [10, 12, 14, 16]
+    await f.for_each.aio(counted(3), counted(3))
+    call = await f.experimental_spawn_map.aio(counted(3), counted(3))
+    assert [x async for x in call.iter.aio()] == [0, 2, 4]
+
+
+def test_async_iterables_are_inputs_of_blocking_maps(worker: PlayedWorker) -> None:
+    assert list(worker.function(square).map(counted(300))) == [x * x for x in range(300)]
+
+
+def test_inputs_are_sent_as_they_come(worker: PlayedWorker) -> None:
+    """Each input is made from the result of the one before: a map that waits for more would hang."""
+    results: list[int] = []
+    arrived = threading.Event()
+
+    def inputs() -> Iterator[int]:
+        for x in range(5):
+            yield x
+            assert arrived.wait(20)
+            arrived.clear()
+
+    for value in worker.function(square).map(inputs()):
+        results.append(value)
+        arrived.set()
+    assert results == [0, 1, 4, 9, 16]
+
+
+def test_slow_iterators_do_not_hold_other_calls_up(worker: PlayedWorker) -> None:
+    f = worker.function(square)
+    go_on = threading.Event()
+
+    def inputs() -> Iterator[int]:
+        yield 1
+        assert go_on.wait(20)
+        yield 2
+
+    maps = [iter(f.map(inputs())) for _ in range(3)]
+    assert [next(each) for each in maps] == [1, 1, 1]
+    assert f.remote(5) == 25
+    go_on.set()
+    assert [list(each) for each in maps] == [[4]] * 3
+
+
+def test_the_first_failure_ends_the_map_and_cancels_the_rest(worker: PlayedWorker, eventually: Any) -> None:
+    f = worker.function(refuse_odd)
+    with pytest.raises(ValueError, match="is odd"):
+        list(f.map(itertools.count()))
+    eventually(lambda: worker.cancelled)
+
+
+def test_exceptions_can_be_returned_in_place_of_results(worker: PlayedWorker) -> None:
+    f = worker.function(refuse_odd)
+    results = list(f.map(range(4), return_exceptions=True))
+    assert results[0] == 0
+    assert results[2] == 2
+    assert [str(error) for error in results[1::2]] == ["1 is odd", "3 is odd"]
+    assert all(type(error) is ValueError for error in results[1::2])
+    with pytest.warns(exception.DeprecationError, match="wrap_returned_exceptions"):
+        assert list(f.map([2], wrap_returned_exceptions=False)) == [2]
+
+
+def test_for_each_runs_all_and_can_ignore_failures(worker: PlayedWorker) -> None:
+    seen: list[int] = []
+
+    def note(x: int) -> int:
+        seen.append(x)
+        return refuse_odd(x)
+
+    f = worker.function(note)
+    f.for_each(range(0, 20, 2))
+    assert sorted(seen) == list(range(0, 20, 2))
+    f.for_each(range(6), ignore_exceptions=True)
+    with pytest.raises(ValueError, match="odd"):
+        f.for_each([2, 3])
+
+
+def test_spawn_map_queues_all_and_returns_nothing(worker: PlayedWorker, eventually: Any) -> None:
+    seen: list[int] = []
+    f = worker.function(lambda x: seen.append(x))
+    assert f.spawn_map(range(2_000)) is None
+    eventually(lambda: len(seen) == 2_000)
+    assert sorted(seen) == list(range(2_000))
+
+
+async def test_blocking_maps_are_refused_in_an_event_loop(worker: PlayedWorker) -> None:
+    f = worker.function(square)
+    with pytest.raises(exception.InvalidError) as caught:
+        list(f.map([1]))
+    assert "map.aio" in caught.value.hint
+    for call in (lambda: list(f.starmap([(1,)])), lambda: f.for_each([1]), lambda: f.spawn_map([1])):
+        with pytest.raises(exception.InvalidError):
+            call()
+    assert [x async for x in f.map.aio([1, 2])] == [1, 4]
+    assert [x async for x in f.starmap.aio([(1,), (2,)])] == [1, 4]
+    assert [x async for x in f.map([3, 4])] == [9, 16]
+    await f.spawn_map.aio([1])
+
+
+def test_generators_are_refused(worker: PlayedWorker) -> None:
+    def generate() -> Iterator[int]:
+        yield 1
+
+    f = worker.function(generate)
+    for call in (
+        lambda: f.remote(),
+        lambda: list(f.map([1])),
+        lambda: f.for_each([1]),
+        lambda: f.spawn(),
+        lambda: f.spawn_map([1]),
+    ):
+        with pytest.raises(exception.InvalidError, match="generator"):
+            call()
+    with pytest.raises(exception.InvalidError, match="not a generator"):
+        next(worker.function(square).remote_gen(1))
+
+
+def test_a_map_that_nobody_iterates_says_so(worker: PlayedWorker, caplog: pytest.LogCaptureFixture) -> None:
+    f = worker.function(square)
+    f.map([1, 2])
+    gc.collect()
+    assert "never iterated" in caplog.text
+    assert not worker.chunks_of_calls
+
+
+def test_a_map_that_is_left_early_is_cancelled_and_reads_no_further(
+    worker: PlayedWorker, eventually: Any
+) -> None:
+    f = worker.function(square)
+    numbers = itertools.count()
+    for value in f.map(numbers):
+        if value > 100:
+            break
+    eventually(lambda: worker.cancelled)
+    read = next(numbers)
+    time.sleep(0.2)
+    assert next(numbers) <= read + 2
+
+
+def test_something_that_cannot_be_iterated_is_refused(worker: PlayedWorker) -> None:
+    with pytest.raises(exception.InvalidError, match="iterables"):
+        worker.function(add).map([1, 2], 3)
+
+
+def test_slow_functions_keep_single_inputs_and_all_slots(worker: PlayedWorker) -> None:
+    active = most = 0
+
+    async def nap(x: int) -> int:
+        nonlocal active, most
+        active += 1
+        most = max(most, active)
+        await asyncio.sleep(0.02)
+        active -= 1
+        return x
+
+    f = worker.function(nap, slots=16)
+    assert list(f.map(range(200))) == list(range(200))
+    assert set(worker.pool_of(f).chunks) == {1}
+    assert most == 16
+
+
+def test_a_slow_taker_holds_the_map_back(worker: PlayedWorker) -> None:
+    """What is finished and not taken is bounded, so memory is too."""
+    f = worker.function(lambda x: "x" * 200_000, slots=4)
+    read = itertools.count()
+    results = iter(f.map(read))
+    next(results)
+    deadline = time.monotonic() + 20
+    last = -1
+    while (now := sum(worker.pool_of(f).chunks)) != last and time.monotonic() < deadline:
+        last = now
+        time.sleep(0.5)
+    assert now * 200_000 < 400 << 20
+    results.close()  # type: ignore[attr-defined]
+
+
+def test_an_output_that_comes_twice_counts_once(worker: PlayedWorker) -> None:
+    pool = worker.deploy(square)
+    pool.answers_again = True
+    f = worker.caller_of(pool)
+    assert list(f.map(range(500))) == [x * x for x in range(500)]
+    assert f.remote(3) == 9
+
+
+def test_a_full_queue_holds_a_map_back_and_refuses_a_single_call(worker: PlayedWorker) -> None:
+    from dataclasses import replace
+
+    from tidemill_common import streams
+
+    pool = worker.deploy(square, slots=1)
+    pool.held = asyncio.Event()
+    f = worker.caller_of(pool)
+    full = next(spec for spec in streams.all_streams() if spec.name == pool.record.stream)
+    worker.do(worker.bus.ensure_stream(replace(full, max_bytes=4_000)))
+    calls: list[Any] = []
+    with pytest.raises(exception.ResourceExhaustedError):
+        for _ in range(100):
+            calls.append(f.spawn(2))
+    assert calls
+    with pytest.raises(exception.ResourceExhaustedError):
+        f.remote(2)
+    worker._loop.call_soon_threadsafe(pool.held.set)
+    assert list(f.map(range(300))) == [x * x for x in range(300)]
+    f.spawn_map(range(300))

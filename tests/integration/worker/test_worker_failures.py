@@ -1,0 +1,317 @@
+"""Whatever happens to a container, each of its inputs gets the fate that it deserves."""
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from worker_stage import Stage, eventually
+
+from tidemill import exception
+from tidemill._container.processes import descendants
+from tidemill._wire import coding, subjects
+from tidemill._wire.control import Cancelled, RetryPolicy
+from tidemill._wire.messages import Chunk, Status
+
+PID = "import os, time\ndef f(seconds=0):\n    time.sleep(seconds)\n    return os.getpid()"
+EXIT = """
+    import os, time
+    def f(status):
+        if status is not None:
+            os._exit(status)
+        return "fine"
+"""
+
+
+async def stored(stage: Stage, stream: str, subject: str) -> list[Any]:
+    return [one async for one in stage.bus.read(stream, subject)]
+
+
+def alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+async def gone(*pids: int) -> None:
+    async def are_gone() -> bool:
+        return not any(map(alive, pids))
+
+    await eventually(are_gone)
+
+
+# --- retries
+
+
+async def test_a_failure_with_retries_left_waits_in_the_timers(stage: Stage) -> None:
+    pool = await stage.pool("def f(x):\n    return 1 / x", retries=RetryPolicy(2, 2.0, 3.0, 60.0))
+    await stage.place(pool)
+    call = await stage.call(pool, (1,), (0,), (1,), failures=1, losses=3)
+    await stage.settled(pool)
+    assert sorted(stage.terminal(call)) == [0, 2]
+    (timer,) = await stored(stage, "TIMERS", "tm.timers.>")
+    chunk = coding.decode(Chunk, timer.data)
+    assert (chunk.call, chunk.indices, chunk.attempt, chunk.failures, chunk.losses) == (call, [1], 1, 2, 0)
+    assert timer.subject == subjects.timer(call, 1, 1)
+    assert timer.headers["Nats-Schedule-Target"] == subjects.due(call, 1, 1)
+    assert timer.headers["Tidemill-Subject"] == subjects.inputs(pool.prefix, call, 1, 1)
+    assert timer.headers["Nats-Schedule"].startswith("@at ")
+
+
+async def test_a_timer_comes_due_as_it_was_stored(stage: Stage) -> None:
+    pool = await stage.pool("def f(x):\n    return 1 / x", retries=RetryPolicy(1, 1.0, 0.1, 60.0))
+    await stage.place(pool)
+    began = time.monotonic()
+    call = await stage.call(pool, (0,))
+
+    async def due() -> list[Any]:
+        return await stored(stage, "TIMERS", "tm.due.>")
+
+    (fired,) = await eventually(due)
+    assert time.monotonic() - began > 0.9
+    assert coding.decode(Chunk, fired.data).attempt == 1
+    assert fired.headers["Tidemill-Subject"] == subjects.inputs(pool.prefix, call, 0, 1)
+
+
+async def test_the_last_failure_is_the_output(stage: Stage) -> None:
+    pool = await stage.pool("def f(x):\n    return 1 / x", retries=RetryPolicy(2))
+    await stage.place(pool)
+    output = await stage.result(await stage.call(pool, (0,), failures=2, attempt=2))
+    assert isinstance(output.error, ZeroDivisionError)
+    assert output.attempt == 2
+
+
+# --- ends of containers
+
+
+async def test_a_container_that_exits_during_an_input_fails_it(stage: Stage) -> None:
+    pool = await stage.pool(EXIT)
+    (container,) = await stage.place(pool)
+    output = await stage.result(await stage.call(pool, (7,)))
+    assert isinstance(output.error, exception.RemoteError)
+    assert "exited with status 7 during the input" in str(output.error)
+    assert (await stage.event(container, "stopped")).reason == "exited with status 7"
+    await stage.settled(pool)
+
+
+async def test_a_crash_is_told_as_what_it_was(stage: Stage) -> None:
+    pool = await stage.pool("import os\ndef f():\n    os.kill(os.getpid(), 11)")
+    await stage.place(pool)
+    output = await stage.result(await stage.call(pool, ()))
+    assert "crashed (segmentation fault)" in str(output.error)
+
+
+async def test_only_the_input_that_ended_its_container_fails(stage: Stage) -> None:
+    pool = await stage.pool(EXIT)
+    await stage.place(pool, 4)
+    call = await stage.call(pool, *((None,) for _ in range(9)), (3,), *((None,) for _ in range(10)))
+    outputs = await stage.results(call, 20)
+    assert [one.output.status for one in outputs].count(Status.FAILURE) == 1
+    assert "status 3" in str(outputs[9].error)
+    await stage.settled(pool)
+
+
+async def test_a_lost_container_does_not_use_up_a_retry(stage: Stage) -> None:
+    pool = await stage.pool(PID, retries=RetryPolicy(1))
+    (first,) = await stage.place(pool)
+    pid = (await stage.result(await stage.call(pool, ()))).value
+    call = await stage.call(pool, (30,))
+    await stage.until(lambda: any(one.state == "busy" for one in stage.states[stage.worker].containers))
+    os.kill(pid, signal.SIGKILL)
+    await stage.event(first, "stopped")
+
+    async def again() -> list[Any]:
+        return await stored(stage, pool.stream, subjects.pool_inputs(pool.prefix))
+
+    (message,) = await eventually(again)
+    chunk = coding.decode(Chunk, message.data)
+    assert (chunk.call, chunk.attempt, chunk.failures, chunk.losses) == (call, 1, 0, 1)
+    assert not await stored(stage, "TIMERS", "tm.timers.>")
+
+
+async def test_an_input_that_is_lost_too_often_is_given_up(stage: Stage) -> None:
+    pool = await stage.pool("import os\ndef f():\n    os.kill(os.getpid(), 9)")
+    await stage.place(pool)
+    output = await stage.result(await stage.call(pool, (), losses=8, attempt=8))
+    assert isinstance(output.error, exception.InternalFailure)
+    await stage.settled(pool)
+
+
+async def test_what_a_killed_init_leaves_behind_is_ended(stage: Stage, process: Any) -> None:
+    pool = await stage.pool(
+        "import os, subprocess\n"
+        "def f():\n"
+        "    child = subprocess.Popen(['sleep', '60'], start_new_session=True)\n"
+        "    return os.getpid(), child.pid"
+    )
+    (container,) = await stage.place(pool)
+    pids = (await stage.result(await stage.call(pool, ()))).value
+    await stage.until(lambda: stage.states[stage.worker].containers[0].pid)
+    os.kill(stage.states[stage.worker].containers[0].pid, signal.SIGKILL)
+    assert (await stage.event(container, "stopped")).reason == "was lost"
+    await gone(*pids)
+
+
+async def test_a_killed_worker_leaves_no_process(stage: Stage, process: Any) -> None:
+    pool = await stage.pool(
+        "import os, subprocess, time\n"
+        "def f():\n"
+        "    subprocess.Popen(['sleep', '60'], start_new_session=True)\n"
+        "    time.sleep(60)"
+    )
+    await stage.place(pool, 2)
+    await stage.call(pool, ())
+    await stage.until(lambda: any(one.state == "busy" for one in stage.states[stage.worker].containers))
+    tree = descendants(process.process.pid)
+    assert len(tree) > 4
+    await process.kill()
+    await gone(*tree)
+
+
+# --- timeouts
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import time\ndef f():\n    time.sleep(60)",
+        "def f():\n    while True: pass",
+        "import asyncio\nasync def f():\n    await asyncio.sleep(60)",
+        "import asyncio\nasync def f():\n    while True:\n"
+        "        try: await asyncio.sleep(60)\n        except BaseException: pass",
+    ],
+    ids=["sync", "busy", "async", "stubborn"],
+)
+async def test_an_input_past_its_timeout_ends_and_says_so(stage: Stage, code: str) -> None:
+    pool = await stage.pool(code, timeout=0.3)
+    await stage.place(pool)
+    began = time.monotonic()
+    output = await stage.result(await stage.call(pool, ()))
+    assert 0.3 <= time.monotonic() - began < 5.0
+    assert output.output.status == Status.TIMEOUT
+    assert isinstance(output.error, exception.FunctionTimeoutError)
+    await stage.settled(pool)
+
+
+async def test_a_synchronous_function_past_its_timeout_is_dead(stage: Stage) -> None:
+    pool = await stage.pool(
+        "import os, subprocess, time\n"
+        "def f(sleep):\n"
+        "    child = subprocess.Popen(['sleep', '60'], start_new_session=True)\n"
+        "    print(os.getpid(), child.pid, flush=True)\n"
+        "    time.sleep(60)",
+        timeout=0.5,
+    )
+    (container,) = await stage.place(pool)
+    await stage.result(await stage.call(pool, (1,)))
+    pids = [int(word) for word in stage.text(container).split()[:2]]
+    assert not any(map(alive, pids))
+
+
+async def test_inputs_behind_one_that_timed_out_run_unharmed(stage: Stage) -> None:
+    pool = await stage.pool(
+        "import time\ndef f(seconds):\n    time.sleep(seconds)\n    return seconds", timeout=0.4
+    )
+    await stage.place(pool, 2)
+    outputs = await stage.results(await stage.call(pool, (0.01,), (30,), (0.02,), (0.03,)), 4)
+    statuses = [one.output.status for one in outputs]
+    assert statuses == [Status.SUCCESS, Status.TIMEOUT, Status.SUCCESS, Status.SUCCESS]
+    await stage.settled(pool)
+
+
+async def test_a_timeout_with_retries_left_is_tried_again(stage: Stage) -> None:
+    pool = await stage.pool("import time\ndef f():\n    time.sleep(60)", timeout=0.2, retries=RetryPolicy(1))
+    await stage.place(pool)
+    await stage.call(pool, ())
+
+    async def timers() -> list[Any]:
+        return await stored(stage, "TIMERS", "tm.timers.>")
+
+    (timer,) = await eventually(timers)
+    assert coding.decode(Chunk, timer.data).failures == 1
+    await stage.settled(pool)
+
+
+# --- cancelling
+
+
+CANCELLABLE = {
+    "sync": "import time\ndef f():\n    print('runs', flush=True)\n    time.sleep(60)",
+    "async": "import asyncio\nasync def f():\n    print('runs', flush=True)\n    await asyncio.sleep(60)",
+    "stubborn": "import time\ndef f():\n    print('runs', flush=True)\n    while True:\n"
+    "        try: time.sleep(60)\n        except BaseException: pass",
+}
+
+
+@pytest.mark.parametrize("kind", CANCELLABLE)
+async def test_a_cancelled_call_ends_with_all_its_inputs(stage: Stage, kind: str) -> None:
+    pool = await stage.pool(CANCELLABLE[kind])
+    await stage.place(pool)
+    call = await stage.call(pool, (), (), ())
+    await stage.until(lambda: "runs" in stage.text())
+    stage.bus.publish(subjects.cancel(call), coding.encode(Cancelled(call)))
+    outputs = await stage.results(call, 3)
+    assert {one.output.status for one in outputs} == {Status.CANCELLED}
+    await stage.settled(pool)
+
+
+async def test_a_container_goes_on_after_a_cancelled_input(stage: Stage) -> None:
+    pool = await stage.pool(
+        "import time\ndef f(n):\n    print('runs', flush=True)\n    time.sleep(n)\n    return n"
+    )
+    (container,) = await stage.place(pool)
+    call = await stage.call(pool, (60,))
+    await stage.until(lambda: "runs" in stage.text())
+    stage.bus.publish(subjects.cancel(call), coding.encode(Cancelled(call)))
+    await stage.result(call)
+    after = await stage.result(await stage.call(pool, (0,)))
+    assert (after.value, after.container) == (0, container)
+
+
+async def test_terminating_containers_kills_them_at_once(stage: Stage) -> None:
+    pool = await stage.pool(CANCELLABLE["stubborn"])
+    (container,) = await stage.place(pool)
+    call = await stage.call(pool, ())
+    await stage.until(lambda: "runs" in stage.text())
+    began = time.monotonic()
+    stage.bus.publish(subjects.cancel(call), coding.encode(Cancelled(call, terminate_containers=True)))
+    assert (await stage.result(call)).output.status == Status.CANCELLED
+    await stage.event(container, "stopped")
+    assert time.monotonic() - began < 1.5
+
+
+async def test_inputs_of_a_cancelled_call_that_come_later_are_refused(stage: Stage, folder: Path) -> None:
+    pool = await stage.pool("def f(path):\n    open(path, 'w').close()")
+    await stage.place(pool)
+    from tidemill._wire import ids
+
+    call = ids.new(ids.CALL)
+    stage.bus.publish(subjects.cancel(call), coding.encode(Cancelled(call)))
+    await stage.bus.flush()
+    await stage.call(pool, (str(folder / "ran"),), call=call)
+    assert (await stage.result(call)).output.status == Status.CANCELLED
+    assert not (folder / "ran").exists()
+
+
+async def test_a_broken_frame_ends_its_container_and_nothing_else(stage: Stage) -> None:
+    pool = await stage.pool(
+        "import os, socket, stat\n"
+        "def f(bad):\n"
+        "    if bad:\n"
+        "        for fd in range(3, 64):\n"
+        "            try:\n"
+        "                if stat.S_ISSOCK(os.fstat(fd).st_mode): os.write(fd, b'\\x00\\x00\\x00\\x02\\x91\\x63')\n"
+        "            except OSError: pass\n"
+        "    return os.getpid()"
+    )
+    first, second = await stage.place(pool, 2)
+    output = await stage.result(await stage.call(pool, (True,)))
+    assert output.output.status == Status.FAILURE
+    fine = await asyncio.gather(*[stage.result(await stage.call(pool, (False,))) for _ in range(3)])
+    assert {one.container for one in fine} <= {first, second}
+    await stage.settled(pool)

@@ -1,0 +1,69 @@
+"""Images are environments, made once for each content."""
+
+import asyncio
+import time
+from pathlib import Path
+
+from worker_stage import Stage
+
+from tidemill import exception
+from tidemill._wire import failure, ids
+from tidemill._wire.control import ContainerEvent, ImageSpec
+
+BASE = ("debian_slim", {"python_version": None})
+
+
+async def started(stage: Stage, image: ImageSpec, code: str = "def f():\n    pass") -> ContainerEvent:
+    pool = await stage.pool(code, image=image)
+    container = ids.new(ids.CONTAINER)
+    assert (await stage.ask_to_place(pool, container)).accepted
+    return await stage.event(container)
+
+
+async def test_packages_of_an_image_can_be_imported(stage: Stage, wheels: Path) -> None:
+    image = ImageSpec((BASE, ("pip_install", {"packages": ["tidemill-probe"], "find_links": str(wheels)})))
+    pool = await stage.pool("import tidemill_probe\ndef f():\n    return tidemill_probe.ANSWER", image=image)
+    await stage.place(pool)
+    assert (await stage.result(await stage.call(pool, ()))).value == 42
+
+
+async def test_an_image_is_made_once_however_many_ask(stage: Stage, wheels: Path, data: Path) -> None:
+    layers = (
+        BASE,
+        ("uv_pip_install", {"packages": ["tidemill-probe"], "find_links": str(wheels), "build": "x"}),
+    )
+    before = set((data / "images").iterdir())
+    events = await asyncio.gather(*(started(stage, ImageSpec(layers)) for _ in range(4)))
+    assert {event.state for event in events} == {"started"}
+    assert len(set((data / "images").iterdir()) - before) == 1
+
+
+async def test_an_image_without_packages_costs_little(stage: Stage) -> None:
+    first = await started(stage, ImageSpec((("debian_slim", {"build": ids.new(ids.IMAGE)}),)))
+    assert first.state == "started"
+    assert first.phases["image"] < 1.0
+
+
+async def test_a_package_that_is_not_there_is_told_with_the_last_words(stage: Stage, wheels: Path) -> None:
+    image = ImageSpec(
+        (BASE, ("pip_install", {"packages": ["tidemill-no-such-thing"], "extra_options": "--no-index"}))
+    )
+    event = await started(stage, image)
+    assert (event.state, event.final) == ("failed", True)
+    error = failure.to_exception(event.failure)
+    assert isinstance(error, exception.ImageBuildError)
+    assert "tidemill-no-such-thing" in str(error)
+
+
+async def test_a_python_that_is_not_there_is_told_with_those_that_are(stage: Stage) -> None:
+    began = time.monotonic()
+    event = await started(stage, ImageSpec((("debian_slim", {"python_version": "3.99"}),)))
+    assert time.monotonic() - began < 8
+    assert (event.state, event.final) == ("failed", True)
+    assert "Python 3.99 is not on this worker: found 3.11" in event.reason
+
+
+async def test_an_operation_of_another_time_is_told(stage: Stage) -> None:
+    event = await started(stage, ImageSpec((BASE, ("apt_install", {"packages": ["curl"]}))))
+    assert event.state == "failed"
+    assert "Image.apt_install()" in event.reason
