@@ -7,7 +7,7 @@ As with `python` itself the program is `__main__`, its folder (with `-m` the cur
 import importlib.util
 import sys
 from pathlib import Path
-from types import CodeType, ModuleType
+from types import CodeType, ModuleType, TracebackType
 
 from tidemill import _alias
 
@@ -25,6 +25,7 @@ def main() -> None:
         sys.stdout.write(f"{USAGE}\n")
         return
     _alias.install()
+    sys.excepthook = _show
     if arguments[:1] == ["-m"] and len(arguments) > 1:
         _run_module(arguments[1], arguments[2:])
     elif arguments and not arguments[0].startswith("-"):
@@ -69,6 +70,13 @@ def _execute(module: ModuleType, code: CodeType) -> None:
     module.__dict__["__builtins__"] = __builtins__
     sys.modules["__main__"] = module  # it stays: threads of the program may outlive its last line
     exec(code, module.__dict__)  # noqa: S102 - running a program is what this is for
+
+
+def _show(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """Show what ended the program as `python` would: beginning with its own frames."""
+    while traceback is not None and traceback.tb_frame.f_code.co_filename in (__file__, "<frozen runpy>"):
+        traceback = traceback.tb_next
+    sys.__excepthook__(kind, error.with_traceback(traceback), traceback)
 
 
 if __name__ == "__main__":

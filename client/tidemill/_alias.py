@@ -53,7 +53,7 @@ class Finder:
         name = _target(rest)
         if name is None:
             raise ModuleNotFoundError(f"{fullname} is not in this version of Tidemill", name=fullname)
-        return ModuleSpec(fullname, _Loader(name), is_package=not rest)
+        return ModuleSpec(fullname, _Loader(name), is_package=not rest)  # type: ignore[arg-type]
 
 
 def _target(rest: str) -> str | None:

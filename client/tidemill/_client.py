@@ -199,6 +199,9 @@ class Client:
     async def _open_bus(self) -> Bus:
         if _runtime.container is not None:
             return _bus_of(_runtime.container)
+        from tidemill._bus.lean import import_nats
+
+        import_nats()
         from tidemill._bus import nats
 
         found = await self._find_server()

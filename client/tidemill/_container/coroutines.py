@@ -97,7 +97,7 @@ class AsyncExecution:
         assert chunk is not None
         assert key is not None
         self._task = self._running = None
-        self._outbox.running = (-1, -1)
+        self._outbox.running = chunk.following()
         try:
             outcome = task.result()
         except asyncio.CancelledError:  # before its first step

@@ -11,7 +11,7 @@ from tidemill._container.guard import Guard, Key
 from tidemill._container.outbox import Outbox
 from tidemill._container.outcomes import NotTransported, Outcome, Outcomes
 from tidemill._container.tags import Tagger
-from tidemill._container.work import Chunk, Task
+from tidemill._container.work import NOTHING, Chunk, Task
 from tidemill._runtime import current_input
 from tidemill._wire import payload
 from tidemill.exception import InputCancellation
@@ -46,18 +46,17 @@ class Execution:
     def run(self, chunk: Chunk) -> list[Key]:
         """Run what has not started of a chunk; return the input that a stop signal interrupted, if any."""
         outbox, clock = self._outbox, time.perf_counter
+        outbox.running = chunk.following()
         began = clock()
         while not self._guard.interrupted and (task := chunk.start()) is not None:
-            self._running = outbox.running = task.key
+            self._running = task.key
             self._tagger.change(task.now.input_id)
             outcome = copy_context().run(self._attempt, task)
             if outcome is None:
                 return [task.key]
             ended = clock()
-            last = not chunk.waiting
-            if last:
-                outbox.running = (-1, -1)
-            outbox.output(chunk.number, task.key[1], *outcome, seconds=ended - began, last=last)
+            outbox.running = following = chunk.following()
+            outbox.output(*task.key, *outcome, seconds=ended - began, last=following is NOTHING)
             began = ended
         self._guard.forget(chunk.number)
         outbox.flush()  # what was to come after the last result may have been taken back meanwhile

@@ -9,6 +9,9 @@ from tidemill._runtime import CurrentInput
 from tidemill._wire.ids import input_id
 
 
+NOTHING = (-1, -1)  # the key of no input
+
+
 class Task(NamedTuple):
     """One input that is about to run."""
 
@@ -40,6 +43,13 @@ class Chunk:
         index, call = self._indices[position], self._call
         now = CurrentInput(call, index, input_id(call, index), self._root)
         return Task((self.number, index), now, self._payloads[position])
+
+    def following(self) -> tuple[int, int]:
+        """Return the key of the input that is started next, or (-1, -1)."""
+        try:
+            return self.number, self._indices[self.waiting[0]]
+        except IndexError:
+            return NOTHING
 
     def recall(self) -> list[int]:
         """Take back everything that has not started; return the indices."""

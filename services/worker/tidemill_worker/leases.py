@@ -16,7 +16,8 @@ from tidemill_worker.work import Work
 RENEW_AFTER = (8.0, 10.0)  # seconds, drawn for each renewal; the lease lasts 30
 LOOK_EVERY = 1.0
 SLICE = 100  # renewals between two turns of the loop
-REPORTED_AFTER = 0.2  # seconds of holding after which a lease is part of the worker's report
+REPORTED = 256  # leases that are all part of the worker's report; of more, only the older ones
+REPORTED_AFTER = 0.2  # seconds of holding that make a lease an older one
 
 
 class Leases:
@@ -42,8 +43,9 @@ class Leases:
         return True
 
     def take(self, work: Work) -> None:
-        """Hold work from now on."""
+        """Hold work from now on; it is told soon, so that it is known what this worker took to its grave."""
         self.held[work.key] = work
+        self._node.on_change()
 
     def settle(self, work: Work) -> None:
         """Acknowledge work if nothing of it is open and everything is stored."""
@@ -61,8 +63,10 @@ class Leases:
             for delivery in (*work.older, work.delivery):
                 delivery.nak()
 
-    def senior(self) -> tuple[str, ...]:
-        """Return the names of the leases that have been held for a while, for the worker's report."""
+    def reported(self) -> tuple[str, ...]:
+        """Return the names of the leases for the worker's report: all, or those held for a while."""
+        if len(self.held) <= REPORTED:
+            return tuple(work.delivery.ack_subject for work in self.held.values())
         before = self._node.clock() - REPORTED_AFTER
         return tuple(work.delivery.ack_subject for work in self.held.values() if work.arrived < before)
 

@@ -19,7 +19,7 @@ REMEMBERED = 10_000  # inputs that were finished, calls that were cancelled
 class Node:
     """One worker: its connection, its clock, its tasks, and what it must not forget.
 
-    `on_change` is rung when a container's state changes.
+    `on_change` is rung when a container's state changes, or when work was taken.
     """
 
     id: str

@@ -3,29 +3,39 @@
 A folder with `tidemill` and the few packages that it needs there, put *last* onto `sys.path` by the
 container's bootstrap: the user's own versions of them win. It is made of copies, named by what is in
 them, and compiled before its first use, so that no container pays for that.
+
+Scripts written for Modal also find `aiohttp` in every container, whatever the image: Modal's own client
+needs it there. So does ours have it, unless the worker was installed without.
 """
 
 import compileall
 import hashlib
 import importlib.util
+import re
 import shutil
+from importlib import metadata
 from pathlib import Path
 
 from tidemill_worker import folders
 
 PACKAGES = ("tidemill", "msgpack", "cloudpickle", "tblib")
+EXPECTED = "aiohttp"  # a distribution, with what it needs
 _LEFT_OUT = ("cli",)  # parts of tidemill that have no place in a container
 
 
 def make(folder: Path) -> Path:
     """Return the layer's folder under `folder`, made if it is not there."""
     sources = {name: _find(name) for name in PACKAGES}
-    layer = folders.prepare(folder) / _key(sources)
+    expected = _with_needs(EXPECTED, {})
+    versions = [f"{name} {distribution.version}" for name, distribution in sorted(expected.items())]
+    layer = folders.prepare(folder) / _key(sources, versions)
     if not layer.is_dir():
         making = folders.making(layer)
         for name, source in sources.items():
             # Times are kept: what was compiled at its installation stays valid.
             shutil.copytree(source, making / name, ignore=_leave_out)
+        for distribution in expected.values():
+            _copy(distribution, making)
         compileall.compile_dir(making, quiet=2)
         folders.publish(making, layer)
         shutil.rmtree(making, ignore_errors=True)
@@ -39,8 +49,29 @@ def _find(name: str) -> Path:
     return Path(spec.submodule_search_locations[0])
 
 
-def _key(sources: dict[str, Path]) -> str:
-    digest = hashlib.sha256()
+def _with_needs(name: str, found: dict[str, metadata.Distribution]) -> dict[str, metadata.Distribution]:
+    """Return a distribution and all that it needs here, by name, as far as they are installed."""
+    if name not in found:
+        try:
+            found[name] = metadata.distribution(name)
+        except metadata.PackageNotFoundError:
+            return found
+        for requirement in found[name].requires or ():
+            if "extra ==" not in requirement:
+                _with_needs(re.split(r"[^\w.-]", requirement)[0], found)
+    return found
+
+
+def _copy(distribution: metadata.Distribution, layer: Path) -> None:
+    for file in distribution.files or ():
+        if ".." not in file.parts and file.suffix != ".pyc":
+            target = layer / file
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(str(distribution.locate_file(file)), target)
+
+
+def _key(sources: dict[str, Path], versions: list[str]) -> str:
+    digest = hashlib.sha256("\n".join(versions).encode())
     for name, source in sources.items():
         for file in sorted(source.rglob("*")):
             if file.suffix in (".py", ".so", ".json", ".typed") and "__pycache__" not in file.parts:

@@ -112,7 +112,7 @@ class Worker:
             total=self._room.total,
             free=self._room.free,
             containers=self._containers.states(),
-            leases=self._leases.senior(),
+            leases=self._leases.reported(),
             runtime=TIER,
             pid=os.getpid(),
             host=socket.gethostname(),

@@ -55,7 +55,6 @@ class PlayedPool:
         self.runs: Counter[tuple[str, int]] = Counter()  # (call, index) -> executions
         self.chunks: list[int] = []  # inputs of each chunk
         self.answers_again = False  # publish every output twice
-        self.silent = False  # store outputs, but keep core subscribers from hearing them: see `_store`
         self.held: asyncio.Event | None = None
 
 
@@ -132,11 +131,14 @@ class PlayedWorker:
         return self._pools[function.name]
 
     async def _pull(self, pool: PlayedPool) -> None:
+        busy: set[asyncio.Task[None]] = set()
+
         def on_delivery(delivery: Delivery) -> None:
             task = self._loop.create_task(self._work(pool, delivery))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-            task.add_done_callback(lambda _: puller.want(1))
+            for tasks in (self._tasks, busy):
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
+            task.add_done_callback(lambda _: puller.want(pool.slots - len(busy)))
 
         await self.bus.ensure_consumer(streams.pool_consumer(pool.record))
         puller = self.bus.pull(streams.pool_consumer(pool.record), on_delivery)
@@ -157,7 +159,7 @@ class PlayedWorker:
             items.append(await self._run(pool, chunk, index, arguments))
         seconds = time.monotonic() - begun
         await self._answer(pool, chunk, items, seconds)
-        await delivery.ack()
+        delivery.ack()
 
     async def _run(self, pool: PlayedPool, chunk: Chunk, index: int, arguments: Payload) -> Output:
         data = arguments.data

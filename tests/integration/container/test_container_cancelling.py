@@ -6,7 +6,7 @@ import pytest
 from conftest import Start
 from containers import Container, eventually, is_alive
 
-from tidemill._container.frames import FromRunner, ToInit, ToRunner
+from tidemill._container.frames import FromInit, FromRunner, ToInit, ToRunner
 from tidemill._wire.messages import Status
 
 SLEEPS = {
@@ -140,14 +140,18 @@ def test_printing_is_never_torn_apart_by_a_cancellation(start: Start) -> None:
 def test_code_in_c_that_holds_the_interpreter_ends_by_the_kill(start: Start) -> None:
     container = start(
         """
-        import ctypes
+        import ctypes, os
         def f():
-            print("running", flush=True)
-            import time; time.sleep(0.01)
-            ctypes.PyDLL(None).sleep(1000)
+            os.write(1, b"running")
+            while True:
+                try:
+                    ctypes.PyDLL(None).sleep(1000)
+                except BaseException:
+                    pass
         """
     )
-    chunk = begin(container)
+    chunk = container.give([()])
+    container.control.first(FromInit.OUTPUT)
     container.send(ToRunner.CANCEL, chunk, 0)
     runner = container.pid()
     container.order(ToInit.KILL)

@@ -61,7 +61,9 @@ def test_exit_codes_and_errors_are_the_programs(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text("import sys; sys.exit(7)")
     run(tmp_path, "program.py", code=7)
     (tmp_path / "broken.py").write_text("1 / 0")
-    assert "ZeroDivisionError" in run(tmp_path, "broken.py", code=1)
+    shown = run(tmp_path, "broken.py", code=1)
+    assert "ZeroDivisionError" in shown
+    assert shown.count("File ") == 1
 
 
 def test_what_cannot_be_run_is_said(tmp_path: Path) -> None:
