@@ -105,11 +105,12 @@ class Replies:
     async def _purge(self) -> None:
         full, self._full = self._full, False
         try:
+            await self._purge_below_mark()
             if self._mark is None:
                 await self._set_mark()
             elif full:
                 await self._pass_mark_by_reading()
-            await self._purge_below_mark()
+                await self._purge_below_mark()
         except BusError as error:
             _log.debug("replies cannot be purged now: %s", error)
 

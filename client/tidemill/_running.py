@@ -9,6 +9,7 @@ said, the registry ends it when its signs of life have stopped coming.
 import asyncio
 import contextlib
 import logging
+import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -72,6 +73,7 @@ async def run(plan: Plan, client: "Client", output: Output | None) -> AsyncItera
     try:
         yield await current.start()
     except BaseException as error:
+        _explain_missing_module(error)
         await current.stop(error)
         raise
     else:
@@ -202,6 +204,19 @@ class _Run:
 
 
 # --- what is said
+
+
+def _explain_missing_module(error: BaseException) -> None:
+    """Say what to do when a container lacks a module that is only here."""
+    name = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if not name or name in sys.stdlib_module_names:
+        return
+    module = sys.modules.get(name)
+    paths = [getattr(module, "__file__", None) or "", *getattr(module, "__path__", ())]
+    if module is not None and not any("site-packages" in path for path in paths):
+        error.add_note(
+            f"{name} is a local module: give it to the image with .add_local_python_source({name!r})"
+        )
 
 
 def _view(created: AppCreated) -> str:

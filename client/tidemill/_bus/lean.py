@@ -23,7 +23,7 @@ class _WithoutAiohttp(MetaPathFinder):
     def __init__(self, thread: int) -> None:
         self._thread = thread
 
-    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> None:
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> None:  # noqa: ARG002
         """Find nothing, and nothing further for aiohttp."""
         if name == "aiohttp" and threading.get_ident() == self._thread:
             raise ModuleNotFoundError("not needed here", name=name)

@@ -8,7 +8,6 @@ from tidemill._container.sockets import Frame
 from tidemill._runtime import CurrentInput
 from tidemill._wire.ids import input_id
 
-
 NOTHING = (-1, -1)  # the key of no input
 
 

@@ -23,6 +23,7 @@ class Children:
     """The children that this worker knows. Whoever starts one does so inside `starting()`."""
 
     own: set[int] = field(default_factory=set)
+    awaited: set[int] = field(default_factory=set)  # those of them that somebody here waits for
     _starting: int = 0
     _quiet: asyncio.Event = field(default_factory=asyncio.Event)
     _sweeping: asyncio.Lock = field(default_factory=asyncio.Lock)

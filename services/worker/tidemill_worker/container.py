@@ -359,7 +359,6 @@ class Container:
         self._node.deadlines.forget(self)
         for stream in self._streams.values():
             stream.close()
-        self._streams.clear()
         self._bridge.close()
         self.log.flush()
         self._enter(Phase.STOPPING)

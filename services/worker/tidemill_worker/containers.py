@@ -30,6 +30,7 @@ from tidemill_worker.templates import ForkError
 STARTUP = 30.0  # seconds that every container gets to become ready, unless it says otherwise
 FINISH = 30.0  # seconds that running inputs get when a container is told to stop
 EXIT_HOOKS = 30.0  # seconds for exit hooks after that
+REAP_TRIES, REAP_PAUSE = 100, 0.01  # for an init that has said goodbye to be gone
 EVENT_TRIES, EVENT_PAUSE = 10, 1.0  # of an event that the broker does not take
 
 
@@ -120,10 +121,11 @@ class Containers:
             self.stop(container_id, graceful=True)
         await self._none_left.wait()
 
-    def kill_all(self) -> None:
-        """End all containers at once."""
+    async def kill_all(self) -> None:
+        """End all containers at once, and hand back what they had."""
         for container in list(self._containers.values()):
             self._kill(container, Killed.STOP)
+        await self._none_left.wait()
 
     # --- a container's life
 
@@ -162,6 +164,10 @@ class Containers:
             raise StartFailed(told, final=isinstance(error, exception.ImageBuildError)) from error
         except (ForkError, BusError, OSError) as error:
             raise StartFailed(failure.from_text("ExecutionError", str(error))) from error
+        except Exception as error:
+            self._node.log.exception("a container could not be started", container=container.id)
+            told = failure.from_text("InternalError", f"{type(error).__name__}: {error}")
+            raise StartFailed(told) from error
         self._children.own.add(start.sockets.pid)
         await container.connect(start.sockets.runner, start.sockets.control, start.sockets.pid)
         container.configure(start.configuration)
@@ -177,9 +183,10 @@ class Containers:
         either: set[asyncio.Future[Any]] = {container.ready, container.ended}
         await asyncio.wait(either, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
         if not container.ready.done():
-            message = f"the container was not ready within {limit:g} s"
-            if container.ended.done():
-                message = f"the container {_in_words(container.ended.result())} before it was ready"
+            if not container.ended.done():
+                message = f"the container was not ready within {limit:g} s"
+                raise StartFailed(failure.from_text("FunctionTimeoutError", message))
+            message = f"the container {_in_words(container.ended.result())} before it was ready"
             raise StartFailed(failure.from_text("ExecutionError", message))
         report = container.ready.result()
         if isinstance(report, bytes):
@@ -240,7 +247,7 @@ class Containers:
             queue.on_end(container, container.ended.result())
             self._node.metrics.ends.labels(_short(container.ended.result())).inc()
         if container.pid:
-            self._reap(container.pid)
+            await self._reap(container.pid)
             await self._sweep(container)
         await self._runtime.clean(container.id)
         self._room.release(container.id)
@@ -263,11 +270,16 @@ class Containers:
                 self._node.metrics.orphans.inc(count)
                 self._node.log.warning("orphans ended", container=container.id, processes=count)
 
-    def _reap(self, pid: int) -> None:
-        """Forget an init; collect it if its template is gone and it has become a child of ours."""
+    async def _reap(self, pid: int) -> None:
+        """Forget an init; collect it if its template is gone, so that it has become a child of ours."""
+        if pid in self._children.awaited:
+            return
         self._children.own.discard(pid)
         with suppress(ChildProcessError):
-            os.waitpid(pid, os.WNOHANG)
+            for _ in range(REAP_TRIES):
+                if os.waitpid(pid, os.WNOHANG)[0]:
+                    return
+                await asyncio.sleep(REAP_PAUSE)
 
     # --- its surroundings
 

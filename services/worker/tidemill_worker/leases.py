@@ -78,10 +78,6 @@ class Leases:
             now = self._node.clock()
             await self._renew([work for work in self.held.values() if work.renew_at <= now])
 
-    def renew_all(self) -> None:
-        """Renew everything: the first thing to do after a reconnect."""
-        self._node.spawn(self._renew(list(self.held.values())), "renew leases")
-
     async def _renew(self, due: list[Work]) -> None:
         for number, work in enumerate(due, 1):
             if work.key not in self.held:
@@ -89,7 +85,7 @@ class Leases:
             try:
                 work.delivery.renew()
             except Disconnected:
-                return  # all are renewed after the reconnect
+                return  # the bus renews all of them after the reconnect
             work.renew_at = self._node.clock() + random.uniform(*RENEW_AFTER)  # noqa: S311
             if number % SLICE == 0:
                 await asyncio.sleep(0)

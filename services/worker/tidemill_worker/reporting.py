@@ -1,7 +1,8 @@
 """What the worker tells of itself: each second, soon after each change, and into a bucket.
 
 A change is told 10 ms later, with all that happened meanwhile; under load, where containers change
-between idle and busy thousands of times a second, twenty times a second at most.
+between idle and busy thousands of times a second, twenty times a second at most. Inputs that are still
+held after 0.2 s are told too: should the worker die, they are handed to others at once.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from tidemill._bus.protocol import BusError, Disconnected
 from tidemill._wire import coding, subjects
 from tidemill._wire.control import WorkerState
 from tidemill_common import streams
+from tidemill_worker.leases import REPORTED_AFTER, Leases
 from tidemill_worker.node import Node
 
 EVERY = 1.0  # seconds between two reports without any change
@@ -23,17 +25,20 @@ BUCKET_EVERY = 5.0
 class Reporter:
     """Publishes the worker's state."""
 
-    def __init__(self, node: Node, state: Callable[[], WorkerState]) -> None:
+    def __init__(self, node: Node, state: Callable[[], WorkerState], leases: Leases) -> None:
         self._node = node
         self._state = state
+        self._leases = leases
         self._loop = asyncio.get_running_loop()
         self._told = 0.0
         self._soon: asyncio.TimerHandle | None = None
 
     def changed(self) -> None:
         """Report soon."""
-        if self._soon is None:
-            due = max(self._loop.time() + COALESCE, self._told + AT_MOST_EVERY)
+        due = max(self._loop.time() + COALESCE, self._told + AT_MOST_EVERY)
+        if self._soon is None or self._soon.when() > due:
+            if self._soon is not None:
+                self._soon.cancel()
             self._soon = self._loop.call_at(due, self.tell)
 
     def tell(self) -> None:
@@ -42,8 +47,11 @@ class Reporter:
             self._soon.cancel()
             self._soon = None
         self._told = self._loop.time()
+        state = self._state()
         with suppress(Disconnected):  # the next report comes within a second
-            self._node.bus.publish(subjects.worker_state(self._node.id), coding.encode(self._state()))
+            self._node.bus.publish(subjects.worker_state(self._node.id), coding.encode(state))
+        if len(state.leases) < len(self._leases.held):
+            self._soon = self._loop.call_later(REPORTED_AFTER, self.tell)
 
     async def run(self) -> None:
         """Report for ever."""

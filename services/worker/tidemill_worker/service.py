@@ -11,6 +11,7 @@ import fcntl
 import os
 import shutil
 import socket
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -43,6 +44,8 @@ from tidemill_worker.sources import Sources
 from tidemill_worker.templates import Templates
 from tidemill_worker.uv import Uv
 
+HURRY = 5.0  # seconds before the end of the drain at which what still runs is ended
+
 
 class Worker:
     """One worker of this machine. Its id is new each time it starts."""
@@ -72,7 +75,7 @@ class Worker:
         sources = Sources(self.settings.data_dir / "sources", context.bus, self._children)
         runtime = Runtime(node, self._images, sources, self._templates, folder)
         self._containers = Containers(node, self._room, runtime, self._children, self._leases)
-        self._reporter = Reporter(node, self.state)
+        self._reporter = Reporter(node, self.state, self._leases)
         node.on_change = self._reporter.changed
         context.log.warning("user code is not isolated from this machine", runtime=TIER)
         await self._listen(context)
@@ -88,10 +91,13 @@ class Worker:
         """Take no more, let running inputs finish, hand back the rest, leave nothing behind."""
         self._draining = True
         self._reporter.tell()
+        patience = max(1.0, self.settings.drain_timeout - HURRY)
         try:
-            await self._containers.drain()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(patience):
+                    await self._containers.drain()
+            await self._containers.kill_all()
         finally:
-            self._containers.kill_all()
             await self._images.close()
             await self._templates.close()
             await self._children.sweep()
@@ -172,7 +178,6 @@ class Worker:
         self._containers.cancel(told.call, terminate=told.terminate_containers)
 
     def _on_reconnect(self) -> None:
-        self._leases.renew_all()
         self._reporter.tell()
         self._containers.reconnected()
 

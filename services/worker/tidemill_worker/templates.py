@@ -175,6 +175,7 @@ class Templates:
         finally:
             its_runner.close()
             its_control.close()
+        self._children.awaited.add(process.pid)
         self._node.spawn(self._reap(process), f"reap {container}")
         return Sockets(ours_runner, ours_control, process.pid)
 
@@ -237,6 +238,7 @@ class Templates:
     async def _reap(self, process: asyncio.subprocess.Process) -> None:
         await process.wait()
         self._children.own.discard(process.pid)
+        self._children.awaited.discard(process.pid)
 
     def _drop_unused(self) -> None:
         """End templates that nobody used for long, and the least used beyond the limit."""

@@ -100,7 +100,7 @@ def test_a_broken_connection_of_the_caller_alone_loses_no_output(
             if len(results) in (100, 500, 900):
                 cable.cut(0.2)
         assert results == [x * x for x in range(1_500)]
-        assert _client.current().caller.replies.rereads >= 3  # type: ignore[union-attr]
+        assert _client.current().caller.replies.rereads  # type: ignore[union-attr]
         _client.current().close()
 
 

@@ -1,0 +1,52 @@
+"""What `tidemill._bus.connection` relies on of nats-py's private parts. A new version must pass this."""
+
+import inspect
+
+import pytest
+from nats.aio.client import Client, Srv
+from nats.aio.subscription import Subscription
+from nats.aio.transport import Transport
+
+from tidemill._bus import connection
+
+# Methods that are overridden or called, with the arguments they are given.
+METHODS = {
+    "_select_next_server": ["self"],
+    "_connect_to_server": ["self", "s"],
+    "_process_err": ["self", "err_msg"],
+    "_process_info": ["self", "info", "initial_connection"],
+    "_parse_server_uri": ["connect_url"],
+}
+FIELDS = ["_subs", "_sid", "_pongs", "_pings_outstanding", "_server_pool", "_transport", "_current_server"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_private_method_is_called_as_before(method: str) -> None:
+    assert list(inspect.signature(getattr(Client, method)).parameters) == METHODS[method]
+
+
+async def test_the_private_fields_are_there() -> None:
+    client = Client()
+    assert [field for field in FIELDS if not hasattr(client, field)] == []
+
+
+async def test_a_subscription_can_be_made_without_starting_it() -> None:
+    subscription = Subscription(Client(), 7, "a.*", queue="q")
+    assert (subscription._subject, subscription._queue, subscription._max_msgs) == ("a.*", "q", 0)
+    assert subscription._wait_for_msgs_task is None
+    assert subscription._message_iterator is None
+
+
+def test_a_transport_has_no_more_to_it() -> None:
+    assert Transport.__abstractmethods__ <= set(dir(connection._Socket))
+
+
+def test_a_given_transport_is_used() -> None:
+    assert "if not self._transport:" in inspect.getsource(Client._connect_to_server)
+    assert Srv.__dataclass_fields__.keys() >= {"uri"}
+
+
+def test_a_reconnect_asks_for_the_subscriptions_then_calls_back() -> None:
+    source = inspect.getsource(Client._attempt_reconnect)
+    assert source.index("for sid, sub in self._subs.items()") < source.index("await self.flush()")
+    assert source.index("await self.flush()") < source.index("await self._reconnected_cb()")

@@ -1,0 +1,155 @@
+"""What user code can do on the bus through its worker, and what it cannot."""
+
+import pytest
+from worker_stage import Stage
+
+from tidemill._wire import coding, ids, subjects
+from tidemill._wire.control import FunctionHandle
+
+BUS = """
+    import asyncio, time
+    from tidemill import _runtime
+    from tidemill._bus import blobs
+    from tidemill._bus.protocol import BusError, RequestFailed
+    from tidemill._wire import coding, ids, payload, subjects
+    from tidemill._wire.messages import Chunk, Outputs, Payload
+
+    async def call(bus, prefix, value):
+        caller, id = ids.new(ids.CALLER), ids.new(ids.CALL)
+        arrived = asyncio.get_running_loop().create_future()
+        live = await bus.subscribe(subjects.replies(caller), lambda message: arrived.set_result(message.data))
+        chunk = Chunk(id, [0], 0, subjects.replies(caller), [Payload(*payload.encode_call((value,), {}))], 0.0)
+        key = subjects.input_key(id, 0, 0)
+        await bus.store(subjects.inputs(prefix, id, 0, 0), coding.encode(chunk), msg_id=key)
+        (output,) = coding.decode(Outputs, await arrived).items
+        await live.close()
+        return payload.decode(*output.payload)
+"""
+
+
+async def test_a_function_calls_another_through_its_worker(stage: Stage) -> None:
+    inner = await stage.pool("def f(x):\n    return x + 1")
+    outer = await stage.pool(
+        BUS
+        + """
+    async def f(prefix, x):
+        return await call(_runtime.container.connect(), prefix, x)
+    """
+    )
+    handle = FunctionHandle("fu-1", "inner", inner.app_id, inner.id, inner.prefix)
+    import dataclasses
+
+    outer = dataclasses.replace(outer, handles={"inner": handle})
+    await stage.place(inner)
+    await stage.place(outer)
+    assert (await stage.result(await stage.call(outer, (inner.prefix, 41)))).value == 42
+
+
+async def test_pools_of_the_same_workspace_may_be_called_and_no_others(stage: Stage) -> None:
+    inner = await stage.pool("def f(x):\n    return x + 1")
+    outer = await stage.pool(
+        BUS
+        + """
+    async def f(prefix, x):
+        try:
+            return await call(_runtime.container.connect(), prefix, x)
+        except RequestFailed as error:
+            return error.code
+    """
+    )
+    await stage.place(inner)
+    await stage.place(outer)
+    assert (await stage.result(await stage.call(outer, (inner.prefix, 1)))).value == "permission_denied"
+    await stage.bus.bucket("pools").put(inner.id, coding.encode(inner))
+    assert (await stage.result(await stage.call(outer, (inner.prefix, 1)))).value == 2
+
+
+async def test_blobs_travel_both_ways(stage: Stage) -> None:
+    pool = await stage.pool(
+        BUS
+        + """
+    async def f(size):
+        bus = _runtime.container.connect()
+        blob = await blobs.put(bus, b"x" * size)
+        return len(await blobs.get(bus, blob))
+    """
+    )
+    await stage.place(pool)
+    assert (await stage.result(await stage.call(pool, (9_000_000,)))).value == 9_000_000
+
+
+FORBIDDEN = {
+    "store": 'await bus.store("tm.results.fc-1.0", b"", msg_id="x")',
+    "rollup": 'await bus.store("$O.blobs.C.x", b"", msg_id="x", headers={"Nats-Rollup": "all"})',
+    "listen": 'await bus.subscribe("tm.inputs.>", print)',
+    "listen to all": 'await bus.subscribe("tm.replies.*", print)',
+    "ask": 'await bus.request("tm.workers.wo-1.stop", b"")',
+    "read": 'await bus.last("INPUTS_cpu_0", "tm.inputs.>")',
+    "remove": 'await bus.purge("INPUTS_cpu_0", "tm.inputs.>")',
+}
+
+
+async def test_everything_else_on_the_bus_is_refused(stage: Stage) -> None:
+    tries = "".join(
+        f"""
+        try:
+            {forbidden}
+            found.append({name!r})
+        except RequestFailed as error:
+            assert error.code == "permission_denied", error
+"""
+        for name, forbidden in FORBIDDEN.items()
+    )
+    pool = await stage.pool(
+        f"{BUS}\n    async def f():\n        found, bus = [], _runtime.container.connect()\n"
+        f"{tries}\n        return found"
+    )
+    await stage.place(pool)
+    output = await stage.result(await stage.call(pool, ()))
+    assert output.value == []
+
+
+async def test_restricted_functions_have_no_bus_at_all(stage: Stage) -> None:
+    pool = await stage.pool(
+        BUS
+        + """
+    async def f():
+        await _runtime.container.connect().flush()
+    """,
+        restrict_access=True,
+    )
+    await stage.place(pool)
+    error = (await stage.result(await stage.call(pool, ()))).error
+    assert "restrict_modal_access" in str(error)
+
+
+async def test_subscriptions_end_with_their_container(stage: Stage) -> None:
+    pool = await stage.pool(
+        BUS
+        + """
+    async def f(caller):
+        await _runtime.container.connect().subscribe(subjects.replies(caller), print)
+    """
+    )
+    (container,) = await stage.place(pool)
+    caller = ids.new(ids.CALLER)
+    await stage.result(await stage.call(pool, (caller,)))
+    stage.bus.publish(subjects.replies(caller), b"heard")
+    await stage.until(lambda: "heard" in stage.text(container))
+    await stage.stop(container)
+    assert (await stage.event(container, "stopped")).reason == "exited with status 0"
+
+
+@pytest.mark.parametrize("name", ["tidemill", "cloudpickle", "msgpack"])
+async def test_the_runtime_is_there_and_services_are_not(stage: Stage, name: str) -> None:
+    pool = await stage.pool(
+        "import importlib\n"
+        "def f(name):\n"
+        "    for other in ('msgspec', 'nats', 'tidemill_worker'):\n"
+        "        try: importlib.import_module(other)\n"
+        "        except ImportError: continue\n"
+        "        return f'{other} is there'\n"
+        "    return importlib.import_module(name).__name__"
+    )
+    await stage.place(pool)
+    assert (await stage.result(await stage.call(pool, (name,)))).value == name
