@@ -12,11 +12,12 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import msgpack
 
 from tidemill import exception
+from tidemill._attached import Attached
 from tidemill._bus import blobs
 from tidemill._bus.protocol import (
     AlreadyHeld,
@@ -27,6 +28,7 @@ from tidemill._bus.protocol import (
     RequestTimeout,
     StreamFull,
 )
+from tidemill._lost import SILENT_MAX, Lost, silent_since
 from tidemill._outcome import Outcome
 from tidemill._pools import Pools
 from tidemill._replies import Replies
@@ -35,33 +37,12 @@ from tidemill._wire.control import CancelCall, FunctionHandle, Trouble
 from tidemill._wire.messages import Blob
 
 TICK = 1.0  # seconds
-SILENT, SILENT_MAX = 5.0, 60.0  # seconds without output after which the stream is read again
+SILENT = 5.0  # seconds without output after which the stream is read again, doubled each time
 STORE_TRIES = 3  # of 30 s each: within the two minutes for which the stream knows a message id
 TRANSFERS = 20  # blobs on their way at once
 CANCEL_TIMEOUT = 5.0
 
 _log = logging.getLogger("tidemill")
-
-RawOutput = list[Any]  # [index, status, [format, data], piece]: an `Output` as it comes off the wire
-
-
-class Attached(Protocol):
-    """A call whose outputs come to this process. All of it happens on the loop."""
-
-    id: str
-    handle: FunctionHandle
-
-    def on_outputs(self, items: list[RawOutput], seconds: float, container: str) -> None:
-        """Take outputs, in any order, perhaps for the second time."""
-
-    def on_tick(self, now: float) -> None:
-        """Look after what depends on time; called each second."""
-
-    def fail(self, error: BaseException) -> None:
-        """End: nothing more will come."""
-
-    def oldest(self) -> tuple[int, float] | None:
-        """Return the number of the oldest submission without output, and since when there is silence."""
 
 
 class Caller:
@@ -81,6 +62,7 @@ class Caller:
         self._listeners: list[tuple[str, Callable[[Trouble], None]]] = []
         self._submitted = 0
         self._pause = SILENT
+        self._lost = Lost(bus, self.replies)
         self._ticking: asyncio.TimerHandle | None = None
         self._undo: Callable[[], None] = lambda: None
 
@@ -275,10 +257,12 @@ class Caller:
             self._keep_ticking()
 
     def _read_if_silent(self, now: float) -> None:
-        since = min((since for _, since in filter(None, map(_oldest, self.calls.values()))), default=now)
+        since = min((silent_since(call, now) for call in self.calls.values()), default=now)
         if now - since < SILENT:
             self._pause = SILENT
         elif now - max(since, self.replies.read_at) >= self._pause:
+            if self._pause == SILENT_MAX:
+                self.run(self._lost.give_up(self.calls), name="look for lost calls")
             self._pause = min(SILENT_MAX, self._pause * 2)
             self.replies.read_again()
 
@@ -298,10 +282,6 @@ class Caller:
             await self.replies.close()
         except BusError as error:
             _log.debug("replies are left behind: %s", error)
-
-
-def _oldest(call: Attached) -> tuple[int, float] | None:
-    return call.oldest()
 
 
 def warn(message: str, hint: str = "") -> None:

@@ -10,8 +10,10 @@ import math
 from collections import deque
 from dataclasses import dataclass, field
 
+from tidemill._wire.payload import MESSAGE_LIMIT
+
 MAX_INPUTS = 256  # in one chunk
-MAX_CHUNK_BYTES = 256 * 1024  # of payload in one chunk; a single input may have more
+MAX_CHUNK_BYTES = MESSAGE_LIMIT  # of payload in one chunk; a single input may have more
 TARGET_SECONDS = 0.010  # of work in a chunk: half of the 20 ms that the tail of a map may wait for one
 
 MAX_OUTSTANDING = 1_024  # chunks: what a thousand slots of slow functions need

@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -39,10 +41,11 @@ def _from_env() -> "Client":
     else it uses the local stack that runs (`tidemill up`); else, where the `local` extra is installed, it
     starts a temporary one that ends with this process. Inside containers it goes over the worker.
     """
-    client = _shared.client
-    if client is None or client.is_closed():
-        client = _shared.client = Client()
-        client._shared = True
+    with _shared.lock:
+        client = _shared.client
+        if client is None or client.is_closed():
+            client = _shared.client = Client()
+            client._shared = True
     return client
 
 
@@ -78,6 +81,7 @@ class Client:
         self._connecting: asyncio.Lock | None = None
         self._temporary: _stack.TemporaryStack | None = None
         self._bus: Bus | None = None
+        self._forget_exit: Callable[[], None] = _nothing
         self.caller: Caller | None = None  # there once connected
         _loop.on_fork(self)
 
@@ -93,6 +97,7 @@ class Client:
 
     async def _close(self) -> None:
         self._closed = True
+        self._forget_exit()
         caller, self.caller = self.caller, None
         bus, self._bus = self._bus, None
         if caller is not None:
@@ -145,6 +150,7 @@ class Client:
     def forked(self) -> None:
         """Forget the connection: it belongs to the parent."""
         self.caller = self._bus = self._temporary = self._connecting = None
+        self._forget_exit = _nothing
         _loop.on_fork(self)
 
     # --- for the rest of the SDK, on the loop
@@ -158,12 +164,23 @@ class Client:
         self._connecting = self._connecting or asyncio.Lock()
         async with self._connecting:
             if self.caller is None:
-                self._bus = await self._open_bus()
-                caller = Caller(self._bus)
-                await caller.open()
-                self.caller = caller
-                _loop.at_exit(self._close)
+                self.caller = await self._open_session()
         return self.caller
+
+    async def _open_session(self) -> Caller:
+        bus = await self._open_bus()
+        caller = Caller(bus)
+        try:
+            await caller.open()
+            if self._closed:
+                raise exception.ClientClosed("the client was closed")
+        except BaseException as error:
+            if _runtime.container is None:
+                await bus.close()
+            raise explain(error) from None if isinstance(error, BusError) else error.__cause__
+        self._bus = bus
+        self._forget_exit = _loop.at_exit(self._close)
+        return caller
 
     async def request(
         self, subject: str, message: object, answer: type[A], *, timeout: float = REQUEST_TIMEOUT
@@ -253,10 +270,22 @@ def _bus_of(container: _runtime.Container) -> Bus:
 class _Shared:
     """The client that this process shares, once somebody asked for it."""
 
-    client: Client | None = None
+    def __init__(self) -> None:
+        self.client: Client | None = None
+        self.lock = threading.Lock()
+        _loop.on_fork(self)
+
+    def forked(self) -> None:
+        """Take a lock that nobody holds."""
+        self.lock = threading.Lock()
+        _loop.on_fork(self)
 
 
 _shared = _Shared()
+
+
+def _nothing() -> None:
+    pass
 
 
 def current(client: Client | None = None) -> Client:

@@ -26,13 +26,10 @@ from tidemill._iteration import Iteration
 from tidemill._outcome import End
 
 if TYPE_CHECKING:
-    import concurrent.futures
-
     from tidemill._caller import Caller
     from tidemill._feed import Feed
     from tidemill._map_call import MapCall
     from tidemill._wire.control import FunctionHandle
-    from tidemill.function_call import FunctionCall
     from tidemill.functions import Function
 
 R = TypeVar("R")
@@ -40,7 +37,7 @@ R = TypeVar("R")
 Inputs = Iterable[Any] | AsyncIterable[Any]
 
 _log = logging.getLogger("tidemill")
-_NO_KWARGS: Mapping[str, Any] = {}
+NO_KWARGS: Mapping[str, Any] = {}
 
 
 def refuse_blocking(name: str) -> None:
@@ -153,7 +150,7 @@ class _Run(Iteration):
         super().close()
 
 
-class _Family(Generic[R]):
+class Family(Generic[R]):
     """What the methods of the map family share."""
 
     def __init__(self, function: "Function[Any, R, Any]", name: str) -> None:
@@ -194,7 +191,7 @@ class _Family(Generic[R]):
         return _feed.Feed(iterables, dict(kwargs), star=star)
 
 
-class Map(_Family[R]):
+class Map(Family[R]):
     """`Function.map`."""
 
     @overload
@@ -218,7 +215,7 @@ class Map(_Family[R]):
     def __call__(
         self,
         *input_iterators: Inputs,
-        kwargs: Mapping[str, Any] = _NO_KWARGS,
+        kwargs: Mapping[str, Any] = NO_KWARGS,
         order_outputs: bool = True,
         return_exceptions: bool = False,
         wrap_returned_exceptions: bool | None = None,
@@ -268,7 +265,7 @@ class Map(_Family[R]):
     def aio(
         self,
         *input_iterators: Inputs,
-        kwargs: Mapping[str, Any] = _NO_KWARGS,
+        kwargs: Mapping[str, Any] = NO_KWARGS,
         order_outputs: bool = True,
         return_exceptions: bool = False,
         wrap_returned_exceptions: bool | None = None,
@@ -283,7 +280,7 @@ class Map(_Family[R]):
         ).awaiting()
 
 
-class StarMap(_Family[R]):
+class StarMap(Family[R]):
     """`Function.starmap`."""
 
     @overload
@@ -310,7 +307,7 @@ class StarMap(_Family[R]):
         self,
         input_iterator: Inputs,
         *,
-        kwargs: Mapping[str, Any] = _NO_KWARGS,
+        kwargs: Mapping[str, Any] = NO_KWARGS,
         order_outputs: bool = True,
         return_exceptions: bool = False,
         wrap_returned_exceptions: bool | None = None,
@@ -349,7 +346,7 @@ class StarMap(_Family[R]):
         self,
         input_iterator: Inputs,
         *,
-        kwargs: Mapping[str, Any] = _NO_KWARGS,
+        kwargs: Mapping[str, Any] = NO_KWARGS,
         order_outputs: bool = True,
         return_exceptions: bool = False,
         wrap_returned_exceptions: bool | None = None,
@@ -365,13 +362,13 @@ class StarMap(_Family[R]):
         ).awaiting()
 
 
-class ForEach(_Family[Any]):
+class ForEach(Family[Any]):
     """`Function.for_each`."""
 
     def __call__(
         self,
         *input_iterators: Inputs,
-        kwargs: Mapping[str, Any] = _NO_KWARGS,
+        kwargs: Mapping[str, Any] = NO_KWARGS,
         ignore_exceptions: bool = False,
     ) -> None:
         """Call the function for every input and wait for all of them; results are not kept.
@@ -389,7 +386,7 @@ class ForEach(_Family[Any]):
     async def aio(
         self,
         *input_iterators: Inputs,
-        kwargs: Mapping[str, Any] = _NO_KWARGS,
+        kwargs: Mapping[str, Any] = NO_KWARGS,
         ignore_exceptions: bool = False,
     ) -> None:
         """Do the same and await it."""
@@ -402,55 +399,3 @@ def _check(ends: list[End], ignore_exceptions: bool) -> None:
     for end in ends:
         if end.failed and not ignore_exceptions:
             raise end.error()
-
-
-class SpawnMap(_Family[R]):
-    """`Function.experimental_spawn_map`."""
-
-    def __call__(self, *input_iterators: Inputs, kwargs: Mapping[str, Any] = _NO_KWARGS) -> "FunctionCall[R]":
-        """Start the function for every input without waiting, and return the call of all of them.
-
-        Returns once every input is queued; `get(index=...)` and `iter()` of the call give the results.
-        """
-        refuse_blocking(self._name)
-        started = self._start(input_iterators, kwargs, None)
-        try:
-            return started.result()
-        except BaseException:
-            started.cancel()
-            raise
-
-    async def aio(
-        self, *input_iterators: Inputs, kwargs: Mapping[str, Any] = _NO_KWARGS
-    ) -> "FunctionCall[R]":
-        """Do the same and await it."""
-        return await asyncio.wrap_future(self._start(input_iterators, kwargs, asyncio.get_running_loop()))
-
-    def _start(
-        self,
-        iterables: tuple[Inputs, ...],
-        kwargs: Mapping[str, Any],
-        home: asyncio.AbstractEventLoop | None,
-    ) -> "concurrent.futures.Future[FunctionCall[R]]":
-        from tidemill import _loop
-        from tidemill._kept import spawn_map
-        from tidemill._single import origin
-
-        feed = self._feed(iterables, kwargs)
-        feed.start(home)
-        return _loop.submit(spawn_map(self._function, self._name, feed, origin()))
-
-
-class SpawnMapForEffect(_Family[Any]):
-    """`Function.spawn_map`."""
-
-    def __call__(self, *input_iterators: Inputs, kwargs: Mapping[str, Any] = _NO_KWARGS) -> None:
-        """Start the function for every input without waiting. The inputs are queued when it returns.
-
-        Results cannot be read: have the function store them, or use `experimental_spawn_map`.
-        """
-        SpawnMap(self._function, "spawn_map")(*input_iterators, kwargs=kwargs)
-
-    async def aio(self, *input_iterators: Inputs, kwargs: Mapping[str, Any] = _NO_KWARGS) -> None:
-        """Do the same and await it."""
-        await SpawnMap(self._function, "spawn_map").aio(*input_iterators, kwargs=kwargs)

@@ -16,7 +16,8 @@ from tidemill._wire.messages import Blob, Chunk, Payload, Status
 from tidemill._wire.payload import INLINE_LIMIT
 
 if TYPE_CHECKING:
-    from tidemill._caller import Caller, RawOutput
+    from tidemill._attached import RawOutput
+    from tidemill._caller import Caller
     from tidemill._wire.control import FunctionHandle
 
 UNSTORED_BYTES = 32 << 20  # of inputs that the stream has not confirmed

@@ -5,6 +5,7 @@ a process; without one nothing is shown at all.
 """
 
 import contextlib
+import datetime
 import itertools
 import os
 import sys
@@ -14,6 +15,7 @@ from typing import IO, Any, Protocol
 from tidemill import _runtime
 from tidemill._printer import Printer
 from tidemill._wire.messages import LogRecord
+from tidemill.config import config
 
 STDOUT, STDERR, OWN = 1, 2, 3  # `LogRecord.stream`
 
@@ -38,11 +40,33 @@ class NoProgress:
         """Do nothing."""
 
 
+class Stamps:
+    """Puts the time in front of lines, whichever records they come in."""
+
+    def __init__(self) -> None:
+        self._begun: set[tuple[str, int]] = set()  # containers and streams in the middle of a line
+
+    def stamp(self, record: LogRecord) -> LogRecord:
+        """Return a record with the time at each beginning of a line."""
+        where = record.container, record.stream
+        clock = datetime.datetime.fromtimestamp(record.time, datetime.UTC).astimezone()
+        prefix = f"{clock:%H:%M:%S}.{clock.microsecond // 1000:03d} "
+        text = record.text.removesuffix("\n")
+        is_ended = len(text) < len(record.text)
+        stamped = ("" if where in self._begun else prefix) + text.replace("\n", f"\n{prefix}")
+        if is_ended:
+            self._begun.discard(where)
+        else:
+            self._begun.add(where)
+        return record._replace(text=f"{stamped}\n" if is_ended else stamped)
+
+
 class Output:
     """Plain lines. With `quiet` only the output of containers, warnings and errors."""
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    def __init__(self, *, quiet: bool = False, timestamps: bool = False) -> None:
         self.quiet = quiet
+        self._stamps = Stamps() if timestamps else None
         self._printer = Printer(self._sink, self._descriptor)
 
     # --- talk
@@ -70,6 +94,8 @@ class Output:
 
     def logs(self, records: Iterable[LogRecord]) -> None:
         """Print what containers printed, byte for byte, to the stream that they printed it to."""
+        if self._stamps is not None:
+            records = map(self._stamps.stamp, records)
         for is_output, group in itertools.groupby(records, lambda record: record.stream == STDOUT):
             self._printer.write(STDOUT if is_output else STDERR, "".join(record.text for record in group))
 
@@ -138,26 +164,54 @@ def enable_output() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def show(*, quiet: bool = False) -> Iterator[None]:
-    """Show what runs in this block; within another one, or in a container, it changes nothing."""
+def show(*, quiet: bool = False, timestamps: bool = False) -> Iterator[None]:
+    """Show what runs in this block; within another one, or in a container, it changes nothing.
+
+    Args:
+        quiet: only the output of containers, warnings and errors.
+        timestamps: put the time in front of each line that a container printed.
+    """
     if _active.output is not None or not _runtime.is_local():
         yield
         return
-    output = _active.output = _make(quiet=quiet)
+    output = _active.output = _make(quiet=quiet, timestamps=timestamps)
     try:
         output.open()
-        yield
+        with _warnings_shown(output):
+            yield
     finally:
         _active.output = None
         output.close()
 
 
-def _make(*, quiet: bool) -> Output:
+def _make(*, quiet: bool, timestamps: bool) -> Output:
     if quiet or not is_terminal(sys.stderr):
-        return Output(quiet=quiet)
+        return Output(quiet=quiet, timestamps=timestamps)
     from tidemill._terminal import TerminalOutput
 
-    return TerminalOutput()
+    return TerminalOutput(timestamps=timestamps)
+
+
+@contextlib.contextmanager
+def _warnings_shown(output: Output) -> Iterator[None]:
+    """Show what the SDK logs, unless the program takes care of its logs itself."""
+    import logging
+
+    logger = logging.getLogger("tidemill")
+    if logger.hasHandlers():
+        yield
+        return
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            output.warn(record.getMessage())
+
+    handler = Handler(config["loglevel"])
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def is_terminal(file: Any) -> bool:

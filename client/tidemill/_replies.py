@@ -78,13 +78,14 @@ class Replies:
         while self._wanted:
             self._wanted = False
             try:
-                await self._read()
+                await self.read()
             except BusError as error:
                 _log.debug("replies cannot be read again yet: %s", error)
                 self._wanted = True
                 await asyncio.sleep(LAG)
 
-    async def _read(self) -> None:
+    async def read(self) -> None:
+        """Read from the stream, now, what was not read from it before."""
         self.rereads += 1
         async for stored in self._bus.read(STREAM, self._subject, sequence=self._read_to + 1):
             self._take(stored.data)
@@ -110,7 +111,7 @@ class Replies:
                 await self._set_mark()
             elif full:
                 await self._pass_mark_by_reading()
-                await self._purge_below_mark()
+            await self._purge_below_mark()
         except BusError as error:
             _log.debug("replies cannot be purged now: %s", error)
 
@@ -122,7 +123,7 @@ class Replies:
 
     async def _pass_mark_by_reading(self) -> None:
         """As much again has come, and a slow input still holds the mark: read what it may be missing."""
-        await self._read()
+        await self.read()
         self._mark = (self._read_to, -1)
 
     async def _purge_below_mark(self) -> None:

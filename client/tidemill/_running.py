@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from tidemill._client import Client
 
 STOP_TIMEOUT = 5.0  # seconds
+STOP_PAUSE = 0.2  # seconds between two tries
 PUBLISH_TIMEOUT = 60.0  # seconds
 UPLOADS = 8  # at once
 
@@ -179,14 +180,27 @@ class _Run:
             await self._close()
 
     async def _stop_app(self, app_id: str, reason: str) -> None:
+        """Say that the app is to end; while nobody can be reached, for a bounded time, say it again."""
+        problem: Exception | None = None
         try:
             async with asyncio.timeout(STOP_TIMEOUT):
-                await self._client.request(subjects.registry("stop_app"), StopApp(app_id, reason), Done)
-        except (exception.Error, TimeoutError) as error:
-            self._shown.warn(
-                f"the app could not be stopped: {error or 'no answer in time'}",
-                "without signs of life from here the server ends it within a minute",
-            )
+                while True:
+                    try:
+                        await self._client.request(
+                            subjects.registry("stop_app"), StopApp(app_id, reason), Done
+                        )
+                        return
+                    except (exception.ConnectionError, exception.ServiceError) as error:
+                        problem = error
+                    await asyncio.sleep(STOP_PAUSE)
+        except TimeoutError:
+            problem = problem or exception.ServiceError("no answer in time")
+        except exception.Error as error:
+            problem = error
+        self._shown.warn(
+            f"the app could not be stopped: {problem}",
+            "without signs of life from here the server ends it within a minute",
+        )
 
     async def _hear_last_words(self) -> None:
         if self._watch is not None:

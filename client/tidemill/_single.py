@@ -19,7 +19,8 @@ from tidemill._wire.messages import Blob, Chunk, Payload, Status
 from tidemill._wire.payload import INLINE_LIMIT
 
 if TYPE_CHECKING:
-    from tidemill._caller import Caller, RawOutput
+    from tidemill._attached import RawOutput
+    from tidemill._caller import Caller
     from tidemill._wire.control import FunctionHandle
     from tidemill.functions import Function
 
@@ -69,6 +70,7 @@ class SingleCall:
         "_caller",
         "_origin",
         "_payload",
+        "_preparing",
         "_since",
         "_submission",
         "future",
@@ -87,6 +89,7 @@ class SingleCall:
         self._caller: Caller | None = None
         self._submission = 0
         self._since = 0.0
+        self._preparing: concurrent.futures.Future[None] | None = None
 
     # --- in the calling thread
 
@@ -95,7 +98,7 @@ class SingleCall:
         loop = _loop.get()
         caller, handle = client.caller, function._present_handle()
         if caller is None or handle is None or len(self._payload.data) > INLINE_LIMIT:
-            loop.call_soon_threadsafe(lambda: loop.create_task(self._prepare(function, client)))
+            self._preparing = _loop.submit(self._prepare(function, client))
         else:
             loop.call_soon_threadsafe(self._begin, caller, handle, self._packed(caller.reply))
         self.future.add_done_callback(self._given_up)
@@ -179,6 +182,8 @@ class SingleCall:
             self.future.set_result(end)
 
     def _abandon(self) -> None:
+        if self._preparing is not None:
+            self._preparing.cancel()
         caller = self._caller
         if caller is not None and self.id in caller.calls:
             caller.cancel(self.id, self.handle)

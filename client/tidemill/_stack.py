@@ -154,6 +154,11 @@ def begin_temporary() -> None:
         _begun.append(_spawn_temporary())
 
 
+def is_beginning() -> bool:
+    """Return whether a stack was begun that nobody has waited for yet."""
+    return bool(_begun)
+
+
 def start_temporary(progress: Callable[[str], None] | None = None) -> TemporaryStack:
     """Start a stack and return when it serves. `progress` is told in a sentence what takes its time.
 

@@ -14,7 +14,8 @@ from tidemill._wire.messages import Blob, Chunk, Credit, Format, Payload, Status
 from tidemill._wire.payload import INLINE_LIMIT
 
 if TYPE_CHECKING:
-    from tidemill._caller import Caller, RawOutput
+    from tidemill._attached import RawOutput
+    from tidemill._caller import Caller
     from tidemill._wire.control import FunctionHandle
 
 AHEAD, AHEAD_BYTES = 1_024, 16 << 20  # pieces that the sender may be ahead of what was taken

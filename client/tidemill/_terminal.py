@@ -21,8 +21,8 @@ LONGEST = 64 * 1024  # characters of a line that has no end; then it is shown as
 class TerminalOutput(Output):
     """Draws on standard error, which is a terminal. `NO_COLOR` is respected."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *, timestamps: bool = False) -> None:
+        super().__init__(timestamps=timestamps)
         self._console = Console(stderr=True, highlight=False)
         self._is_shared = is_terminal(sys.stdout)  # then both streams are the same screen
         self._progress = Progress(

@@ -1,13 +1,23 @@
-"""Following a running app: what its containers print, and which of them live."""
+"""Following a running app: what its containers print, and which of them live.
+
+What is heard live is shown at once. What may have been missed while the connection was away is read again
+from the streams, and what then comes twice is shown once.
+"""
 
 import asyncio
 import logging
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
 
 from tidemill._bus.protocol import Bus, BusError, Message, Subscription
 from tidemill._output import Output
 from tidemill._wire import coding, subjects
 from tidemill._wire.control import ContainerEvent
 from tidemill._wire.messages import LogRecord
+
+REMEMBERED = 50_000  # messages of output, to know a repeat
+TOLERANCE = 60.0  # seconds that clocks may differ, and that a message may have been under way
 
 _log = logging.getLogger("tidemill")
 
@@ -23,6 +33,11 @@ class Watch:
         self._living: set[str] = set()
         self._gone: set[str] = set()
         self._changed = asyncio.Event()
+        self._heard = time.time()
+        self._seen: set[str] = set()
+        self._order: deque[str] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._undo: Callable[[], None] = lambda: None
 
     async def open(self) -> None:
         """Listen. Logs come first, so that a container's last words are heard before its end."""
@@ -31,6 +46,7 @@ class Watch:
             (subjects.event("container", self._app_id), self._on_event),
         ):
             self._subscriptions.append(await self._bus.subscribe(subject, callback))
+        self._undo = self._bus.on_reconnect(self._on_reconnect)
 
     async def until_quiet(self, timeout: float) -> bool:
         """Wait until every container that started has ended; return whether they have."""
@@ -45,6 +61,10 @@ class Watch:
 
     async def close(self) -> None:
         """Listen no more."""
+        self._undo()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         for subscription in self._subscriptions:
             try:
                 await subscription.close()
@@ -52,16 +72,36 @@ class Watch:
                 _log.debug("a subscription is left behind: %s", error)
 
     def _on_logs(self, message: Message) -> None:
+        self._heard = time.time()
+        self._take_logs(message.data, message.headers)
+
+    def _take_logs(self, data: bytes, headers: Mapping[str, str]) -> None:
+        if self._is_repeat(headers.get("Nats-Msg-Id", "")):
+            return
         try:
-            records = coding.decode(list[LogRecord], message.data)
+            records = coding.decode(list[LogRecord], data)
         except ValueError as error:
             _log.debug("output that cannot be read: %s", error)
             return
         self._output.logs(records)
 
+    def _is_repeat(self, key: str) -> bool:
+        if not key:
+            return False
+        if key in self._seen:
+            return True
+        self._seen.add(key)
+        self._order.append(key)
+        if len(self._order) > REMEMBERED:
+            self._seen.discard(self._order.popleft())
+        return False
+
     def _on_event(self, message: Message) -> None:
+        self._take_event(message.data, message.headers)
+
+    def _take_event(self, data: bytes, _headers: Mapping[str, str]) -> None:
         try:
-            event = coding.decode(ContainerEvent, message.data)
+            event = coding.decode(ContainerEvent, data)
         except ValueError as error:
             _log.debug("an event that cannot be read: %s", error)
             return
@@ -73,6 +113,25 @@ class Watch:
             self._living.discard(event.container)
         self._changed.set()
         self._output.status(_status(len(self._living), len(self._gone)))
+
+    # --- after the connection was away
+
+    def _on_reconnect(self) -> None:
+        task = asyncio.get_running_loop().create_task(self._catch_up(), name="read output again")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _catch_up(self) -> None:
+        since = self._heard - TOLERANCE
+        try:
+            async for stored in self._bus.read("LOGS", subjects.app_logs(self._app_id), since=since):
+                self._take_logs(stored.data, stored.headers)
+            async for stored in self._bus.read(
+                "EVENTS", subjects.event("container", self._app_id), since=since
+            ):
+                self._take_event(stored.data, stored.headers)
+        except BusError as error:
+            _log.debug("output cannot be read again: %s", error)
 
 
 def _status(living: int, gone: int) -> str:

@@ -28,7 +28,11 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-EntrypointDecorator = Callable[[Callable[P, R]], LocalEntrypoint[P, R]]
+
+class EntrypointDecorator(Protocol):
+    """What `App.local_entrypoint(...)` returns."""
+
+    def __call__(self, function: Callable[P, R], /) -> LocalEntrypoint[P, R]: ...
 
 
 class FunctionDecorator(Protocol):
@@ -261,7 +265,7 @@ class App(metaclass=_later.Listed):
 
     def local_entrypoint(
         self, _warn_parentheses_missing: None = None, *, name: str | None = None
-    ) -> "EntrypointDecorator[P, R]":
+    ) -> EntrypointDecorator:
         """Return a decorator for a function that `tidemill run` runs here, while the app runs.
 
         Its parameters become options of the command line: `str`, `int`, `float`, `bool`,
@@ -351,7 +355,7 @@ class App(metaclass=_later.Listed):
         detach: bool = False,
         interactive: bool = False,
         environment_name: str | None = None,
-    ) -> AsyncGenerator[Self, None]:
+    ) -> AsyncGenerator["App", None]:
         """Run the app while this block runs: `with app.run():` or `async with app.run():`.
 
         Leaving the block stops all its containers.
@@ -371,18 +375,22 @@ class App(metaclass=_later.Listed):
 
         self._check_can_run(name, interactive=interactive)
         self._is_starting = True
+        before = [(function, function._handle, function._client) for function in self._functions.values()]
         try:
             plan = await self._plan(name, detach=detach, environment=environment_name)
             connection = _client.current(client)
             async with _running.run(plan, connection, _output.current()) as running:
                 self._running, self._app_id = running, running.app_id
-                for key, function in self._functions.items():
-                    function._hydrate(running.handles[key], connection)
+                for key, made in running.handles.items():
+                    self._functions[key]._hydrate(made, connection)
                 yield self
         finally:
             self._running, self._is_starting = None, False
-            for function in self._functions.values():
-                function._unhydrate()
+            for function, handle, earlier in before:
+                if handle is None:
+                    function._unhydrate()
+                else:  # another app that runs has the function too: it is called through that one again
+                    function._hydrate(handle, earlier)
 
     def _check_can_run(self, name: str | None, *, interactive: bool) -> None:
         if name is not None:

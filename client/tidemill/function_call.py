@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from tidemill import _sync, exception
 
@@ -100,7 +100,7 @@ class FunctionCall(Generic[R]):
         return self._kept is not None
 
     @_sync.method
-    async def hydrate(self, client: "Client | None" = None) -> Self:
+    async def hydrate(self, client: "Client | None" = None) -> "FunctionCall[R]":
         """Ask the server about the call now; `OutputExpiredError` when nothing is stored."""
         self._client = client or self._client
         await (await self._stored()).record()
@@ -144,7 +144,7 @@ class FunctionCall(Generic[R]):
 
         kept = await self._stored()
         stop = (await kept.record()).num_inputs if end is None else end
-        ahead: deque["asyncio.Task[Outcome]"] = deque()
+        ahead: deque[asyncio.Task[Outcome]] = deque()
         following = start
         try:
             while ahead or following < stop:

@@ -2,17 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 from tidemill import _runtime, _sync, exception
 from tidemill.function_call import FunctionCall
 
 if TYPE_CHECKING:
     from tidemill._client import Client
-    from tidemill._map import ForEach, Map, SpawnMap, SpawnMapForEffect, StarMap
+    from tidemill._map import ForEach, Map, StarMap
     from tidemill._outcome import End
     from tidemill._remote_gen import RemoteGen
     from tidemill._single import Later
+    from tidemill._spawn_map import SpawnMap, SpawnMapForEffect
     from tidemill._wire.control import FunctionHandle, FunctionSpec, Source
     from tidemill.app import App
 
@@ -114,7 +115,7 @@ class Function(Generic[P, R, O]):
         Args:
             app_name: the app.
             name: the function's name in it.
-            version: one deployment; without it always the newest.
+            version: one deployment; without it the newest when it is first used.
             environment_name: the environment; without it the configured one.
             client: the client to use.
         """
@@ -134,7 +135,7 @@ class Function(Generic[P, R, O]):
         return function
 
     @_sync.method
-    async def hydrate(self, client: "Client | None" = None) -> Self:
+    async def hydrate(self, client: "Client | None" = None) -> "Function[P, R, O]":
         """Ask the server for this function now.
 
         Raises:
@@ -216,14 +217,14 @@ class Function(Generic[P, R, O]):
     @property
     def spawn_map(self) -> "SpawnMapForEffect":
         """Start the function for many inputs for its effect: see `SpawnMapForEffect`."""
-        from tidemill._map import SpawnMapForEffect
+        from tidemill._spawn_map import SpawnMapForEffect
 
         return SpawnMapForEffect(self, "spawn_map")
 
     @property
     def experimental_spawn_map(self) -> "SpawnMap[R]":
         """Start the function for many inputs and get one `FunctionCall` for all: see `SpawnMap`."""
-        from tidemill._map import SpawnMap
+        from tidemill._spawn_map import SpawnMap
 
         return SpawnMap(self, "experimental_spawn_map")
 

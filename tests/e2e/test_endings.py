@@ -59,15 +59,16 @@ def test_a_run_without_a_stack_leaves_nothing_behind(nothing_up: Path, environme
     assert folders_of(nothing_up) == []
 
 
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_ctrl_c_ends_the_app_its_containers_and_the_temporary_stack(
-    nothing_up: Path, environment: dict[str, str], tmp_path: Path
+    nothing_up: Path, environment: dict[str, str], tmp_path: Path, number: int, status: int
 ) -> None:
     command = [os.sys.executable, "-m", "tidemill.cli", "run", f"{PROGRAMS / 'endings.py'}::interrupted"]
     process = start([*command, "--folder", str(tmp_path)], environment)
     parent, child = pid_in(tmp_path / "parent"), pid_in(tmp_path / "child")
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=30)
-    assert process.returncode == 130, errors
+    assert process.returncode == status, errors
     assert "Stopping the app" in errors
     assert "Traceback" not in errors
     assert is_gone(parent)

@@ -199,13 +199,16 @@ class _Socket(Transport):
         self._stream = secure
 
     def write(self, payload: bytes) -> None:
-        self._opened.transport.write(payload)
+        if not (transport := self._opened.transport).is_closing():  # else its end is about to be told
+            transport.write(payload)
 
     def writelines(self, payload: list[bytes]) -> None:
-        self._opened.transport.writelines(payload)
+        if not (transport := self._opened.transport).is_closing():
+            transport.writelines(payload)
 
     def waiting(self) -> int:
-        return self._opened.transport.get_write_buffer_size()
+        transport = self._opened.transport
+        return 0 if transport.is_closing() else transport.get_write_buffer_size()
 
     async def read(self, buffer_size: int) -> bytes:  # noqa: ARG002
         """Let frames go to the reader until the connection ends. Always returns nothing."""

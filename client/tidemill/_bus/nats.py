@@ -36,6 +36,7 @@ from tidemill._wire import coding
 from tidemill._wire.control import ErrorReply
 
 STORE_TIMEOUT = 30.0  # seconds without any word until a store fails
+STORE_PATIENCE = 8.0  # seconds without any word until a store with an id is sent again
 MAX_LEAVING = 256 << 20  # bytes that the socket has not taken: then publishing is refused
 FLUSH_TIMEOUT = 10.0  # seconds
 CLOSE_TIMEOUT = 2.0  # seconds
@@ -88,7 +89,7 @@ class NatsBus:
             raise Disconnected(f"cannot connect to {url}: {error}") from error
         self._connected = True
         self.max_payload = self._connection.max_payload
-        self._unanswered.resume()
+        self._unanswered.resume(first=self._renew)
 
     async def close(self) -> None:
         """See `Bus.close`."""
@@ -123,7 +124,8 @@ class NatsBus:
             block = header_block({"Nats-Msg-Id": msg_id, **headers} if msg_id else headers)
         else:
             block = f"NATS/1.0\r\nNats-Msg-Id: {checked(msg_id)}\r\n\r\n" if msg_id else ""
-        return self._tell(checked(subject), data, block, jetstream.stored, STORE_TIMEOUT, bool(msg_id))
+        patience = STORE_PATIENCE if msg_id else 0.0
+        return self._tell(checked(subject), data, block, jetstream.stored, STORE_TIMEOUT, patience)
 
     def _tell(
         self,
@@ -132,15 +134,18 @@ class NatsBus:
         block: str,
         read: Callable[[bytes], Any],
         timeout: float,
-        repeatable: bool,
+        patience: float,
     ) -> "asyncio.Future[Any]":
-        """Send what must be answered; the future holds what `read` makes of the answer."""
+        """Send what must be answered; the future holds what `read` makes of the answer.
+
+        With some `patience` (seconds) it is sent again after a reconnect, or when no answer comes.
+        """
         size = len(data) + len(block)
         if error := self._unsendable(size):
             return _failed(self._loop, error)
         token = str(next(self._tokens))
         frame = publication(subject, f"{self._inbox}.u.{token}", block, data)
-        return self._unanswered.add(token.encode(), frame, size, read, timeout, repeatable)
+        return self._unanswered.add(token.encode(), frame, size, read, timeout, patience)
 
     def _unsendable(self, size: int) -> BusError | None:
         """Return why a message of this size cannot be sent now."""
@@ -334,8 +339,7 @@ class NatsBus:
         self._connected = True
         self._congested = False
         self.max_payload = self._connection.max_payload
-        self._renew()
-        self._unanswered.resume()
+        self._unanswered.resume(first=self._renew)
         for callback in list(self._reconnect_callbacks.values()):
             callback()
 

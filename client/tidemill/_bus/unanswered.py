@@ -1,4 +1,8 @@
-"""What was sent and must be answered: remembered until it is, sent again after a reconnect."""
+"""What was sent and must be answered: remembered until it is, sent again after a reconnect.
+
+What may be sent twice is also sent again when no answer comes for long: a server that was killed may have
+forgotten, for a moment, what the answer depends on.
+"""
 
 import asyncio
 import random
@@ -18,16 +22,21 @@ MAX_UNANSWERED = 512 << 20  # bytes sent and not answered
 
 
 class _Entry:
-    """One thing sent. `repeatable`: to send it twice does no more than to send it once."""
+    """One thing sent.
 
-    __slots__ = ("deadline", "frame", "future", "read", "repeatable", "sent", "size", "tries")
+    `patience` is for how long an answer is waited for before it is sent again, doubling each time; 0 for
+    what may not be sent twice. `repeat` is when that will be.
+    """
+
+    __slots__ = ("deadline", "frame", "future", "patience", "read", "repeat", "sent", "size", "tries")
 
     future: "asyncio.Future[Any]"
     frame: Frame
     size: int
     read: Callable[[bytes], Any]
     deadline: float
-    repeatable: bool
+    patience: float
+    repeat: float
     sent: bool
     tries: int
 
@@ -51,7 +60,7 @@ class Unanswered:
         size: int,
         read: Callable[[bytes], Any],
         timeout: float,
-        repeatable: bool,
+        patience: float,
     ) -> "asyncio.Future[Any]":
         """Send a frame, now or after the reconnect; the future holds what `read` makes of the answer."""
         future: asyncio.Future[Any] = self._loop.create_future()
@@ -60,14 +69,15 @@ class Unanswered:
             return future
         entry = _Entry()
         entry.future, entry.frame, entry.size, entry.read = future, frame, size, read
-        entry.deadline, entry.repeatable = self._loop.time() + timeout, repeatable
+        now = self._loop.time()
+        entry.deadline, entry.patience, entry.repeat = now + timeout, patience, now + patience
         entry.sent, entry.tries = self._connected, 0
         self._entries[token] = entry
         self._bytes += size
         if self._connected:
             self._send(frame)
         if self._sweep is None:
-            self._sweep = self._loop.call_later(SWEEP, self._give_up)
+            self._sweep = self._loop.call_later(SWEEP, self._look)
         return future
 
     def answered(self, subject: bytes, _reply: bytes, block: bytes, data: bytes) -> None:
@@ -93,13 +103,15 @@ class Unanswered:
         """The connection is gone: fail what may not be sent twice."""
         self._connected = False
         for token, entry in list(self._entries.items()):
-            if entry.sent and not entry.repeatable:
+            if entry.sent and not entry.patience:
                 self._end(token, entry, Disconnected("the connection was lost before an answer came"))
 
-    def resume(self) -> None:
-        """The connection is there: send everything, in order."""
+    def resume(self, *, first: Callable[[], None]) -> None:
+        """The connection is there: send what `first` adds, then everything that waits, in order."""
+        waiting = list(self._entries.items())
         self._connected = True
-        for token, entry in list(self._entries.items()):
+        first()
+        for token, entry in waiting:
             if entry.future.cancelled():
                 self._forget(token, entry)
             else:
@@ -127,12 +139,17 @@ class Unanswered:
         if self._connected and self._entries.get(token) is entry:
             self._send(entry.frame)
 
-    def _give_up(self) -> None:
+    def _look(self) -> None:
+        """Give up what has waited too long, and send again what may have been forgotten."""
         now = self._loop.time()
         for token, entry in list(self._entries.items()):
             if entry.deadline <= now or entry.future.cancelled():
                 self._end(token, entry, RequestTimeout("the server did not answer"))
-        self._sweep = self._loop.call_later(SWEEP, self._give_up) if self._entries else None
+            elif entry.patience and entry.repeat <= now:
+                entry.patience *= 2
+                entry.repeat = now + entry.patience
+                self._again(token, entry)
+        self._sweep = self._loop.call_later(SWEEP, self._look) if self._entries else None
 
     def _end(self, token: bytes, entry: _Entry, error: BusError) -> None:
         self._forget(token, entry)

@@ -16,7 +16,7 @@ import sys
 
 
 def put_layer_in_place(layer: str) -> None:
-    """Make the runtime layer importable, behind everything that the image has."""
+    """Make the runtime layer importable, behind everything that the image has, and `modal` by our alias."""
     from importlib.machinery import PathFinder
     from importlib.util import module_from_spec
 
@@ -26,17 +26,17 @@ def put_layer_in_place(layer: str) -> None:
         raise SystemExit(f"there is no tidemill in {layer}")
     module = sys.modules["tidemill"] = module_from_spec(spec)
     spec.loader.exec_module(module)
-
-
-def main(arguments: list[str]) -> None:
-    """Become what the arguments say."""
-    put_layer_in_place(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))  # noqa: PTH100, PTH120 - pathlib costs milliseconds
     from tidemill import _alias
-    from tidemill._container import template
 
     _alias.install(
         force=True
     )  # an image's own copy of the real one would look for a server that is not there
+
+
+def main(arguments: list[str]) -> None:
+    """Become what the arguments say."""
+    from tidemill._container import template
+
     sys.argv = [""]
     if arguments[0] == "--single":
         template.run_single(int(arguments[1]), int(arguments[2]))
@@ -44,5 +44,11 @@ def main(arguments: list[str]) -> None:
         template.run(int(arguments[0]))
 
 
-if __name__ == "__main__":  # a process that user code spawns imports this file once more
+# pathlib would cost milliseconds here.
+_LAYER = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # noqa: PTH100, PTH120
+
+if __name__ == "__main__":
+    put_layer_in_place(_LAYER)
     main(sys.argv[1:])
+elif __name__ == "__mp_main__":  # a process that user code starts with `multiprocessing`, by spawning
+    put_layer_in_place(_LAYER)

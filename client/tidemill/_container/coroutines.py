@@ -15,7 +15,7 @@ from typing import Any
 from tidemill._container.credit import PATIENCE, Credit
 from tidemill._container.execution import Parts
 from tidemill._container.guard import Key
-from tidemill._container.outcomes import NotTransported, Outcome
+from tidemill._container.outcomes import NotTransported, Outcome, cancelled
 from tidemill._container.work import Chunk, Task
 from tidemill._runtime import current_input
 from tidemill._wire import payload
@@ -101,7 +101,7 @@ class AsyncExecution:
         try:
             outcome = task.result()
         except asyncio.CancelledError:  # before its first step
-            outcome = self._outcomes.cancelled()
+            outcome = cancelled()
         except BaseException as error:
             self._fatal = error
             self._finish()
@@ -135,7 +135,7 @@ class AsyncExecution:
             return await self._call(task.key, args, kwargs)
         except asyncio.CancelledError as error:
             if task.key in self._cancelled or self._interrupted:
-                return self._outcomes.cancelled()
+                return cancelled()
             return self._outcomes.failure(error)
         except (KeyboardInterrupt, GeneratorExit) as error:
             # As it is, it would stop the loop in the middle of everything.

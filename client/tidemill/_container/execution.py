@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tidemill._container.credit import PATIENCE, Credit
 from tidemill._container.guard import Guard, Key
 from tidemill._container.outbox import Outbox
-from tidemill._container.outcomes import NotTransported, Outcome, Outcomes
+from tidemill._container.outcomes import NotTransported, Outcome, Outcomes, cancelled
 from tidemill._container.tags import Tagger
 from tidemill._container.work import NOTHING, Chunk, Task
 from tidemill._runtime import current_input
@@ -70,7 +70,7 @@ class Execution:
             args, kwargs = payload.decode(*task.payload)
             return self._call(task.key, args, kwargs)
         except InputCancellation as error:
-            return self._outcomes.cancelled() if guard.stopped == task.key else self._outcomes.failure(error)
+            return cancelled() if guard.stopped == task.key else self._outcomes.failure(error)
         except (KeyboardInterrupt, GeneratorExit) as error:
             if guard.interrupted:
                 return None

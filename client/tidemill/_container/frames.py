@@ -17,7 +17,7 @@ LENGTH = struct.Struct(">I")
 class ToTemplate(IntEnum):
     """Worker -> template; with it come two descriptors: the runner's and init's socket ends."""
 
-    FORK = 1  # container id, environment: dict[str, str], working directory
+    FORK = 1  # container id, variables added to the environment, working directory or ""
 
 
 class FromTemplate(IntEnum):
@@ -49,7 +49,7 @@ class FromRunner(IntEnum):
     START_FAILED = 2  # an encoded failure (`tidemill._wire.failure`)
     OUTPUTS = 3  # chunk, [(index, status, format, bytes), ...], seconds executing, running index or -1
     PIECES = 4  # chunk, index, first piece number, [(format, bytes), ...]
-    RETURNED = 5  # chunk, [index, ...]: not started, will not run here
+    RETURNED = 5  # chunk, [index, ...]: will not run here; not started, or interrupted by a signal to stop
     LOG = 6  # stream (1 or 2), text, unix time, input id or ""
     ASK = 7  # request number, operation (see `tidemill._bus.socket`), arguments
     STOPPED = 8  # nothing: the exit hooks have run; the process ends now

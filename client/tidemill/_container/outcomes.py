@@ -59,10 +59,11 @@ class Outcomes:
             )
         return Status.FAILURE, (Format.FAILURE, data)
 
-    def cancelled(self) -> Outcome:
-        """Return the outcome of an input that was cancelled."""
-        data = failure.from_text("InputCancellation", "the input was cancelled")
-        return Status.CANCELLED, (Format.FAILURE, data)
+
+def cancelled() -> Outcome:
+    """Return the outcome of an input that was cancelled."""
+    data = failure.from_text("InputCancellation", "the input was cancelled")
+    return Status.CANCELLED, (Format.FAILURE, data)
 
 
 def show(error: BaseException) -> None:

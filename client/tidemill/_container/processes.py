@@ -53,14 +53,8 @@ def descendants(root: int, spare: "frozenset[int] | set[int]" = frozenset()) -> 
 def reap() -> dict[int, int]:
     """Collect the children that have ended: exit statuses by pid, negative for signals."""
     ended: dict[int, int] = {}
-    while True:
-        try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return ended
-        if not pid:
-            return ended
-        ended[pid] = os.waitstatus_to_exitcode(status)
+    _reap_into(ended)
+    return ended
 
 
 def kill_descendants(spare: "frozenset[int] | set[int]" = frozenset()) -> dict[int, int]:
@@ -71,15 +65,27 @@ def kill_descendants(spare: "frozenset[int] | set[int]" = frozenset()) -> dict[i
     """
     ended: dict[int, int] = {}
     pause, until = 0.0005, time.monotonic() + _LONGEST_KILL
-    while True:
-        ended.update(reap())
+    while _reap_into(ended) and time.monotonic() < until:
         left = descendants(os.getpid(), spare)
-        if not left or time.monotonic() > until:
-            return ended
+        if not left:
+            break
         for pid in left:
             _kill(pid)
         time.sleep(pause)
         pause = min(pause * 2, _LONGEST_PAUSE)
+    return ended
+
+
+def _reap_into(ended: dict[int, int]) -> bool:
+    """Collect the children that have ended; return whether there are others."""
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return False
+        if not pid:
+            return True
+        ended[pid] = os.waitstatus_to_exitcode(status)
 
 
 def _kill(pid: int) -> None:

@@ -54,7 +54,6 @@ class Runner:
         self._chunks: dict[int, Chunk] = {}
         self._gate = threading.Lock()  # a chunk is either taken before the stop, or given back
         self._stopping = False
-        self._outcomes: Outcomes | None = None
         self._execution: Execution | AsyncExecution | None = None
         self._link: Link | None = None
 
@@ -106,8 +105,8 @@ class Runner:
     def _prepare(
         self, configuration: Configuration, function: Callable[..., Any], *, is_async: bool
     ) -> Callable[[], list[Key]]:
-        self._outcomes = Outcomes(configuration.container, restrict_output=configuration.restrict_output)
-        parts = Parts(function, configuration.is_generator, self._outcomes, self._outbox, self._tagger)
+        results = Outcomes(configuration.container, restrict_output=configuration.restrict_output)
+        parts = Parts(function, configuration.is_generator, results, self._outbox, self._tagger)
         if is_async:
             from tidemill._container.coroutines import AsyncExecution
 
@@ -183,8 +182,9 @@ class Runner:
         try:
             for frame in sockets.read(self._sock):
                 self._handlers[frame[0]](self, frame)
-        finally:
-            os._exit(1)
+        except BaseException as error:
+            os.write(2, f"tidemill: the worker sent what cannot be understood: {error!r}\n".encode())
+        os._exit(1)
 
     def _on_start(self, frame: Frame) -> None:
         self._start.put(frame[1])
@@ -202,13 +202,13 @@ class Runner:
 
     def _on_cancel(self, frame: Frame) -> None:
         _, number, index = frame
-        chunk, execution, results = self._chunks.get(number), self._execution, self._outcomes
-        if chunk is None or execution is None or results is None:
+        chunk = self._chunks.get(number)
+        if chunk is None:
             return
         if chunk.withdraw(index):
-            self._outbox.output(number, index, *results.cancelled(), wait=False)
-        else:
-            execution.cancel((number, index))
+            self._outbox.output(number, index, *outcomes.cancelled(), wait=False)
+        elif self._execution is not None:
+            self._execution.cancel((number, index))
 
     def _on_recall(self, frame: Frame) -> None:
         chunk = self._chunks.get(frame[1])

@@ -121,13 +121,16 @@ class Splitter:
     def _cut(self, data: bytes, *, full: bool) -> tuple[bytes, bytes]:
         """Split off the beginning of a marker at the end. Only a full buffer can have torn one apart."""
         token = self._tags.token
-        if full:
-            last = data.rfind(token)
-            if last >= 0 and data.find(b"\0", last + len(token)) < 0:
-                return data[:last], data[last:]
-            last = data.rfind(b"\0")
-            if last >= 0 and token.startswith(data[last:]):
-                return data[:last], data[last:]
+        if not full:
+            return data, b""
+        begun, behind = data.rfind(token), 0
+        if begun >= 0:
+            behind = data.find(b"\0", begun + len(token)) + 1
+            if not behind:  # the input id is not whole
+                return data[:begun], data[begun:]
+        begun = data.rfind(b"\0", behind)
+        if begun >= 0 and token.startswith(data[begun:]):
+            return data[:begun], data[begun:]
         return data, b""
 
     def _look(self) -> tuple[str, int]:

@@ -77,8 +77,10 @@ class Template:
         with suppress(BlockingIOError):
             os.read(self._wake, 4096)
         ended = processes.reap()
+        # An init that ended in order has left nothing; who else ends here was left by one that was killed.
+        in_order = {pid for pid, status in ended.items() if not status} & self._inits
         self._inits.difference_update(ended)
-        if ended:
+        if len(in_order) < len(ended):
             self._inits.difference_update(processes.kill_descendants(spare=self._inits))
 
     def _on_request(self) -> bool:

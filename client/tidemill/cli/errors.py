@@ -25,6 +25,11 @@ def show_usage(error: click.UsageError) -> None:
     show(error.format_message().rstrip("."), hint)
 
 
+def is_from_user(error: BaseException) -> bool:
+    """Return whether an exception was raised in, or passed through, code that is not ours."""
+    return _visible(error.__traceback__) is not None
+
+
 def show_exception(error: BaseException) -> None:
     """Show an exception of the user's code, without the frames that are ours."""
     import traceback
@@ -50,7 +55,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _visible(trace: TracebackType | None) -> TracebackType | None:
-    """Return a traceback that begins where the command line called the user's code, without frames of ours."""
+    """Return a traceback from where the command line called the user's code, without frames of ours."""
     frames: list[TracebackType] = []
     while trace is not None:
         is_call = trace.tb_frame.f_code.co_filename.startswith(_HERE)

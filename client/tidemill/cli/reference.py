@@ -132,7 +132,8 @@ def _only(candidates: Sequence[Runnable], reference: Reference) -> Runnable:
     if len(chosen) > 1:
         kind = "local entrypoints" if chosen[0].is_entrypoint else "functions"
         raise InvalidError(
-            f"{reference} has {len(chosen)} {kind}: name one, as in {reference.source}::{chosen[0].name}",
+            f"{reference} has {len(chosen)} {kind}: name one, as in "
+            f"{'-m ' if reference.is_module else ''}{reference.source}::{chosen[0].name}",
             hint=_listed(candidates),
         )
     return chosen[0]

@@ -1,6 +1,7 @@
 """`tidemill run`: a local entrypoint or a function of an app, on whatever server there is."""
 
 import contextlib
+import io
 import os
 import signal
 import sys
@@ -16,8 +17,6 @@ from tidemill import _alias, _entrypoint, _stack
 from tidemill.cli import errors, reference
 from tidemill.cli.reference import Reference, Runnable
 from tidemill.exception import Error, InvalidError
-
-INTERRUPTED = 128 + signal.SIGINT
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +53,8 @@ def run(ref: str, arguments: tuple[str, ...], is_module: bool, interactive: bool
     """
     if interactive:
         raise click.UsageError("--interactive is not in this version of Tidemill")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # in order with the output of containers, in a pipe too
     with _script(ref, is_module=is_module) as named, _interruptible():
         return _run(named, arguments, Options(**options))
 
@@ -61,7 +62,7 @@ def run(ref: str, arguments: tuple[str, ...], is_module: bool, interactive: bool
 def _run(named: Reference, arguments: tuple[str, ...], options: Options) -> int:
     try:
         if not {"-h", "--help"} & set(arguments):
-            _begin_stack(quiet=options.quiet)
+            _begin_stack()
         _alias.install()
         sys.argv[:] = [named.source, *arguments]
         module = _load(named)
@@ -73,28 +74,27 @@ def _run(named: Reference, arguments: tuple[str, ...], options: Options) -> int:
         _disconnect()
 
 
-def _begin_stack(*, quiet: bool) -> None:
+def _begin_stack() -> None:
     """Have a temporary stack start while the user's code is imported, if there is no other server."""
-    if os.environ.get("TIDEMILL_SERVER_URL") or _stack.find() is not None:
-        return
-    _stack.begin_temporary()
-    if not quiet:
-        click.echo("Starting a temporary stack…", err=True)
+    if not os.environ.get("TIDEMILL_SERVER_URL") and _stack.find() is None:
+        _stack.begin_temporary()
 
 
 def _load(named: Reference) -> ModuleType | None:
     """Import the user's code; an exception of it is shown, with a hint where we know better."""
     try:
         return reference.load(named)
-    except Error:
-        raise
     except Exception as error:  # whatever the user's code raises is for the user to see
+        if isinstance(error, Error) and not errors.is_from_user(error):
+            raise
         errors.show_exception(error)
         errors.show(f"{named.source} cannot be imported", _import_hint(error, named))
         return None
 
 
 def _import_hint(error: Exception, named: Reference) -> str:
+    if isinstance(error, Error):
+        return error.hint
     if isinstance(error, ImportError) and "no known parent package" in str(error) and not named.is_module:
         dotted = ".".join(Path(named.source).with_suffix("").parts)
         return f"a file of a package is run with: tidemill run -m {dotted}"
@@ -129,7 +129,7 @@ def _execute(chosen: Runnable, named: Reference, arguments: tuple[str, ...], opt
 def _show_failure(error: Exception, chosen: Runnable) -> None:
     """Show the exception that ended the run; one of ours in a traceback only if the user's code is in it."""
     hint = error.hint if isinstance(error, Error) else ""
-    if isinstance(error, Error) and not chosen.is_entrypoint:
+    if isinstance(error, Error) and not errors.is_from_user(error):
         errors.show(f"{type(error).__name__}: {error}", hint)
         return
     errors.show_exception(error)
@@ -146,7 +146,9 @@ def _runner(chosen: Runnable, options: Options, failure: _Failure) -> Callable[.
 
     def run(*args: Any, **kwargs: Any) -> None:
         settings = {"name": options.name, "detach": options.detach, "environment_name": options.environment}
-        with _output.show(quiet=options.quiet), chosen.app.run(**settings):
+        if _stack.is_beginning() and not options.quiet:
+            click.echo("Starting a temporary stack…", err=True)
+        with _output.show(quiet=options.quiet, timestamps=options.timestamps), chosen.app.run(**settings):
             try:
                 result = _call(chosen, args, kwargs, detach=options.detach)
             except BaseException as error:
@@ -202,22 +204,25 @@ def _script(ref: str, *, is_module: bool) -> Iterator[Reference]:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """Have Ctrl-C end the app in order; a second one is not waited for."""
+    """Have Ctrl-C and SIGTERM end the app in order; a second one is not waited for."""
     presses = 0
 
     def on_interrupt(number: int, frame: FrameType | None) -> None:
         nonlocal presses
         presses += 1
         if presses > 1:
-            os._exit(INTERRUPTED)  # a temporary stack notices by itself, an app by its missing signs of life
+            os._exit(128 + number)  # a temporary stack notices by itself, an app by its missing signs of life
         click.echo("\nStopping the app, which takes a few seconds; press Ctrl-C again to not wait", err=True)
+        if number == signal.SIGTERM:
+            sys.exit(128 + number)
         signal.default_int_handler(number, frame)
 
-    before = signal.signal(signal.SIGINT, on_interrupt)
+    before = {number: signal.signal(number, on_interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _disconnect() -> None:

@@ -18,6 +18,7 @@ _STYLES = {
     "stopping": "yellow",
     "gone": "red",
 }
+_WIDE = 500
 # Told where the tier of a worker does not isolate.
 _NOT_ISOLATED = "functions run without isolation, as the worker's own user"
 
@@ -110,7 +111,9 @@ def _worker_as_json(worker: WorkerState) -> dict[str, Any]:
 def _show(found: Status, *, verbose: bool) -> None:
     from rich.console import Console
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=_WIDE)  # nothing is cut for who reads a file or a pipe
     if found.parts:
         columns = ("part", "state", "pid", "address", "version", *(("log",) if verbose else ()))
         rows = [_part_row(part, verbose=verbose) for part in found.parts]
@@ -157,7 +160,7 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
 
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in columns:
-        table.add_column(column, no_wrap=True)
+        table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*row)
     return table

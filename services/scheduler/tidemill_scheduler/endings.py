@@ -10,7 +10,7 @@ from tidemill._bus.protocol import AlreadyHeld, Stored
 from tidemill._wire import coding, failure, subjects
 from tidemill._wire.control import Pool
 from tidemill._wire.messages import Chunk, Format, Output, Outputs, Payload, Status
-from tidemill._wire.payload import INLINE_LIMIT
+from tidemill._wire.payload import INLINE_LIMIT, MESSAGE_LIMIT
 from tidemill_scheduler.replica import Replica
 
 AT_ONCE = 100  # inputs ended side by side
@@ -44,7 +44,7 @@ class Ending:
     def outputs(self, chunk: Chunk) -> Iterator[Outputs]:
         """Yield the outputs of a chunk, each message well below the largest that the server takes."""
         items = [Output(index, self.status, self.payload) for index in chunk.indices]
-        step = max(1, INLINE_LIMIT // self.size) if chunk.reply else 1
+        step = max(1, MESSAGE_LIMIT // self.size) if chunk.reply else 1
         for start in range(0, len(items), step):
             yield Outputs(chunk.call, chunk.attempt, items[start : start + step], 0.0)
 

@@ -5,6 +5,7 @@ workers' reports by whoever leads next.
 """
 
 import asyncio
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -31,7 +32,7 @@ from tidemill_scheduler.pools import ignore
 from tidemill_scheduler.reconciling import Reconciler
 from tidemill_scheduler.replica import Replica
 from tidemill_scheduler.scaling import Scaler
-from tidemill_scheduler.workers import Lost, News
+from tidemill_scheduler.workers import Container, Lost, News
 
 SETTLE = 1.2  # seconds after which every live worker has reported to a replica that just came up
 UNKNOWN_AT_ONCE = 1_000  # pools looked for side by side
@@ -124,7 +125,7 @@ class Leader:
 
     def _begin(self) -> None:
         fleet, directory = self._replica.fleet, self._replica.directory
-        for lost in fleet.lost:
+        for lost in fleet.lately_lost():
             self.on_lost(lost)
         for pool in fleet.active_pools():
             self.ring(pool)
@@ -134,10 +135,10 @@ class Leader:
 
     # --- bells
 
-    def ring(self, pool: str, *, demand: bool = False) -> None:
+    def ring(self, pool: str, *, demand: bool = False, room: bool = False) -> None:
         """Wake a pool's loop, made if it has none."""
         if scaler := self._scalers.get(pool):
-            scaler.ring(demand=demand)
+            scaler.ring(demand=demand, room=room)
         elif known := self._replica.directory.get(pool):
             self._scaler(known).ring(demand=demand)
         elif demand and pool not in self._unknown and len(self._unknown) < UNKNOWN_AT_ONCE:
@@ -182,18 +183,23 @@ class Leader:
             if scaler := self._scalers.get(container.pool):
                 scaler.ended_early(container)
         for pool in news.pools:
-            self.ring(pool)
+            self.ring(pool, room=news.room)
         if news.room:
-            for scaler in self._scalers.values():
-                if scaler.wants_room:
-                    scaler.ring(room=True)
+            self._ring_for_room()
         if news.lost:
             self.on_lost(news.lost)
+
+    def _ring_for_room(self) -> None:
+        for scaler in self._scalers.values():
+            if scaler.wants_room:
+                scaler.ring(room=True)
 
     def on_event(self, event: ContainerEvent) -> None:
         """Hand a container's event to its pool."""
         if scaler := self._scalers.get(event.pool):
             scaler.on_event(event)
+        if event.state == "started":  # its worker can start another
+            self._ring_for_room()
 
     def on_lost(self, lost: Lost) -> None:
         """Hand back what a silent worker held, so that nobody waits for its leases to run out."""
@@ -202,8 +208,28 @@ class Leader:
                 self._replica.bus.publish(lease, NAK)
         self._replica.metrics.repairs.labels("lost_worker").inc()
         self._replica.log.warning("worker lost", worker=lost.worker, leases=len(lost.leases))
-        for pool in lost.pools:
-            self.ring(pool)
+        for container in lost.containers:
+            if pool := self._replica.directory.get(container.pool):
+                self._tasks.create_task(self._tell_end(pool, container), name=f"end {container.container}")
+        for pool_id in lost.pools:
+            self.ring(pool_id)
+
+    async def _tell_end(self, pool: Pool, container: Container) -> None:
+        """Tell the end of a container whose worker cannot: callers wait for it, to hear all output.
+
+        The worker's own word for it, should it come after all, has the same id and is dropped.
+        """
+        event = ContainerEvent(
+            container.container, pool.id, pool.spec.name, container.worker, "stopped", time.time(), "was lost"
+        )
+        try:
+            await self._replica.bus.store(
+                subjects.event("container", pool.app_id),
+                coding.encode(event),
+                msg_id=f"{container.container}.stopped",
+            )
+        except BusError as error:
+            self._replica.log.warning("an event is not stored", container=event.container, error=str(error))
 
     # --- pools come and go
 

@@ -33,6 +33,7 @@ from tidemill_scheduler.starts import WAIT, Starts
 from tidemill_scheduler.workers import Container
 
 LOOK_EVERY = 0.02  # seconds between two looks at a consumer, however many bells ring
+LOOK_EVERY_ASLEEP = 0.002  # the same where nothing runs and nothing was seen to wait
 LOOK_EVERY_SERVED = 0.05  # the same where nothing more could be started, or nothing more is needed
 EXPECT = (0.002, 0.005, 0.01, 0.02, 0.05)  # looks again when a bell of demand was ahead of its input
 PLACE_AT_ONCE = 64  # containers placed by one decision
@@ -98,7 +99,7 @@ class Scaler:
     def on_event(self, event: ContainerEvent) -> None:
         """Take in what a worker tells of a container's life."""
         self._starts.on_event(event)
-        self._bell.set()
+        self.ring(room=event.state == "started")
 
     # --- the loop
 
@@ -140,18 +141,23 @@ class Scaler:
         return False
 
     async def _rest(self, again_in: float | None) -> None:
-        """Wait for a bell or the time, but never look more often than every 20 ms."""
+        """Wait for a bell or the time, but let bells that follow each other quickly be one."""
         if again_in is not None:
             try:
                 async with asyncio.timeout(again_in):
                     await self._bell.wait()
             except TimeoutError:
                 return
-        served = self._look.ready and not self._look.excess
-        full = self.wants_room and not self._room_rang
-        pause = self._look.at + (LOOK_EVERY_SERVED if served or full else LOOK_EVERY) - self._clock()
+        pause = self._look.at + self._look_every() - self._clock()
         if pause > 0:
             await asyncio.sleep(pause)
+
+    def _look_every(self) -> float:
+        """Return the least seconds between two looks at the consumer, however many bells ring."""
+        served = self._look.ready and not self._look.excess
+        if served or (self.wants_room and not self._room_rang):
+            return LOOK_EVERY_SERVED
+        return LOOK_EVERY if self._look.excess else LOOK_EVERY_ASLEEP
 
     async def _step(self) -> float | None:
         """Look, decide and act; return the seconds to the next look, None when there is nothing to do."""
@@ -222,6 +228,14 @@ class Scaler:
         if self._demanded is not None and choice.assignments:
             self._replica.metrics.placing.observe(self._clock() - self._demanded)
         placed = await asyncio.gather(*(self._placer.place(order, one) for one in choice.assignments))
+        self._replica.log.info(
+            "containers placed",
+            pool=self.pool.id,
+            accepted=sum(placed),
+            wanted=decision.start,
+            ready=situation.look.ready,
+            backlog=situation.look.backlog,
+        )
         short = choice.without_room + placed.count(False)
         self.wants_room = sum(placed) < decision.start
         if short and situation.look.backlog:

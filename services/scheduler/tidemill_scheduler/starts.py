@@ -43,8 +43,8 @@ class Starts:
         fleet = self._replica.fleet
         stillborn, _ = self._stillborn.pop(event.container, (None, 0.0))
         known = stillborn or fleet.container(self._pool.id, event.container)
-        if event.state == "started" and known:
-            known.was_ready = True
+        if event.state == "started":
+            fleet.started(event.container, event.worker)
         elif event.state == "failed" and not (known and known.was_ready):
             data = event.failure or failure.from_text("ExecutionError", event.reason or "it failed to start")
             self._failed(event.container, known, data, hopeless=event.final)

@@ -23,6 +23,7 @@ SUBJECT_HEADER = "Tidemill-Subject"  # of a timer: the subject that its payload 
 AT_ONCE = 256  # due messages held at the same time
 FULL_DELAY = 1.0  # seconds before a due message is tried again when its stream is full
 ERROR_DELAY = 5.0  # the same after any other refusal
+STOP_TIMEOUT = 5.0  # seconds to finish what is being moved when the replica stops
 
 
 class DueMover:
@@ -31,7 +32,7 @@ class DueMover:
     def __init__(self, replica: Replica, tasks: asyncio.TaskGroup) -> None:
         self._replica = replica
         self._tasks = tasks
-        self._held = 0
+        self._moving: set[asyncio.Task[None]] = set()
         self._puller: Puller | None = None
 
     async def start(self) -> None:
@@ -41,14 +42,22 @@ class DueMover:
         self._puller.want(AT_ONCE)
 
     async def stop(self) -> None:
-        """Pull no more; what is being moved is finished by its tasks."""
+        """Pull no more, and finish what is being moved."""
         if self._puller:
             await self._puller.close()
             self._puller = None
+        if self._moving:
+            await asyncio.wait(self._moving, timeout=STOP_TIMEOUT)
 
     def _on_delivery(self, delivery: Delivery) -> None:
-        self._held += 1
-        self._tasks.create_task(self._move(delivery), name=f"due {delivery.subject}")
+        task = self._tasks.create_task(self._move(delivery), name=f"due {delivery.subject}")
+        self._moving.add(task)
+        task.add_done_callback(self._moved)
+
+    def _moved(self, task: asyncio.Task[None]) -> None:
+        self._moving.discard(task)
+        if self._puller:
+            self._puller.want(AT_ONCE - len(self._moving))
 
     async def _move(self, delivery: Delivery) -> None:
         try:
@@ -62,10 +71,6 @@ class DueMover:
             outcome = "refused"
             _hand_back(delivery, ERROR_DELAY)
             self._replica.log.warning("a due input cannot be moved", due=delivery.subject, error=str(error))
-        finally:
-            self._held -= 1
-            if self._puller:
-                self._puller.want(AT_ONCE - self._held)
         self._replica.metrics.due.labels(outcome).inc()
 
     async def _publish(self, delivery: Delivery) -> str:

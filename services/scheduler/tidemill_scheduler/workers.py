@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from tidemill._wire.control import Capacity, ContainerState, Pool, WorkerState
-from tidemill_scheduler.decisions import READY, ContainerView, Phase
+from tidemill_scheduler.decisions import COMING, READY, ContainerView, Phase
 from tidemill_scheduler.placing import IdleContainer, WorkerView, without
 
 SILENCE = 4.0  # seconds without a report after which a worker is dead
 UNREPORTED = 2.0  # seconds after which an asked-for container that no report shows is given up
-REMEMBERED = 10.0  # seconds for which lost workers are known to a replica that becomes leader
+UNHANDLED = 10.0  # seconds after a loss in which a leader may have ended before it acted on it
+REMEMBERED = 20.0  # seconds in which a lost worker's record in the bucket says nothing new
 SHUNNED = 1.0  # seconds for which a worker that refused or was silent comes last
 
 
@@ -68,12 +69,17 @@ class News:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """A worker that fell silent: the leases it held, the pools it served, when it was found out."""
+    """A worker that fell silent: the leases and containers it held, when it was found out."""
 
     worker: str
     leases: tuple[str, ...]
-    pools: frozenset[str]
+    containers: tuple[Container, ...]
     at: float
+
+    @property
+    def pools(self) -> frozenset[str]:
+        """The pools that it served."""
+        return frozenset(container.pool for container in self.containers)
 
 
 class Fleet:
@@ -85,7 +91,7 @@ class Fleet:
         self._workers: dict[str, Worker] = {}
         self._pools: dict[str, dict[str, Container]] = {}
         self._specs: dict[str, Pool] = {}  # of asked-for containers, for what they will take
-        self.lost: list[Lost] = []  # lately
+        self._lost: list[Lost] = []
 
     # --- what workers say
 
@@ -94,7 +100,7 @@ class Fleet:
         now = self._clock()
         worker = self._workers.get(state.worker)
         lost = None
-        if worker and not heard:
+        if not heard and (worker or any(lost.worker == state.worker for lost in self._lost)):
             return News(frozenset())
         if worker and worker.state.pid != state.pid:
             lost = self._forget(worker, now)
@@ -131,13 +137,17 @@ class Fleet:
         return [self._forget(worker, now) for worker in dead]
 
     def _forget(self, worker: Worker, now: float) -> Lost:
-        pools = frozenset(container.pool for container in worker.containers.values())
-        for container in list(worker.containers.values()):
+        containers = tuple(worker.containers.values())
+        for container in containers:
             self._remove(worker, container)
         del self._workers[worker.state.worker]
-        lost = Lost(worker.state.worker, worker.state.leases, pools, now)
-        self.lost = [*(one for one in self.lost if now - one.at < REMEMBERED), lost]
+        lost = Lost(worker.state.worker, worker.state.leases, containers, now)
+        self._lost = [*(one for one in self._lost if now - one.at < REMEMBERED), lost]
         return lost
+
+    def lately_lost(self) -> list[Lost]:
+        """Return the workers lost so lately that the leader of then may not have acted on it."""
+        return [one for one in self._lost if self._clock() - one.at < UNHANDLED]
 
     def forgive(self) -> None:
         """Take every worker as heard just now: it was this replica that could not hear."""
@@ -158,6 +168,13 @@ class Fleet:
         """Note that a worker did not take a container; it is asked last for a second."""
         self.forget(container, worker)
         self.shun(worker)
+
+    def started(self, container: str, worker: str) -> None:
+        """Note that a container is ready, ahead of the report."""
+        if (owner := self._workers.get(worker)) and (known := owner.containers.get(container)):
+            known.was_ready = True
+            if known.phase in COMING:
+                known.phase, known.since = Phase.IDLE, self._clock()
 
     def forget(self, container: str, worker: str) -> None:
         """Note that a container is no more, ahead of the report."""
@@ -231,7 +248,7 @@ class Fleet:
             labels=state.labels,
             total=state.total,
             free=free,
-            starting=sum(one.phase in (Phase.PLACED, Phase.STARTING) for one in worker.containers.values()),
+            starting=sum(one.phase in COMING for one in worker.containers.values()),
             pools=pools,
             images=frozenset(images(pool) for pool in pools),
             draining=state.draining,
@@ -267,6 +284,8 @@ _PHASES = {phase.value: phase for phase in Phase}
 def _update(container: Container, state: str, since: float, now: float) -> bool:
     """Bring a container to what its worker says; return whether its pool is worth a look."""
     phase = _PHASES.get(state, Phase.STARTING)
+    if phase is Phase.STARTING and container.was_ready:
+        return False  # the report was made before the event that is known already
     if phase is container.phase and since == container.reported_since:
         return False
     worth_a_look = phase is not container.phase and not (phase in READY and container.phase in READY)

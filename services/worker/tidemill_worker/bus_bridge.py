@@ -109,11 +109,11 @@ class Bridge:
     # --- operations
 
     def _publish(self, _number: int, subject: str, data: bytes, reply: str, headers: Headers) -> None:
-        if permissions.may_publish(subject) and not reply:
+        if permissions.may_publish(subject, headers or {}) and not reply:
             self._node.bus.publish(subject, data, headers=headers)
 
     def _store(self, number: int, subject: str, data: bytes, msg_id: str, headers: Headers) -> None:
-        if not permissions.may_store(subject, headers or {}):
+        if not permissions.may_store(subject, msg_id, headers or {}):
             raise _refused(f"a container may not store on {subject}")
         if self._storing + len(data) > MAX_STORING:
             raise StreamFull("too much is unanswered")
@@ -154,13 +154,13 @@ class Bridge:
             self._storing -= len(data)
 
     def _request(self, number: int, subject: str, data: bytes, timeout: float, headers: Headers) -> None:
-        if not permissions.may_request(subject):
+        if not permissions.may_request(subject) or not permissions.may_carry(headers or {}):
             raise _refused(f"a container may not ask on {subject}")
         timeout = min(float(timeout), MAX_TIMEOUT)
         self._start(number, self._node.bus.request(subject, data, timeout=timeout, headers=headers))
 
     def _subscribe(self, number: int, subscription: int, subject: str, queue: str) -> None:
-        if not permissions.may_subscribe(subject):
+        if not permissions.may_subscribe(subject) or queue:
             raise _refused(f"a container may not listen to {subject}")
         if subscription in self._subscriptions or len(self._subscriptions) >= MAX_SUBSCRIPTIONS:
             raise RequestFailed("resource_exhausted", "the container has too many subscriptions")

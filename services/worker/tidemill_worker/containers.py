@@ -236,6 +236,7 @@ class Containers:
             container.kill(Killed.STOP)
 
     def _kill(self, container: Container, why: Killed) -> None:
+        self._queue(container.pool).remove(container)
         container.kill(why)
         if task := self._starting.get(container.id):
             task.cancel()
@@ -277,7 +278,7 @@ class Containers:
         self._children.own.discard(pid)
         with suppress(ChildProcessError):
             for _ in range(REAP_TRIES):
-                if os.waitpid(pid, os.WNOHANG)[0]:
+                if os.waitpid(pid, os.WNOHANG)[0]:  # noqa: ASYNC222 - it returns at once
                     return
                 await asyncio.sleep(REAP_PAUSE)
 

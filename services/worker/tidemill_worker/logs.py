@@ -46,7 +46,10 @@ class Log:
         }
 
     def write(self, stream: int, text: str, when: float, input_id: str) -> None:
-        """Take some output."""
+        """Take some output. Container code says all of this: whatever it is, it must fit a record."""
+        if stream not in (STDOUT, STDERR) or not isinstance(text, str) or not isinstance(input_id, str):
+            raise ValueError("not a piece of output")
+        when = float(when)
         while len(text) > BATCH // 4:  # of up to four bytes a character
             self._add(stream, text[: BATCH // 4], when, input_id)
             text = text[BATCH // 4 :]

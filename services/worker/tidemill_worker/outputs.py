@@ -15,7 +15,7 @@ from tidemill._bus import blobs
 from tidemill._bus.protocol import AlreadyHeld, BusError, PubAck
 from tidemill._wire import failure, subjects
 from tidemill._wire.messages import Blob, Format, Status
-from tidemill._wire.payload import INLINE_LIMIT
+from tidemill._wire.payload import INLINE_LIMIT, MESSAGE_LIMIT
 from tidemill_worker.leases import Leases
 from tidemill_worker.node import Node
 from tidemill_worker.work import Work
@@ -95,7 +95,7 @@ class Outbox:
         size, each = 0, seconds / len(items)
         for item in items:
             length = len(item[2][1]) + _OVERHEAD
-            if batch and size + length > INLINE_LIMIT:
+            if batch and size + length > MESSAGE_LIMIT:
                 self._store_batch(work, work.chunk.reply, batch, each, container)
                 batch, size = [], 0
             batch.append(item)

@@ -37,21 +37,37 @@ _READ = {
 _PURGE = {"REPLIES": _table(_REPLIES), "OBJ_blobs": _table(_BLOBS)}
 
 # Headers that mean something to the server; a rollup of more than one subject would empty a stream.
+_HEADER_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_HEADER_VALUE = re.compile(r"[^\x00-\x1f\x7f]{0,4096}")
 _SERVER_HEADERS = {"Nats-TTL": re.compile(r"\d{1,9}s"), "Nats-Rollup": re.compile("sub")}
 
 
-def may_publish(subject: str) -> bool:
-    """Return whether a container may publish on a subject."""
-    return _PUBLISH.fullmatch(subject) is not None
+def may_publish(subject: str, headers: Mapping[str, str]) -> bool:
+    """Return whether a container may publish on a subject, with these headers."""
+    return _PUBLISH.fullmatch(subject) is not None and may_carry(headers)
 
 
-def may_store(subject: str, headers: Mapping[str, str]) -> bool:
-    """Return whether a container may store on a subject, with these headers."""
-    return _STORE.fullmatch(subject) is not None and all(
-        not name.lower().startswith("nats-")
-        or ((value_of := _SERVER_HEADERS.get(name)) is not None and value_of.fullmatch(value) is not None)
+def may_store(subject: str, msg_id: str, headers: Mapping[str, str]) -> bool:
+    """Return whether a container may store on a subject, with this message id and these headers."""
+    return _STORE.fullmatch(subject) is not None and may_carry(headers) and is_header("Id", msg_id)
+
+
+def may_carry(headers: Mapping[str, str]) -> bool:
+    """Return whether these headers say nothing to the server but what is harmless."""
+    return all(
+        is_header(name, value) and (not name.lower().startswith("nats-") or _is_harmless(name, value))
         for name, value in headers.items()
     )
+
+
+def is_header(name: str, value: str) -> bool:
+    """Return whether a header is one: a line break in it would begin another."""
+    return _HEADER_NAME.fullmatch(name) is not None and _HEADER_VALUE.fullmatch(value) is not None
+
+
+def _is_harmless(name: str, value: str) -> bool:
+    allowed = _SERVER_HEADERS.get(name)
+    return allowed is not None and allowed.fullmatch(value) is not None
 
 
 def pool_of(subject: str) -> str | None:

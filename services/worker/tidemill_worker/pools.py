@@ -18,21 +18,25 @@ from tidemill._bus import blobs
 from tidemill._bus.protocol import BusError
 from tidemill._wire import failure, subjects
 from tidemill._wire.control import Pool
-from tidemill._wire.messages import Blob, Format, Payload, Status
+from tidemill._wire.messages import Blob, Status
 from tidemill_common import streams
 from tidemill_common.bus.protocol import Delivery
 from tidemill_worker import decisions, work
 from tidemill_worker.attempts import Attempts
 from tidemill_worker.container import Container, RawOutput
-from tidemill_worker.decisions import Exit, Fate, Killed, Phase, Verdict
+from tidemill_worker.decisions import Exit, Fate, Killed, Phase
+from tidemill_worker.fates import Fates
 from tidemill_worker.leases import Leases
 from tidemill_worker.node import Node
-from tidemill_worker.outputs import CANCELLED, Item, Outbox
-from tidemill_worker.work import Part, Work
+from tidemill_worker.outputs import Item, Outbox
+from tidemill_worker.work import Part
 
 RETRY_FETCH = 1.0  # seconds until a blob that could not be read is asked for again
 REBALANCE = 0.01  # seconds between looks for work that waits while a container is idle
 _SMOOTHING = 0.3  # weight of the newest measurement in a mean
+_TERMINAL = frozenset(
+    {Status.SUCCESS, Status.FAILURE, Status.CANCELLED, Status.DONE}
+)  # what a runner may send
 _WARM, _BUSY = 0, 5  # priorities of a pull: with idle containers, and to have something at hand
 
 
@@ -55,6 +59,7 @@ class PoolQueue:
         self._leases = leases
         self._outbox = outbox
         self._attempts = attempts
+        self._fates = Fates(pool, outbox, attempts)
         self._stop = stop
         self._puller = node.bus.pull(streams.pool_consumer(pool), self._on_delivery)
         self._all: dict[str, Container] = {}  # also those that only finish what they have
@@ -97,10 +102,12 @@ class PoolQueue:
         for part in list(container.parts.values()):
             self._parts -= 1
             running = part.running
-            mine = self._verdict_for(container, part, verdict)
-            if running in part.left and decisions.is_to_blame(mine, len(part.left)):
+            mine = self._fates.of_running(container, part, verdict)
+            if mine.fate is Fate.SPARED:
+                pass
+            elif running in part.left and decisions.is_to_blame(mine, len(part.left)):
                 pieces = container.pieces(running)
-                self._judge(part.work, running, part.left.pop(running), mine, pieces)
+                self._fates.judge(part.work, running, part.left.pop(running), mine, pieces)
             elif running in part.left:
                 while len(part.left) > 1:
                     self._requeue(part.take([part.first()]))
@@ -147,7 +154,7 @@ class PoolQueue:
         self._leases.take(held)
         if held.chunk.call in self._node.cancelled:
             held.voided = True
-            self._cancelled(held, held.chunk.indices)
+            self._fates.cancelled(held, held.chunk.indices)
             self._pull()
             return
         part = work.whole_part(held)
@@ -167,7 +174,7 @@ class PoolQueue:
     def _place(self, part: Part) -> None:
         if part.work.voided:
             self._parts -= 1
-            self._cancelled(part.work, list(part.left))
+            self._fates.cancelled(part.work, list(part.left))
         elif self._idle:
             self._idle.popitem()[0].assign(part)
         elif (container := self._with_room()) is not None:
@@ -181,7 +188,7 @@ class PoolQueue:
         """Return a busy container that may have another chunk at hand."""
         if self._appetite.depth > 1:
             for container in self.containers.values():
-                if len(container.parts) < self._appetite.depth:
+                if container.takes_work and len(container.parts) < self._appetite.depth:
                     return container
         return None
 
@@ -233,14 +240,20 @@ class PoolQueue:
     def on_outputs(self, container: Container, part: Part, outputs: list[RawOutput], seconds: float) -> None:
         """Send outputs on; decide about those that are no results."""
         items: list[Item] = []
-        for index, status, form, data in outputs:
-            payload = part.left.pop(index)
-            if status == 0:
-                items.append((index, 0, (form, data), 0))
-            elif item := self._unsuccessful(container, part, index, payload, (Status(status), form, data)):
-                items.append(item)
-        if items:
-            self._outbox.finish(part.work, items, seconds, container.id)
+        try:
+            for index, status, form, data in outputs:
+                if index not in part.left or status not in _TERMINAL or type(data) is not bytes:
+                    raise ValueError(f"not an output of this container: {index!r}, {status!r}")
+                payload = part.left.pop(index)
+                if status == 0:
+                    items.append((index, 0, (form, data), 0))
+                elif item := self._fates.output(
+                    container, part, index, payload, (Status(status), form, data)
+                ):
+                    items.append(item)
+        finally:
+            if items:
+                self._outbox.finish(part.work, items, seconds, container.id)
         part.seconds += seconds
         self._input_seconds = _mean(self._input_seconds, seconds / max(1, len(outputs)))
         if not part.left:
@@ -284,84 +297,12 @@ class PoolQueue:
         if len(container.parts) < self._appetite.depth:
             self._feed(container)
 
-    def _unsuccessful(
-        self,
-        container: Container,
-        part: Part,
-        index: int,
-        payload: Payload,
-        output: tuple[Status, int, bytes],
-    ) -> Item | None:
-        """Return the output of an input that gave no plain result, or None if it is tried again."""
-        status, form, data = output
-        pieces = container.pieces(index)
-        container.close_stream(index)
-        if status is Status.DONE:
-            return index, status, (form, data), pieces
-        if status not in (Status.FAILURE, Status.CANCELLED):
-            raise ValueError(f"a container may not send {status.name}")
-        if container.timed_out == (part.number, index):
-            self._judge(part.work, index, payload, Verdict(Fate.TIMED_OUT), pieces)
-            return None
-        if part.work.voided:
-            return index, Status.CANCELLED, (Format.FAILURE, CANCELLED), pieces
-        if status is Status.FAILURE and self._retried(part.work, index, payload):
-            return None
-        return index, status, (form, data), pieces
-
-    # --- fates
-
-    def _verdict_for(self, container: Container, part: Part, verdict: Verdict) -> Verdict:
-        """Return what a container's end means for one input: others did nothing to deserve its kill."""
-        if verdict.fate is Fate.TIMED_OUT and container.timed_out != (part.number, part.running):
-            return Verdict(Fate.SPARED)
-        if container.killed in (Killed.CANCEL, Killed.STOP) and not part.work.voided:
-            return Verdict(Fate.SPARED)
-        return verdict
-
-    def _judge(self, held: Work, index: int, payload: Payload, verdict: Verdict, pieces: int) -> None:
-        """Carry out what becomes of an input that was running when it, or its container, was ended."""
-        if held.voided:
-            verdict = Verdict(Fate.CANCELLED)
-        left = {index: payload}
-        match verdict.fate:
-            case Fate.SPARED:
-                self._requeue(Part(held, left))
-            case Fate.CANCELLED:
-                self._end(held, index, Status.CANCELLED, CANCELLED, pieces)
-            case Fate.LOST if not decisions.gives_up(held.chunk.losses):
-                self._attempts.after_loss(held, self.pool, left)
-            case Fate.LOST:
-                message = f"the input was lost with its container {held.chunk.losses + 1} times in a row"
-                self._end(held, index, Status.FAILURE, failure.from_text("InternalFailure", message), pieces)
-            case _ if self._retried(held, index, payload):
-                pass
-            case Fate.TIMED_OUT:
-                message = f"the input ran for longer than its timeout of {self.pool.spec.timeout:g} s"
-                told = failure.from_text("FunctionTimeoutError", message)
-                self._end(held, index, Status.TIMEOUT, told, pieces)
-            case Fate.FAILED:
-                told = failure.from_text("RemoteError", verdict.message)
-                self._end(held, index, Status.FAILURE, told, pieces)
-
-    def _retried(self, held: Work, index: int, payload: Payload) -> bool:
-        """Try a failed input again if its pool's policy allows one more."""
-        delay = decisions.retry_delay(self.pool.spec.retries, held.chunk.failures)
-        if delay is None or held.voided:
-            return False
-        self._attempts.retry(held, self.pool, {index: payload}, delay)
-        return True
-
-    def _end(self, held: Work, index: int, status: Status, told: bytes, pieces: int) -> None:
-        self._outbox.finish(held, [(index, status, (Format.FAILURE, told), pieces)], 0.0, "")
-
-    def _cancelled(self, held: Work, indices: list[int]) -> None:
-        self._outbox.end(held, indices, Status.CANCELLED, CANCELLED)
+    # --- what is not finished here
 
     def _requeue(self, part: Part) -> None:
         """Give inputs that did not start to another container, here if there is one."""
         if part.work.voided:
-            self._cancelled(part.work, list(part.left))
+            self._fates.cancelled(part.work, list(part.left))
         elif self.containers and not self._closed:
             self._enqueue(part)
         else:
@@ -378,7 +319,7 @@ class PoolQueue:
         for part in [part for part in self._waiting if part.work.voided]:
             self._waiting.remove(part)
             self._parts -= 1
-            self._cancelled(part.work, list(part.left))
+            self._fates.cancelled(part.work, list(part.left))
         for container in list(self._all.values()):
             for part in [part for part in container.parts.values() if part.work.voided]:
                 if kill:

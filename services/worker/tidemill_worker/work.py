@@ -1,5 +1,6 @@
 """What is held of the broker: delivered chunks, and the parts of them that containers have."""
 
+import re
 from collections.abc import Hashable, Iterable
 
 import msgspec
@@ -7,6 +8,9 @@ import msgspec
 from tidemill._wire import subjects
 from tidemill._wire.messages import Blob, Chunk, Payload
 from tidemill_common.bus.protocol import Delivery
+
+# User code may have written the chunk: what the worker publishes on must be a caller's own subject.
+_REPLY = re.compile(r"tm\.replies\.[A-Za-z0-9_-]{1,128}")
 
 _decode = msgspec.msgpack.Decoder(Chunk).decode
 
@@ -82,8 +86,16 @@ def read(delivery: Delivery, now: float) -> Work:
         chunk = _decode(delivery.data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ValueError(str(error)) from error
-    if not chunk.indices or len(chunk.indices) != len(chunk.inputs):
-        raise ValueError("as many inputs as indices, and at least one")
+    count = len(chunk.indices)
+    if not count or count != len(chunk.inputs) or (count > 1 and count != len(set(chunk.indices))):
+        raise ValueError("as many inputs as indices, each once, and at least one")
+    if (
+        not delivery.subject.endswith(f".{chunk.call}.{chunk.indices[0]}.{chunk.attempt}")
+        or "." in chunk.call
+    ):
+        raise ValueError("the chunk is not the one of its subject")
+    if chunk.reply and not _REPLY.fullmatch(chunk.reply):
+        raise ValueError("outputs cannot be sent there")
     return Work(delivery, chunk, now)
 
 

@@ -46,6 +46,13 @@ def chatty(lines: int) -> None:
 
 
 @app.function()
+def slowly(lines: int) -> None:
+    for number in range(lines):
+        print(f"line {number}", flush=True)
+        time.sleep(0.02)
+
+
+@app.function()
 def count(n: int) -> Iterator[int]:
     yield from range(n)
 

@@ -1,10 +1,12 @@
 """Apps on a whole stack: what `App.run` starts, shows and leaves behind."""
 
+import contextlib
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import programs
 import pytest
@@ -85,6 +87,18 @@ def test_an_included_function_is_called_through_the_app_that_runs(client: Client
     app = App("outer").include(programs.other)
     with app.run(client=client):
         assert programs.negated.remote(5) == -5
+
+
+def test_a_function_in_two_running_apps_is_called_through_the_one_begun_last(client: Client) -> None:
+    outer = App("outer").include(programs.other)
+    with outer.run(client=client):
+        ids = [programs.negated.object_id]
+        with programs.other.run(client=client):
+            ids.append(programs.negated.object_id)
+            assert programs.negated.remote(1) == -1
+        ids.append(programs.negated.object_id)
+        assert programs.negated.remote(2) == -2
+    assert ids[0] == ids[2] != ids[1]
 
 
 def test_an_exception_in_the_block_stops_the_app(client: Client, record_of: Record) -> None:
@@ -196,6 +210,19 @@ def test_without_output_nothing_is_shown(client: Client, capsys: pytest.CaptureF
 # --- programs of their own
 
 
+@contextlib.contextmanager
+def started(program: str, stack: RunningStack) -> Iterator[Any]:
+    """Run a program; kill it if the test gives up."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [sys.executable, "-c", program], cwd=HERE, env=stack.environment, stdout=pipe, stderr=pipe, text=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 PROGRAM = """
 import programs, tidemill
 with tidemill.enable_output(), programs.app.run():
@@ -204,26 +231,31 @@ with tidemill.enable_output(), programs.app.run():
 """
 
 
-def test_an_interrupted_program_stops_its_app(stack: RunningStack, record_of: Record) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM],
-        cwd=HERE,
-        env=stack.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
+def test_an_interrupted_program_stops_its_app(stack: RunningStack) -> None:
+    with started(PROGRAM, stack) as process:
         while "asleep" not in (line := process.stdout.readline()):
             assert line
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
-    finally:
-        process.kill()
-    assert process.returncode == -signal.SIGINT
+        errors = process.stderr.read()
+        assert process.wait(30) == -signal.SIGINT
     assert "App aborted." in errors
     assert "KeyboardInterrupt" in errors
+
+
+SLOW = """
+import programs, tidemill
+with tidemill.enable_output(), programs.app.run():
+    programs.slowly.remote(150)
+"""
+
+
+def test_a_broker_that_restarts_loses_no_output_and_repeats_none(own_stack: RunningStack) -> None:
+    with started(SLOW, own_stack) as process:
+        shown = [process.stdout.readline() for _ in range(30)]
+        own_stack.wait_restarted("nats", own_stack.kill("nats"))
+        shown.append(process.stdout.read())
+        assert process.wait(30) == 0, process.stderr.read()
+    assert "".join(shown) == "".join(f"line {number}\n" for number in range(150))
 
 
 KILLED = """

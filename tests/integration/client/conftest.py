@@ -35,9 +35,9 @@ def worker(connected: Broker) -> Iterator[PlayedWorker]:
 
 
 @pytest.fixture
-def restart(broker: Broker) -> "Iterator[Restart]":
+def restart(broker: Broker) -> "Restart":
     """Kill the server and start it again on the same port and store, from a test that blocks."""
-    yield Restart(broker)
+    return Restart(broker)
 
 
 class Restart:

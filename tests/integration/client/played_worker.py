@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any, Self
 
-
 from tidemill._bus import blobs
 from tidemill._bus.protocol import AlreadyHeld, RequestFailed
 from tidemill._wire import coding, failure, ids, payload, subjects
@@ -47,7 +46,9 @@ class PlayedPool:
         self.is_generator = inspect.isgeneratorfunction(function)
         pool = ids.new(ids.POOL)
         self.prefix = subjects.inputs_prefix("cpu", 0, pool)
-        self.handle = FunctionHandle(ids.new(ids.FUNCTION), name, "ap-1", pool, self.prefix, self.is_generator)
+        self.handle = FunctionHandle(
+            ids.new(ids.FUNCTION), name, "ap-1", pool, self.prefix, self.is_generator
+        )
         self.record = Pool(
             pool, "ap-1", "app", self.handle.function_id, "main", "main", "cpu", 0,
             subjects.inputs_stream("cpu", 0), self.prefix, FunctionSpec(name, Source()),
@@ -55,6 +56,7 @@ class PlayedPool:
         self.runs: Counter[tuple[str, int]] = Counter()  # (call, index) -> executions
         self.chunks: list[int] = []  # inputs of each chunk
         self.answers_again = False  # publish every output twice
+        self.loses_outputs = False  # acknowledge inputs whose outputs nobody can find
         self.held: asyncio.Event | None = None
 
 
@@ -158,7 +160,8 @@ class PlayedWorker:
             pool.runs[chunk.call, index] += 1
             items.append(await self._run(pool, chunk, index, arguments))
         seconds = time.monotonic() - begun
-        await self._answer(pool, chunk, items, seconds)
+        if not pool.loses_outputs:
+            await self._answer(pool, chunk, items, seconds)
         delivery.ack()
 
     async def _run(self, pool: PlayedPool, chunk: Chunk, index: int, arguments: Payload) -> Output:
@@ -219,7 +222,9 @@ class PlayedWorker:
             await self._store(pool, chunk, outputs, f"{items[0].index}.again")
 
     async def _store(self, pool: PlayedPool, chunk: Chunk, outputs: Outputs, key: str) -> None:
-        await self.bus.store(chunk.reply, coding.encode(outputs), msg_id=f"{chunk.call}.{chunk.attempt}.{key}")
+        await self.bus.store(
+            chunk.reply, coding.encode(outputs), msg_id=f"{chunk.call}.{chunk.attempt}.{key}"
+        )
 
     async def _keep(self, subject: str, outputs: Outputs) -> None:
         try:
@@ -232,12 +237,16 @@ class PlayedWorker:
     async def _cancel(self, data: bytes) -> bytes:
         request = coding.decode(CancelCall, data)
         self.cancelled.append(request)
-        await self.bus.purge(subjects.stream_of(request.prefix), subjects.call_inputs(request.prefix, request.call))
+        await self.bus.purge(
+            subjects.stream_of(request.prefix), subjects.call_inputs(request.prefix, request.call)
+        )
         if request.kept:
             for index in range(request.num_inputs):
                 data = failure.from_text("InputCancellation", "the input was cancelled")
                 output = Output(index, Status.CANCELLED, Payload(Format.FAILURE, data))
-                await self._keep(subjects.result(request.call, index), Outputs(request.call, 0, [output], 0.0))
+                await self._keep(
+                    subjects.result(request.call, index), Outputs(request.call, 0, [output], 0.0)
+                )
         return coding.encode(Done())
 
     async def _get_function(self, data: bytes) -> bytes:
@@ -274,5 +283,3 @@ class Timeout(Exception):
 
 class Cancelled(Exception):
     """Raised by a function that is to be answered as cancelled."""
-
-

@@ -356,17 +356,24 @@ def test_final_trouble_fails_the_calls_that_wait(worker: PlayedWorker, eventuall
     pool.held = asyncio.Event()
     f = worker.caller_of(pool)
 
+    over = threading.Event()
+
     def tell() -> None:
-        eventually(lambda: len(worker.chunks_of_calls) >= 1)
-        worker.tell_trouble(pool, "the image cannot be made", exception.ImageBuildError("no such package"))
+        eventually(lambda: worker.chunks_of_calls)
+        while not over.wait(0.05):  # as the scheduler does at each bell
+            worker.tell_trouble(pool, "no image", exception.ImageBuildError("no such package"))
 
     for call in (lambda: f.remote(1), lambda: list(f.map([1, 2])), lambda: f.spawn(1).get()):
         worker.chunks_of_calls.clear()
+        over.clear()
         thread = threading.Thread(target=tell)
         thread.start()
-        with pytest.raises(exception.ImageBuildError, match="no such package"):
-            call()
-        thread.join()
+        try:
+            with pytest.raises(exception.ImageBuildError, match="no such package"):
+                call()
+        finally:
+            over.set()
+            thread.join()
 
 
 def test_other_trouble_is_told_once_and_the_call_goes_on(

@@ -1,6 +1,7 @@
 """What the caller does when servers die, connections break and messages get lost."""
 
 import asyncio
+import contextlib
 import itertools
 import os
 import signal
@@ -12,12 +13,12 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from played_worker import Pause, PlayedWorker
 
-from tidemill import _client, _replies, exception
+from tidemill import _caller, _client, _lost, _replies, exception
 from tidemill_local.broker import Broker
 
 HERE = Path(__file__).parent
@@ -137,19 +138,39 @@ def test_an_output_that_was_never_heard_is_found_in_the_stream(worker: PlayedWor
     assert time.monotonic() - begun > 4
 
 
+def test_a_call_whose_output_has_expired_does_not_wait_for_ever(
+    worker: PlayedWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, name in ((_caller, "SILENT"), (_caller, "SILENT_MAX"), (_lost, "SILENT_MAX")):
+        monkeypatch.setattr(module, name, 0.5)
+    pool = worker.deploy(square)
+    held = worker.deploy(square, name="held")
+    held.held = asyncio.Event()
+    waits = worker.caller_of(held)
+    thread = threading.Thread(target=lambda: results.append(waits.remote(5)))
+    results: list[int] = []
+    thread.start()
+    pool.loses_outputs = True
+    with pytest.raises(exception.OutputExpiredError):
+        worker.caller_of(pool).remote(1)
+    worker._loop.call_soon_threadsafe(held.held.set)
+    thread.join(20)
+    assert results == [25]
+
+
 def test_replies_are_purged_as_they_come(
     worker: PlayedWorker, monkeypatch: pytest.MonkeyPatch, eventually: Any
 ) -> None:
     monkeypatch.setattr(_replies, "PURGE_BYTES", 1 << 20)
     f = worker.function(lambda x: "x" * 20_000, slots=4)
     assert sum(1 for _ in f.map(range(600))) == 600
-    assert _stored_replies(worker) < 600 * 20_000 // 2
+    eventually(lambda: _stored_replies(worker) < 600 * 20_000 // 2)
     assert f.remote(1) == "x" * 20_000
     assert sum(1 for _ in f.map(range(200))) == 200
 
 
 def test_replies_are_purged_while_a_slow_call_waits(
-    worker: PlayedWorker, monkeypatch: pytest.MonkeyPatch
+    worker: PlayedWorker, monkeypatch: pytest.MonkeyPatch, eventually: Any
 ) -> None:
     monkeypatch.setattr(_replies, "PURGE_BYTES", 1 << 20)
     slow = worker.deploy(square)
@@ -159,7 +180,7 @@ def test_replies_are_purged_while_a_slow_call_waits(
     thread.start()
     f = worker.function(lambda x: "x" * 20_000, slots=4)
     assert sum(1 for _ in f.map(range(600))) == 600
-    assert _stored_replies(worker) < 600 * 20_000 // 2
+    eventually(lambda: _stored_replies(worker) < 600 * 20_000 // 2)
     worker._loop.call_soon_threadsafe(slow.held.set)
     thread.join(20)
     assert results == [49]
@@ -224,8 +245,8 @@ def _script(worker: PlayedWorker, function: Any, body: str) -> "subprocess.Popen
     "body",
     [
         "print(f.remote(3), list(f.map([1])))",
-        "import itertools\nresults = iter(f.map(itertools.count()))\nprint(next(results) + 9, [next(results)])",
-        "import threading\nthreading.Thread(target=f.remote, args=(1,), daemon=True).start()\nprint(9, [1])",
+        "from itertools import count\nmapped = iter(f.map(count()))\nprint(next(mapped) or 9, [next(mapped)])",
+        "from threading import Thread\nThread(target=f.remote, args=(1,), daemon=True).start()\nprint(9, [1])",
     ],
 )
 def test_a_program_ends_cleanly_whatever_is_open(worker: PlayedWorker, body: str) -> None:
@@ -239,7 +260,8 @@ async def forever(x: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "call", ["f.remote(1)", "list(f.map([1]))", "f.for_each([1])", "f.spawn(1).get()", "f.spawn(1).get(timeout=50)"]
+    "call",
+    ["f.remote(1)", "list(f.map([1]))", "f.for_each([1])", "f.spawn(1).get()", "f.spawn(1).get(timeout=50)"],
 )
 def test_ctrl_c_gives_up_at_once(worker: PlayedWorker, eventually: Any, call: str) -> None:
     process = _script(worker, forever, f"print('calling', flush=True)\n{call}")
@@ -266,7 +288,7 @@ class Cable:
         self._cut_until = 0.0
         self._threads: list[threading.Thread] = []
 
-    def __enter__(self) -> "Cable":
+    def __enter__(self) -> Self:
         self._start(self._accept)
         return self
 
@@ -285,10 +307,8 @@ class Cable:
     def _close_pairs(self) -> None:
         pairs, self._pairs = self._pairs, []
         for end in pairs:
-            try:
+            with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
 
     def _start(self, target: Any, *args: Any) -> None:
         thread = threading.Thread(target=target, args=args, daemon=True)
@@ -316,10 +336,6 @@ class Cable:
         except OSError:
             pass
         for end in (source, sink):
-            try:
+            with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
         source.close()
-
-

@@ -3,8 +3,7 @@
 from typing import Any
 
 import pytest
-from conftest import Start
-from containers import Container
+from container_harness import Container, Start
 
 from tidemill._bus.protocol import AlreadyHeld, BusError, Refused, RequestFailed, StreamFull
 from tidemill._bus.socket import from_error, to_error

@@ -7,8 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Start
-from containers import Template, eventually
+from container_harness import Start, Template, eventually
 
 from tidemill import exception
 from tidemill._container.frames import FromRunner, ToRunner
@@ -390,7 +389,7 @@ def test_fields_of_a_newer_worker_are_left_out(template: Template) -> None:
 def test_processes_of_multiprocessing_work_in_either_way(start: Start) -> None:
     container = start(
         """
-        import multiprocessing
+        import modal, multiprocessing
         def work(x): return x + 1
         def f(method):
             with multiprocessing.get_context(method).Pool(1) as pool:

@@ -3,8 +3,7 @@
 from pathlib import Path
 
 import pytest
-from conftest import Start
-from containers import Container, eventually, is_alive
+from container_harness import Container, Start, eventually, is_alive
 
 from tidemill._container.frames import FromInit, FromRunner, ToInit, ToRunner
 from tidemill._wire.messages import Status

@@ -5,8 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from conftest import Start
-from containers import Container, Template, eventually, is_alive
+from container_harness import Container, Start, Template, eventually, is_alive
 
 from tidemill._container.frames import FromInit, FromRunner, ToInit, ToTemplate
 

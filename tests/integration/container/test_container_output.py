@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from conftest import Start
-from containers import CALL, Container, rest
+from container_harness import CALL, Container, Start, rest
 
 from tidemill._container.frames import FromInit, FromRunner
 from tidemill._wire.ids import input_id

@@ -1,8 +1,7 @@
 """Generators: pieces in order, credit, endings."""
 
 import pytest
-from conftest import Start
-from containers import Container, eventually
+from container_harness import Container, Start, eventually
 
 from tidemill import exception
 from tidemill._container import credit

@@ -5,8 +5,7 @@ import sys
 import textwrap
 from pathlib import Path
 
-from conftest import Start
-from containers import Template, end_single, start_single
+from container_harness import Start, Template, end_single, start_single
 
 # What a plain function must not pay for. `--single` shows it: there nothing is imported ahead.
 HEAVY = """

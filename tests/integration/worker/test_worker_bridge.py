@@ -17,8 +17,9 @@ BUS = """
     async def call(bus, prefix, value):
         caller, id = ids.new(ids.CALLER), ids.new(ids.CALL)
         arrived = asyncio.get_running_loop().create_future()
-        live = await bus.subscribe(subjects.replies(caller), lambda message: arrived.set_result(message.data))
-        chunk = Chunk(id, [0], 0, subjects.replies(caller), [Payload(*payload.encode_call((value,), {}))], 0.0)
+        reply = subjects.replies(caller)
+        live = await bus.subscribe(reply, lambda message: arrived.set_result(message.data))
+        chunk = Chunk(id, [0], 0, reply, [Payload(*payload.encode_call((value,), {}))], 0.0)
         key = subjects.input_key(id, 0, 0)
         await bus.store(subjects.inputs(prefix, id, 0, 0), coding.encode(chunk), msg_id=key)
         (output,) = coding.decode(Outputs, await arrived).items

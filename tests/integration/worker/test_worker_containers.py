@@ -176,7 +176,7 @@ async def test_a_graceful_stop_waits_for_the_running_input(stage: Stage) -> None
     assert (await stage.result(call)).value == 0.3
     # The one that had not started is back in the queue, with nothing used up.
     await stage.place(pool)
-    first, second = await stage.results(call, 2)
+    _, second = await stage.results(call, 2)
     assert second.value == 0.2
     await stage.settled(pool)
 

@@ -182,8 +182,13 @@ async def test_a_killed_worker_leaves_no_process(stage: Stage, process: Any) -> 
         "import time\ndef f():\n    time.sleep(60)",
         "def f():\n    while True: pass",
         "import asyncio\nasync def f():\n    await asyncio.sleep(60)",
-        "import asyncio\nasync def f():\n    while True:\n"
-        "        try: await asyncio.sleep(60)\n        except BaseException: pass",
+        """
+        import asyncio
+        async def f():
+            while True:
+                try: await asyncio.sleep(60)
+                except BaseException: pass
+        """,
     ],
     ids=["sync", "busy", "async", "stubborn"],
 )
@@ -243,8 +248,14 @@ async def test_a_timeout_with_retries_left_is_tried_again(stage: Stage) -> None:
 CANCELLABLE = {
     "sync": "import time\ndef f():\n    print('runs', flush=True)\n    time.sleep(60)",
     "async": "import asyncio\nasync def f():\n    print('runs', flush=True)\n    await asyncio.sleep(60)",
-    "stubborn": "import time\ndef f():\n    print('runs', flush=True)\n    while True:\n"
-    "        try: time.sleep(60)\n        except BaseException: pass",
+    "stubborn": """
+        import time
+        def f():
+            print('runs', flush=True)
+            while True:
+                try: time.sleep(60)
+                except BaseException: pass
+    """,
 }
 
 
@@ -300,18 +311,23 @@ async def test_inputs_of_a_cancelled_call_that_come_later_are_refused(stage: Sta
 
 async def test_a_broken_frame_ends_its_container_and_nothing_else(stage: Stage) -> None:
     pool = await stage.pool(
-        "import os, socket, stat\n"
-        "def f(bad):\n"
-        "    if bad:\n"
-        "        for fd in range(3, 64):\n"
-        "            try:\n"
-        "                if stat.S_ISSOCK(os.fstat(fd).st_mode): os.write(fd, b'\\x00\\x00\\x00\\x02\\x91\\x63')\n"
-        "            except OSError: pass\n"
-        "    return os.getpid()"
+        """
+        import os, stat
+
+        def f(bad):
+            for fd in range(3, 64) if bad else ():
+                try:
+                    if stat.S_ISSOCK(os.fstat(fd).st_mode):
+                        os.write(fd, bytes([0, 0, 0, 2, 0x91, 99]))
+                except OSError:
+                    pass
+            return os.getpid()
+        """
     )
     first, second = await stage.place(pool, 2)
     output = await stage.result(await stage.call(pool, (True,)))
     assert output.output.status == Status.FAILURE
+    assert "broke the protocol" in str(output.error)
     fine = await asyncio.gather(*[stage.result(await stage.call(pool, (False,))) for _ in range(3)])
     assert {one.container for one in fine} <= {first, second}
     await stage.settled(pool)

@@ -9,7 +9,8 @@ from worker_stage import Stage, eventually
 
 from tidemill._bus import blobs
 from tidemill._wire import coding, ids, payload, subjects
-from tidemill._wire.messages import Blob, Outputs, Payload, Status
+from tidemill._wire.messages import Blob, Chunk, Outputs, Payload, Status
+from tidemill._wire.payload import INLINE_LIMIT
 
 DOUBLE = "def f(x):\n    return 2 * x"
 
@@ -50,7 +51,7 @@ async def test_an_exception_comes_back_as_itself(stage: Stage) -> None:
 async def test_large_payloads_travel_through_the_object_store_both_ways(stage: Stage) -> None:
     pool = await stage.pool("def f(data):\n    return data + data")
     await stage.place(pool)
-    data = os.urandom(1_000_000)
+    data = os.urandom(INLINE_LIMIT + 1)
     form, encoded = payload.encode_call((data,), {})
     blob = await blobs.put(stage.bus, encoded)
     inputs = [Payload(form, blob), Payload(*payload.encode_call((b"ab",), {}))]
@@ -66,7 +67,7 @@ async def test_large_payloads_travel_through_the_object_store_both_ways(stage: S
 async def test_a_lost_blob_fails_its_input_and_no_other(stage: Stage) -> None:
     pool = await stage.pool(DOUBLE)
     await stage.place(pool)
-    form, encoded = payload.encode_call((b"x" * 300_000,), {})
+    form, encoded = payload.encode_call((b"x" * (INLINE_LIMIT + 1),), {})
     blob = await blobs.put(stage.bus, encoded)
     await blobs.delete(stage.bus, blob)
     inputs = [Payload(form, blob), Payload(*payload.encode_call((4,), {}))]
@@ -121,8 +122,6 @@ async def test_a_delivery_of_a_finished_input_is_only_acknowledged(stage: Stage,
     # Outside of the stream's memory of ids, as a late repeat after a restart of the server would be.
     chunk_subject = subjects.inputs(pool.prefix, call, 0, 0)
     form, data = payload.encode_call((str(path),), {})
-    from tidemill._wire.messages import Chunk
-
     again = Chunk(call, [0], 0, stage.reply, [Payload(form, data)], 0.0)
     await stage.bus.store(chunk_subject, coding.encode(again))
     await stage.result(await stage.call(pool, (str(path),)))

@@ -7,6 +7,7 @@ from worker_stage import Stage, eventually
 from tidemill import exception
 from tidemill._wire import payload
 from tidemill._wire.messages import Status
+from tidemill._wire.payload import INLINE_LIMIT
 from tidemill._wire.subjects import logs
 
 COUNT = "def f(n):\n    yield from range(n)"
@@ -49,8 +50,16 @@ async def test_a_generator_goes_no_further_than_its_credit(stage: Stage) -> None
 
 
 async def test_an_async_generator_streams_too(stage: Stage) -> None:
-    code = "import asyncio\nasync def f(n):\n    for i in range(n):\n        await asyncio.sleep(0)\n        yield i"
-    pool = await stage.pool(code, is_generator=True)
+    pool = await stage.pool(
+        """
+        import asyncio
+        async def f(n):
+            for i in range(n):
+                await asyncio.sleep(0)
+                yield i
+        """,
+        is_generator=True,
+    )
     await stage.place(pool)
     call = await stage.call(pool, (2_000,))
     await stage.until(lambda: len(pieces(stage, call)) == 1_024)
@@ -71,13 +80,14 @@ async def test_a_generator_that_fails_sends_what_it_had_and_the_failure(stage: S
 
 
 async def test_large_pieces_travel_through_the_object_store(stage: Stage) -> None:
-    pool = await stage.pool("def f(n):\n    for i in range(n): yield b'x' * 400_000", is_generator=True)
+    code = f"def f(n):\n    for i in range(n): yield b'x' * {INLINE_LIMIT + 1}"
+    pool = await stage.pool(code, is_generator=True)
     await stage.place(pool)
     call = await stage.call(pool, (4,))
     assert (await stage.result(call)).output.piece == 4
     await stage.until(lambda: len([one for one in stage.outputs if one.output.status == Status.YIELD]) == 4)
     blobs = [one.output.payload.data for one in stage.outputs if one.output.status == Status.YIELD]
-    assert all(not isinstance(blob, bytes) and blob.size > 400_000 for blob in blobs)
+    assert all(not isinstance(blob, bytes) and blob.size > INLINE_LIMIT for blob in blobs)
     await stage.settled(pool)
 
 
@@ -111,7 +121,10 @@ async def test_text_arrives_before_the_result_it_belongs_to(stage: Stage) -> Non
 
 async def test_output_of_subprocesses_is_there_and_in_the_stream(stage: Stage) -> None:
     pool = await stage.pool(
-        "import os, subprocess\ndef f():\n    subprocess.run(['echo', 'from below'])\n    os.write(2, b'raw\\n')"
+        "import os, subprocess\n"
+        "def f():\n"
+        "    subprocess.run(['echo', 'from below'])\n"
+        "    os.write(2, b'raw\\n')"
     )
     (container,) = await stage.place(pool)
     await stage.result(await stage.call(pool, ()))

@@ -1,7 +1,9 @@
 import contextlib
 import io
+import logging
 import os
 import pty
+import re
 import sys
 import threading
 import time
@@ -75,6 +77,34 @@ def test_a_reader_that_left_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", Gone())
         Output().logs([record("anybody?\n")])
+
+
+def test_lines_can_have_the_time(capsys: pytest.CaptureFixture[str]) -> None:
+    output = Output(timestamps=True)
+    other = record("from another\n")._replace(container="co-2")
+    output.logs([record("one\ntw"), other, record("o\nthree")])
+    output.logs([record("!\n")])
+    lines = capsys.readouterr().out.splitlines()
+    assert [re.sub(r"\d\d:\d\d:\d\d\.\d\d\d ", "@", line) for line in lines] == [
+        "@one",
+        "@tw@from another",
+        "o",
+        "@three!",
+    ]
+
+
+def test_what_the_sdk_logs_is_shown_as_warnings(capsys: pytest.CaptureFixture[str]) -> None:
+    logger = logging.getLogger("tidemill")
+    before = logger.propagate, logger.handlers[:]
+    logger.propagate, logger.handlers[:] = False, []
+    try:
+        with enable_output():
+            logger.warning("inputs are waiting: %s", "no worker")
+            logger.debug("unseen")
+        assert logger.handlers == []
+    finally:
+        logger.propagate, logger.handlers[:] = before
+    assert capsys.readouterr().err == "warning: inputs are waiting: no worker\n"
 
 
 # --- which is active

@@ -77,18 +77,28 @@ def test_silence_that_was_this_replicas_own_fault_kills_nobody() -> None:
     assert fleet.reap() == []
 
 
-def test_lost_workers_are_remembered_for_the_next_leader_for_ten_seconds() -> None:
+def test_lost_workers_are_known_to_the_next_leader_for_ten_seconds() -> None:
     clock = Clock()
     fleet = Fleet(clock)
     for name in ("wo-1", "wo-2"):
         fleet.report(report(worker=name))
         clock.now += 8.0
         fleet.reap()
-    assert [lost.worker for lost in fleet.lost] == ["wo-1", "wo-2"]
-    fleet.report(report(worker="wo-3"))
-    clock.now += 11.0
+    assert [lost.worker for lost in fleet.lately_lost()] == ["wo-1", "wo-2"]
+    clock.now += 5.0
+    assert [lost.worker for lost in fleet.lately_lost()] == ["wo-2"]
+
+
+def test_the_record_of_a_lost_worker_does_not_bring_it_back() -> None:
+    clock = Clock()
+    fleet = Fleet(clock)
+    fleet.report(report())
+    clock.now += 8.0
     fleet.reap()
-    assert [lost.worker for lost in fleet.lost] == ["wo-3"]
+    fleet.report(report(), heard=False)
+    assert fleet.states() == ()
+    fleet.report(report())
+    assert len(fleet.states()) == 1
 
 
 def test_a_worker_that_was_started_again_under_its_name_lost_what_it_held() -> None:
@@ -214,3 +224,13 @@ def test_the_longest_idle_of_a_pool_are_offered_as_spare() -> None:
     clock.now += 5.0
     offered = list(fleet.idle({"po-1": POOL}, {"po-1": 1}))
     assert [(one.container, one.idle) for one in offered] == [("co-1", 10.0)]
+
+
+def test_an_event_that_a_container_is_ready_is_ahead_of_the_report() -> None:
+    fleet = Fleet(Clock())
+    fleet.report(report(("co-1", "starting")))
+    fleet.started("co-1", "wo-1")
+    assert phases(fleet) == {"co-1": Phase.IDLE}
+    fleet.report(report(("co-1", "starting")))  # made before
+    assert phases(fleet) == {"co-1": Phase.IDLE}
+    assert fleet.report(report()).stillborn == ()

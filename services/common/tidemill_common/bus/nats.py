@@ -20,6 +20,8 @@ from tidemill_common.bus.protocol import (
 from tidemill_common.bus.puller import NatsDelivery, NatsPuller
 
 ACK_TIMEOUT = 120.0  # seconds; an input that is acknowledged late is still not run again
+RENEWAL_TIMEOUT = 10.0  # seconds; by then the holder has renewed it again
+ACK_PATIENCE = 0.5  # seconds without an answer until it is acknowledged once more
 
 
 async def connect(
@@ -97,14 +99,22 @@ class NatsServiceBus(NatsBus):
     def acknowledge(self, delivery: NatsDelivery) -> "asyncio.Future[None]":
         """See `Delivery.ack`."""
         self._held.pop(delivery.ack_subject, None)
-        answer = self._tell(delivery.ack_subject, b"+ACK", "", jetstream.acknowledged, ACK_TIMEOUT, True)
+        answer = self._tell(
+            delivery.ack_subject, b"+ACK", "", jetstream.acknowledged, ACK_TIMEOUT, ACK_PATIENCE
+        )
         answer.add_done_callback(_seen)  # few wait for it
         return answer
 
     def _renew(self) -> None:
-        """Renew every lease before anything else is said on a new connection."""
-        for delivery in self._held.values():
-            delivery.renew()
+        """Renew every lease before anything else is said on a new connection, until it is answered.
+
+        A server that has just started may not listen to its consumers' leases yet.
+        """
+        for ack_subject in self._held:
+            renewal = self._tell(
+                ack_subject, b"+WPI", "", jetstream.acknowledged, RENEWAL_TIMEOUT, ACK_PATIENCE
+            )
+            renewal.add_done_callback(_seen)
 
     # --- for what is built on this connection
 

@@ -5,6 +5,7 @@ import select
 import socket
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -234,6 +235,27 @@ class Template:
         self.sock.shutdown(socket.SHUT_RDWR)
         self.sock.close()
         assert self.process.wait(PATIENCE) == 0
+
+
+class Start:
+    """Writes a module and starts a container for one of its functions."""
+
+    def __init__(self, template: Template, folder: Path) -> None:
+        self._template = template
+        self._folder = folder
+        self.started: list[Container] = []
+
+    def __call__(self, source: str, qualname: str = "f", **fields: Any) -> Container:
+        container = self.prepare(source)
+        container.start(**{"sources": (str(self._folder),), "module": "hello", "qualname": qualname} | fields)
+        return container
+
+    def prepare(self, source: str) -> Container:
+        """Fork a container that waits for its configuration."""
+        (self._folder / "hello.py").write_text(textwrap.dedent(source))
+        container = self._template.fork()
+        self.started.append(container)
+        return container
 
 
 def start_single(folder: Path, **environment: str) -> tuple[Container, "subprocess.Popen[bytes]"]:

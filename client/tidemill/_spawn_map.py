@@ -1,0 +1,64 @@
+"""`experimental_spawn_map` and `spawn_map`: many inputs started, nobody waits."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from tidemill._map import NO_KWARGS, Family, Inputs, refuse_blocking
+
+if TYPE_CHECKING:
+    import concurrent.futures
+
+    from tidemill.function_call import FunctionCall
+
+R = TypeVar("R")
+
+
+class SpawnMap(Family[R]):
+    """`Function.experimental_spawn_map`."""
+
+    def __call__(self, *input_iterators: Inputs, kwargs: Mapping[str, Any] = NO_KWARGS) -> "FunctionCall[R]":
+        """Start the function for every input without waiting, and return the call of all of them.
+
+        Returns once every input is queued; `get(index=...)` and `iter()` of the call give the results.
+        """
+        refuse_blocking(self._name)
+        started = self._start(input_iterators, kwargs, None)
+        try:
+            return started.result()
+        except BaseException:
+            started.cancel()
+            raise
+
+    async def aio(self, *input_iterators: Inputs, kwargs: Mapping[str, Any] = NO_KWARGS) -> "FunctionCall[R]":
+        """Do the same and await it."""
+        return await asyncio.wrap_future(self._start(input_iterators, kwargs, asyncio.get_running_loop()))
+
+    def _start(
+        self,
+        iterables: tuple[Inputs, ...],
+        kwargs: Mapping[str, Any],
+        home: asyncio.AbstractEventLoop | None,
+    ) -> "concurrent.futures.Future[FunctionCall[R]]":
+        from tidemill import _loop
+        from tidemill._kept import spawn_map
+        from tidemill._single import origin
+
+        feed = self._feed(iterables, kwargs)
+        feed.start(home)
+        return _loop.submit(spawn_map(self._function, self._name, feed, origin()))
+
+
+class SpawnMapForEffect(Family[Any]):
+    """`Function.spawn_map`."""
+
+    def __call__(self, *input_iterators: Inputs, kwargs: Mapping[str, Any] = NO_KWARGS) -> None:
+        """Start the function for every input without waiting. The inputs are queued when it returns.
+
+        Results cannot be read: have the function store them, or use `experimental_spawn_map`.
+        """
+        SpawnMap(self._function, "spawn_map")(*input_iterators, kwargs=kwargs)
+
+    async def aio(self, *input_iterators: Inputs, kwargs: Mapping[str, Any] = NO_KWARGS) -> None:
+        """Do the same and await it."""
+        await SpawnMap(self._function, "spawn_map").aio(*input_iterators, kwargs=kwargs)

@@ -1,0 +1,91 @@
+"""What becomes of inputs that gave no plain result: tried again, failed, cancelled, given up."""
+
+from tidemill._wire import failure
+from tidemill._wire.control import Pool
+from tidemill._wire.messages import Format, Payload, Status
+from tidemill_worker import decisions
+from tidemill_worker.attempts import Attempts
+from tidemill_worker.container import Container
+from tidemill_worker.decisions import Fate, Killed, Verdict
+from tidemill_worker.outputs import CANCELLED, Item, Outbox
+from tidemill_worker.work import Part, Work
+
+
+class Fates:
+    """Carries out the fates of one pool's inputs."""
+
+    def __init__(self, pool: Pool, outbox: Outbox, attempts: Attempts) -> None:
+        self._pool = pool
+        self._outbox = outbox
+        self._attempts = attempts
+
+    def output(
+        self,
+        container: Container,
+        part: Part,
+        index: int,
+        payload: Payload,
+        output: tuple[Status, int, bytes],
+    ) -> Item | None:
+        """Return what is sent for an output that is no plain result, or None if its input is dealt with."""
+        status, form, data = output
+        pieces = container.pieces(index)
+        container.close_stream(index)
+        if status is Status.DONE:
+            return index, status, (form, data), pieces
+        if container.timed_out == (part.number, index):
+            self.judge(part.work, index, payload, Verdict(Fate.TIMED_OUT), pieces)
+            return None
+        if part.work.voided:
+            return index, Status.CANCELLED, (Format.FAILURE, CANCELLED), pieces
+        if status is Status.FAILURE and self._retried(part.work, index, payload):
+            return None
+        return index, status, (form, data), pieces
+
+    def of_running(self, container: Container, part: Part, verdict: Verdict) -> Verdict:
+        """Return what a container's end means for an input that it ran: bystanders of a kill are spared."""
+        if part.work.voided:
+            return Verdict(Fate.CANCELLED)
+        if verdict.fate is Fate.TIMED_OUT and container.timed_out != (part.number, part.running):
+            return Verdict(Fate.SPARED)
+        if container.killed in (Killed.CANCEL, Killed.STOP):
+            return Verdict(Fate.SPARED)
+        return verdict
+
+    def judge(self, held: Work, index: int, payload: Payload, verdict: Verdict, pieces: int) -> None:
+        """Carry out what becomes of an input that was running when it, or its container, was ended."""
+        left = {index: payload}
+        match verdict.fate:
+            case Fate.CANCELLED:
+                self._end(held, index, Status.CANCELLED, CANCELLED, pieces)
+            case Fate.SPARED:
+                self._attempts.elsewhere(held, self._pool, left)
+            case Fate.LOST if not decisions.gives_up(held.chunk.losses):
+                self._attempts.after_loss(held, self._pool, left)
+            case Fate.LOST:
+                message = f"the input was lost with its container {held.chunk.losses + 1} times in a row"
+                self._end(held, index, Status.FAILURE, failure.from_text("InternalFailure", message), pieces)
+            case _ if self._retried(held, index, payload):
+                pass
+            case Fate.TIMED_OUT:
+                message = f"the input ran for longer than its timeout of {self._pool.spec.timeout:g} s"
+                told = failure.from_text("FunctionTimeoutError", message)
+                self._end(held, index, Status.TIMEOUT, told, pieces)
+            case Fate.FAILED:
+                told = failure.from_text("RemoteError", verdict.message)
+                self._end(held, index, Status.FAILURE, told, pieces)
+
+    def cancelled(self, held: Work, indices: list[int]) -> None:
+        """End inputs of a call that was cancelled."""
+        self._outbox.end(held, indices, Status.CANCELLED, CANCELLED)
+
+    def _retried(self, held: Work, index: int, payload: Payload) -> bool:
+        """Try a failed input again if its pool's policy allows one more."""
+        delay = decisions.retry_delay(self._pool.spec.retries, held.chunk.failures)
+        if delay is None or held.voided:
+            return False
+        self._attempts.retry(held, self._pool, {index: payload}, delay)
+        return True
+
+    def _end(self, held: Work, index: int, status: Status, told: bytes, pieces: int) -> None:
+        self._outbox.finish(held, [(index, status, (Format.FAILURE, told), pieces)], 0.0, "")

@@ -1,0 +1,81 @@
+"""The scheduler as processes of their own: started, asked, killed, stopped."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from played_parts import make_pool
+from played_parts import until as until_true
+from scheduler_stage import Parts
+
+from tidemill._bus.protocol import BusError
+from tidemill._wire import coding, subjects
+from tidemill._wire.control import GetSchedulerStatus, SchedulerStatus
+from tidemill_common import streams
+from tidemill_common.bus import nats
+from tidemill_common.bus.protocol import ServiceBus
+from tidemill_local.broker import Broker
+
+
+@pytest.fixture
+async def stage(broker: Broker) -> AsyncIterator[Parts]:
+    """The other parts, on the broker that the processes find."""
+
+    async def connect() -> ServiceBus:
+        return await nats.connect(broker.url, "service", broker.settings.passwords["service"])
+
+    parts = Parts(await connect(), connect, None)
+    await streams.apply(parts.bus)
+    yield parts
+    await parts.close()
+
+
+async def status(bus: ServiceBus, above: int = 0) -> SchedulerStatus:
+    """Return the status, as soon as somebody leads in a term above `above`."""
+    async with asyncio.timeout(15):
+        while True:
+            try:
+                data = await bus.request(subjects.scheduler("status"), coding.encode(GetSchedulerStatus()))
+                if (answer := coding.decode(SchedulerStatus, data)).term > above:
+                    return answer
+            except BusError:
+                pass
+            await asyncio.sleep(0.02)
+
+
+async def test_it_serves_is_ready_and_ends_in_order(launch: Any, until: Any, broker: Broker) -> None:
+    scheduler = launch("-m", "tidemill_scheduler")
+    told = await scheduler.serving()
+    assert told["name"] == "scheduler"
+
+    async def is_ready() -> bool:
+        return (await scheduler.get("/readyz"))[0] == 200
+
+    await until(is_ready)
+    _, text = await scheduler.get("/metrics")
+    assert "tidemill_scheduler_leading" in text
+    scheduler.send(signal.SIGTERM)
+    assert await scheduler.ended() == 0
+
+
+async def test_a_killed_leaders_work_goes_on_in_another_process(launch: Any, stage: Parts) -> None:
+    processes = {}
+    for _ in range(2):
+        scheduler = launch("-m", "tidemill_scheduler")
+        await scheduler.serving()
+        processes[str(scheduler.process.pid)] = scheduler
+    before = await status(stage.bus)
+    worker = await stage.worker()
+    caller = await stage.caller(make_pool())
+    await caller.submit()
+    await until_true(lambda: worker.containers, "a container")
+    leader = next(one for pid, one in processes.items() if f"-{pid}-" in before.leader)
+    await leader.kill()
+    other = await stage.caller(make_pool())
+    await other.submit()
+    after = await status(stage.bus, above=before.term)
+    assert after.leader != before.leader
+    await until_true(lambda: worker.running(other.pool), "a container of the other pool", 15.0)
+    assert worker.running(caller.pool) == 1

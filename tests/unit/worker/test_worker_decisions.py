@@ -1,0 +1,159 @@
+"""What the worker decides, without a worker."""
+
+import signal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tidemill._wire.control import Capacity, FunctionSpec, Pool, Resources, RetryPolicy, Source
+from tidemill_worker.decisions import (
+    Appetite,
+    Exit,
+    Fate,
+    Grant,
+    Killed,
+    Verdict,
+    after,
+    appetite,
+    fit,
+    gives_up,
+    is_to_blame,
+    retry_delay,
+    shares,
+    splits,
+    verdict,
+    wanted,
+)
+
+
+def pool(resources: Resources, capability: str = "cpu") -> Pool:
+    spec = FunctionSpec("f", Source(), resources=resources)
+    return Pool("po-1", "ap-1", "app", "fu-1", "main", "main", capability, 0, "INPUTS_cpu_0", "tm", spec)
+
+
+FREE = Capacity(2.0, 1_000, {"H100": 2, "L4": 1})
+
+
+@pytest.mark.parametrize(
+    ("end", "fate", "said"),
+    [
+        (Exit(7), Fate.FAILED, "exited with status 7 during the input"),
+        (Exit(0), Fate.FAILED, "exited with status 0 during the input"),
+        (Exit(-signal.SIGSEGV), Fate.FAILED, "crashed (segmentation fault)"),
+        (Exit(-signal.SIGTERM), Fate.FAILED, "was ended by signal SIGTERM"),
+        (Exit(-signal.SIGKILL), Fate.LOST, ""),
+        (Exit(None), Fate.LOST, ""),
+        (Exit(-signal.SIGKILL, Killed.TIMEOUT), Fate.TIMED_OUT, ""),
+        (Exit(-signal.SIGKILL, Killed.CANCEL), Fate.CANCELLED, ""),
+        (Exit(-signal.SIGKILL, Killed.STOP), Fate.LOST, ""),
+        (Exit(None, Killed.VIOLATION), Fate.FAILED, "broke the protocol"),
+        (Exit(3, Killed.TIMEOUT), Fate.TIMED_OUT, ""),
+    ],
+)
+def test_what_a_function_does_to_itself_is_its_failure_and_the_rest_is_not(
+    end: Exit, fate: Fate, said: str
+) -> None:
+    found = verdict(end)
+    assert found.fate is fate
+    assert said in found.message
+
+
+def test_every_reason_to_kill_has_a_fate() -> None:
+    assert all(verdict(Exit(None, why)) for why in Killed)
+
+
+def test_nobody_knows_which_of_several_inputs_crashed_a_container() -> None:
+    assert is_to_blame(Verdict(Fate.FAILED), 1)
+    assert not is_to_blame(Verdict(Fate.FAILED), 2)
+    assert is_to_blame(Verdict(Fate.TIMED_OUT), 2)
+
+
+def test_a_policy_without_retries_has_none() -> None:
+    assert retry_delay(RetryPolicy(), 0) is None
+
+
+def test_delays_grow_to_their_maximum_and_are_never_under_a_second() -> None:
+    policy = RetryPolicy(max_retries=5, backoff_coefficient=3.0, initial_delay=0.5, max_delay=10.0)
+    assert [retry_delay(policy, failures) for failures in range(6)] == [1.0, 1.5, 4.5, 10.0, 10.0, None]
+
+
+def test_the_ninth_loss_in_a_row_is_the_last() -> None:
+    assert [gives_up(losses) for losses in (0, 7, 8, 9)] == [False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "single_use", "expected"),
+    [
+        (None, False, Appetite(1, 1)),
+        (1.0, False, Appetite(1, 1)),
+        (0.01, False, Appetite(1, 2)),
+        (0.0001, False, Appetite(2, 2)),
+        (0.0001, True, Appetite(1, 1)),
+    ],
+)
+def test_only_short_work_is_fetched_ahead(
+    seconds: float | None, single_use: bool, expected: Appetite
+) -> None:
+    assert appetite(seconds, single_use=single_use) == expected
+
+
+def test_no_more_is_pulled_than_there_is_room_for() -> None:
+    assert wanted(Appetite(1, 1), 4, 1) == 3
+    assert wanted(Appetite(2, 2), 4, 1) == 7
+    assert wanted(Appetite(1, 1), 1, 5) == 0
+    assert wanted(Appetite(2, 2), 0, 0) == 0
+
+
+def test_work_is_taken_back_only_when_it_would_wait_for_long() -> None:
+    assert not splits(0, 10.0, 10.0)
+    assert not splits(64, 0.00001, 0.0)
+    assert splits(2, 0.01, 0.0)
+    assert splits(64, 0.00001, 0.5)
+    assert not splits(3, None, 0.0)
+
+
+@given(st.integers(1, 500), st.integers(0, 50))
+def test_shares_are_even_and_leave_nothing_out(count: int, takers: int) -> None:
+    found = shares(count, takers)
+    assert [index for share in found for index in range(count)[share]] == list(range(count))
+    sizes = [share.stop - share.start for share in found]
+    assert min(sizes) >= 1
+    assert max(sizes) - min(sizes) <= 1
+    assert len(found) == max(1, min(count, takers))
+
+
+@pytest.mark.parametrize(
+    ("resources", "expected"),
+    [
+        (Resources(cpu=2.0, memory=1_000), Grant()),
+        (Resources(cpu=3.0), "it asks for 3 cores, there are 2"),
+        (Resources(memory=1_001), "it asks for 1001 MiB, 1000 are free"),
+        (Resources(gpus=(("H100", 2),)), Grant("H100", 2)),
+        (Resources(gpus=(("H100", 3), ("L4", 1))), Grant("L4", 1)),
+        (Resources(gpus=(("any", 1),)), Grant("H100", 1)),
+        (Resources(gpus=(("A100", 1),)), "no 1 x A100 is free"),
+    ],
+)
+def test_a_container_gets_what_it_asks_for_or_is_refused_with_the_reason(
+    resources: Resources, expected: Grant | str
+) -> None:
+    assert fit(pool(resources), FREE, FREE, overcommit=False) == expected
+
+
+def test_a_capability_without_a_list_asks_for_one_gpu_of_each_kind_it_names() -> None:
+    asked = pool(Resources(), "gpu-A100+gpu-L4")
+    assert fit(asked, FREE, FREE, overcommit=False) == Grant("L4", 1)
+
+
+def test_only_cores_can_be_promised_twice() -> None:
+    full = Capacity(0.0, 1_000)
+    total = Capacity(2.0, 2_000)
+    assert fit(pool(Resources(cpu=1.0)), full, total, overcommit=True) == Grant()
+    assert isinstance(fit(pool(Resources(cpu=1.0, memory=1_500)), full, total, overcommit=True), str)
+    assert isinstance(fit(pool(Resources(cpu=3.0)), full, total, overcommit=True), str)
+
+
+def test_what_is_granted_is_taken() -> None:
+    left = after(FREE, Resources(cpu=0.5, memory=100), Grant("H100", 2))
+    assert left == Capacity(1.5, 900, {"H100": 0, "L4": 1})
