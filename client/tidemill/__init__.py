@@ -61,7 +61,19 @@ _HOMES = {
     "is_local": "_runtime",
 }
 _MODULES = frozenset(
-    ["app", "config", "exception", "functions", "image", "retries", "schedule", "secret", "volume"]
+    [
+        "app",
+        "call_graph",
+        "config",
+        "exception",
+        "function_call",
+        "functions",
+        "image",
+        "retries",
+        "schedule",
+        "secret",
+        "volume",
+    ]
 )
 
 if not TYPE_CHECKING:

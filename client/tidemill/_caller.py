@@ -250,10 +250,10 @@ class Caller:
         self.pools.ring_waiting()
         for call in list(self.calls.values()):
             call.on_tick(now)
-        self.replies.tidy(idle=not self.calls)
+        untidy = self.replies.tidy(idle=not self.calls)
         self._read_if_silent(now)
         self._ticking = None
-        if self.calls or self._listeners:
+        if self.calls or self._listeners or untidy:
             self._keep_ticking()
 
     def _read_if_silent(self, now: float) -> None:

@@ -149,6 +149,7 @@ class Client:
 
     def forked(self) -> None:
         """Forget the connection: it belongs to the parent."""
+        _loop.leave_behind((self.caller, self._bus, self._temporary))
         self.caller = self._bus = self._temporary = self._connecting = None
         self._forget_exit = _nothing
         _loop.on_fork(self)

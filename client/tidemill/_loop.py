@@ -72,7 +72,7 @@ class _Home:
     forkables: "weakref.WeakSet[Forkable]"
 
     def __init__(self) -> None:
-        self.left_behind: list[LoopThread] = []  # the parent's loops: not to be closed here, nor freed
+        self.left_behind: list[object] = []  # of the parent: not to be closed here, nor freed
         self.reset()
 
     def reset(self) -> None:
@@ -160,6 +160,11 @@ def after_exit(action: Callable[[], None]) -> None:
 def on_fork(waiter: Forkable) -> None:
     """Call `waiter.forked()` in a forked child, for as long as it lives."""
     _home.forkables.add(waiter)
+
+
+def leave_behind(inherited: object) -> None:
+    """Keep, in a forked child, what belongs to the parent: freeing it would touch the parent's sockets."""
+    _home.left_behind.append(inherited)
 
 
 async def _close_all() -> None:

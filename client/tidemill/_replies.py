@@ -45,7 +45,6 @@ class Replies:
         self._purging: asyncio.Task[None] | None = None
         self._mark: tuple[int, int] | None = None  # (sequence, submission)
         self._received = 0  # bytes since the last mark
-        self._full = False
         self.rereads = 0
         self.read_at = time.monotonic()
 
@@ -57,8 +56,6 @@ class Replies:
         self._received += len(message.data)
         self._take(message.data)
         if self._received >= PURGE_BYTES:
-            self._received = 0
-            self._full = True
             self._purge_soon()
 
     # --- reading again
@@ -94,35 +91,40 @@ class Replies:
 
     # --- purging
 
-    def tidy(self, *, idle: bool) -> None:
-        """Purge what nobody needs any more; called now and then. `idle`: nothing is outstanding."""
-        if self._mark is not None or (idle and self._received >= IDLE_BYTES):
-            self._purge_soon()
+    def tidy(self, *, idle: bool) -> bool:
+        """Purge what nobody needs any more; called now and then. `idle`: nothing is outstanding.
+
+        Returns whether there is more to do later.
+        """
+        if self._mark is None and self._received < (IDLE_BYTES if idle else PURGE_BYTES):
+            return False
+        self._purge_soon()
+        return True
 
     def _purge_soon(self) -> None:
         if self._purging is None or self._purging.done():
             self._purging = asyncio.create_task(self._purge(), name="purge replies")
 
     async def _purge(self) -> None:
-        full, self._full = self._full, False
         try:
             await self._purge_below_mark()
             if self._mark is None:
                 await self._set_mark()
-            elif full:
+            elif self._received >= PURGE_BYTES:
                 await self._pass_mark_by_reading()
             await self._purge_below_mark()
         except BusError as error:
             _log.debug("replies cannot be purged now: %s", error)
 
     async def _set_mark(self) -> None:
-        last = await self._bus.last(STREAM, self._subject)
         self._received = 0
+        last = await self._bus.last(STREAM, self._subject)
         if last is not None:
             self._mark = (last.sequence, self._submissions()[0])
 
     async def _pass_mark_by_reading(self) -> None:
         """As much again has come, and a slow input still holds the mark: read what it may be missing."""
+        self._received = 0
         await self.read()
         self._mark = (self._read_to, -1)
 

@@ -170,7 +170,7 @@ class _Run:
             if created is None:
                 return
             if self._plan.detach and self._is_published:
-                self._shown.line(f"The app {created.app_id} goes on. Stop it with: {_stop_command(created)}")
+                self._shown.line(f"The app {created.app_id} goes on after this program.{_view(created)}")
                 return
             self._shown.status("Stopping app…")
             await self._stop_app(created.app_id, _reason(error))
@@ -235,10 +235,6 @@ def _explain_missing_module(error: BaseException) -> None:
 
 def _view(created: AppCreated) -> str:
     return f" View it at {created.url}" if created.url else ""
-
-
-def _stop_command(created: AppCreated) -> str:
-    return f"tidemill app stop {created.app_id}"
 
 
 def _tree(plan: Plan) -> Iterator[str]:

@@ -50,11 +50,16 @@ class Packed:
 # --- finding
 
 
+def has_file(function: Callable[..., Any]) -> bool:
+    """Return whether a function is in a file; those of notebooks and interactive sessions are not."""
+    return getattr(sys.modules.get(function.__module__), "__file__", None) is not None
+
+
 def locate(function: Callable[..., Any]) -> Place:
     """Return where a function is defined.
 
     Raises:
-        InvalidError: it has no file, as in a notebook or an interactive session.
+        InvalidError: it is not in a `.py` file that a container could import.
     """
     module = sys.modules.get(function.__module__)
     if module is not None and (package := getattr(module, "__package__", None)):
@@ -65,7 +70,7 @@ def locate(function: Callable[..., Any]) -> Place:
     if module is None or file is None or not Path(file).is_file():
         raise InvalidError(
             f"the function {function.__qualname__!r} is not in a file that could be sent",
-            hint="give @app.function() serialized=True, as functions of notebooks need it",
+            hint="give @app.function() serialized=True",
         )
     path = Path(file).absolute()
     if path.suffix != ".py":
@@ -262,11 +267,13 @@ class Packer:
     ) -> Packed:
         """Return what one function brings along. Reads files.
 
+        A function that is in no file goes along pickled, whether it says so or not.
+
         Raises:
             InvalidError, ModuleNotMountable, SerializationError: its code cannot be sent.
         """
         found = [self._bundle(module, functools.partial(module_files, module)) for module in modules]
-        if serialized:
+        if serialized or not has_file(function):
             data = serialize(function, name)
             digest = hashlib.sha256(data).hexdigest()
             bundles = dict(bundle for bundle in found if bundle)

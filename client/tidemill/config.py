@@ -33,8 +33,6 @@ _SETTINGS: Mapping[str, _Setting] = {
     "logs_timeout": _Setting(10.0, float, as_modal=True),  # seconds to wait for the last output of a run
     "heartbeat_interval": _Setting(15.0, float),  # seconds between signs of life of a running app
     "force_build": _Setting(False, _flag, as_modal=True),
-    "traceback": _Setting(False, _flag, as_modal=True),
-    "alias_modal": _Setting(None, _flag),  # None: `import modal` is Tidemill unless Modal is installed
 }
 
 

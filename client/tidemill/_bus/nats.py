@@ -141,7 +141,8 @@ class NatsBus:
         With some `patience` (seconds) it is sent again after a reconnect, or when no answer comes.
         """
         size = len(data) + len(block)
-        if error := self._unsendable(size):
+        error = Disconnected("the connection was closed") if self._closing else self._unsendable(size)
+        if error:
             return _failed(self._loop, error)
         token = str(next(self._tokens))
         frame = publication(subject, f"{self._inbox}.u.{token}", block, data)

@@ -209,7 +209,7 @@ class ServicePart:
 
 
 def _said(line: str) -> str:
-    """Return what a line of a log says: of a structured one the message and the last line of its exception."""
+    """Return what a line of a log says: of a structured one the message and its exception's last line."""
     try:
         record = json.loads(line)
         exception = str(record.get("exception", "")).strip(" +-|\n").rpartition("\n")[2]

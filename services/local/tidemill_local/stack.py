@@ -158,6 +158,9 @@ class Stack:
             "TIDEMILL_NATS_USER": "worker",
             "TIDEMILL_NATS_PASSWORD": self._passwords["worker"],
             "TIDEMILL_DATA_DIR": str(self._folders.worker),
+            # The one machine there is: a function that asks for a region runs here as well.
+            "TIDEMILL_WORKER_REGION": "*",
+            "TIDEMILL_WORKER_CLOUD": "*",
         }
 
 

@@ -201,7 +201,10 @@ class _Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, self._end)
         if self._folders.temporary:
-            loop.add_reader(0, self._on_input)
+            try:
+                loop.add_reader(0, self._on_input)
+            except PermissionError:  # a file or /dev/null: there is no client that could end
+                self._stopping.set()
 
     def _on_input(self) -> None:
         if not os.read(0, 4096):

@@ -1,23 +1,36 @@
 """How many containers a pool should have: values in, a decision out, no clock and no server.
 
-Up at once, down only after idleness. A container is wanted for every message that waits, with one
-correction: messages may be chunks of tiny executions, so where containers already run, their pace is
-measured for 20 ms first, and no more are started than drain the backlog within about 50 ms. The target
-tightens while the excess lasts, so that steady load ends with short queues.
+Up at once, down only after idleness. A sleeping pool gets a container for every message that waits. Where
+containers already run, messages may be chunks of tiny executions and the cores may be busy, so:
+
+    measure      the pace of those that run, for 20 to 60 ms
+    slow         nothing finished in that time: a container for every message
+    soon done    the backlog drains within about 50 ms: nothing is started
+    else         twice as many, and then the judgement: did the pool become faster by it?
+                 yes: as many as the pace asks for; no: no more, the cores are the limit
+
+A judgement holds for ten seconds. The 50 ms tighten to 5 while the excess lasts.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import pairwise, takewhile
 
 from tidemill._wire.control import Autoscaling
 
 MEASURE = 0.02  # seconds of work looked at before a running pool grows
+SLOW = 0.06  # seconds of work without a finished message that show long executions
+EVIDENCE = 3  # finished messages that show a pace
 RECENT = 0.2  # seconds of work that the pace is taken from
+JUDGED = 10.0  # seconds for which a judgement holds
+WORTH_IT = 0.6  # of the gain that doubling promises must be seen for "parallel"
 DRAIN_WITHIN = 0.05  # seconds in which a backlog may drain without another container
 DRAIN_AT_LAST = 0.005  # the same when the excess has lasted for seconds
 TICK = 1.0  # seconds between looks at a pool that only has containers
 RAMP = 0.05  # seconds between looks at a pool whose backlog exceeds its containers
+
+NEARLY = 0.9  # timers may be a little early
 
 FIRST_RETRY, LAST_RETRY = 0.1, 60.0  # seconds between starts of a pool whose containers fail
 FAILURES_TO_GIVE_UP = 3  # in a row, for pools that are not deployed
@@ -61,12 +74,36 @@ class Look:
         return self.backlog > self.ready
 
 
+class Gain(StrEnum):
+    """Whether more containers make a pool faster."""
+
+    UNKNOWN = "unknown"
+    PARALLEL = "parallel"
+    FLAT = "flat"
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Messages per second that a number of ready containers got through."""
+
+    ready: int
+    rate: float
+
+
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """The looks of one uninterrupted excess: when it began, and those of the last 0.2 s."""
+    """The looks of the last 0.2 s of one uninterrupted excess, and what was learnt before them.
+
+    `began` is when the excess began; `lively` says that messages were being finished just then. `before`
+    is the pace with fewer containers, while it is not judged yet whether more of them help.
+    """
 
     began: float = 0.0
     looks: tuple[Look, ...] = ()
+    lively: bool = False
+    before: Pace | None = None
+    gain: Gain = Gain.UNKNOWN
+    judged: float = float("-inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +143,39 @@ class Decision:
 
 
 def follow(stretch: Stretch, look: Look) -> Stretch:
-    """Return the stretch after one more look; it ends with the excess, or with the consumer."""
+    """Return the stretch after one more look."""
+    last = stretch.looks[-1] if stretch.looks else None
+    if look.at - stretch.judged > JUDGED:
+        stretch = replace(stretch, gain=Gain.UNKNOWN)
     if not look.excess:
-        return Stretch()
-    if not stretch.looks or look.completed < stretch.looks[-1].completed:
-        return Stretch(look.at, (look,))
-    recent = tuple(past for past in stretch.looks if look.at - past.at <= RECENT)
-    return Stretch(stretch.began, (*(recent or stretch.looks[-1:]), look))
+        return replace(stretch, looks=(look,), before=None)
+    if last is None or not last.excess or look.completed < last.completed:
+        lively = last is not None and look.completed > last.completed and look.at - last.at <= TICK
+        return replace(stretch, began=look.at, looks=(look,), lively=lively, before=None)
+    recent = tuple(past for past in stretch.looks if look.at - past.at <= RECENT) or (last,)
+    grown = replace(stretch, looks=(*recent, look))
+    if look.ready != last.ready:
+        return replace(grown, before=_pace(stretch) or stretch.before)
+    return _judged(grown)
+
+
+def _pace(stretch: Stretch) -> Pace | None:
+    """Return the pace of the containers that are ready now, if the looks with just these show one."""
+    ready = stretch.looks[-1].ready
+    same = list(takewhile(lambda look: look.ready == ready, reversed(stretch.looks)))
+    span, done = same[0].at - same[-1].at, same[0].completed - same[-1].completed
+    if not ready or span < NEARLY * MEASURE or done < EVIDENCE - 1:
+        return None
+    return Pace(ready, done / span)
+
+
+def _judged(stretch: Stretch) -> Stretch:
+    """Return a stretch with the judgement that it allows: compare with fewer containers before."""
+    before, now = stretch.before, _pace(stretch)
+    if before is None or now is None or now.ready <= before.ready:
+        return stretch
+    gain = Gain.PARALLEL if now.rate / before.rate > WORTH_IT * now.ready / before.ready else Gain.FLAT
+    return replace(stretch, before=None, gain=gain, judged=stretch.looks[-1].at)
 
 
 def decide(situation: Situation) -> Decision:
@@ -129,26 +192,29 @@ def decide(situation: Situation) -> Decision:
 
 def _needed(situation: Situation) -> int:
     """Return how many containers the backlog asks for."""
-    look = situation.look
+    look, stretch = situation.look, situation.stretch
     if not look.excess or look.ready == 0 or situation.single_use:
         return look.backlog
-    span, busy_seconds, done = _measured(situation.stretch)
-    if span < 0.9 * MEASURE and _may_free_up(situation):  # timers may be a little early
-        return look.ready
+    span, busy_seconds, done = _measured(stretch)
+    if span < NEARLY * MEASURE:
+        may_be_quick = stretch.lively or stretch.gain is Gain.FLAT or _may_free_up(situation)
+        return look.ready if may_be_quick else look.backlog
     if done == 0:
-        return look.backlog
-    lasted = situation.now - situation.stretch.began
+        return look.backlog if span >= NEARLY * SLOW else look.ready
+    if stretch.gain is Gain.FLAT or stretch.before or (done < EVIDENCE and span < NEARLY * SLOW):
+        return look.ready
+    lasted = situation.now - stretch.began
     within: float = max(DRAIN_AT_LAST, DRAIN_WITHIN * 0.5 ** min(lasted, 10.0))
     by_pace = math.ceil(look.backlog * busy_seconds / (done * within))
-    return min(look.backlog, max(look.ready, by_pace))
+    most = look.backlog if stretch.gain is Gain.PARALLEL else min(look.backlog, 2 * look.ready)
+    return max(look.ready, min(by_pace, most))
 
 
 def _measured(stretch: Stretch) -> tuple[float, float, int]:
     """Return seconds looked at with a container ready, container-seconds in them, messages finished."""
     span, busy_seconds, done = 0.0, 0.0, 0
-    for before, after in zip(stretch.looks, stretch.looks[1:], strict=False):
-        ready = min(before.ready, after.ready)
-        if ready:
+    for before, after in pairwise(stretch.looks):
+        if ready := min(before.ready, after.ready):
             span += after.at - before.at
             busy_seconds += (after.at - before.at) * ready
             done += after.completed - before.completed
@@ -194,7 +260,7 @@ def _to_stop(situation: Situation, live: int, desired: int) -> tuple[str, ...]:
 def _ramp(situation: Situation) -> float:
     """Return the seconds to the next look at an excess: the longer it lasts, the less often."""
     lasted = situation.now - situation.stretch.began
-    return MEASURE if lasted < RECENT / 2 else RAMP if lasted < TICK else 5 * RAMP
+    return MEASURE if lasted < RECENT else RAMP if lasted < TICK else 5 * RAMP
 
 
 def _again_in(situation: Situation, *, capped: bool) -> float | None:

@@ -16,6 +16,9 @@ STARTS_PER_CORE = 4  # containers that a worker starts at the same time, for eac
 RECLAIM_AFTER = 0.1  # seconds a container must have idled before another pool may have its place
 
 
+ANY = "*"  # a worker with this value of a label is at every place that a function may ask for
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerView:
     """One live worker; `free` has what was asked of it and not reported yet taken off.
@@ -160,7 +163,7 @@ def unfit(pool: Pool, view: WorkerView) -> str:
     if _alternative(pool, view.total) is None:
         return "has no such GPUs"
     for label, values in pool.spec.labels.items():
-        if view.labels.get(label) not in values:
+        if view.labels.get(label) not in (*values, ANY):
             return f"its {label} is {view.labels.get(label, 'not set')}"
     if view.total.cpu + 1e-9 < resources.cpu:
         return f"has {view.total.cpu:g} cores"

@@ -228,14 +228,15 @@ class Scaler:
         if self._demanded is not None and choice.assignments:
             self._replica.metrics.placing.observe(self._clock() - self._demanded)
         placed = await asyncio.gather(*(self._placer.place(order, one) for one in choice.assignments))
-        self._replica.log.info(
-            "containers placed",
-            pool=self.pool.id,
-            accepted=sum(placed),
-            wanted=decision.start,
-            ready=situation.look.ready,
-            backlog=situation.look.backlog,
-        )
+        if any(placed):
+            self._replica.log.info(
+                "containers placed",
+                pool=self.pool.id,
+                accepted=sum(placed),
+                wanted=decision.start,
+                ready=situation.look.ready,
+                backlog=situation.look.backlog,
+            )
         short = choice.without_room + placed.count(False)
         self.wants_room = sum(placed) < decision.start
         if short and situation.look.backlog:

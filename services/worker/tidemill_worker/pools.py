@@ -177,6 +177,8 @@ class PoolQueue:
             self._fates.cancelled(part.work, list(part.left))
         elif self._idle:
             self._idle.popitem()[0].assign(part)
+            if self._idle and len(part.left) > 1:
+                self._look_soon()
         elif (container := self._with_room()) is not None:
             container.assign(part)
         elif self.containers:

@@ -17,6 +17,7 @@ from typing import Any
 
 from tidemill._container.configuration import Configuration
 from tidemill._wire.control import Pool
+from tidemill.image import key as image_key
 from tidemill_worker.capacity import Reservation
 from tidemill_worker.images import Images
 from tidemill_worker.node import Node
@@ -97,7 +98,12 @@ class Runtime:
 
 def _surroundings(container: str, pool: Pool, reservation: Reservation, folder: Path) -> Mapping[str, str]:
     """Return the variables that tell a container where it is."""
-    identity = {"TASK_ID": container, "IS_REMOTE": "1", "ENVIRONMENT": pool.environment}
+    identity = {
+        "TASK_ID": container,
+        "IS_REMOTE": "1",
+        "ENVIRONMENT": pool.environment,
+        "IMAGE_ID": image_key(pool.spec.image),
+    }
     devices = ",".join(map(str, reservation.devices))
     return {
         "TMPDIR": str(folder / "tmp"),

@@ -22,6 +22,7 @@ class Settings(ServiceSettings):
     worker_gpus: Annotated[dict[str, int], NoDecode] = Field(default_factory=dict)
 
     # What functions can ask for by `region=` and `cloud=`, and any other label, as `disk=ssd,zone=b`.
+    # `*` stands for every value.
     worker_region: str = ""
     worker_cloud: str = ""
     worker_labels: Annotated[dict[str, str], NoDecode] = Field(default_factory=dict)

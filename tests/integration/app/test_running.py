@@ -116,7 +116,7 @@ def test_a_detached_app_goes_on(
         pass
     assert programs.other.app_id is not None
     assert record_of(programs.other.app_id).state == "detached"
-    assert f"tidemill app stop {programs.other.app_id}" in capsys.readouterr().err
+    assert f"{programs.other.app_id} goes on" in capsys.readouterr().err
 
 
 def test_what_cannot_be_published_leaves_no_app_behind(client: Client) -> None:
@@ -164,6 +164,22 @@ def test_a_serialized_function_needs_no_module(client: Client) -> None:
     with app.run(client=client):
         assert function.remote(2) == 42
         assert twice.remote(1) == [41, 41]
+
+
+def test_a_function_of_an_interactive_session_runs(stack: RunningStack) -> None:
+    session = (
+        "import modal\napp = modal.App('session')\nnumber = 40\n"
+        "@app.function()\ndef add(x):\n    return number + x\n\n"
+        "with app.run(): print(add.remote(2))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", f"from tidemill import _alias; _alias.install()\n{session}"],
+        env=stack.environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout == "42\n", done.stderr
 
 
 def test_a_function_runs_an_app_of_its_own(client: Client) -> None:

@@ -64,8 +64,8 @@ async def test_a_queue_group_shares_the_messages(new_bus: Connect, name: str) ->
         if sum(counts) == 200:
             done.set()
 
-    for member in range(2):
-        await (await new_bus()).subscribe(name, lambda _, member=member: count(member), queue="workers")
+    await (await new_bus()).subscribe(name, lambda _: count(0), queue="workers")
+    await (await new_bus()).subscribe(name, lambda _: count(1), queue="workers")
     publisher = await new_bus()
     for _ in range(200):
         publisher.publish(name, b"")

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 from bus_connections import ConnectNats
@@ -172,23 +173,22 @@ async def test_acknowledgements_survive_a_kill_of_the_server(broker: Broker, nat
     assert await all_of(bus, "INPUTS", "in.>") == []
 
 
-async def test_leases_are_renewed_before_anything_else_after_a_reconnect(
-    broker: Broker, nats: ConnectNats
-) -> None:
+async def test_leases_are_renewed_first_thing_after_a_reconnect(broker: Broker, nats: ConnectNats) -> None:
     bus = await nats()
     await bus.ensure_stream(INPUTS)
     await bus.store("in.q.0", b"")
     inbox: asyncio.Queue[Delivery] = asyncio.Queue()
-    puller = bus.pull(QUEUE, inbox.put_nowait)
+    puller = bus.pull(replace(QUEUE, ack_wait=4.0), inbox.put_nowait)
     puller.want(1)
     async with asyncio.timeout(5):
         held = await inbox.get()
-    await asyncio.sleep(2.0)
+    taken = asyncio.get_running_loop().time()
+    await asyncio.sleep(1.5)
     broker.kill()
     await broker.start()
     await back(bus)
     puller.want(1)
-    await asyncio.sleep(2.0)  # past the old deadline, within the new one
+    await asyncio.sleep(taken + 5.0 - asyncio.get_running_loop().time())  # past the first deadline
     assert inbox.empty()
     await held.ack()
 
@@ -255,7 +255,11 @@ async def test_nothing_is_lost_while_the_server_is_killed_again_and_again(
 
     def work(delivery: Delivery) -> None:
         stored = worker.store("replies.me", delivery.data, msg_id=delivery.subject)
-        stored.add_done_callback(lambda _: (delivery.ack(), puller.want(16)))
+        stored.add_done_callback(lambda _: finish(delivery))
+
+    def finish(delivery: Delivery) -> None:
+        delivery.ack()
+        puller.want(16)
 
     def take(data: bytes) -> None:
         results.add(data)

@@ -1,3 +1,4 @@
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -29,7 +30,7 @@ def test_versions_that_cannot_be_are_refused(version: object) -> None:
 
 def test_every_method_returns_a_new_image() -> None:
     base = Image.debian_slim()
-    more = base.pip_install("a").env({"X": "1"}).workdir("/work")
+    more = base.pip_install("a").env({"X": "1"}).workdir("/srv")
     assert len(layers(base)) == 1
     assert [operation for operation, _ in layers(more)] == ["debian_slim", "pip_install", "env", "workdir"]
 
@@ -161,6 +162,11 @@ def test_in_its_own_containers_imports_are_imports(monkeypatch: pytest.MonkeyPat
         raise ImportError("gone")
     with Image.debian_slim().imports():
         raise ImportError("of another image")
+
+
+def test_an_image_can_be_pickled_with_a_function_that_names_it() -> None:
+    made = Image.debian_slim().pip_install("a")
+    assert pickle.loads(pickle.dumps(made)) == made
 
 
 def test_what_an_image_cannot_do_yet_is_said() -> None:

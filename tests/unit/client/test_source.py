@@ -153,12 +153,20 @@ def test_a_script_whose_name_cannot_be_imported_is_refused(tmp_path: Path) -> No
     assert "'my-program' is not a module's name" in done.stderr
 
 
-def test_a_function_without_a_file_has_to_be_serialized() -> None:
+def test_a_function_of_a_notebook_is_serialized_by_itself(tmp_path: Path) -> None:
     namespace: dict[str, Any] = {"__name__": "notebook_cell"}
-    exec(PROGRAM, namespace)
-    with pytest.raises(InvalidError, match="not in a file") as caught:
-        pack(namespace["f"])
-    assert "serialized=True" in caught.value.hint
+    exec("def f(): return helper()\ndef helper(): return 7\n", namespace)
+    packed = pack(namespace["f"])
+    assert packed.source.bundles == ()
+    assert load_elsewhere(packed.blobs[packed.source.serialized], tmp_path) == "7"
+
+
+def test_a_file_that_is_gone_is_named(importable: Path) -> None:
+    write(importable, "vanishing.py", content=PROGRAM)
+    function = importlib.import_module("vanishing").f
+    (importable / "vanishing.py").unlink()
+    with pytest.raises(InvalidError, match="not in a file"):
+        pack(function)
 
 
 # --- local modules of images

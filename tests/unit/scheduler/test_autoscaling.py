@@ -11,6 +11,7 @@ from tidemill_scheduler.decisions import (
     READY,
     ContainerView,
     Failures,
+    Gain,
     Look,
     Phase,
     Situation,
@@ -142,12 +143,72 @@ def test_a_backlog_that_drains_soon_starts_nothing() -> None:
     assert decide(after).start == 0
 
 
-def test_a_backlog_that_drains_slowly_gets_what_its_pace_asks_for() -> None:
-    views = containers(Phase.BUSY, since=NOW)
-    before = situation(backlog=200, views=views, now=NOW - 0.02)
-    after = situation(backlog=198, views=views, completed=2, stretch=before.stretch)
-    # 100 a second each, 198 of them in about 50 ms: about 40 containers.
-    assert 40 <= decide(after).desired <= 42
+def looks(ready: int, rate: float, seconds: float, *, until: float = NOW) -> tuple[Look, ...]:
+    """Return looks each 20 ms at a pool with a long queue that finishes `rate` messages a second."""
+    count = round(seconds / 0.02)
+    begin = until - count * 0.02
+    return tuple(Look(begin + n * 0.02, 500, 1_000 + round(rate * n * 0.02), ready) for n in range(count + 1))
+
+
+def followed(*stretches: tuple[Look, ...]) -> Stretch:
+    stretch = Stretch()
+    for look in (look for part in stretches for look in part):
+        stretch = follow(stretch, look)
+    return stretch
+
+
+def decided(stretch: Stretch, limits: Autoscaling = NO_LIMITS) -> int:
+    """Return how many containers are wanted after these looks."""
+    look = stretch.looks[-1]
+    views = containers(*[Phase.BUSY] * look.ready, since=look.at)
+    return decide(Situation(limits, views, look, stretch, NO_FAILURES, look.at)).desired
+
+
+def test_a_backlog_that_drains_slowly_is_first_met_with_twice_the_containers() -> None:
+    assert decided(followed(looks(1, 100.0, 0.04))) == 2
+    assert decided(followed(looks(4, 400.0, 0.04))) == 8
+
+
+def test_a_few_finished_messages_are_not_taken_for_a_pace_at_once() -> None:
+    assert decided(followed(looks(1, 40.0, 0.04))) == 1
+    assert decided(followed(looks(1, 40.0, 0.06))) == 2
+
+
+def test_nothing_finished_in_60_ms_means_a_container_for_every_message() -> None:
+    assert decided(followed(looks(1, 0.0, 0.04))) == 1
+    assert decided(followed(looks(1, 0.0, 0.06))) == 500
+
+
+def test_when_two_are_twice_as_fast_as_one_the_pace_decides() -> None:
+    one = looks(1, 100.0, 0.06, until=NOW)
+    two = tuple(
+        replace(look, completed=look.completed + 6) for look in looks(2, 200.0, 0.06, until=NOW + 0.08)
+    )
+    stretch = followed(one, two)
+    assert stretch.gain is Gain.PARALLEL
+    assert decided(stretch) > 64
+
+
+def test_when_two_are_no_faster_than_one_the_cores_are_the_limit() -> None:
+    one = looks(1, 100.0, 0.06, until=NOW)
+    two = tuple(
+        replace(look, completed=look.completed + 6) for look in looks(2, 100.0, 0.06, until=NOW + 0.08)
+    )
+    stretch = followed(one, two)
+    assert stretch.gain is Gain.FLAT
+    assert decided(stretch) == 2
+    later = tuple(
+        replace(look, completed=look.completed + 99) for look in looks(2, 100.0, 0.06, until=NOW + 12)
+    )
+    assert followed((*one, *two, *later)).gain is Gain.UNKNOWN
+
+
+def test_while_it_is_not_known_whether_more_help_no_more_are_started() -> None:
+    one = looks(1, 100.0, 0.06, until=NOW)
+    two = tuple(
+        replace(look, completed=look.completed + 6) for look in looks(2, 200.0, 0.02, until=NOW + 0.03)
+    )
+    assert decided(followed(one, two[:1])) == 2
 
 
 def test_an_excess_that_lasts_gets_more_than_one_that_drains_at_first() -> None:
@@ -156,7 +217,7 @@ def test_an_excess_that_lasts_gets_more_than_one_that_drains_at_first() -> None:
     lasting = situation(backlog=8, views=views, completed=20, stretch=stretch)
     fresh = replace(lasting, stretch=replace(lasting.stretch, began=NOW - 0.1))
     assert decide(fresh).start == 0
-    assert decide(lasting).start == 7
+    assert decide(lasting).start == 1
 
 
 def test_single_use_containers_are_started_for_every_message() -> None:

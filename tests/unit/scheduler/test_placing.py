@@ -113,6 +113,11 @@ def test_gpu_workers_are_left_to_those_who_need_them() -> None:
     ]
 
 
+def test_a_worker_of_a_local_stack_is_in_every_region() -> None:
+    wish = pool(labels={"region": ("eu",), "cloud": ("aws",)})
+    assert names(choose(order(wish), [worker(labels={"region": "*", "cloud": "*"})])) == ["wo-1"]
+
+
 def test_labels_restrict_the_choice() -> None:
     wish = pool(labels={"region": ("eu", "us")})
     workers = [

@@ -27,6 +27,7 @@ from tidemill_scheduler.decisions import (
 
 START = 0.012  # seconds that a container takes to start when it has a core to itself
 CORES = 2
+FREE_CORES = 1.0  # what caller, server and worker leave
 STARTS_AT_ONCE = 8
 LOOK_EVERY = 0.02
 
@@ -37,6 +38,7 @@ class Simulated:
 
     seconds: float
     limits: Autoscaling = field(default_factory=Autoscaling)
+    needs_cores: bool = False  # computes instead of sleeping
     slots: int = 16
     now: float = 0.0
     queue: deque[float] = field(default_factory=deque)
@@ -119,7 +121,11 @@ class Simulated:
             if self.queue:
                 self.waits.append(self.now - self.queue.popleft())
                 self.views[name] = ContainerView(name, Phase.BUSY, self.now)
-                self._at(self.now + self.seconds, "done", name)
+                self._at(self.now + self._takes(), "done", name)
+
+    def _takes(self) -> float:
+        busy = sum(view.phase is Phase.BUSY for view in self.views.values())
+        return self.seconds * (max(1.0, busy / FREE_CORES) if self.needs_cores else 1.0)
 
     def _done(self, name: str) -> None:
         self.completed += 1
@@ -153,6 +159,26 @@ def test_a_cold_burst_of_tiny_executions_starts_no_more_than_one_round() -> None
     pool.run(until=2.0)
     assert pool.completed == 1_000
     assert pool.started <= STARTS_AT_ONCE
+
+
+def test_chunks_that_need_the_cores_do_not_fill_the_worker_with_containers() -> None:
+    pool = Simulated(seconds=0.015, needs_cores=True)
+    pool.arrive(0.0)
+    pool.run(until=1.0)
+    pool.arrive(1.0, 100)
+    pool.run(until=10.0)
+    assert pool.completed == 101
+    assert pool.started <= 4
+
+
+def test_a_map_of_short_sleeps_on_one_warm_container_is_spread_soon() -> None:
+    pool = Simulated(seconds=0.01)
+    pool.arrive(0.0)
+    pool.run(until=1.0)
+    pool.arrive(1.0, 200)
+    pool.run(until=5.0)
+    assert len(pool.ready_at) == 16
+    assert pool.ready_at[-1] <= 1.25
 
 
 def test_a_long_call_does_not_keep_the_next_one_waiting() -> None:
