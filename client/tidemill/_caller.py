@@ -135,7 +135,12 @@ class Caller:
             else:
                 refused(explain(error))
 
-        self.bus.store(subject, data, msg_id=key).add_done_callback(answered)
+        try:
+            future = self.bus.store(subject, data, msg_id=key)
+        except BusError as error:
+            future = self.loop.create_future()
+            future.set_exception(error)
+        future.add_done_callback(answered)
 
     def store(self, subject: str, data: bytes, key: str) -> "asyncio.Future[None]":
         """Publish into a stream, persistently; the future fails with the caller's error."""

@@ -102,8 +102,8 @@ class Client:
         bus, self._bus = self._bus, None
         if caller is not None:
             await caller.close()
-        if bus is not None and _runtime.container is None:
-            await bus.close()
+        if bus is not None:
+            await _close_own(bus)
         temporary, self._temporary = self._temporary, None
         if temporary is not None:
             _loop.after_exit(temporary.stop)
@@ -175,10 +175,12 @@ class Client:
             await caller.open()
             if self._closed:
                 raise exception.ClientClosed("the client was closed")
-        except BaseException as error:
-            if _runtime.container is None:
-                await bus.close()
-            raise explain(error) from None if isinstance(error, BusError) else error.__cause__
+        except BusError as error:
+            await _close_own(bus)
+            raise explain(error) from error
+        except BaseException:
+            await _close_own(bus)
+            raise
         self._bus = bus
         self._forget_exit = _loop.at_exit(self._close)
         return caller
@@ -258,6 +260,11 @@ class Client:
             temporary = self._temporary = await asyncio.to_thread(_stack.start_temporary)
             info = temporary.info
         return Credentials(info.server_url, info.token_id, info.token_secret)
+
+
+async def _close_own(bus: Bus) -> None:
+    if _runtime.container is None:  # there it is the container's, and others may use it
+        await bus.close()
 
 
 def _bus_of(container: _runtime.Container) -> Bus:

@@ -1,6 +1,7 @@
 """One iteration over what a call yields: from where it is iterated to the SDK's loop and back."""
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tidemill import _client, _loop
@@ -55,7 +56,7 @@ class Iteration:
     def close(self) -> None:
         """End what is still under way. Called where it is iterated."""
         self._starting.cancel()
-        if not self._loop.is_closed():
+        with suppress(RuntimeError):  # the loop is closed, and the call with it
             self._loop.call_soon_threadsafe(self._close)
 
     def _close(self) -> None:

@@ -68,6 +68,7 @@ class SingleCall:
     __slots__ = (
         "_blob",
         "_caller",
+        "_loop",
         "_origin",
         "_payload",
         "_preparing",
@@ -85,6 +86,7 @@ class SingleCall:
         self.future: concurrent.futures.Future[End] = concurrent.futures.Future()
         self._payload = Payload(form, data)
         self._origin = origin()
+        self._loop = _loop.get()
         self._blob: Blob | None = None
         self._caller: Caller | None = None
         self._submission = 0
@@ -95,12 +97,11 @@ class SingleCall:
 
     def start(self, function: "Function[Any, Any, Any]", client: "_client.Client") -> None:
         """Hand the call over to the loop."""
-        loop = _loop.get()
         caller, handle = client.caller, function._present_handle()
         if caller is None or handle is None or len(self._payload.data) > INLINE_LIMIT:
             self._preparing = _loop.submit(self._prepare(function, client))
         else:
-            loop.call_soon_threadsafe(self._begin, caller, handle, self._packed(caller.reply))
+            self._loop.call_soon_threadsafe(self._begin, caller, handle, self._packed(caller.reply))
         self.future.add_done_callback(self._given_up)
 
     def _packed(self, reply: str) -> bytes:
@@ -110,7 +111,8 @@ class SingleCall:
 
     def _given_up(self, future: "concurrent.futures.Future[End]") -> None:
         if future.cancelled():
-            _loop.get().call_soon_threadsafe(self._abandon)
+            with suppress(RuntimeError):  # the loop is closed, and the call with it
+                self._loop.call_soon_threadsafe(self._abandon)
 
     # --- on the loop
 
@@ -129,10 +131,11 @@ class SingleCall:
             self._begin(caller, handle, self._packed(caller.reply))
 
     def _begin(self, caller: "Caller", handle: "FunctionHandle", data: bytes) -> None:
-        if self.future.cancelled():
-            return
         self._caller = caller
         self.handle = handle
+        if self.future.cancelled():
+            self._leave()
+            return
         self._since = time.monotonic()
         caller.begin(self)
         self._submission = caller.submit(handle, self.id, 0, data, refused=self.fail)

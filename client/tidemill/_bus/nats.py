@@ -81,12 +81,13 @@ class NatsBus:
                 self._connection.listen(f"{self._inbox}.u.*", "", self._unanswered.answered)
                 self._connection.listen(f"{self._inbox}.r.*", "", self._responded)
                 await self._connection.ping()
-        except TimeoutError as error:
+        except BaseException as error:
             self._connection.cut()
-            raise Disconnected(f"no answer from {url} within {timeout:g} s") from error
-        except (OSError, errors.Error) as error:
-            self._connection.cut()
-            raise Disconnected(f"cannot connect to {url}: {error}") from error
+            if isinstance(error, TimeoutError):
+                raise Disconnected(f"no answer from {url} within {timeout:g} s") from error
+            if isinstance(error, OSError | errors.Error):
+                raise Disconnected(f"cannot connect to {url}: {error}") from error
+            raise
         self._connected = True
         self.max_payload = self._connection.max_payload
         self._unanswered.resume(first=self._renew)

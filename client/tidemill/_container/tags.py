@@ -99,7 +99,10 @@ class Splitter:
             self._page[self._stream - 1] = 0
         if not data:
             return None
-        whole, self._held = self._cut(self._held + data, full=len(data) == size)
+        whole, torn = self._held + data, b""
+        if len(data) == size and _is_readable(fd):
+            whole, torn = self._cut(whole)
+        self._held = torn
         first, *others = whole.split(self._tags.token)
         found, text = [], first
         for other in others:
@@ -118,11 +121,12 @@ class Splitter:
         held, self._held = self._held, b""
         return [(held, "")] if held else []
 
-    def _cut(self, data: bytes, *, full: bool) -> tuple[bytes, bytes]:
-        """Split off the beginning of a marker at the end. Only a full buffer can have torn one apart."""
+    def _cut(self, data: bytes) -> tuple[bytes, bytes]:
+        """Split off what may be the beginning of a marker, torn by the end of the buffer.
+
+        A marker is written whole, so only a full buffer can tear one, and its rest is in the pipe already.
+        """
         token = self._tags.token
-        if not full:
-            return data, b""
         begun, behind = data.rfind(token), 0
         if begun >= 0:
             behind = data.find(b"\0", begun + len(token)) + 1
@@ -139,6 +143,12 @@ class Splitter:
             begun, *markers, input_id, ended = _SLOT.unpack_from(self._page, _SLOT_AT)
             if begun == ended:
                 return input_id.decode(), markers[self._stream - 1]
+
+
+def _is_readable(fd: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _write_whole(fd: int, marker: bytes) -> bool:

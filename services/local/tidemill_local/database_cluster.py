@@ -178,21 +178,32 @@ class Cluster:
         return (int(lines[0]), lines[7].strip()) if len(lines) > 7 else None
 
     def _await_predecessor(self) -> None:
-        """Wait for a server of an earlier owner of the folder, which ends with that owner."""
-        deadline = time.monotonic() + STOP_TIMEOUT
-        while (status := self._status()) is not None and self._is_server(status[0]):
-            if time.monotonic() > deadline:
-                raise DatabaseError(f"another server works on {self.data} (pid {status[0]})")
-            time.sleep(_TICK)
+        """Wait for the processes of an earlier owner's server, which end with that owner; take away its locks.
 
-    def _is_server(self, pid: int) -> bool:
+        PostgreSQL itself takes a number that is in use again, or a dead process that nobody has reaped, for
+        that server, and would not start.
+        """
+        lock = self.data / "postmaster.pid"
+        deadline = time.monotonic() + STOP_TIMEOUT
+        while lock.exists() and (pids := self._working_on_data()):
+            if time.monotonic() > deadline:
+                raise DatabaseError(f"another server works on {self.data} (pid {pids[0]})")
+            time.sleep(_TICK)
+        for stale in (lock, self.data / ".s.PGSQL.5432.lock"):
+            stale.unlink(missing_ok=True)
+
+    def _working_on_data(self) -> list[int]:
+        """Return the pids of PostgreSQL's processes in the data folder."""
         import psutil
 
-        try:
-            process = psutil.Process(pid)
-            return process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()) == self.data
-        except psutil.Error:
-            return False
+        def works(process: psutil.Process) -> bool:
+            try:
+                dead = process.status() == psutil.STATUS_ZOMBIE
+                return not dead and process.name() == "postgres" and Path(process.cwd()) == self.data
+            except (psutil.Error, OSError):
+                return False
+
+        return [process.pid for process in psutil.process_iter() if works(process)]
 
     def _new_socket_folder(self) -> Path:
         """Return the data folder, or a private short one where that has too long a name."""

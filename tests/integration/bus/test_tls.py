@@ -20,9 +20,10 @@ pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl
 @pytest.fixture
 def certificate(folder: Path) -> Path:
     """A certificate for 127.0.0.1 that nobody trusts yet; its key lies beside it."""
-    request = ["req", "-x509", "-nodes", "-days", "2", "-subj", "/CN=test"]
+    request: list[str] = ["req", "-x509", "-nodes", "-days", "2", "-subj", "/CN=test"]
     request += ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
-    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", folder / "key", "-out", folder / "cert"]
+    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(folder / "key")]
+    names += ["-out", str(folder / "cert")]
     subprocess.run(["openssl", *request, *names], check=True, capture_output=True)
     return folder / "cert"
 

@@ -1,5 +1,7 @@
 """One worker in a process of its own, on real NATS, with nobody else around."""
 
+import io
+import tarfile
 import zipfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -61,7 +63,7 @@ async def stage(alone: Stage, process: Any) -> Stage:
 
 @pytest.fixture(scope="session")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with one wheel: the package `tidemill-probe`, which knows the answer."""
+    """A folder with a wheel, `tidemill-probe`, and a source distribution, `tidemill-source-probe`."""
     folder = tmp_path_factory.mktemp("wheels")
     info = "tidemill_probe-1.0.dist-info"
     files = {
@@ -73,4 +75,38 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with zipfile.ZipFile(folder / "tidemill_probe-1.0-py3-none-any.whl", "w") as wheel:
         for name, text in (*files.items(), (f"{info}/RECORD", record)):
             wheel.writestr(name, text)
+    _write_source_distribution(folder)
     return folder
+
+
+BACKEND = """
+import os, zipfile
+
+NAME = "tidemill_source_probe"
+METADATA = "Metadata-Version: 2.1\\nName: tidemill-source-probe\\nVersion: 1.0\\n"
+
+
+def build_wheel(folder, config_settings=None, metadata_directory=None):
+    wheel, info = f"{NAME}-1.0-py3-none-any.whl", f"{NAME}-1.0.dist-info"
+    with zipfile.ZipFile(os.path.join(folder, wheel), "w") as file:
+        file.writestr(f"{NAME}.py", "ANSWER = 43\\n")
+        file.writestr(f"{info}/METADATA", METADATA)
+        file.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        file.writestr(f"{info}/RECORD", "")
+    return wheel
+"""
+
+
+def _write_source_distribution(folder: Path) -> None:
+    name = "tidemill_source_probe-1.0"
+    files = {
+        "PKG-INFO": "Metadata-Version: 2.1\nName: tidemill-source-probe\nVersion: 1.0\n",
+        "pyproject.toml": '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+        '[project]\nname = "tidemill-source-probe"\nversion = "1.0"\n',
+        "backend.py": BACKEND,
+    }
+    with tarfile.open(folder / f"{name}.tar.gz", "w:gz") as archive:
+        for file, text in files.items():
+            entry = tarfile.TarInfo(f"{name}/{file}")
+            entry.size = len(text)
+            archive.addfile(entry, io.BytesIO(text.encode()))

@@ -27,6 +27,18 @@ async def test_packages_of_an_image_can_be_imported(stage: Stage, wheels: Path) 
     assert (await stage.result(await stage.call(pool, ()))).value == 42
 
 
+async def test_a_package_without_a_wheel_is_built(stage: Stage, wheels: Path) -> None:
+    install = {
+        "packages": ["tidemill-source-probe"],
+        "find_links": str(wheels),
+        "extra_options": "--no-index",
+    }
+    code = "import tidemill_source_probe\ndef f():\n    return tidemill_source_probe.ANSWER"
+    pool = await stage.pool(code, image=ImageSpec((BASE, ("pip_install", install))))
+    await stage.place(pool)
+    assert (await stage.result(await stage.call(pool, ()))).value == 43
+
+
 async def test_an_image_is_made_once_however_many_ask(stage: Stage, wheels: Path, data: Path) -> None:
     layers = (
         BASE,

@@ -95,6 +95,12 @@ def test_the_end_of_a_pipe_is_told(pipes: Pipes) -> None:
     pipes.writing.pop(1)
 
 
+def test_what_looks_like_the_beginning_of_a_marker_is_not_kept_back(pipes: Pipes) -> None:
+    pipes.tagger.change("a")
+    os.write(pipes.writing[1], bytes(10))
+    assert pipes.read(size=10) == [(bytes(10), "a")]
+
+
 def test_a_full_pipe_that_does_not_block_still_gets_its_marker(pipes: Pipes) -> None:
     pipes.tagger.change("a")
     os.set_blocking(pipes.writing[1], False)
