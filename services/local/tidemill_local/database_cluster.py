@@ -178,7 +178,7 @@ class Cluster:
         return (int(lines[0]), lines[7].strip()) if len(lines) > 7 else None
 
     def _await_predecessor(self) -> None:
-        """Wait for the processes of an earlier owner's server, which end with that owner; take away its locks.
+        """Wait for the processes of an earlier owner's server, which end with it; take away its locks.
 
         PostgreSQL itself takes a number that is in use again, or a dead process that nobody has reaped, for
         that server, and would not start.

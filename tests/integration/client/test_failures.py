@@ -245,8 +245,8 @@ def _script(worker: PlayedWorker, function: Any, body: str) -> "subprocess.Popen
     "body",
     [
         "print(f.remote(3), list(f.map([1])))",
-        "from itertools import count\nmapped = iter(f.map(count()))\nprint(next(mapped) or 9, [next(mapped)])",
-        "from threading import Thread\nThread(target=f.remote, args=(1,), daemon=True).start()\nprint(9, [1])",
+        "from itertools import count\ndone = iter(f.map(count()))\nprint(next(done) or 9, [next(done)])",
+        "import threading as t\nt.Thread(target=f.remote, args=(1,), daemon=True).start()\nprint(9, [1])",
     ],
 )
 def test_a_program_ends_cleanly_whatever_is_open(worker: PlayedWorker, body: str) -> None:
