@@ -22,7 +22,7 @@ A = TypeVar("A")
 REQUEST_TIMEOUT = 30.0  # seconds
 FIND_RESPONDER = 10.0  # seconds for which a request waits for its service to come (back) up
 FIND_PAUSE = 0.2
-PURPOSE_HINT = "start one with `tidemill up`"
+NO_SERVER_HINT = "start one with `tidemill up`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +235,7 @@ class Client:
                     f"{found.server_url} does not know these credentials",
                     hint="check TIDEMILL_TOKEN_ID and TIDEMILL_TOKEN_SECRET",
                 ) from error
-            raise exception.ConnectionError(str(error), hint=PURPOSE_HINT) from error
+            raise exception.ConnectionError(str(error), hint=NO_SERVER_HINT) from error
 
     async def _find_server(self) -> Credentials:
         given = self._credentials
@@ -253,11 +253,13 @@ class Client:
 
     async def _find_stack(self) -> Credentials:
         """Return the local stack that runs, or one that is started for the life of this client."""
-        from tidemill import _stack
+        from tidemill import _output, _stack
 
         info = _stack.find()
         if info is None:
-            temporary = self._temporary = await asyncio.to_thread(_stack.start_temporary)
+            output = _output.current()
+            progress = output.status if output is not None else None
+            temporary = self._temporary = await asyncio.to_thread(_stack.start_temporary, progress)
             info = temporary.info
         return Credentials(info.server_url, info.token_id, info.token_secret)
 

