@@ -144,8 +144,10 @@ def test_a_stack_that_cannot_start_says_why_and_leaves_nothing(
 ) -> None:
     done = run_cli("up", environment=environment | {"TIDEMILL_REPLICAS": "many"})
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("error: ")
-    assert "ended at its start" in done.stderr
+    error, hint = done.stderr.splitlines()[-2:]
+    assert error.startswith("error: ")
+    assert "ended at its start: " in error
+    assert hint.startswith("hint: see ")
     assert processes_of(nothing_up) == []
 
 
