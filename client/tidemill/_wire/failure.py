@@ -127,12 +127,26 @@ def _text(error: BaseException, frames: list[Frame]) -> str:
 
 
 def _try_pickle(error: BaseException) -> bytes | None:
-    """Return the pickled exception, or None where it cannot be pickled or is too large."""
-    try:
-        data = payload.pickle(error)
-    except exception.SerializationError:
-        return None
-    return data if len(data) <= _MAX_PICKLE else None
+    """Return the pickled exception, with its text cut where it is too large; None if neither can be."""
+    for make in (_unchanged, _shortened):
+        try:
+            data = payload.pickle(make(error))
+        except Exception:
+            return None
+        if len(data) <= _MAX_PICKLE:
+            return data
+    return None
+
+
+def _unchanged(error: BaseException) -> BaseException:
+    return error
+
+
+def _shortened(error: BaseException) -> BaseException:
+    """Return an exception of the same type that says less."""
+    short = type(error).__new__(type(error))
+    short.args = tuple(_cut(arg) if isinstance(arg, str) else arg for arg in error.args)
+    return short
 
 
 # --- at the caller

@@ -17,11 +17,11 @@ from functools import partial
 from importlib.metadata import version
 
 import msgspec
-from tidemill_common.lease import Lease
 
 from tidemill._bus.protocol import Message
 from tidemill._wire import ids, subjects
 from tidemill._wire.control import CancelCall, ContainerEvent, GetSchedulerStatus, WorkerState
+from tidemill_common.lease import Lease
 from tidemill_common.requests import Endpoints
 from tidemill_common.service import Context
 from tidemill_scheduler.cancelling import Cancelling

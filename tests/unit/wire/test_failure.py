@@ -105,10 +105,19 @@ def test_without_pickle_only_the_text_travels() -> None:
     assert str(failure.to_exception(data)) == "CustomError: code 7"
 
 
-def test_a_huge_exception_is_cut() -> None:
+def test_a_huge_exception_keeps_its_type_and_is_cut() -> None:
     data = failure.from_exception(raised(ValueError("x" * (10 << 20))))
     assert len(data) <= failure.MAX_FAILURE
-    assert isinstance(failure.to_exception(data), exception.RemoteError)
+    back = failure.to_exception(data)
+    assert type(back) is ValueError
+    assert "characters left out" in str(back)
+
+
+def test_what_is_huge_in_another_way_becomes_a_remote_error() -> None:
+    error = ValueError("large")
+    error.rows = list(range(3_000_000))  # type: ignore[attr-defined]
+    error.args = (error.rows,)  # type: ignore[attr-defined]
+    assert isinstance(round_trip(error), exception.RemoteError)
 
 
 def test_a_broken_text_does_not_hide_the_failure() -> None:
