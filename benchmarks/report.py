@@ -67,7 +67,7 @@ ROWS: list[tuple[str, str, bool, str, dict[str, tuple[str, str]]]] = [
         },
     ),
     (
-        "1 MB each way, 40 in flight",
+        "1 MB each way, 120 in flight",
         "MB/s",
         True,
         "150",

@@ -58,9 +58,10 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 @atexit.register
 def _stop_all() -> None:
-    for process in _processes:
-        stop(process)
-    shutil.rmtree(folder(), ignore_errors=True)
+    while _processes:
+        stop(_processes[-1])
+    if folder.cache_info().currsize:
+        shutil.rmtree(folder(), ignore_errors=True)
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes], seconds: float = 30) -> None:

@@ -28,7 +28,7 @@ from tidemill._wire.control import (
 )
 from tidemill_common.requests import Endpoints
 from tidemill_common.service import Context
-from tidemill_worker import capacity, runtime_layer
+from tidemill_worker import allocator, capacity, runtime_layer
 from tidemill_worker.capacity import Room
 from tidemill_worker.children import Children
 from tidemill_worker.containers import Containers
@@ -43,6 +43,8 @@ from tidemill_worker.settings import Settings
 from tidemill_worker.sources import Sources
 from tidemill_worker.templates import Templates
 from tidemill_worker.uv import Uv
+
+VERSION = version("tidemill")  # read from a file: not once for every report
 
 HURRY = 5.0  # seconds before the end of the drain at which what still runs is ended
 
@@ -60,6 +62,7 @@ class Worker:
 
     async def start(self, context: Context) -> None:
         """Prepare the machine, begin to listen and to report."""
+        allocator.keep_freed_memory()
         become_subreaper()
         folder = self._own_folder()
         layer = await asyncio.to_thread(runtime_layer.make, self.settings.data_dir / "runtime")
@@ -122,7 +125,7 @@ class Worker:
             runtime=TIER,
             pid=os.getpid(),
             host=socket.gethostname(),
-            version=version("tidemill"),
+            version=VERSION,
             draining=self._draining,
         )
 
@@ -133,7 +136,7 @@ class Worker:
         await context.bus.subscribe(subjects.ALL_CANCELS, self._on_cancelled)
         await context.bus.serve(
             "tidemill-worker",
-            version("tidemill"),
+            VERSION,
             {
                 subjects.worker(self.id, "place"): endpoints.endpoint("place", Placement, self._place),
                 subjects.worker(self.id, "stop"): endpoints.endpoint("stop", StopContainers, self._stop),

@@ -19,6 +19,7 @@ from typing import IO, Any
 from tidemill._container import sockets
 from tidemill._container.frames import FromTemplate, ToTemplate
 from tidemill._wire.control import Pool
+from tidemill_worker import allocator
 from tidemill_worker.children import Children
 from tidemill_worker.framing import Frame, FrameProtocol
 from tidemill_worker.images import Image
@@ -271,6 +272,7 @@ class Templates:
 def _base_environment(image: Image) -> dict[str, str]:
     """Return what every program of an image finds in its environment."""
     environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    environment |= allocator.VARIABLES
     search = [str(image.python.parent), *(os.environ.get("PATH", os.defpath).split(os.pathsep))]
     environment["PATH"] = os.pathsep.join(search)
     environment["VIRTUAL_ENV"] = str(image.python.parent.parent)
