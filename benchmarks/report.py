@@ -95,8 +95,8 @@ PAGE = """# Performance
 
 All figures come from one run of `scripts/bench` on one machine ({processors} processors, Python {python}):
 medians with (min-max) of the runs. Caller, broker, services and containers share the processors. Run it on
-yours: figures of
-two machines, or of one machine on two days, do not compare. This page is written by `benchmarks/report.py`.
+yours: figures of two machines, or of one machine on two days, do not compare. This page is written by
+`benchmarks/report.py`.
 
 ![Tidemill beside the NATS floor, Celery and Ray](performance.svg)
 
