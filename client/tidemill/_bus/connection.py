@@ -88,8 +88,12 @@ class Connection(Client):
 
     def unlisten(self, sid: int) -> None:
         """End a subscription. Nothing reaches its handler afterwards."""
-        self._subs.pop(sid, None)
-        if self.handlers.pop(b"%d" % sid, None) is not None and self.is_connected:
+        self.mute(sid)
+        self.handlers.pop(b"%d" % sid, None)
+
+    def mute(self, sid: int) -> None:
+        """Ask for no more of a subscription; what the server has sent before still reaches its handler."""
+        if self._subs.pop(sid, None) is not None and self.is_connected:
             self._socket.write(b"UNSUB %d\r\n" % sid)
 
     def write(self, pieces: list[bytes]) -> None:

@@ -252,7 +252,7 @@ class NatsBus:
         except BaseException:
             self._connection.unlisten(sid)
             raise
-        return NatsSubscription(self._connection, sid)
+        return NatsSubscription(self, self._connection, sid)
 
     def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
         """See `Bus.on_reconnect`. Nothing is ever dropped on this side, so only reconnects call it."""
@@ -352,12 +352,21 @@ class NatsBus:
 class NatsSubscription:
     """A live subscription."""
 
-    def __init__(self, connection: Connection, sid: int) -> None:
+    def __init__(self, bus: NatsBus, connection: Connection, sid: int) -> None:
+        self._bus = bus
         self._connection = connection
         self._sid = sid
 
     async def close(self) -> None:
         """See `Subscription.close`."""
+        self._connection.unlisten(self._sid)
+
+    async def drain(self) -> None:
+        """End it after everything that the server has sent already was delivered."""
+        self._bus._write()  # what was published before comes before the end
+        self._connection.mute(self._sid)
+        with suppress(BusError):  # without a connection nothing more comes
+            await self._bus.flush()
         self._connection.unlisten(self._sid)
 
 

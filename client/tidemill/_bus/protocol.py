@@ -94,6 +94,9 @@ class Subscription(Protocol):
     async def close(self) -> None:
         """End it. Nothing is delivered afterwards."""
 
+    async def drain(self) -> None:
+        """End it after everything that is on its way already was delivered."""
+
 
 class Bus(Protocol):
     """A connection to the bus. Callbacks are plain functions called on the loop; they must not block."""

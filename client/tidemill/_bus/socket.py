@@ -69,6 +69,11 @@ class SocketSubscription:
         """End it. Nothing is delivered afterwards."""
         self._bus.unsubscribe(self._number)
 
+    async def drain(self) -> None:
+        """End it after everything that is on its way already was delivered."""
+        await self._bus.flush()
+        await self.close()
+
 
 class SocketBus:
     """`tidemill._bus.protocol.Bus` over a container's worker, on the event loop that makes it."""

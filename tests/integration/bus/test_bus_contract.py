@@ -43,6 +43,18 @@ async def test_messages_arrive_in_order(bus: ServiceBus, name: str) -> None:
     assert [(m.subject, len(m.data)) for m in arrived] == [(f"{name}.{n}", s) for n, s in enumerate(sizes)]
 
 
+async def test_a_drained_subscription_still_gets_what_was_on_its_way(bus: ServiceBus, name: str) -> None:
+    taken: list[Message] = []
+    subscription = await bus.subscribe(name, taken.append)
+    for number in range(100):
+        bus.publish(name, b"%d" % number)
+    await subscription.drain()
+    assert [message.data for message in taken] == [b"%d" % number for number in range(100)]
+    bus.publish(name, b"late")
+    await bus.flush()
+    assert len(taken) == 100
+
+
 async def test_a_closed_subscription_gets_nothing(bus: ServiceBus, name: str) -> None:
     inbox: asyncio.Queue[Message] = asyncio.Queue()
     subscription = await bus.subscribe(name, inbox.put_nowait)

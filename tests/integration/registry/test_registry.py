@@ -310,6 +310,7 @@ async def test_a_terminated_registry_answers_what_it_took_and_ends_in_order(
 ) -> None:
     app_id = await client.create()
     asked = asyncio.create_task(client.publish(app_id, *(spec(f"f{number}") for number in range(50))))
+    await asyncio.sleep(0)  # the request is written before the flush
     await client.bus.flush()
     registry.send(signal.SIGTERM)
     assert len(await asked) == 50

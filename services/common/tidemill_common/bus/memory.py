@@ -122,6 +122,12 @@ class MemorySubscription:
         self._callback = None
         self._server.subscriptions.pop(self, None)
 
+    async def drain(self) -> None:
+        """See `Subscription.drain`."""
+        self._server.subscriptions.pop(self, None)
+        await asyncio.sleep(0)  # what was delivered in this turn of the loop is called in the next
+        self._callback = None
+
     def _call(self, message: Message) -> None:
         if self._callback is not None:
             self._callback(message)

@@ -74,7 +74,7 @@ class MicroService:
     async def stop(self) -> None:
         """Take no more requests and finish those that were taken."""
         for subscription in self._subscriptions:
-            await subscription.close()
+            await subscription.drain()
         self._subscriptions.clear()
         if self._requests:
             await asyncio.wait(self._requests)
