@@ -113,7 +113,11 @@ class FunctionHandle:
 class Pool:
     """A pool's record, kept in the `pools` bucket under its id: one function with one set of options.
 
-    `deployed` pools are started again for ever after failures; others give their inputs up.
+    `deployed` pools are started again for ever after failures; others give their inputs up. A `superseded`
+    pool served an earlier version: it finishes what it is sent, and keeps no containers waiting.
+    `generation` grows when the app is to have new containers for the same code: those that were started
+    under an earlier one are replaced. `strategy` says how containers end that are replaced or superseded:
+    `rolling` lets them finish the inputs that they hold, `recreate` stops them at once.
     """
 
     id: str
@@ -129,6 +133,9 @@ class Pool:
     spec: FunctionSpec
     handles: dict[str, FunctionHandle] = field(default_factory=dict)
     deployed: bool = False
+    superseded: bool = False
+    generation: int = 0
+    strategy: str = "rolling"
 
 
 # --- requests to the registry, and their answers
@@ -377,6 +384,7 @@ class ContainerState:
     state: str
     since: float
     pid: int = 0
+    generation: int = 0
 
 
 @dataclass(frozen=True, slots=True)
