@@ -32,7 +32,7 @@ from tidemill._bus.protocol import (
     TooLarge,
 )
 from tidemill._bus.unanswered import Unanswered
-from tidemill._wire import coding
+from tidemill._wire import coding, subjects
 from tidemill._wire.control import ErrorReply
 
 STORE_TIMEOUT = 30.0  # seconds without any word until a store fails
@@ -48,7 +48,7 @@ async def connect(
     url: str, user: str = "", password: str = "", *, name: str = "tidemill", timeout: float = 5.0
 ) -> "NatsBus":
     """Connect to NATS; `Disconnected` if it cannot be done within `timeout` seconds."""
-    bus = NatsBus()
+    bus = NatsBus(user)
     await bus.open(url, user, password, name=name, timeout=timeout)
     return bus
 
@@ -56,10 +56,10 @@ async def connect(
 class NatsBus:
     """A connection to NATS. Made by `connect`."""
 
-    def __init__(self) -> None:
+    def __init__(self, user: str = "") -> None:
         self.max_payload = 1 << 20
         self._loop = asyncio.get_running_loop()
-        self._inbox = f"_INBOX.{NUID().next().decode()}"
+        self._inbox = f"{subjects.inbox(user)}.{NUID().next().decode()}"
         self._connection = Connection(self._down, self._up)
         self._unanswered = Unanswered(self._loop, f"{self._inbox}.u", self._send)
         self._connected = False
