@@ -251,4 +251,4 @@ def authorization(issuer: str) -> dict[str, object]:
     return {"timeout": CALLOUT_TIMEOUT, "auth_callout": callout}
 
 
-CALLOUT_TIMEOUT = 2  # seconds for the registry to say who somebody is
+CALLOUT_TIMEOUT = 1  # seconds for the registry to say who somebody is; see `tidemill._bus.connection`

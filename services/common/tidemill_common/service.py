@@ -270,6 +270,11 @@ class _Process:
             if not self._stopping.is_set():
                 self._log.warning("the connection to NATS is lost")
 
+        def on_shut_out() -> None:
+            self._log.error("NATS does not let this service in any more")
+            self._stop()
+
+        bus.on_shut_out = on_shut_out
         bus.on_disconnect(on_disconnect)
         bus.on_reconnect(lambda: self._log.info("connected to NATS again"))
 
