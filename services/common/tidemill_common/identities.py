@@ -251,4 +251,13 @@ def authorization(issuer: str) -> dict[str, object]:
     return {"timeout": CALLOUT_TIMEOUT, "auth_callout": callout}
 
 
+def configuration(passwords: dict[str, str], issuer: str) -> dict[str, object]:
+    """Return what the server's configuration says about who may do what."""
+    return {
+        "accounts": accounts(passwords),
+        "system_account": SYSTEM,
+        "authorization": authorization(issuer),
+    }
+
+
 CALLOUT_TIMEOUT = 1  # seconds for the registry to say who somebody is; see `tidemill._bus.connection`

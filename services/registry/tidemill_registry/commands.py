@@ -28,6 +28,9 @@ Command = Callable[[RegistrySettings, AsyncEngine, argparse.Namespace], Awaitabl
 def main(arguments: Sequence[str]) -> None:
     """Run the registry, or do one thing to its database."""
     chosen = _parser().parse_args(arguments)
+    if "issuer" in chosen:
+        _tell_issuer()
+        return
     settings = load(RegistrySettings)
     if "command" not in chosen:
         from tidemill_common.service import run
@@ -52,6 +55,9 @@ def _parser() -> argparse.ArgumentParser:
     down = _command(topics, "downgrade", "bring the schema down to a revision", _downgrade)
     down.add_argument("revision")
 
+    issuer = topics.add_parser("issuer", help="make the key that signs who may do what on NATS")
+    issuer.set_defaults(issuer=True)
+
     workspace = topics.add_parser("workspace", help="make and list workspaces").add_subparsers(required=True)
     _command(workspace, "create", "make a workspace", _create_workspace).add_argument("name")
     _command(workspace, "list", "list all workspaces", _list_workspaces)
@@ -74,6 +80,13 @@ def _command(topic: Any, name: str, about: str, command: Command) -> argparse.Ar
     parser: argparse.ArgumentParser = topic.add_parser(name, help=about, description=about)
     parser.set_defaults(command=command)
     return parser
+
+
+def _tell_issuer() -> None:
+    from tidemill_registry import jwt
+
+    seed = jwt.new_seed()
+    sys.stdout.write(f"NATS_ISSUER={jwt.Issuer(seed).public}\nNATS_ISSUER_SEED={seed}\n")
 
 
 async def _do(command: Command, settings: RegistrySettings, chosen: argparse.Namespace) -> Any:
