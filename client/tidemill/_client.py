@@ -249,7 +249,7 @@ class Client:
 
         given = self._credentials
         if not ((given is not None and given.server_url) or config["server_url"] or _stack.find()):
-            raise exception.ConnectionError("no server runs that it could stay on", hint=NO_SERVER_HINT)
+            raise exception.ConnectionError("no server is running", hint=NO_SERVER_HINT)
 
     async def _find_server(self) -> Credentials:
         given = self._credentials

@@ -17,6 +17,7 @@ from tidemill._output import Output
 from tidemill._registry import ask, ask_again
 from tidemill._wire import deploying as wire
 from tidemill._wire.control import AppCreated, AppDetails, Done, FunctionHandle, GetApp
+from tidemill.config import config
 from tidemill.exception import InvalidError, NotFoundError
 
 if TYPE_CHECKING:
@@ -192,6 +193,14 @@ async def info(record: Record) -> AppInfo:
         stopped_at=None if app.stopped is None else _time(app.stopped),
         stop_reason=app.stop_reason,
     )
+
+
+def page(app_id: str) -> str:
+    """Return where an app can be looked at, an empty text where no gateway is known."""
+    from tidemill import _stack
+
+    stack = None if config["server_url"] or not _runtime.is_local() else _stack.find()
+    return f"{stack.gateway_url}/apps/{app_id}" if stack is not None else ""
 
 
 async def stop(record: Record) -> None:

@@ -1,6 +1,6 @@
 """Secrets that have a name: how they are made, listed, changed and deleted on the server."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tidemill import _names, _sync
@@ -55,7 +55,7 @@ class SecretObjects:
         created_before: "datetime.datetime | None" = None,
         environment_name: str | None = None,
         client: "Client | None" = None,
-    ) -> "list[Secret]":
+    ) -> "Sequence[Secret]":
         """Return the named secrets, by name.
 
         Args:

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, cast
 
 from tidemill import _names, _runtime, _sync
 from tidemill.exception import InvalidError
@@ -56,7 +56,7 @@ class Standing:
         tag: str = "",
         client: "Client | None" = None,
         strategy: str = "rolling",
-    ) -> Self:
+    ) -> "App":
         """Make the app stay on the server: callable by name until it is stopped. Returns this app.
 
         Every deployment is a numbered version. One that changes nothing is skipped; functions that are
@@ -80,7 +80,7 @@ class Standing:
 
         wanted = _deploying.Wanted(name, config.environment(environment_name), tag, strategy)
         self._stand(*await _deploying.deploy(self, wanted, _client.current(client), _output.current()))
-        return self
+        return cast("App", self)
 
     @_sync.class_method
     async def lookup(

@@ -340,7 +340,7 @@ def test_nothing_is_deployed_to_a_stack_that_would_end_with_the_program(
 ) -> None:
     monkeypatch.setenv("TIDEMILL_HOME", str(tmp_path))
     monkeypatch.delenv("TIDEMILL_SERVER_URL", raising=False)
-    with pytest.raises(tidemill.exception.ConnectionError, match="no server runs"):
+    with pytest.raises(tidemill.exception.ConnectionError, match="no server is running"):
         app.deploy(client=tidemill.Client())
 
 
