@@ -14,6 +14,8 @@ ENVIRONMENT = "en"
 FUNCTION = "fu"
 IMAGE = "im"
 POOL = "po"
+SCHEDULE = "sc"
+SECRET = "st"  # noqa: S105 - a prefix
 WORKER = "wo"
 WORKSPACE = "ws"
 
