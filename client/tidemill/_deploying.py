@@ -9,10 +9,9 @@ import datetime
 import time
 from collections.abc import Coroutine, Iterator, Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from tidemill import _entrypoint, _names, _plan, _runtime
+from tidemill import __version__, _entrypoint, _following, _names, _plan, _runtime
 from tidemill._output import Output
 from tidemill._registry import ask, ask_again
 from tidemill._wire import deploying as wire
@@ -106,6 +105,7 @@ async def deploy(
             wire.AppDeployed,
             timeout=DEPLOY_TIMEOUT,
         )
+        await _following.changed(client, deployed.app_id)
     finally:
         shown.status("")
     is_skipped = deployed.skipped and not lost  # of a try whose answer was lost nothing is known
@@ -124,7 +124,7 @@ async def _message(plan: _plan.Plan, wanted: Wanted, client: "Client") -> wire.D
         wanted.tag,
         dict(plan.tags) if plan.tags else None,
         wanted.strategy,
-        metadata.version("tidemill"),
+        __version__,
     )
 
 
@@ -207,6 +207,7 @@ async def stop(record: Record) -> None:
     """End an app."""
     message = wire.StopDeployed(record.app_id, reason="stopped by its program")
     await ask(record.client, "stop_deployed", message, Done)
+    await _following.changed(record.client, record.app_id)
 
 
 async def set_tags(record: Record, tags: Mapping[str, str]) -> None:

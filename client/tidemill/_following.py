@@ -85,6 +85,13 @@ async def look_up(client: "Client", lookup: "Lookup") -> FunctionHandle:
         ) from error
 
 
+async def changed(client: "Client", app_id: str) -> None:
+    """Look an app's functions up that are followed: this process has just changed it."""
+    caller = await client.connect()
+    if caller in _sessions:
+        await _sessions[caller].look_again(app_id)
+
+
 class Following:
     """Everything that one session follows. It ends with the session, or in a fork: then all is forgotten."""
 
@@ -95,8 +102,10 @@ class Following:
         self._apps: dict[str, _App] = {}
         self._told = 0  # events and reconnects so far
         self._room = asyncio.Semaphore(LOOKUPS)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._undo = caller.bus.on_reconnect(self._reconnected)
+        caller.at_close(self._close)
         _loop.on_fork(self)
-        caller.run(self._live(), name="follow deployments")
 
     async def find(
         self, function: "Function[..., Any, Any]", lookup: "Lookup", *, refresh: bool
@@ -112,13 +121,21 @@ class Following:
         found.functions.add(function)
         return found.handle
 
+    async def look_again(self, app_id: str) -> None:
+        """Look up what is followed of an app, now."""
+        if (app := self._apps.get(app_id)) is not None:
+            self._told += 1
+            await self._look_again(app)
+
     def _follow(self, lookup: "Lookup", handle: FunctionHandle, *, again: bool) -> None:
         app = self._apps.get(handle.app_id)
         if app is None:
             while len(self._apps) >= APPS:
                 self._forget(next(iter(self._apps.values())))
             app = self._apps[handle.app_id] = _App(handle.app_id)
-            app.task = self._caller.run(self._keep_up(app), name=f"follow {handle.app_id}")
+            app.task = asyncio.create_task(self._keep_up(app), name=f"follow {handle.app_id}")
+            self._tasks.add(app.task)
+            app.task.add_done_callback(self._tasks.discard)
         app.lookups.add(lookup)
         if again:
             app.stale.set()
@@ -174,8 +191,9 @@ class Following:
 
     async def _look_again(self, app: "_App") -> bool:
         """Look all of an app's functions up; return whether the registry told about every one."""
-        app.stale.clear()
-        answered = await asyncio.gather(*(self._refresh(app, lookup) for lookup in list(app.lookups)))
+        async with app.looking:
+            app.stale.clear()
+            answered = await asyncio.gather(*(self._refresh(app, lookup) for lookup in list(app.lookups)))
         return all(answered)
 
     async def _refresh(self, app: "_App", lookup: "Lookup") -> bool:
@@ -211,13 +229,12 @@ class Following:
 
     # --- the session
 
-    async def _live(self) -> None:
-        undo = self._caller.bus.on_reconnect(self._reconnected)
-        try:
-            await asyncio.get_running_loop().create_future()
-        finally:
-            undo()
-            self._forget_all()
+    async def _close(self) -> None:
+        self._undo()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._forget_all()
 
     def _reconnected(self) -> None:
         self._told += 1
@@ -242,6 +259,7 @@ class _App:
         self.id = app_id
         self.lookups: set[Lookup] = set()
         self.stale = asyncio.Event()
+        self.looking = asyncio.Lock()
         self.subscription: Subscription | None = None
         self.task: asyncio.Task[None] | None = None
 

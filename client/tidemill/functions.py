@@ -145,7 +145,7 @@ class Function(Generic[P, R, O]):
         from tidemill import _client
 
         self._client = client or self._client
-        await self._find(_client.current(self._client))
+        await self._find(_client.current(self._client), refresh=True)
         return self
 
     # --- calls
