@@ -15,12 +15,12 @@ from tidemill._bus.protocol import BusError
 from tidemill._caller import explain
 from tidemill._source import Packer
 from tidemill._wire.control import FunctionSpec
-from tidemill._wire.secrets import SecretInfo
 from tidemill.secret import Secret, resolve
 
 if TYPE_CHECKING:
     from tidemill._client import Client
     from tidemill._standing import Standing
+    from tidemill._wire.secrets import SecretInfo
 
 TRANSFERS = 8  # at once
 
@@ -93,7 +93,7 @@ async def send(plan: Plan, client: "Client") -> tuple[FunctionSpec, ...]:
         async with room:
             await blobs.put_named(bus, name, data)
 
-    async def find(secret: Secret) -> SecretInfo:
+    async def find(secret: Secret) -> "SecretInfo":
         async with room:
             return await resolve(secret, client, plan.environment)
 
