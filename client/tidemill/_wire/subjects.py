@@ -174,6 +174,11 @@ def registry(verb: str) -> str:
     return f"tm.registry.{token(verb)}"
 
 
+def reveal_secrets(workspace: str) -> str:
+    """Return the subject on which workers, and nobody else, ask the registry for a workspace's secrets."""
+    return f"tm.secrets.{token(workspace)}.reveal"
+
+
 def scheduler(verb: str) -> str:
     """Return the subject of a request to the scheduler's leader."""
     return f"tm.scheduler.{token(verb)}"

@@ -30,7 +30,7 @@ def check_app(name: str | None, state: str, description: str, tags: Mapping[str,
     if state == "deployed" and name is None:
         raise InvalidError("a deployed app needs a name")
     if name is not None:
-        check_name("app", name)
+        check_name("an app", name)
     check_description(description)
     check_tags(tags)
 
@@ -68,10 +68,10 @@ def check_limit(limit: int) -> None:
 
 
 def check_name(kind: str, name: str) -> None:
-    """Refuse a name of an app or an environment that cannot stand in a URL."""
+    """Refuse a name of an object that cannot stand in a URL."""
     if not _OBJECT_NAME.fullmatch(name):
         raise InvalidError(
-            f"not a name for an {kind}: {name!r}",
+            f"not a name for {kind}: {name!r}",
             hint="names are up to 64 letters, digits, '-', '_' and '.'",
         )
 

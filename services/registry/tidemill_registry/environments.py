@@ -46,7 +46,7 @@ def of_workspace(workspace: str) -> Select[str]:
 
 async def find(connection: AsyncConnection, workspace: str, name: str) -> str:
     """Return the id of an environment, which stays until this transaction ends; `NotFoundError`."""
-    checks.check_name("environment", name)
+    checks.check_name("an environment", name)
     query = of_workspace(workspace).where(Environment.name == name)
     found = await connection.scalar(query.with_for_update(key_share=True, read=True, of=Environment))
     if found is None:
@@ -65,7 +65,7 @@ async def list_all(engine: AsyncEngine, workspace: str) -> EnvironmentList:
 
 async def create(engine: AsyncEngine, workspace: str, request: CreateEnvironment) -> EnvironmentInfo:
     """Make an environment. Without a suffix it gets one that follows from its name."""
-    checks.check_name("environment", request.name)
+    checks.check_name("an environment", request.name)
     suffix = _checked_suffix(request.web_suffix or suffix_of(request.name))
     async with transaction(engine) as connection:
         owner = await _lock(connection, workspace)
@@ -80,7 +80,7 @@ async def create(engine: AsyncEngine, workspace: str, request: CreateEnvironment
 async def change(engine: AsyncEngine, workspace: str, request: UpdateEnvironment) -> EnvironmentInfo:
     """Rename an environment, or give it another suffix."""
     new_name = request.new_name or request.name
-    checks.check_name("environment", new_name)
+    checks.check_name("an environment", new_name)
     async with transaction(engine) as connection:
         owner = await _lock(connection, workspace)
         before = await _one(connection, workspace, request.name)

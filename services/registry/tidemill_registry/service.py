@@ -40,6 +40,14 @@ from tidemill._wire.environments import (
     ListEnvironments,
     UpdateEnvironment,
 )
+from tidemill._wire.secrets import (
+    DeleteSecret,
+    GetSecret,
+    ListSecrets,
+    PutAppSecret,
+    PutSecret,
+    RevealSecrets,
+)
 from tidemill.exception import ServiceError
 from tidemill_common.bus.protocol import Endpoint
 from tidemill_common.requests import Endpoints
@@ -48,6 +56,7 @@ from tidemill_registry import decisions, deployments, environments, lookups, mig
 from tidemill_registry.apps import Apps
 from tidemill_registry.database import UNREACHABLE, Clock, database_clock, new_engine
 from tidemill_registry.outbox import Publisher
+from tidemill_registry.secrets import Secrets
 from tidemill_registry.settings import RegistrySettings
 
 VERSION = "1.0.0"  # of the requests, as the micro service tells it
@@ -66,6 +75,7 @@ class Registry:
         self._clock = clock
         self._engine = new_engine(settings.database_url.get_secret_value(), settings.database_connections)
         self._apps = Apps(self._engine, clock)
+        self._secrets = Secrets(self._engine, settings.keyring(), clock)
         self._hearing_since: float | None = None
         self._publisher: Publisher
         self._end_serving: Callable[[], Awaitable[None]] | None = None
@@ -75,6 +85,8 @@ class Registry:
         self._log = context.log
         await self._reach_database()
         await environments.prepare(self._engine, self.settings.workspace)
+        if wrong := await self._secrets.check_keys():
+            context.log.error(wrong, hint="give TIDEMILL_SECRETS_KEY the keys they were stored with")
         self._publisher = Publisher(self._engine, context.bus, context.log, context.metrics)
         context.tasks.create_task(self._publisher.run(), name="publisher")
         context.tasks.create_task(self._sweep(), name="sweep")
@@ -123,11 +135,20 @@ class Registry:
             ("create_environment", CreateEnvironment, partial(environments.create, self._engine)),
             ("update_environment", UpdateEnvironment, partial(environments.change, self._engine)),
             ("delete_environment", DeleteEnvironment, self._delete_environment),
+            ("put_secret", PutSecret, self._secrets.put),
+            ("put_app_secret", PutAppSecret, self._secrets.put_unnamed),
+            ("get_secret", GetSecret, self._secrets.get),
+            ("list_secrets", ListSecrets, self._secrets.list_named),
+            ("delete_secret", DeleteSecret, self._secrets.remove),
         )
         workspace = self.settings.workspace
+        reveal = partial(self._secrets.reveal, workspace)
         return {
-            subjects.registry(verb): make.endpoint(verb, kind, partial(handler, workspace))
-            for verb, kind, handler in table
+            **{
+                subjects.registry(verb): make.endpoint(verb, kind, partial(handler, workspace))
+                for verb, kind, handler in table
+            },
+            subjects.reveal_secrets(workspace): make.endpoint("reveal_secrets", RevealSecrets, reveal),
         }
 
     def _told(self, change: Callable[..., Awaitable[Any]]) -> Callable[[str, Any], Awaitable[object]]:
@@ -195,6 +216,7 @@ class Registry:
                 if decisions.may_expire(now=loop.time(), hearing_since=self._hearing_since):
                     await self._expire()
                 await self._apps.forget()
+                await self._secrets.collect()
             except (ServiceError, *UNREACHABLE) as error:
                 self._hearing_since = None
                 self._log.warning("the sweep waits for the database", error=str(error))
