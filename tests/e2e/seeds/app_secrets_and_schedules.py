@@ -10,7 +10,7 @@ app = modal.App()
 def foo():
     import os
 
-    print(f"the secret says {os.environ['WORD']}")
+    return f"the secret says {os.environ['WORD']}"
 
 
 if __name__ == "__main__":
