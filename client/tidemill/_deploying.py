@@ -11,9 +11,8 @@ from collections.abc import Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from tidemill import __version__, _entrypoint, _following, _names, _plan, _runtime
+from tidemill import __version__, _entrypoint, _following, _names, _plan, _runtime, exception
 from tidemill._output import Output
-from tidemill._registry import ask, ask_again
 from tidemill._wire import deploying as wire
 from tidemill._wire.control import AppCreated, AppDetails, Done, FunctionHandle, GetApp
 from tidemill.config import config
@@ -28,6 +27,7 @@ B = TypeVar("B")
 
 STRATEGIES = ("rolling", "recreate")
 DEPLOY_TIMEOUT = 20.0  # seconds of one try
+TRIES = 3
 
 
 class Record(NamedTuple):
@@ -98,13 +98,8 @@ async def deploy(
     shown.status("Creating objects…")
     try:
         plan, _ = await _both(_plan.make(app, wanted.name, wanted.environment), client.connect())
-        deployed, lost = await ask_again(
-            client,
-            "deploy_app",
-            await _message(plan, wanted, client),
-            wire.AppDeployed,
-            timeout=DEPLOY_TIMEOUT,
-        )
+        message = await _message(plan, wanted, client)
+        deployed, lost = await _ask_again(client, "deploy_app", message, wire.AppDeployed)
         await _following.changed(client, deployed.app_id)
     finally:
         shown.status("")
@@ -126,6 +121,17 @@ async def _message(plan: _plan.Plan, wanted: Wanted, client: "Client") -> wire.D
         wanted.strategy,
         __version__,
     )
+
+
+async def _ask_again(client: "Client", verb: str, message: object, answer: type[A]) -> tuple[A, int]:
+    """Return the answer to a request that may come twice, and how many tries came before whose was lost."""
+    for lost in range(TRIES):
+        try:
+            return await client.request("registry", verb, message, answer, timeout=DEPLOY_TIMEOUT), lost
+        except (exception.ServiceError, exception.ConnectionError):
+            if lost == TRIES - 1:
+                raise
+    raise AssertionError
 
 
 async def _both(first: Coroutine[Any, Any, A], second: Coroutine[Any, Any, B]) -> tuple[A, B]:
@@ -167,7 +173,7 @@ async def lookup(name: str, client: "Client", environment: str, *, create_if_mis
     client.check_lasting()
     message = wire.LookupApp(_names.check_object("an app", name), environment, create_if_missing)
     try:
-        found = await ask(client, "lookup_app", message, AppCreated)
+        found = await client.request("registry", "lookup_app", message, AppCreated)
     except NotFoundError as error:
         raise NotFoundError(
             f"there is no app {name!r} in the environment {environment!r}",
@@ -178,7 +184,7 @@ async def lookup(name: str, client: "Client", environment: str, *, create_if_mis
 
 async def info(record: Record) -> AppInfo:
     """Return what the server knows about an app."""
-    details = await ask(record.client, "get_app", GetApp(app_id=record.app_id), AppDetails)
+    details = await record.client.request("registry", "get_app", GetApp(app_id=record.app_id), AppDetails)
     app = details.app
     return AppInfo(
         app_id=app.app_id,
@@ -206,18 +212,18 @@ def page(app_id: str) -> str:
 async def stop(record: Record) -> None:
     """End an app."""
     message = wire.StopDeployed(record.app_id, reason="stopped by its program")
-    await ask(record.client, "stop_deployed", message, Done)
+    await record.client.request("registry", "stop_deployed", message, Done)
     await _following.changed(record.client, record.app_id)
 
 
 async def set_tags(record: Record, tags: Mapping[str, str]) -> None:
     """Replace the tags of an app."""
-    await ask(record.client, "set_tags", wire.SetTags(record.app_id, dict(tags)), wire.Tags)
+    await record.client.request("registry", "set_tags", wire.SetTags(record.app_id, dict(tags)), wire.Tags)
 
 
 async def get_tags(record: Record) -> dict[str, str]:
     """Return the tags of an app."""
-    return (await ask(record.client, "get_tags", wire.GetTags(record.app_id), wire.Tags)).tags
+    return (await record.client.request("registry", "get_tags", wire.GetTags(record.app_id), wire.Tags)).tags
 
 
 def of_container() -> Record | None:

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 from tidemill import _loop, config, exception
 from tidemill._bus.protocol import BusError, Message, Subscription
-from tidemill._registry import ask
 from tidemill._wire import coding, subjects
 from tidemill._wire.control import AppEvent, FunctionHandle, GetFunction
 
@@ -74,7 +73,7 @@ async def look_up(client: "Client", lookup: "Lookup") -> FunctionHandle:
         lookup.app_name, lookup.name, lookup.environment, lookup.version, lookup.function_id
     )
     try:
-        return await ask(client, "get_function", message, FunctionHandle)
+        return await client.request("registry", "get_function", message, FunctionHandle)
     except exception.NotFoundError as error:
         if lookup.function_id:
             raise exception.NotFoundError(f"there is no function {lookup.function_id}") from error
@@ -169,7 +168,8 @@ class Following:
         while True:
             try:
                 return await self._caller.bus.subscribe(
-                    subjects.event("app", app.id), lambda message: self._on_event(app, message)
+                    subjects.event(self._caller.workspace, "app", app.id),
+                    lambda message: self._on_event(app, message),
                 )
             except BusError as error:
                 _log.debug("deployments of %s cannot be heard: %s", app.id, error)

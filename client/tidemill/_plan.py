@@ -87,11 +87,11 @@ async def send(plan: Plan, client: "Client") -> tuple[FunctionSpec, ...]:
         NotFoundError, InvalidError: a secret is not there, or lacks a required key.
     """
     room = asyncio.Semaphore(TRANSFERS)
-    bus = (await client.connect()).bus
+    caller = await client.connect()
 
     async def store(name: str, data: bytes) -> None:
         async with room:
-            await blobs.put_named(bus, name, data)
+            await blobs.put_named(caller.bus, caller.workspace, name, data)
 
     async def find(secret: Secret) -> "SecretInfo":
         async with room:

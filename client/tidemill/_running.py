@@ -19,7 +19,6 @@ from tidemill._bus.protocol import BusError
 from tidemill._caller import explain
 from tidemill._output import Output
 from tidemill._plan import Plan, send, tree
-from tidemill._registry import ask
 from tidemill._watching import Watch
 from tidemill._wire.control import (
     AppCreated,
@@ -99,10 +98,11 @@ class _Run:
         plan = self._plan
         state = "detached" if self._detach else "ephemeral"
         message = CreateApp(plan.name, plan.description, state, plan.environment, dict(plan.tags))
-        return await ask(self._client, "create_app", message, AppCreated)
+        return await self._client.request("registry", "create_app", message, AppCreated)
 
     async def _open_watch(self, app_id: str) -> None:
-        self._watch = Watch((await self._client.connect()).bus, app_id, self._shown)
+        caller = await self._client.connect()
+        self._watch = Watch(caller.bus, caller.workspace, app_id, self._shown)
         try:
             await self._watch.open()
         except BusError as error:
@@ -112,8 +112,8 @@ class _Run:
         if not self._plan.specs:
             return {}
         message = PublishFunctions(app_id, await send(self._plan, self._client))
-        published = await ask(
-            self._client, "publish_functions", message, FunctionsPublished, timeout=PUBLISH_TIMEOUT
+        published = await self._client.request(
+            "registry", "publish_functions", message, FunctionsPublished, timeout=PUBLISH_TIMEOUT
         )
         self._is_published = True
         return published.handles
@@ -123,7 +123,7 @@ class _Run:
         while True:
             await asyncio.sleep(config["heartbeat_interval"])
             try:
-                await ask(self._client, "heartbeat", AppHeartbeat(app_id), Done)
+                await self._client.request("registry", "heartbeat", AppHeartbeat(app_id), Done)
             except (exception.NotFoundError, exception.ConflictError) as error:
                 self._shown.warn(f"the app does not run any more: {error}")
                 return
@@ -155,7 +155,7 @@ class _Run:
             async with asyncio.timeout(STOP_TIMEOUT):
                 while True:
                     try:
-                        await ask(self._client, "stop_app", StopApp(app_id, reason), Done)
+                        await self._client.request("registry", "stop_app", StopApp(app_id, reason), Done)
                         return
                     except (exception.ConnectionError, exception.ServiceError) as error:
                         problem = error

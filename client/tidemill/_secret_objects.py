@@ -95,14 +95,14 @@ class SecretObjects:
         Raises:
             NotFoundError: there is none of this name.
         """
-        from tidemill import _client, _registry, config
+        from tidemill import _client, config
         from tidemill._wire.control import Done
         from tidemill._wire.secrets import DeleteSecret
 
         message = DeleteSecret(
             _names.check_object("a secret", name), config.environment(environment_name), allow_missing
         )
-        await _registry.ask(_client.current(client), "delete_secret", message, Done)
+        await _client.current(client).request("registry", "delete_secret", message, Done)
 
 
 async def store(
@@ -115,23 +115,22 @@ async def store(
     merge: bool = False,
 ) -> "wire.SecretInfo":
     """Store variables under a name: new, in place of what is there, or added to it."""
-    from tidemill import _client, _registry, config
+    from tidemill import _client, config
     from tidemill._wire import secrets as wire
 
     _names.check_object("a secret", name)
     environment = config.environment(environment_name)
     message = wire.PutSecret(name, dict(values), environment, overwrite or merge, merge)
-    return await _registry.ask(_client.current(client), "put_secret", message, wire.SecretInfo)
+    return await _client.current(client).request("registry", "put_secret", message, wire.SecretInfo)
 
 
 async def _all(client: "Client", environment: str) -> "AsyncIterator[wire.SecretInfo]":
-    from tidemill import _registry
     from tidemill._wire import secrets as wire
 
     cursor = ""
     while True:
         message = wire.ListSecrets(environment, cursor=cursor)
-        page = await _registry.ask(client, "list_secrets", message, wire.SecretList)
+        page = await client.request("registry", "list_secrets", message, wire.SecretList)
         for info in page.secrets:
             yield info
         cursor = page.cursor

@@ -257,16 +257,16 @@ async def resolve(secret: Secret, client: "Client", environment: str | None = No
         NotFoundError: there is none of this name.
         InvalidError: it lacks a required key, or cannot be read here.
     """
-    from tidemill import _registry, config
+    from tidemill import config
     from tidemill._wire import secrets as wire
 
     where = config.environment(secret._environment or environment)
     if secret._name is None:
         message = wire.PutAppSecret(secret._variables(), where)
-        return await _registry.ask(client, "put_app_secret", message, wire.SecretInfo)
+        return await client.request("registry", "put_app_secret", message, wire.SecretInfo)
     asked = wire.GetSecret(secret._name, where, secret._required)
     try:
-        return await _registry.ask(client, "get_secret", asked, wire.SecretInfo)
+        return await client.request("registry", "get_secret", asked, wire.SecretInfo)
     except NotFoundError as error:
         raise NotFoundError(
             f"there is no secret {secret._name!r} in the environment {where!r}",

@@ -11,7 +11,6 @@ from running_stacks import RunningStack
 
 from tidemill import Client, Function
 from tidemill._sync import Call
-from tidemill._wire import subjects
 from tidemill._wire.control import Done, FunctionSpec, Source
 from tidemill._wire.deploying import AppDeployed, DeployApp
 from tidemill._wire.secrets import DeleteSecret, GetSecret, PutAppSecret, PutSecret, SecretInfo
@@ -48,7 +47,7 @@ def test_a_secret_reaches_its_container_and_lies_nowhere_else(
 ) -> None:
     def ask(verb: str, message: object, answer: type[Any]) -> Any:
         async def request() -> Any:
-            return await client.request(subjects.registry(verb), message, answer)
+            return await client.request("registry", verb, message, answer)
 
         return Call(request)()
 

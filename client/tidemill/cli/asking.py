@@ -53,9 +53,9 @@ def client() -> "Client":
 
 def ask(verb: str, message: object, answer: type[A]) -> A:
     """Return the registry's answer, or raise its error."""
-    from tidemill import _loop, _registry
+    from tidemill import _loop
 
-    return _loop.wait(_registry.ask(client(), verb, message, answer))
+    return _loop.wait(client().request("registry", verb, message, answer))
 
 
 def ask_pages(

@@ -52,7 +52,8 @@ def _follow(app_id: str, connection: Any) -> None:
     assert output is not None
 
     async def follow() -> None:
-        watch = Watch((await connection.connect()).bus, app_id, output)
+        caller = await connection.connect()
+        watch = Watch(caller.bus, caller.workspace, app_id, output)
         try:
             await watch.open()
             await asyncio.get_running_loop().create_future()

@@ -13,7 +13,7 @@ from tidemill._wire.environments import DeleteEnvironment
 from tidemill.exception import NotFoundError
 from tidemill_registry import checks, decisions, environments, lookups, outbox, timetable
 from tidemill_registry.database import Clock, transaction
-from tidemill_registry.schema import App, PoolRow
+from tidemill_registry.schema import App, Environment, PoolRow, Workspace
 
 EXPIRY_BATCH = 50
 RETENTION_DAYS = 30  # of stopped apps
@@ -27,10 +27,11 @@ class _Stopping(NamedTuple):
     id: str
     name: str | None
     version: int
+    workspace: str
 
 
 class Apps:
-    """The apps of all workspaces."""
+    """The apps of every workspace. An app of another workspace is not found, like one that never was."""
 
     def __init__(self, engine: AsyncEngine, clock: Clock) -> None:
         self._engine = engine
@@ -111,7 +112,7 @@ class Apps:
             raise NotFoundError(f"there is no app {app_id!r}")
         decisions.check_doable("stop", app_id, app.state)
         if app.state != "stopped":
-            await self._stop(connection, _Stopping(app.id, app.name, app.version), reason)
+            await self._stop(connection, _Stopping(app.id, app.name, app.version, workspace), reason)
 
     async def stop_named(self, workspace: str, request: StopDeployed) -> None:
         """Stop an app by its id, or by its name if it is deployed; `NotFoundError`."""
@@ -127,7 +128,7 @@ class Apps:
                 App.environment_id == environment, App.state != "stopped"
             )
             for app in (await connection.execute(query.order_by(App.id).with_for_update())).all():
-                stopping = _Stopping(app.id, app.name, app.version)
+                stopping = _Stopping(app.id, app.name, app.version, workspace)
                 await self._stop(connection, stopping, f"its environment {request.name!r} was deleted")
             await environments.remove(connection, environment)
 
@@ -137,16 +138,18 @@ class Apps:
             0, 0, 0, 0, 0, 0, decisions.HEARTBEAT_TIMEOUT
         )
         query = (
-            select(App.id, App.name, App.version)
+            select(App.id, App.name, App.version, Workspace.name.label("workspace"))
+            .join(Environment, App.environment_id == Environment.id)
+            .join(Workspace, Environment.workspace_id == Workspace.id)
             .where(App.state == "ephemeral", silent)
             .order_by(App.heartbeat_at)
             .limit(EXPIRY_BATCH)
-            .with_for_update(skip_locked=True)
+            .with_for_update(of=App, skip_locked=True)
         )
         async with transaction(self._engine) as connection:
             apps = (await connection.execute(query)).all()
             for app in apps:
-                await self._stop(connection, _Stopping(app.id, app.name, app.version), _SILENT)
+                await self._stop(connection, _Stopping(*app), _SILENT)
         return [app.id for app in apps]
 
     async def forget(self) -> int:
@@ -178,7 +181,7 @@ class Apps:
             [
                 *(outbox.remove(pool) for pool in pools),
                 *timers,
-                outbox.event(subjects.event("app", app.id), coding.encode(told)),
+                outbox.event(subjects.event(app.workspace, "app", app.id), coding.encode(told)),
             ],
         )
 

@@ -168,7 +168,7 @@ async def write(
         happened = await connection.scalar(select(clock()))
         assert happened is not None
         event = AppEvent(app.id, app.name, "published", happened.timestamp(), publication.version)
-        told.append(outbox.event(subjects.event("app", app.id), coding.encode(event)))
+        told.append(outbox.event(subjects.event(app.workspace, "app", app.id), coding.encode(event)))
     await outbox.enqueue(connection, told)
 
 

@@ -49,7 +49,8 @@ from tidemill._wire.secrets import (
     RevealSecrets,
 )
 from tidemill.exception import ServiceError
-from tidemill_common.bus.protocol import Endpoint
+from tidemill_common import streams
+from tidemill_common.bus.protocol import Endpoint, ServiceBus
 from tidemill_common.requests import Endpoints
 from tidemill_common.service import Context
 from tidemill_registry import decisions, deployments, environments, lookups, migrate, publishing, tags
@@ -58,6 +59,7 @@ from tidemill_registry.database import UNREACHABLE, Clock, database_clock, new_e
 from tidemill_registry.outbox import Publisher
 from tidemill_registry.secrets import Secrets
 from tidemill_registry.settings import RegistrySettings
+from tidemill_registry.workspaces import Workspaces
 
 VERSION = "1.0.0"  # of the requests, as the micro service tells it
 SWEEP = 5.0  # seconds between looks for ephemeral apps whose clients have gone
@@ -75,6 +77,7 @@ class Registry:
         self._clock = clock
         self._engine = new_engine(settings.database_url.get_secret_value(), settings.database_connections)
         self._apps = Apps(self._engine, clock)
+        self._workspaces = Workspaces(self._engine)
         self._secrets = Secrets(self._engine, settings.keyring(), clock)
         self._hearing_since: float | None = None
         self._publisher: Publisher
@@ -84,7 +87,7 @@ class Registry:
         """Reach the database, bring it to this version's schema, serve."""
         self._log = context.log
         await self._reach_database()
-        await environments.prepare(self._engine, self.settings.workspace)
+        await self._prepare_workspaces(context.bus)
         if wrong := await self._secrets.check_keys():
             context.log.error(wrong, hint="give TIDEMILL_SECRETS_KEY the keys they were stored with")
         self._publisher = Publisher(self._engine, context.bus, context.log, context.metrics)
@@ -141,14 +144,13 @@ class Registry:
             ("list_secrets", ListSecrets, self._secrets.list_named),
             ("delete_secret", DeleteSecret, self._secrets.remove),
         )
-        workspace = self.settings.workspace
-        reveal = partial(self._secrets.reveal, workspace)
+        reveal = make.endpoint("reveal_secrets", RevealSecrets, self._secrets.reveal)
         return {
             **{
-                subjects.registry(verb): make.endpoint(verb, kind, partial(handler, workspace))
+                subjects.registry(subjects.EVERY, verb): make.endpoint(verb, kind, handler)
                 for verb, kind, handler in table
             },
-            subjects.reveal_secrets(workspace): make.endpoint("reveal_secrets", RevealSecrets, reveal),
+            subjects.reveal_secrets(subjects.EVERY): reveal,
         }
 
     def _told(self, change: Callable[..., Awaitable[Any]]) -> Callable[[str, Any], Awaitable[object]]:
@@ -202,7 +204,7 @@ class Registry:
 
     async def _rehearse(self) -> None:
         with suppress(ServiceError, *UNREACHABLE):  # it only makes the first request faster
-            await publishing.rehearse(self._engine, self.settings.workspace, self._apps, self._clock)
+            await publishing.rehearse(self._engine, self.settings.first_workspace, self._apps, self._clock)
 
     async def _sweep(self) -> None:
         """Stop ephemeral apps whose clients have gone, and forget what was stopped long ago."""
@@ -247,6 +249,12 @@ class Registry:
         if self.settings.migrate:
             await migrate.upgrade(self._engine)
         await asyncio.gather(*(self._ping() for _ in range(WARM_CONNECTIONS)))
+
+    async def _prepare_workspaces(self, bus: ServiceBus) -> None:
+        """Make the first workspace if it is not there, and see to it that each one has its streams."""
+        await self._workspaces.create(self.settings.first_workspace)
+        for workspace in await self._workspaces.names():
+            await streams.apply_workspace(bus, workspace, replicas=self.settings.replicas)
 
     async def _ping(self) -> None:
         async with self._engine.connect() as connection:

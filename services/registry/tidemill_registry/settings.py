@@ -16,7 +16,8 @@ class RegistrySettings(ServiceSettings):
     database_connections: int = Field(default=10, ge=2)
     # Bring the schema to this version's at the start. Off where a job of its own does it.
     migrate: bool = True
-    workspace: str = "default"
+    # Made at the start if it is not there; more are made with `python -m tidemill_registry workspace create`.
+    first_workspace: str = "main"
 
     # The keys that secrets are encrypted with, 32 bytes in base64 each, or a file with them. The first
     # one encrypts, the others only decrypt. Without any, no secret can be stored or read.

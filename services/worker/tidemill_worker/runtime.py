@@ -63,8 +63,8 @@ class Runtime:
         began = time.perf_counter()
         image = await self._images.get(spec.image)
         sources, serialized, revealed = await asyncio.gather(
-            self._sources.bundles(spec.source.bundles, image),
-            self._sources.serialized(spec.source.serialized),
+            self._sources.bundles(pool.workspace, spec.source.bundles, image),
+            self._sources.serialized(pool.workspace, spec.source.serialized),
             secrets.fetch(self._node, pool),
         )
         prepared = time.perf_counter()
@@ -132,4 +132,5 @@ def _configuration(
         is_async=spec.is_async,
         restrict_output=spec.restrict_output,
         handles={name: asdict(handle) for name, handle in pool.handles.items()},
+        workspace=pool.workspace,
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tidemill import App, Client, Function, Secret, _loop, _registry
+from tidemill import App, Client, Function, Secret, _loop
 from tidemill._wire import coding
 from tidemill._wire.deploying import FindFunctions, FunctionPage
 from tidemill.exception import AlreadyExistsError, InvalidError, NotFoundError
@@ -76,7 +76,9 @@ def test_values_are_in_no_record_of_a_function(client: Client, name: str, secret
     function = deploy(App(name), client, Secret.from_name(secret), Secret.from_dict({"GIVEN": "hunter3"}))
     assert function.remote("STORED", "GIVEN") == {"STORED": "hunter2", "GIVEN": "hunter3"}
     page = _loop.wait(
-        _registry.ask(client, "find_functions", FindFunctions(app=name, environment="main"), FunctionPage)
+        client.request(
+            "registry", "find_functions", FindFunctions(app=name, environment="main"), FunctionPage
+        )
     )
     assert len(page.functions) == 1
     assert b"hunter" not in coding.encode(page)

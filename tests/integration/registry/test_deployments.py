@@ -332,7 +332,7 @@ async def test_a_rolling_deployment_leaves_unchanged_functions_alone(client: Any
 async def test_versions_are_told_as_events(client: Any, spec: Spec) -> None:
     deployed = await deploy(client, spec("f"))
     await deploy(client, spec("f", timeout=5.0))
-    told = await client.bus.last("EVENTS", subjects.event("app", deployed.app_id))
+    told = await client.bus.last("EVENTS_main", subjects.event("main", "app", deployed.app_id))
     event = coding.decode(AppEvent, told.data)
     assert (event.name, event.state, event.version) == ("app", "published", 2)
 

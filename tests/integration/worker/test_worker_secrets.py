@@ -20,7 +20,7 @@ def f(*names):
     return {name: os.environ.get(name) for name in names}
 """
 
-Answer = Callable[[RevealSecrets], Awaitable[Revealed]]
+Answer = Callable[[str, RevealSecrets], Awaitable[Revealed]]
 
 
 async def play_registry(stage: Stage, answer: Answer) -> None:
@@ -32,7 +32,7 @@ async def play_registry(stage: Stage, answer: Answer) -> None:
 async def test_variables_come_from_the_image_then_secrets_then_env(stage: Stage) -> None:
     asked: list[RevealSecrets] = []
 
-    async def reveal(request: RevealSecrets) -> Revealed:
+    async def reveal(_workspace: str, request: RevealSecrets) -> Revealed:
         asked.append(request)
         return Revealed({"SECRET": "secret", "BOTH": "secret", "ALL": "secret"})
 
@@ -62,7 +62,7 @@ async def test_a_registry_that_is_away_for_a_moment_is_waited_for(stage: Stage, 
     await stage.until(lambda: "secrets cannot be had yet" in process.log.read_text())
     failures = [exception.ServiceError("the registry cannot use its database")]
 
-    async def reveal(_request: RevealSecrets) -> Revealed:
+    async def reveal(_workspace: str, _request: RevealSecrets) -> Revealed:
         if failures:
             raise failures.pop()
         return Revealed({"SECRET": "late"})
@@ -73,7 +73,7 @@ async def test_a_registry_that_is_away_for_a_moment_is_waited_for(stage: Stage, 
 
 
 async def test_a_secret_that_was_deleted_fails_the_start_for_good(stage: Stage) -> None:
-    async def reveal(_request: RevealSecrets) -> Revealed:
+    async def reveal(_workspace: str, _request: RevealSecrets) -> Revealed:
         raise exception.NotFoundError("the secret st-1 that the function uses was deleted")
 
     await play_registry(stage, reveal)
