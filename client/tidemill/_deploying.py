@@ -79,7 +79,7 @@ class Wanted:
         if not (self.name or app.name):
             raise InvalidError(
                 "an app without a name cannot be deployed",
-                hint='name it: tidemill.App("name"), or name="..."',
+                hint='name it, tidemill.App("name"), or the deployment: --name, or name=',
             )
         if self.strategy not in STRATEGIES:
             raise InvalidError(f"not a strategy: {self.strategy!r}", hint=f"use {' or '.join(STRATEGIES)}")

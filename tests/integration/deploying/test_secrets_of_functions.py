@@ -49,7 +49,8 @@ def test_a_missing_secret_or_key_is_told_before_anything_is_deployed(
         deploy(App(name), client, Secret.from_name(secret, required_keys=["USER", "PASSWORD"]))
     with pytest.raises(NotFoundError):
         App.lookup(name, client=client)
-    with pytest.raises(NotFoundError), app.run(client=client):
+    Secret.objects.delete(secret, client=client)
+    with pytest.raises(NotFoundError, match=secret), app.run(client=client):
         pass
 
 
