@@ -1,12 +1,14 @@
 """Workspaces and their environments: found by name, made, renamed, deleted with all that is in them."""
 
 import re
+from dataclasses import replace
 
-from sqlalchemy import Row, Select, delete, func, select, update
+from sqlalchemy import Row, Select, bindparam, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from tidemill._wire import ids
+from tidemill._wire import coding, ids
+from tidemill._wire.control import Pool
 from tidemill._wire.environments import (
     CreateEnvironment,
     DeleteEnvironment,
@@ -15,9 +17,9 @@ from tidemill._wire.environments import (
     UpdateEnvironment,
 )
 from tidemill.exception import AlreadyExistsError, ConflictError, InvalidError, NotFoundError
-from tidemill_registry import checks
+from tidemill_registry import checks, outbox
 from tidemill_registry.database import transaction
-from tidemill_registry.schema import App, Environment, Workspace
+from tidemill_registry.schema import App, Environment, PoolRow, Workspace
 
 DEFAULT_ENVIRONMENT = "main"
 MAX_ENVIRONMENTS = 1_000  # of one workspace
@@ -88,7 +90,29 @@ async def change(engine: AsyncEngine, workspace: str, request: UpdateEnvironment
         await _refuse_taken(connection, owner, name=new_name, suffix=suffix, but=before.environment_id)
         changed = update(Environment).where(Environment.id == before.environment_id)
         await connection.execute(changed.values(name=new_name, web_suffix=suffix))
+        if new_name != request.name:
+            await _retell(connection, before.environment_id, new_name)
         return await _one(connection, workspace, new_name)
+
+
+async def _retell(connection: AsyncConnection, environment_id: str, name: str) -> None:
+    """Write a new name into the records of the environment's pools: containers ask there by default."""
+    living = (
+        select(App.id)
+        .where(App.environment_id == environment_id, App.state != "stopped")
+        .order_by(App.id)
+        .with_for_update()
+    )
+    for app in (await connection.scalars(living)).all():
+        query = select(PoolRow.id, PoolRow.record).where(PoolRow.app_id == app)
+        rows = (await connection.execute(query)).all()
+        renamed = [(row.id, replace(coding.decode(Pool, row.record), environment=name)) for row in rows]
+        written = [{"pool": pool_id, "new_record": coding.encode(pool)} for pool_id, pool in renamed]
+        if written:
+            statement = update(PoolRow).where(PoolRow.id == bindparam("pool"))
+            await connection.execute(statement.values(record=bindparam("new_record")), written)
+            told = [outbox.put(row["pool"], row["new_record"]) for row in written]
+            await outbox.enqueue(connection, told)
 
 
 async def lock_for_deletion(connection: AsyncConnection, workspace: str, request: DeleteEnvironment) -> str:

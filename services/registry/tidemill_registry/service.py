@@ -36,6 +36,7 @@ from tidemill._wire.deploying import (
 from tidemill._wire.environments import (
     CreateEnvironment,
     DeleteEnvironment,
+    EnvironmentInfo,
     EnvironmentList,
     ListEnvironments,
     UpdateEnvironment,
@@ -53,7 +54,16 @@ from tidemill_common import streams
 from tidemill_common.bus.protocol import Endpoint, ServiceBus
 from tidemill_common.requests import Endpoints
 from tidemill_common.service import Context
-from tidemill_registry import decisions, deployments, environments, lookups, migrate, publishing, tags
+from tidemill_registry import (
+    decisions,
+    deployments,
+    environments,
+    lookups,
+    migrate,
+    publishing,
+    retention,
+    tags,
+)
 from tidemill_registry.apps import Apps
 from tidemill_registry.database import UNREACHABLE, Clock, database_clock, new_engine
 from tidemill_registry.outbox import Publisher
@@ -63,6 +73,7 @@ from tidemill_registry.workspaces import Workspaces
 
 VERSION = "1.0.0"  # of the requests, as the micro service tells it
 SWEEP = 5.0  # seconds between looks for ephemeral apps whose clients have gone
+TRIM = 60.0  # seconds between looks for versions that are too old
 RECONNECT = 0.05  # seconds between tries to reach the database at the start
 WARM_CONNECTIONS = 2  # made before the first request: one for requests, one for the publisher
 
@@ -136,7 +147,7 @@ class Registry:
             ("get_tags", GetTags, partial(tags.read, self._engine)),
             ("list_environments", ListEnvironments, self._list_environments),
             ("create_environment", CreateEnvironment, partial(environments.create, self._engine)),
-            ("update_environment", UpdateEnvironment, partial(environments.change, self._engine)),
+            ("update_environment", UpdateEnvironment, self._change_environment),
             ("delete_environment", DeleteEnvironment, self._delete_environment),
             ("put_secret", PutSecret, self._secrets.put),
             ("put_app_secret", PutAppSecret, self._secrets.put_unnamed),
@@ -195,6 +206,11 @@ class Registry:
     async def _list_environments(self, workspace: str, _request: ListEnvironments) -> EnvironmentList:
         return await environments.list_all(self._engine, workspace)
 
+    async def _change_environment(self, workspace: str, request: UpdateEnvironment) -> EnvironmentInfo:
+        changed = await environments.change(self._engine, workspace, request)
+        await self._publisher.published()
+        return changed
+
     async def _delete_environment(self, workspace: str, request: DeleteEnvironment) -> Done:
         await self._apps.delete_environment(workspace, request)
         await self._publisher.published()
@@ -209,6 +225,7 @@ class Registry:
     async def _sweep(self) -> None:
         """Stop ephemeral apps whose clients have gone, and forget what was stopped long ago."""
         loop = asyncio.get_running_loop()
+        trim_at = 0.0
         while True:
             await asyncio.sleep(SWEEP)
             try:
@@ -219,6 +236,9 @@ class Registry:
                     await self._expire()
                 await self._apps.forget()
                 await self._secrets.collect()
+                if loop.time() >= trim_at:
+                    trim_at = loop.time() + TRIM
+                    await retention.trim(self._engine, self._clock)
             except (ServiceError, *UNREACHABLE) as error:
                 self._hearing_since = None
                 self._log.warning("the sweep waits for the database", error=str(error))
