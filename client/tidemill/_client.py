@@ -233,7 +233,7 @@ class Client:
         import_nats()
         from tidemill._bus import nats
 
-        found = await self._find_server()
+        found = await self.find_server()
         try:
             bus = await nats.connect(
                 found.server_url, found.token_id, found.token_secret, name=f"tidemill client {os.getpid()}"
@@ -264,7 +264,8 @@ class Client:
         if not ((given is not None and given.server_url) or config["server_url"] or _stack.find()):
             raise exception.ConnectionError("no server is running", hint=NO_SERVER_HINT)
 
-    async def _find_server(self) -> Credentials:
+    async def find_server(self) -> Credentials:
+        """Return where this client's server is, and what it shows it; a temporary stack may be started."""
         given = self._credentials
         if given is not None and given.server_url:
             return given

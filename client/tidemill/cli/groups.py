@@ -27,7 +27,7 @@ class CommandTable(click.Group):
         module, _, attribute = self.table[cmd_name][0].partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute or cmd_name)
         if not isinstance(command, CommandTable) and not any(
-            isinstance(parameter, _Profile) for parameter in command.params
+            "--profile" in each.opts for each in command.params
         ):
             command.params.append(_Profile())
         return command

@@ -20,6 +20,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "secret": ("tidemill.cli.secret", "Keep passwords and keys for functions on the server."),
     "environment": ("tidemill.cli.environment", "Divide the workspace into environments."),
     "profile": ("tidemill.cli.profile", "Choose between servers."),
+    "token": ("tidemill.cli.token", "Make and end the tokens that programs use."),
     "config": ("tidemill.cli.config", "Look at the settings."),
     "up": ("tidemill.cli.stack", "Start a stack on this machine that stays."),
     "down": ("tidemill.cli.stack", "Stop the stack that `up` started."),
