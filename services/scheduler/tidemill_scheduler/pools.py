@@ -27,6 +27,9 @@ class Directory:
         self._log = log
         self._decoder = msgspec.msgpack.Decoder(Pool)
         self._images: dict[str, str] = {}
+        self._scheduled: dict[
+            str, str
+        ] = {}  # function -> the pool that serves it now, of those with a schedule
         self.pools: dict[str, Pool] = {}
         self.gone: OrderedDict[str, Pool] = OrderedDict()
         self.on_change: Callable[[Pool], None] = ignore
@@ -46,6 +49,10 @@ class Directory:
     def get(self, pool: str) -> Pool | None:
         """Return a pool that is known."""
         return self.pools.get(pool)
+
+    def serving(self, function: str) -> Pool | None:
+        """Return the pool that serves a function now, if it has a schedule."""
+        return self.pools.get(self._scheduled.get(function, ""))
 
     async def read(self, pool: str) -> Pool | None:
         """Return a pool as the bucket has it now, and keep it."""
@@ -82,11 +89,20 @@ class Directory:
             self.pools[key] = pool
             self._images[key] = repr(pool.spec.image)
             self.gone.pop(key, None)
+            self._note_schedule(pool)
             self.on_change(pool)
+
+    def _note_schedule(self, pool: Pool) -> None:
+        if pool.spec.schedule and not pool.superseded:
+            self._scheduled[pool.function_id] = pool.id
+        elif self._scheduled.get(pool.function_id) == pool.id:
+            del self._scheduled[pool.function_id]
 
     def _drop(self, key: str) -> None:
         if pool := self.pools.pop(key, None):
             self._images.pop(key, None)
+            if self._scheduled.get(pool.function_id) == key:
+                del self._scheduled[pool.function_id]
             self.gone[key] = pool
             while len(self.gone) > REMEMBERED:
                 self.gone.popitem(last=False)

@@ -71,6 +71,10 @@ class Delivery(Protocol):
     redelivered: bool
 
     @property
+    def time(self) -> float:
+        """When the stream stored it (the server's unix time)."""
+
+    @property
     def headers(self) -> Mapping[str, str]:
         """The headers it was published with."""
 
