@@ -26,7 +26,7 @@ from tidemill._wire.control import (
 from tidemill._wire.messages import Status
 from tidemill_common import streams
 from tidemill_common.bus.protocol import Endpoint
-from tidemill_scheduler import endings
+from tidemill_scheduler import endings, rollouts
 from tidemill_scheduler.placements import Placer
 from tidemill_scheduler.pools import ignore
 from tidemill_scheduler.reconciling import Reconciler
@@ -130,7 +130,7 @@ class Leader:
         for pool in fleet.active_pools():
             self.ring(pool)
         for known in directory.pools.values():
-            if known.spec.autoscaling.min_containers:
+            if rollouts.limits(known).min_containers:
                 self.ring(known.id)
 
     # --- bells
@@ -236,7 +236,7 @@ class Leader:
     def _on_pool(self, pool: Pool) -> None:
         if scaler := self._scalers.get(pool.id):
             scaler.update(pool)
-        elif pool.spec.autoscaling.min_containers:
+        elif rollouts.limits(pool).min_containers:
             self.ring(pool.id)
 
     def _on_pool_gone(self, pool: Pool) -> None:

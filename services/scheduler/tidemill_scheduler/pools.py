@@ -27,9 +27,7 @@ class Directory:
         self._log = log
         self._decoder = msgspec.msgpack.Decoder(Pool)
         self._images: dict[str, str] = {}
-        self._scheduled: dict[
-            str, str
-        ] = {}  # function -> the pool that serves it now, of those with a schedule
+        self._serving: dict[str, str] = {}  # function -> the pool that serves it now
         self.pools: dict[str, Pool] = {}
         self.gone: OrderedDict[str, Pool] = OrderedDict()
         self.on_change: Callable[[Pool], None] = ignore
@@ -51,8 +49,8 @@ class Directory:
         return self.pools.get(pool)
 
     def serving(self, function: str) -> Pool | None:
-        """Return the pool that serves a function now, if it has a schedule."""
-        return self.pools.get(self._scheduled.get(function, ""))
+        """Return the pool that serves a function now: that of its app's newest version."""
+        return self.pools.get(self._serving.get(function, ""))
 
     async def read(self, pool: str) -> Pool | None:
         """Return a pool as the bucket has it now, and keep it."""
@@ -89,20 +87,17 @@ class Directory:
             self.pools[key] = pool
             self._images[key] = repr(pool.spec.image)
             self.gone.pop(key, None)
-            self._note_schedule(pool)
+            if not pool.superseded:
+                self._serving[pool.function_id] = pool.id
+            elif self._serving.get(pool.function_id) == pool.id:
+                del self._serving[pool.function_id]
             self.on_change(pool)
-
-    def _note_schedule(self, pool: Pool) -> None:
-        if pool.spec.schedule and not pool.superseded:
-            self._scheduled[pool.function_id] = pool.id
-        elif self._scheduled.get(pool.function_id) == pool.id:
-            del self._scheduled[pool.function_id]
 
     def _drop(self, key: str) -> None:
         if pool := self.pools.pop(key, None):
             self._images.pop(key, None)
-            if self._scheduled.get(pool.function_id) == key:
-                del self._scheduled[pool.function_id]
+            if self._serving.get(pool.function_id) == key:
+                del self._serving[pool.function_id]
             self.gone[key] = pool
             while len(self.gone) > REMEMBERED:
                 self.gone.popitem(last=False)

@@ -10,6 +10,7 @@ from typing import Protocol
 from tidemill._bus.protocol import BusError
 from tidemill._wire import subjects
 from tidemill._wire.control import Pool
+from tidemill_scheduler import rollouts
 from tidemill_scheduler.placements import Placer
 from tidemill_scheduler.replica import Replica
 
@@ -77,7 +78,7 @@ class Reconciler:
     def _unattended(self) -> None:
         """Make a loop for pools that have containers, or should have, and none that decides."""
         directory = self._replica.directory
-        wanting = {pool.id for pool in directory.pools.values() if pool.spec.autoscaling.min_containers}
+        wanting = {pool.id for pool in directory.pools.values() if rollouts.limits(pool).min_containers}
         for pool in wanting | set(self._replica.fleet.active_pools()):
             if directory.get(pool) and not self._pools.has_loop(pool):
                 self._repaired("unattended", pool=pool)

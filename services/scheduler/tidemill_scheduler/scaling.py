@@ -15,7 +15,7 @@ from tidemill._wire.control import ContainerEvent, Pool, PoolStatus, Trouble
 from tidemill._wire.messages import Status
 from tidemill_common import streams
 from tidemill_common.bus.protocol import ConsumerState
-from tidemill_scheduler import endings
+from tidemill_scheduler import endings, rollouts
 from tidemill_scheduler.decisions import (
     COMING,
     READY,
@@ -41,6 +41,7 @@ TELL_AFTER = 0.5  # seconds before callers hear that no worker fits: one may jus
 TELL_EVERY = 1.0
 FULL_PAUSE = 0.25  # seconds to the next look when no worker took anything; a report rings before
 FIRST_ERROR_PAUSE, ERROR_PAUSE = 0.2, 1.0
+MORE_THAN_TIMEOUT = 10.0  # seconds on top of it for an input of a container that makes way
 ROOM_EVERY = 1.0  # seconds for containers that make room to end, before others are told to
 LINGER, LINGER_FAILED = 10.0, 120.0  # seconds for which a loop without work goes on
 
@@ -165,10 +166,13 @@ class Scaler:
             await self._give_up(self._starts.doom)
         self._starts.look()
         situation = await self._situation()
-        decision = decide(situation)
+        rollout = rollouts.Rollout.of(self.pool, held=self._is_held())
+        plan = rollouts.plan(situation, decide(situation), rollout)
+        decision = plan.decision
         self._desired = decision.desired
         if decision.stop:
             await self._placer.stop(decision.stop, "idle")
+        await self._make_way(plan)
         again_in = decision.again_in
         self.wants_room = self.wants_room and bool(decision.start)
         if self._starts.uncertain:
@@ -188,15 +192,15 @@ class Scaler:
         ready = sum(view.phase in READY for view in containers)
         self._look = Look(now, state.pending + state.ack_pending, state.delivered - state.ack_pending, ready)
         self._stretch = follow(self._stretch, self._look)
-        spec = self.pool.spec
         return Situation(
-            spec.autoscaling,
+            rollouts.limits(self.pool),
             containers,
             self._look,
             self._stretch,
             self._starts.failures,
             now,
-            single_use=spec.single_use_containers,
+            single_use=self.pool.spec.single_use_containers,
+            is_full=self.wants_room,
         )
 
     async def _consumer(self) -> ConsumerState:
@@ -253,6 +257,22 @@ class Scaler:
             self._room_made = self._clock()
             await self._placer.stop(tuple(chosen), "room")
 
+    def _is_held(self) -> bool:
+        """Return whether the pool that took this one's place is still short of its minimum."""
+        if not self.pool.superseded:
+            return False
+        successor = self._replica.directory.serving(self.pool.function_id)
+        minimum = successor.spec.autoscaling.min_containers if successor else 0
+        return bool(minimum) and successor is not None and self._replica.fleet.ready(successor.id) < minimum
+
+    async def _make_way(self, plan: rollouts.Plan) -> None:
+        """Stop what is out of date; what is interrupted runs again at once, in a container of this pool."""
+        if plan.kill:
+            await self._placer.stop(plan.kill, "replaced", graceful=False)
+        if plan.drain:
+            finish = self.pool.spec.timeout + MORE_THAN_TIMEOUT
+            await self._placer.stop(plan.drain, "replaced", finish=finish)
+
     # --- trouble
 
     def _tell(self, situation: Situation, decision: Decision) -> float | None:
@@ -298,7 +318,7 @@ class Scaler:
         """Return how many of the pool's containers exceed what it needs now."""
         containers = self._replica.fleet.containers(self.pool.id)
         live = sum(view.phase in READY | COMING for view in containers)
-        return max(0, live - max(self.pool.spec.autoscaling.min_containers, self._look.backlog))
+        return max(0, live - max(rollouts.limits(self.pool).min_containers, self._look.backlog))
 
     def update(self, pool: Pool) -> None:
         """Take a new record of the pool."""

@@ -31,6 +31,8 @@ class Container:
     asked: float
     reported_since: float = -1.0
     was_ready: bool = False
+    generation: int = 0
+    superseded: bool = False
     stop_asked: float = float("-inf")
 
     def is_stillborn(self) -> bool:
@@ -40,7 +42,8 @@ class Container:
     def view(self, now: float) -> ContainerView:
         """Return it as decisions see it: one that was just told to stop counts as stopping."""
         stopping = now - self.stop_asked < UNREPORTED
-        return ContainerView(self.container, Phase.STOPPING if stopping else self.phase, self.since)
+        phase = Phase.STOPPING if stopping else self.phase
+        return ContainerView(self.container, phase, self.since, self.generation, self.superseded)
 
 
 @dataclass(slots=True)
@@ -126,7 +129,10 @@ class Fleet:
         """Take in what a worker says of one container; return whether its pool is worth a look."""
         container = worker.containers.get(told.container)
         if container is None:
-            container = Container(told.container, told.pool, worker.state.worker, Phase.PLACED, now, now)
+            container = Container(
+                told.container, told.pool, worker.state.worker, Phase.PLACED, now, now,
+                generation=told.generation, superseded=told.superseded,
+            )  # fmt: skip
             self._add(worker, container)
         return _update(container, told.state, told.since, now)
 
@@ -162,7 +168,11 @@ class Fleet:
         if owner := self._workers.get(worker):
             now = self._clock()
             self._specs[container] = pool
-            self._add(owner, Container(container, pool.id, worker, Phase.PLACED, now, now))
+            placed = Container(
+                container, pool.id, worker, Phase.PLACED, now, now,
+                generation=pool.generation, superseded=pool.superseded,
+            )  # fmt: skip
+            self._add(owner, placed)
 
     def refused(self, container: str, worker: str) -> None:
         """Note that a worker did not take a container; it is asked last for a second."""
@@ -214,6 +224,10 @@ class Fleet:
         """Return a pool's containers."""
         now = self._clock()
         return tuple(container.view(now) for container in self._pools.get(pool, {}).values())
+
+    def ready(self, pool: str) -> int:
+        """Return how many of a pool's containers are ready."""
+        return sum(one.phase in READY for one in self._pools.get(pool, {}).values())
 
     def container(self, pool: str, container: str) -> Container | None:
         """Return one container of a pool."""
