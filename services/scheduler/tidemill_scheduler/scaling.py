@@ -30,7 +30,7 @@ from tidemill_scheduler.placements import Placer
 from tidemill_scheduler.placing import Order, choose, explain, reclaim, unfit
 from tidemill_scheduler.replica import Replica
 from tidemill_scheduler.starts import WAIT, Starts
-from tidemill_scheduler.workers import Container
+from tidemill_scheduler.workers import Container, Spare
 
 LOOK_EVERY = 0.02  # seconds between two looks at a consumer, however many bells ring
 LOOK_EVERY_ASLEEP = 0.002  # the same where nothing runs and nothing was seen to wait
@@ -49,8 +49,8 @@ LINGER, LINGER_FAILED = 10.0, 120.0  # seconds for which a loop without work goe
 class Peers(Protocol):
     """What a pool's loop may ask of the others."""
 
-    def spare(self, pool: str) -> dict[str, int]:
-        """Return how many containers each other pool could do without."""
+    def spare(self, pool: str) -> dict[str, Spare]:
+        """Return what each other pool could do without."""
 
     def ended(self, scaler: "Scaler") -> None:
         """Forget a loop that has ended."""
@@ -252,7 +252,7 @@ class Scaler:
         if self._clock() - self._room_made < ROOM_EVERY:
             return
         fleet, directory = self._replica.fleet, self._replica.directory
-        idle = fleet.idle(directory.pools, self._peers.spare(self.pool.id))
+        idle = fleet.idle(self._peers.spare(self.pool.id))
         if chosen := reclaim(self.pool, short, fleet.views(directory.image), idle):
             self._room_made = self._clock()
             await self._placer.stop(tuple(chosen), "room")
@@ -262,8 +262,7 @@ class Scaler:
         if not self.pool.superseded:
             return False
         successor = self._replica.directory.serving(self.pool.function_id)
-        minimum = successor.spec.autoscaling.min_containers if successor else 0
-        return bool(minimum) and successor is not None and self._replica.fleet.ready(successor.id) < minimum
+        return successor is not None and self._replica.fleet.ready(successor.id) < successor.minimum
 
     async def _make_way(self, plan: rollouts.Plan) -> None:
         """Stop what is out of date; what is interrupted runs again at once, in a container of this pool."""
@@ -314,11 +313,12 @@ class Scaler:
     # --- what others may know
 
     @property
-    def spare(self) -> int:
+    def spare(self) -> Spare:
         """Return how many of the pool's containers exceed what it needs now."""
         containers = self._replica.fleet.containers(self.pool.id)
         live = sum(view.phase in READY | COMING for view in containers)
-        return max(0, live - max(rollouts.limits(self.pool).min_containers, self._look.backlog))
+        count = max(0, live - max(rollouts.limits(self.pool).min_containers, self._look.backlog))
+        return Spare(count, self.pool.spec.resources)
 
     def update(self, pool: Pool) -> None:
         """Take a new record of the pool."""

@@ -52,7 +52,9 @@ class Firings:
         """Return the pool that is to be called: none for a schedule that its function has no more."""
         directory = self._replica.directory
         await directory.filled.wait()
-        pool = directory.serving(firing.function_id) or await directory.read(firing.pool)
+        serving = directory.serving(firing.function_id)
+        name = serving.id if serving else firing.pool
+        pool = directory.get(name) or await directory.read(name)
         if pool is None or pool.superseded or pool.spec.schedule != firing.declared:
             return None
         return pool

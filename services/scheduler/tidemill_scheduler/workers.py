@@ -5,10 +5,11 @@ monotonic clock: a worker is dead when nothing was heard of it for four seconds 
 clock stands.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from tidemill._wire.control import Capacity, ContainerState, Pool, WorkerState
+from tidemill._wire.control import Capacity, ContainerState, Pool, Resources, WorkerState
 from tidemill_scheduler.decisions import COMING, READY, ContainerView, Phase
 from tidemill_scheduler.placing import IdleContainer, WorkerView, without
 
@@ -83,6 +84,13 @@ class Lost:
     def pools(self) -> frozenset[str]:
         """The pools that it served."""
         return frozenset(container.pool for container in self.containers)
+
+
+class Spare(NamedTuple):
+    """What a pool could do without: some of its containers, with what each of them holds."""
+
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody asks this
+    resources: Resources
 
 
 class Fleet:
@@ -269,15 +277,13 @@ class Fleet:
             shunned=worker.shunned_until > now or not worker.confirmed,
         )
 
-    def idle(self, pools: dict[str, Pool], spare: dict[str, int]) -> Iterator[IdleContainer]:
+    def idle(self, spare: Mapping[str, Spare]) -> Iterator[IdleContainer]:
         """Yield idle containers of pools that can spare some: `spare` says how many of each."""
         now = self._clock()
-        for pool, count in spare.items():
-            if pool not in pools:
-                continue
+        for pool, (count, resources) in spare.items():
             idle = [one for one in self._pools.get(pool, {}).values() if one.view(now).phase is Phase.IDLE]
             for one in sorted(idle, key=lambda container: container.since)[:count]:
-                yield IdleContainer(one.container, one.worker, now - one.since, pools[pool].spec.resources)
+                yield IdleContainer(one.container, one.worker, now - one.since, resources)
 
     def _add(self, worker: Worker, container: Container) -> None:
         worker.containers[container.container] = container

@@ -172,7 +172,7 @@ async def test_a_firing_calls_the_version_that_serves_the_function_now(parts: Pa
     await publish_pool(parts.bus, replace(old, superseded=True))
     assert scheduler.service.replica is not None
     directory = scheduler.service.replica.directory
-    await until(lambda: directory.get(old.id) and directory.get(new.id), "known pools")
+    await until(lambda: old.id in directory.pools and new.id in directory.pools, "known pools")
     await fire(parts.bus, due_now(old))
     await acted(scheduler)
     assert await waiting(parts.bus, old) == []
