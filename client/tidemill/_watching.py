@@ -25,9 +25,10 @@ _log = logging.getLogger("tidemill")
 class Watch:
     """Shows one app's output and counts its containers."""
 
-    def __init__(self, bus: Bus, app_id: str, output: Output) -> None:
+    def __init__(self, bus: Bus, workspace: str, app_id: str, output: Output) -> None:
         self._bus = bus
-        self._app_id = app_id
+        self._logs = (subjects.logs_stream(workspace), subjects.app_logs(workspace, app_id))
+        self._events = (subjects.events_stream(workspace), subjects.event(workspace, "container", app_id))
         self._output = output
         self._subscriptions: list[Subscription] = []
         self._living: set[str] = set()
@@ -41,9 +42,9 @@ class Watch:
 
     async def open(self) -> None:
         """Listen. Logs come first, so that a container's last words are heard before its end."""
-        for subject, callback in (
-            (subjects.app_logs(self._app_id), self._on_logs),
-            (subjects.event("container", self._app_id), self._on_event),
+        for (_, subject), callback in (
+            (self._logs, self._on_logs),
+            (self._events, self._on_event),
         ):
             self._subscriptions.append(await self._bus.subscribe(subject, callback))
         self._undo = self._bus.on_reconnect(self._on_reconnect)
@@ -124,11 +125,9 @@ class Watch:
     async def _catch_up(self) -> None:
         since = self._heard - TOLERANCE
         try:
-            async for stored in self._bus.read("LOGS", subjects.app_logs(self._app_id), since=since):
+            async for stored in self._bus.read(*self._logs, since=since):
                 self._take_logs(stored.data, stored.headers)
-            async for stored in self._bus.read(
-                "EVENTS", subjects.event("container", self._app_id), since=since
-            ):
+            async for stored in self._bus.read(*self._events, since=since):
                 self._take_event(stored.data, stored.headers)
         except BusError as error:
             _log.debug("output cannot be read again: %s", error)

@@ -2,9 +2,12 @@
 
 import hashlib
 import os
+import re
 import time
 
 _CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
+
+_TOKEN_ID = re.compile(f"ak-([a-z0-9][a-z0-9-]{{0,31}})-[{_CROCKFORD}]{{26}}")
 
 APP = "ap"
 CALL = "fc"
@@ -16,6 +19,7 @@ FUNCTION = "fu"
 IMAGE = "im"
 POOL = "po"
 SCHEDULE = "sc"
+TOKEN = "ak"  # noqa: S105 - a prefix
 WORKER = "wo"
 WORKSPACE = "ws"
 
@@ -39,6 +43,19 @@ def derived(prefix: str, moment: float, *parts: str) -> str:
 def related(prefix: str, other: str) -> str:
     """Return the id of the one thing of another kind that belongs to something."""
     return f"{prefix}-{other.partition('-')[2]}"
+
+
+def new_token(workspace: str) -> str:
+    """Return the id of a new token of a workspace, which names it: `ak-<workspace>-<ULID>`."""
+    return new(f"{TOKEN}-{workspace}")
+
+
+def workspace_of_token(token_id: str) -> str:
+    """Return the workspace that a token is of; `ValueError` if this is not the id of such a token."""
+    found = _TOKEN_ID.fullmatch(token_id)
+    if found is None:
+        raise ValueError(f"not the id of a token: {token_id!r}")
+    return found[1]
 
 
 def input_id(call: str, index: int) -> str:

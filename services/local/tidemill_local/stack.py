@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 
 from tidemill._stack import PartInfo, StackInfo
-from tidemill_local.broker import Broker, BrokerSettings
+from tidemill_local.broker import MEMBER, WORKSPACE, Broker, BrokerSettings
 from tidemill_local.database import Database
 from tidemill_local.folders import Folders
 from tidemill_local.parts import NatsPart, Part, PostgresPart, ServicePart
@@ -108,8 +108,8 @@ class Stack:
         """Return how to reach the stack and what it consists of."""
         return StackInfo(
             server_url=self._broker.url,
-            token_id="client",  # noqa: S106 - a user's name
-            token_secret=self._passwords["client"],
+            token_id=MEMBER,
+            token_secret=self._passwords[MEMBER],
             gateway_url=f"http://{self.gateway.address}",
             pid=os.getpid(),
             folder=str(self._folders.root),
@@ -156,7 +156,10 @@ class Stack:
         }
 
     def _registry_environment(self) -> dict[str, str]:
-        return self._service_environment() | {"TIDEMILL_DATABASE_URL": self._database.url}
+        return self._service_environment() | {
+            "TIDEMILL_DATABASE_URL": self._database.url,
+            "TIDEMILL_FIRST_WORKSPACE": WORKSPACE,
+        }
 
     def _worker_environment(self) -> dict[str, str]:
         return self._service_environment() | {

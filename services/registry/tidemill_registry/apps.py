@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from sqlalchemy import CursorResult, any_, delete, func, literal, select, text, update
+from sqlalchemy import ColumnElement, CursorResult, any_, delete, func, literal, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -13,7 +13,6 @@ from tidemill_registry import decisions, outbox
 from tidemill_registry.database import Clock, transaction
 from tidemill_registry.schema import App, Environment, PoolRow, Workspace
 
-DEFAULT_ENVIRONMENT = "main"
 EXPIRY_BATCH = 50
 RETENTION_DAYS = 30  # of stopped apps
 _SILENT = f"its client sent no heartbeat for {decisions.HEARTBEAT_TIMEOUT:.0f} s"
@@ -26,53 +25,40 @@ class _Stopping(NamedTuple):
     id: str
     name: str | None
     version: int
+    workspace: str
 
 
 class Apps:
-    """The apps of one workspace."""
+    """The apps of every workspace. An app of another workspace is not found, like one that never was."""
 
-    def __init__(self, engine: AsyncEngine, workspace: str, clock: Clock) -> None:
+    def __init__(self, engine: AsyncEngine, clock: Clock) -> None:
         self._engine = engine
-        self._workspace = workspace
         self._clock = clock
-        self._environments: dict[str, str] = {}
+        self._environments: dict[tuple[str, str], str] = {}
 
-    async def prepare(self) -> None:
-        """Make the workspace and its first environment, if they are not there."""
-        async with transaction(self._engine) as connection:
-            workspaces = upsert(Workspace).values(id=ids.new(ids.WORKSPACE), name=self._workspace)
-            await connection.execute(workspaces.on_conflict_do_nothing(index_elements=["name"]))
-            owner = select(Workspace.id).where(Workspace.name == self._workspace).scalar_subquery()
-            environments = upsert(Environment).values(
-                id=ids.new(ids.ENVIRONMENT), workspace_id=owner, name=DEFAULT_ENVIRONMENT
-            )
-            await connection.execute(
-                environments.on_conflict_do_nothing(index_elements=["workspace_id", "name"])
-            )
-
-    async def environment(self, connection: AsyncConnection, name: str) -> str:
+    async def environment(self, connection: AsyncConnection, workspace: str, name: str) -> str:
         """Return the id of an environment; `NotFoundError`."""
-        if name not in self._environments:
+        if (workspace, name) not in self._environments:
             decisions.check_name("environment", name)
             query = select(Environment.id).join(Workspace, Environment.workspace_id == Workspace.id)
-            query = query.where(Workspace.name == self._workspace, Environment.name == name)
+            query = query.where(Workspace.name == workspace, Environment.name == name)
             found = await connection.scalar(query)
             if found is None:
                 raise NotFoundError(f"there is no environment {name!r}")
-            self._environments[name] = found
-        return self._environments[name]
+            self._environments[workspace, name] = found
+        return self._environments[workspace, name]
 
-    async def create(self, request: CreateApp) -> AppCreated:
+    async def create(self, workspace: str, request: CreateApp) -> AppCreated:
         """Make an app; a deployed one that is there already is the same app."""
         async with transaction(self._engine) as connection:
-            return await self.create_in(connection, request)
+            return await self.create_in(connection, workspace, request)
 
-    async def create_in(self, connection: AsyncConnection, request: CreateApp) -> AppCreated:
+    async def create_in(self, connection: AsyncConnection, workspace: str, request: CreateApp) -> AppCreated:
         """Make an app in a transaction that the caller ends."""
         decisions.check_app(request.name, request.state, request.description, request.tags)
         values = {
             "id": ids.new(ids.APP),
-            "environment_id": await self.environment(connection, request.environment),
+            "environment_id": await self.environment(connection, workspace, request.environment),
             "name": request.name,
             "description": request.description,
             "state": request.state,
@@ -89,36 +75,37 @@ class Apps:
         app_id = await connection.scalar(statement.returning(App.id))
         return AppCreated(app_id=str(app_id), url="")
 
-    async def heartbeat(self, app_id: str) -> None:
+    async def heartbeat(self, workspace: str, app_id: str) -> None:
         """Note that the client of an ephemeral app lives; `NotFoundError`, `ConflictError` if stopped."""
         async with transaction(self._engine) as connection:
             # A heartbeat lost with a power cut is followed by the next: no need to wait for the disk.
             await connection.execute(text("SET LOCAL synchronous_commit = off"))
             alive = (
                 update(App)
-                .where(App.id == app_id, App.state == "ephemeral")
+                .where(App.id == app_id, App.state == "ephemeral", is_of(workspace))
                 .values(heartbeat_at=self._clock())
             )
             result: CursorResult[tuple[()]] = await connection.execute(alive)
             if result.rowcount == 0:
-                await self._check_running(connection, app_id)
+                await self._check_running(connection, workspace, app_id)
 
-    async def _check_running(self, connection: AsyncConnection, app_id: str) -> None:
-        app = (await connection.execute(select(App.state, App.stop_reason).where(App.id == app_id))).first()
+    async def _check_running(self, connection: AsyncConnection, workspace: str, app_id: str) -> None:
+        query = select(App.state, App.stop_reason).where(App.id == app_id, is_of(workspace))
+        app = (await connection.execute(query)).first()
         if app is None:
             raise NotFoundError(f"there is no app {app_id!r}")
         if app.state == "stopped":
             raise ConflictError(stopped_message(app_id, app.stop_reason))
 
-    async def stop(self, app_id: str, reason: str) -> None:
+    async def stop(self, workspace: str, app_id: str, reason: str) -> None:
         """Stop an app; a stopped one stays as it is. `NotFoundError`."""
         async with transaction(self._engine) as connection:
-            query = select(App.id, App.name, App.state, App.version).where(App.id == app_id).with_for_update()
-            app = (await connection.execute(query)).first()
+            query = select(App.id, App.name, App.state, App.version).where(App.id == app_id)
+            app = (await connection.execute(query.where(is_of(workspace)).with_for_update())).first()
             if app is None:
                 raise NotFoundError(f"there is no app {app_id!r}")
             if app.state != "stopped":
-                await self._stop(connection, _Stopping(app.id, app.name, app.version), reason)
+                await self._stop(connection, _Stopping(app.id, app.name, app.version, workspace), reason)
 
     async def expire(self) -> list[str]:
         """Stop ephemeral apps whose clients have gone; return their ids. Replicas share the work."""
@@ -126,16 +113,18 @@ class Apps:
             0, 0, 0, 0, 0, 0, decisions.HEARTBEAT_TIMEOUT
         )
         query = (
-            select(App.id, App.name, App.version)
+            select(App.id, App.name, App.version, Workspace.name.label("workspace"))
+            .join(Environment, App.environment_id == Environment.id)
+            .join(Workspace, Environment.workspace_id == Workspace.id)
             .where(App.state == "ephemeral", silent)
             .order_by(App.heartbeat_at)
             .limit(EXPIRY_BATCH)
-            .with_for_update(skip_locked=True)
+            .with_for_update(of=App, skip_locked=True)
         )
         async with transaction(self._engine) as connection:
             apps = (await connection.execute(query)).all()
             for app in apps:
-                await self._stop(connection, _Stopping(app.id, app.name, app.version), _SILENT)
+                await self._stop(connection, _Stopping(*app), _SILENT)
         return [app.id for app in apps]
 
     async def forget(self) -> int:
@@ -165,9 +154,15 @@ class Apps:
             connection,
             [
                 *(outbox.remove(pool) for pool in pools),
-                outbox.event(subjects.event("app", app.id), coding.encode(told)),
+                outbox.event(subjects.event(app.workspace, "app", app.id), coding.encode(told)),
             ],
         )
+
+
+def is_of(workspace: str) -> ColumnElement[bool]:
+    """Return the condition that an app is of a workspace."""
+    environments = select(Environment.id).join(Workspace, Environment.workspace_id == Workspace.id)
+    return App.environment_id.in_(environments.where(Workspace.name == workspace))
 
 
 def stopped_message(app_id: str, reason: str) -> str:

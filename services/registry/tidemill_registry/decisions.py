@@ -240,7 +240,7 @@ def _new_pool(app: AppState, function_id: str, spec: FunctionSpec, shard: int, p
         capability=needed,
         shard=shard,
         stream=subjects.inputs_stream(needed, shard),
-        prefix=subjects.inputs_prefix(needed, shard, pool_id),
+        prefix=subjects.inputs_prefix(app.workspace, needed, shard, pool_id),
         spec=spec,
         deployed=app.state == "deployed",
     )

@@ -17,17 +17,19 @@ from tidemill._wire.control import (
     Pool,
 )
 from tidemill.exception import InvalidError, NotFoundError
-from tidemill_registry.apps import Apps
+from tidemill_registry.apps import Apps, is_of
 from tidemill_registry.database import transaction
 from tidemill_registry.schema import App, DeploymentFunction, Environment, Function, PoolRow
 
 MAX_LISTED = 1_000
 
 
-async def get_function(engine: AsyncEngine, apps: Apps, request: GetFunction) -> FunctionHandle:
+async def get_function(
+    engine: AsyncEngine, apps: Apps, workspace: str, request: GetFunction
+) -> FunctionHandle:
     """Return the handle of a deployed app's function, of the present or of one version."""
     async with transaction(engine) as connection:
-        environment = await apps.environment(connection, request.environment)
+        environment = await apps.environment(connection, workspace, request.environment)
         app = await _deployed(connection, environment, request.app_name, request.environment)
         version = app.version if request.version is None else request.version
         query = _records(app.id, version).where(Function.name == request.name)
@@ -39,12 +41,12 @@ async def get_function(engine: AsyncEngine, apps: Apps, request: GetFunction) ->
     return pool.handles[request.name]
 
 
-async def list_apps(engine: AsyncEngine, apps: Apps, request: ListApps) -> AppList:
+async def list_apps(engine: AsyncEngine, apps: Apps, workspace: str, request: ListApps) -> AppList:
     """Return the apps of an environment, newest first."""
     if not 1 <= request.limit <= MAX_LISTED:
         raise InvalidError(f"limit must be between 1 and {MAX_LISTED:,}")
     async with transaction(engine) as connection:
-        environment = await apps.environment(connection, request.environment)
+        environment = await apps.environment(connection, workspace, request.environment)
         query = _infos().where(App.environment_id == environment)
         if not request.include_stopped:
             query = query.where(App.state != "stopped")
@@ -52,16 +54,16 @@ async def list_apps(engine: AsyncEngine, apps: Apps, request: ListApps) -> AppLi
         return AppList(tuple(_info(row) for row in rows))
 
 
-async def get_app(engine: AsyncEngine, apps: Apps, request: GetApp) -> AppDetails:
+async def get_app(engine: AsyncEngine, apps: Apps, workspace: str, request: GetApp) -> AppDetails:
     """Return one app with the handles of its present functions."""
     if bool(request.app_id) == bool(request.name):
         raise InvalidError("give the id of an app or the name of a deployed one")
     async with transaction(engine) as connection:
         app_id = request.app_id
         if not app_id:
-            environment = await apps.environment(connection, request.environment)
+            environment = await apps.environment(connection, workspace, request.environment)
             app_id = (await _deployed(connection, environment, request.name, request.environment)).id
-        row = (await connection.execute(_infos().where(App.id == app_id))).first()
+        row = (await connection.execute(_infos().where(App.id == app_id, is_of(workspace)))).first()
         if row is None:
             raise NotFoundError(f"there is no app {app_id!r}")
         records = await connection.execute(_records(app_id, row.version))

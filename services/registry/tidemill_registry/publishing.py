@@ -33,18 +33,20 @@ from tidemill_registry.schema import (
 )
 
 
-async def publish(engine: AsyncEngine, request: PublishFunctions, clock: Clock) -> FunctionsPublished:
+async def publish(
+    engine: AsyncEngine, workspace: str, request: PublishFunctions, clock: Clock
+) -> FunctionsPublished:
     """Make `request.functions` the functions of the app; the same again changes nothing."""
     async with transaction(engine) as connection:
-        return await publish_in(connection, request, clock)
+        return await publish_in(connection, workspace, request, clock)
 
 
 async def publish_in(
-    connection: AsyncConnection, request: PublishFunctions, clock: Clock
+    connection: AsyncConnection, workspace: str, request: PublishFunctions, clock: Clock
 ) -> FunctionsPublished:
     """Publish in a transaction that the caller ends."""
     decisions.check_functions(request.functions)
-    app = await _locked_app(connection, request.app_id)
+    app = await _locked_app(connection, workspace, request.app_id)
     publication = decisions.publish(
         app,
         await _known(connection, app.id, request.functions),
@@ -57,19 +59,19 @@ async def publish_in(
     return FunctionsPublished(publication.handles)
 
 
-async def rehearse(engine: AsyncEngine, apps: Apps, clock: Clock) -> None:
+async def rehearse(engine: AsyncEngine, apps: Apps, workspace: str, clock: Clock) -> None:
     """Go through the making of an app once and take it back.
 
     Statements are compiled and prepared at their first use, which costs the first real one 30 ms.
     """
     async with engine.connect() as connection:
-        app = await apps.create_in(connection, CreateApp(None, "rehearsal", "ephemeral"))
+        app = await apps.create_in(connection, workspace, CreateApp(None, "rehearsal", "ephemeral"))
         function = FunctionSpec("rehearsal", Source(module="rehearsal", qualname="rehearsal"))
-        await publish_in(connection, PublishFunctions(app.app_id, (function,)), clock)
+        await publish_in(connection, workspace, PublishFunctions(app.app_id, (function,)), clock)
         await connection.rollback()
 
 
-async def _locked_app(connection: AsyncConnection, app_id: str) -> AppState:
+async def _locked_app(connection: AsyncConnection, workspace: str, app_id: str) -> AppState:
     """Return the app, which nobody else changes until this transaction ends."""
     query = (
         select(
@@ -83,7 +85,7 @@ async def _locked_app(connection: AsyncConnection, app_id: str) -> AppState:
         )
         .join(Environment, App.environment_id == Environment.id)
         .join(Workspace, Environment.workspace_id == Workspace.id)
-        .where(App.id == app_id)
+        .where(App.id == app_id, Workspace.name == workspace)
         .with_for_update(of=App)
     )
     row = (await connection.execute(query)).first()
@@ -130,7 +132,7 @@ async def _write(connection: AsyncConnection, app: AppState, publication: Public
         happened = await connection.scalar(select(clock()))
         assert happened is not None
         event = AppEvent(app.id, app.name, "published", happened.timestamp(), publication.version)
-        told.append(outbox.event(subjects.event("app", app.id), coding.encode(event)))
+        told.append(outbox.event(subjects.event(app.workspace, "app", app.id), coding.encode(event)))
     await outbox.enqueue(connection, told)
 
 

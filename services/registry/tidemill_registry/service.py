@@ -23,7 +23,8 @@ from tidemill._wire.control import (
     StopApp,
 )
 from tidemill.exception import ServiceError
-from tidemill_common.bus.protocol import Endpoint
+from tidemill_common import streams
+from tidemill_common.bus.protocol import Endpoint, ServiceBus
 from tidemill_common.requests import Endpoints
 from tidemill_common.service import Context
 from tidemill_registry import decisions, lookups, migrate, publishing
@@ -31,6 +32,7 @@ from tidemill_registry.apps import Apps
 from tidemill_registry.database import UNREACHABLE, Clock, database_clock, new_engine
 from tidemill_registry.outbox import Publisher
 from tidemill_registry.settings import RegistrySettings
+from tidemill_registry.workspaces import Workspaces
 
 VERSION = "1.0.0"  # of the requests, as the micro service tells it
 SWEEP = 5.0  # seconds between looks for ephemeral apps whose clients have gone
@@ -47,7 +49,8 @@ class Registry:
         self.settings = settings
         self._clock = clock
         self._engine = new_engine(settings.database_url.get_secret_value(), settings.database_connections)
-        self._apps = Apps(self._engine, settings.workspace, clock)
+        self._apps = Apps(self._engine, clock)
+        self._workspaces = Workspaces(self._engine)
         self._hearing_since: float | None = None
         self._publisher: Publisher
         self._end_serving: Callable[[], Awaitable[None]] | None = None
@@ -56,7 +59,7 @@ class Registry:
         """Reach the database, bring it to this version's schema, serve."""
         self._log = context.log
         await self._reach_database()
-        await self._apps.prepare()
+        await self._prepare_workspaces(context.bus)
         self._publisher = Publisher(self._engine, context.bus, context.log, context.metrics)
         context.tasks.create_task(self._publisher.run(), name="publisher")
         context.tasks.create_task(self._sweep(), name="sweep")
@@ -92,43 +95,43 @@ class Registry:
             "list_apps": make.endpoint("list_apps", ListApps, self._list_apps),
             "get_app": make.endpoint("get_app", GetApp, self._get_app),
         }
-        return {subjects.registry(verb): endpoint for verb, endpoint in table.items()}
+        return {subjects.registry(subjects.EVERY, verb): endpoint for verb, endpoint in table.items()}
 
-    async def _create_app(self, request: CreateApp) -> AppCreated:
-        return await self._apps.create(request)
+    async def _create_app(self, workspace: str, request: CreateApp) -> AppCreated:
+        return await self._apps.create(workspace, request)
 
-    async def _publish(self, request: PublishFunctions) -> FunctionsPublished:
-        published = await publishing.publish(self._engine, request, self._clock)
+    async def _publish(self, workspace: str, request: PublishFunctions) -> FunctionsPublished:
+        published = await publishing.publish(self._engine, workspace, request, self._clock)
         await self._publisher.published()  # callers' demand must find the pools
         return published
 
-    async def _heartbeat(self, request: AppHeartbeat) -> Done:
+    async def _heartbeat(self, workspace: str, request: AppHeartbeat) -> Done:
         try:
-            await self._apps.heartbeat(request.app_id)
+            await self._apps.heartbeat(workspace, request.app_id)
         except ServiceError:
             self._hearing_since = None
             raise
         return Done()
 
-    async def _stop_app(self, request: StopApp) -> Done:
-        await self._apps.stop(request.app_id, request.reason)
+    async def _stop_app(self, workspace: str, request: StopApp) -> Done:
+        await self._apps.stop(workspace, request.app_id, request.reason)
         await self._publisher.published()
         return Done()
 
-    async def _get_function(self, request: GetFunction) -> FunctionHandle:
-        return await lookups.get_function(self._engine, self._apps, request)
+    async def _get_function(self, workspace: str, request: GetFunction) -> FunctionHandle:
+        return await lookups.get_function(self._engine, self._apps, workspace, request)
 
-    async def _list_apps(self, request: ListApps) -> AppList:
-        return await lookups.list_apps(self._engine, self._apps, request)
+    async def _list_apps(self, workspace: str, request: ListApps) -> AppList:
+        return await lookups.list_apps(self._engine, self._apps, workspace, request)
 
-    async def _get_app(self, request: GetApp) -> AppDetails:
-        return await lookups.get_app(self._engine, self._apps, request)
+    async def _get_app(self, workspace: str, request: GetApp) -> AppDetails:
+        return await lookups.get_app(self._engine, self._apps, workspace, request)
 
     # --- loops
 
     async def _rehearse(self) -> None:
         with suppress(ServiceError, *UNREACHABLE):  # it only makes the first request faster
-            await publishing.rehearse(self._engine, self._apps, self._clock)
+            await publishing.rehearse(self._engine, self._apps, self.settings.first_workspace, self._clock)
 
     async def _sweep(self) -> None:
         """Stop ephemeral apps whose clients have gone, and forget what was stopped long ago."""
@@ -172,6 +175,12 @@ class Registry:
         if self.settings.migrate:
             await migrate.upgrade(self._engine)
         await asyncio.gather(*(self._ping() for _ in range(WARM_CONNECTIONS)))
+
+    async def _prepare_workspaces(self, bus: ServiceBus) -> None:
+        """Make the first workspace if it is not there, and see to it that each one has its streams."""
+        await self._workspaces.create(self.settings.first_workspace)
+        for workspace in await self._workspaces.names():
+            await streams.apply_workspace(bus, workspace, replicas=self.settings.replicas)
 
     async def _ping(self) -> None:
         async with self._engine.connect() as connection:

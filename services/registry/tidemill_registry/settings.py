@@ -13,4 +13,5 @@ class RegistrySettings(ServiceSettings):
     database_connections: int = Field(default=10, ge=2)
     # Bring the schema to this version's at the start. Off where a job of its own does it.
     migrate: bool = True
-    workspace: str = "default"
+    # Made at the start if it is not there; more are made with `python -m tidemill_registry workspace create`.
+    first_workspace: str = "main"

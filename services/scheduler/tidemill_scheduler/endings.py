@@ -22,6 +22,10 @@ class Queue(Protocol):
     """Where the inputs of a pool wait."""
 
     @property
+    def workspace(self) -> str:
+        """Whose they are."""
+
+    @property
     def stream(self) -> str:
         """The stream that holds them."""
 
@@ -87,26 +91,29 @@ async def _end(replica: Replica, pool: Queue, stored: Stored, ending: Ending) ->
     except ValueError as error:
         replica.log.error("an input cannot be read and is dropped", subject=stored.subject, error=str(error))
     else:
-        await end_chunk(replica, chunk, ending)
+        await end_chunk(replica, pool.workspace, chunk, ending)
     await replica.bus.purge(pool.stream, stored.subject)
 
 
-async def end_chunk(replica: Replica, chunk: Chunk, ending: Ending) -> None:
+async def end_chunk(replica: Replica, workspace: str, chunk: Chunk, ending: Ending) -> None:
     """Store the outputs of a chunk that will not run; its message is left to the caller of this."""
-    await asyncio.gather(*(_store(replica, chunk, outputs) for outputs in ending.outputs(chunk)))
+    await asyncio.gather(*(_store(replica, workspace, chunk, outputs) for outputs in ending.outputs(chunk)))
     replica.metrics.ended.labels(ending.status.name.lower()).inc(len(chunk.indices))
 
 
-async def end_kept_call(replica: Replica, call: str, num_inputs: int, ending: Ending) -> None:
+async def end_kept_call(replica: Replica, workspace: str, call: str, num_inputs: int, ending: Ending) -> None:
     """Store a result for every input of a kept call that has none."""
     for start in range(0, num_inputs, STORE_AT_ONCE):
         indices = list(range(start, min(num_inputs, start + STORE_AT_ONCE)))
-        await end_chunk(replica, Chunk(call, indices, 0, "", [], 0.0), ending)
+        await end_chunk(replica, workspace, Chunk(call, indices, 0, "", [], 0.0), ending)
 
 
-async def _store(replica: Replica, chunk: Chunk, outputs: Outputs) -> None:
+async def _store(replica: Replica, workspace: str, chunk: Chunk, outputs: Outputs) -> None:
     index = outputs.items[0].index
-    subject = chunk.reply or subjects.result(chunk.call, index)
+    subject = chunk.reply or subjects.result(workspace, chunk.call, index)
+    if chunk.reply and not subjects.is_reply(workspace, chunk.reply):  # a caller wrote it
+        replica.log.error("outputs cannot be sent there", subject=chunk.reply, workspace=workspace)
+        return
     msg_id = f"{chunk.call}.{chunk.attempt}.{index}.ended"
     try:
         await replica.bus.store(subject, coding.encode(outputs), msg_id=msg_id)

@@ -45,6 +45,7 @@ class _RecordOutline:
     app_id: str
     app_name: str
     function_id: str
+    workspace: str
     stream: str
     prefix: str
     spec: _SpecOutline
@@ -59,6 +60,7 @@ class Outline:
     app_id: str
     app_name: str
     function_id: str
+    workspace: str
     name: str
     stream: str
     prefix: str
@@ -75,6 +77,7 @@ class Outline:
             record.app_id,
             record.app_name,
             record.function_id,
+            sys.intern(record.workspace),
             spec.name,
             sys.intern(record.stream),
             record.prefix,

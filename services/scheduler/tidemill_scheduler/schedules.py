@@ -61,7 +61,8 @@ class Firings:
 
     async def _call(self, pool: Pool, call: str) -> str:
         bus = self._replica.bus
-        if await bus.last(streams.RESULTS.name, subjects.call_record(call)):
+        record_subject = subjects.call_record(pool.workspace, call)
+        if await bus.last(subjects.results_stream(pool.workspace), record_subject):
             return "repeated"
         now = time.time()
         chunk = Chunk(call, [0], 0, "", [NO_ARGUMENTS], now, root=call)
@@ -72,11 +73,11 @@ class Firings:
                 coding.encode(chunk),
                 msg_id=subjects.input_key(call, 0, 0),
             )
-            await bus.store(subjects.call_record(call), coding.encode(record), msg_id=f"{call}.call")
+            await bus.store(record_subject, coding.encode(record), msg_id=f"{call}.call")
         except AlreadyHeld:  # by another replica at the same time
             return "repeated"
         self._replica.log.info("a schedule fired", pool=pool.id, function=pool.spec.name, call=call)
-        bus.publish(subjects.demand(pool.id), b"")
+        bus.publish(subjects.demand(pool.workspace, pool.id), b"")
         return "fired"
 
     async def _arm(self, following: schedules.Timer) -> None:

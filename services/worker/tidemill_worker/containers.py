@@ -95,11 +95,11 @@ class Containers:
     def _stop_gracefully(self, container_id: str) -> None:
         self.stop(container_id, graceful=True)
 
-    def cancel(self, call: str, *, terminate: bool) -> None:
+    def cancel(self, workspace: str, call: str, *, terminate: bool) -> None:
         """End everything of a call that is here, and remember to refuse what comes later."""
-        self._node.cancelled.add(call)
+        self._node.cancelled.add((workspace, call))
         for held in self._leases.held.values():
-            if held.chunk.call == call:
+            if (held.workspace, held.chunk.call) == (workspace, call):
                 held.voided = True
         for queue in self._pools.values():
             queue.cancel(kill=terminate)
@@ -314,13 +314,14 @@ class Containers:
             container.id, pool.id, pool.spec.name, self._node.id, state, time.time(), reason,
             phases or {}, failure, final,
         )  # fmt: skip
-        self._node.spawn(self._publish(pool.app_id, event), f"event {container.id}")
+        subject = subjects.event(pool.workspace, "container", pool.app_id)
+        self._node.spawn(self._publish(subject, event), f"event {container.id}")
 
-    async def _publish(self, app: str, event: ContainerEvent) -> None:
+    async def _publish(self, subject: str, event: ContainerEvent) -> None:
         data, msg_id = coding.encode(event), f"{event.container}.{event.state}"
         for _ in range(EVENT_TRIES):
             try:
-                await self._node.bus.store(subjects.event("container", app), data, msg_id=msg_id)
+                await self._node.bus.store(subject, data, msg_id=msg_id)
                 return
             except BusError as error:
                 self._node.log.warning("an event is not stored", container=event.container, error=str(error))

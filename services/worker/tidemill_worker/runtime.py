@@ -62,8 +62,8 @@ class Runtime:
         began = time.perf_counter()
         image = await self._images.get(spec.image)
         sources, serialized = await asyncio.gather(
-            self._sources.bundles(spec.source.bundles, image),
-            self._sources.serialized(spec.source.serialized),
+            self._sources.bundles(pool.workspace, spec.source.bundles, image),
+            self._sources.serialized(pool.workspace, spec.source.serialized),
         )
         prepared = time.perf_counter()
         folder = self.folder(container)
@@ -130,4 +130,5 @@ def _configuration(
         is_async=spec.is_async,
         restrict_output=spec.restrict_output,
         handles={name: asdict(handle) for name, handle in pool.handles.items()},
+        workspace=pool.workspace,
     )

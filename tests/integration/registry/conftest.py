@@ -27,16 +27,20 @@ from tidemill_local.broker import Broker
 from tidemill_local.database import Database
 
 Answer = TypeVar("Answer")
+WORKSPACE = "main"
 
 
 class Client:
     """What the SDK does with the registry, without the SDK."""
 
-    def __init__(self, bus: ServiceBus) -> None:
+    def __init__(self, bus: ServiceBus, workspace: str = WORKSPACE) -> None:
         self.bus = bus
+        self.workspace = workspace
 
     async def ask(self, verb: str, request: object, kind: type[Answer]) -> Answer:
-        answer = await self.bus.request(subjects.registry(verb), coding.encode(request), timeout=10.0)
+        answer = await self.bus.request(
+            subjects.registry(self.workspace, verb), coding.encode(request), timeout=10.0
+        )
         return coding.decode(kind, answer)
 
     async def create(self, name: str | None = None, state: str = "ephemeral") -> str:
@@ -77,7 +81,7 @@ def make_spec() -> Callable[..., FunctionSpec]:
 @pytest.fixture
 async def bus(broker: Broker) -> AsyncIterator[ServiceBus]:
     bus = await connect(broker.url, "service", broker.settings.passwords["service"])
-    await streams.apply(bus)
+    await streams.apply(bus, WORKSPACE)
     yield bus
     await bus.close()
 

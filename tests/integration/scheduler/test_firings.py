@@ -108,7 +108,7 @@ async def test_a_firing_is_a_kept_call_without_arguments(parts: Parts) -> None:
     (chunk,) = await waiting(parts.bus, pool)
     assert (chunk.indices, chunk.reply, chunk.root) == ([0], "", chunk.call)
     assert (chunk.inputs[0].format, chunk.inputs[0].data) == (1, b"\x92\x90\x80")
-    stored = await parts.stored(streams.RESULTS.name, subjects.call_record(chunk.call))
+    stored = await parts.stored(subjects.results_stream("main"), subjects.call_record("main", chunk.call))
     record = coding.decode(CallRecord, stored.data)
     assert (record.pool, record.prefix, record.num_inputs) == (pool.id, pool.prefix, 1)
     await acted(scheduler)
@@ -160,7 +160,7 @@ async def test_a_replica_that_dies_while_it_acts_leaves_one_call(parts: Parts, s
     parts.bus.publish(lease, b"-NAK")  # as if the lease had run out
     await acted(follower)
     (chunk,) = await waiting(parts.bus, pool)
-    assert await parts.bus.last(streams.RESULTS.name, subjects.call_record(chunk.call))
+    assert await parts.bus.last(subjects.results_stream("main"), subjects.call_record("main", chunk.call))
     assert await nothing_due(parts.bus)
 
 

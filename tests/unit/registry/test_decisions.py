@@ -12,7 +12,7 @@ from tidemill.exception import InvalidError
 from tidemill_registry import decisions
 from tidemill_registry.decisions import AppState, KnownFunction, KnownPool, Publication
 
-APP = AppState("ap-1", "app", "default", "main", "ephemeral", 0)
+APP = AppState("ap-1", "app", "team", "main", "ephemeral", 0)
 
 
 def spec(name: str = "f", **fields: Any) -> FunctionSpec:
@@ -73,7 +73,7 @@ def test_a_handle_points_at_its_pool() -> None:
     pool, handle = publication.served[0].pool, publication.handles["f"]
     assert (handle.pool, handle.prefix, handle.function_id) == (pool.id, pool.prefix, pool.function_id)
     assert (handle.timeout, handle.is_generator) == (7.0, True)
-    assert pool.prefix == f"tm.inputs.cpu.2.cpu.{pool.id}"
+    assert pool.prefix == f"tm.inputs.cpu.2.team.cpu.{pool.id}"
     assert pool.stream == "INPUTS_cpu_2"
 
 
@@ -178,7 +178,7 @@ def test_the_capability_follows_the_gpus(gpus: tuple[tuple[str, int], ...], capa
 def test_gpu_pools_live_in_gpu_streams() -> None:
     pool = publish(APP, {}, spec(resources=Resources(gpus=(("T4", 1),))), first_shard=1).served[0].pool
     assert pool.stream == "INPUTS_gpu_1"
-    assert pool.prefix.startswith("tm.inputs.gpu.1.gpu-T4.po-")
+    assert pool.prefix.startswith("tm.inputs.gpu.1.team.gpu-T4.po-")
 
 
 def test_a_list_of_gpus_too_long_for_a_subject_is_refused() -> None:
