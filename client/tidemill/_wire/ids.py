@@ -19,6 +19,7 @@ FUNCTION = "fu"
 IMAGE = "im"
 POOL = "po"
 SCHEDULE = "sc"
+SECRET = "st"  # noqa: S105 - a prefix
 TOKEN = "ak"  # noqa: S105 - a prefix
 WORKER = "wo"
 WORKSPACE = "ws"

@@ -238,6 +238,11 @@ def registry(ws: str, verb: str) -> str:
     return request("registry", ws, verb)
 
 
+def reveal_secrets(ws: str) -> str:
+    """Return the subject on which workers, and nobody else, ask the registry for a workspace's secrets."""
+    return request("secrets", ws, "reveal")
+
+
 def scheduler(ws: str, verb: str) -> str:
     """Return the subject of a workspace's request to the scheduler; `*` for `ws` stands for each."""
     return request("scheduler", ws, verb)

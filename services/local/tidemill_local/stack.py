@@ -32,6 +32,7 @@ class Stack:
         self._drain_timeout = TEMPORARY_DRAIN_TIMEOUT if folders.temporary else DRAIN_TIMEOUT
         self._passwords = folders.passwords()
         self._broker = Broker(BrokerSettings(folders.nats, passwords=self._passwords))
+        self._secrets_key = folders.secrets_key()
         self._database = Database(folders.postgres, durable=not folders.temporary)
         self.nats = NatsPart(self._broker)
         self.postgres = PostgresPart(self._database)
@@ -158,6 +159,8 @@ class Stack:
     def _registry_environment(self) -> dict[str, str]:
         return self._service_environment() | {
             "TIDEMILL_DATABASE_URL": self._database.url,
+            "TIDEMILL_SECRETS_KEY": "",
+            "TIDEMILL_SECRETS_KEY_FILE": str(self._secrets_key),
             "TIDEMILL_FIRST_WORKSPACE": WORKSPACE,
         }
 

@@ -1,85 +1,91 @@
-"""Schedules of functions: which timers a new version sets and removes, and what NATS must be told.
+"""What a new version means for the schedules of an app's functions, and what NATS is told of it.
 
-A function has at most one schedule, whose id follows from the function's: it is the same through all
-versions. A timer stays as it is while the schedule does, whatever else a deployment changes, so that no
-firing is missed; a period is set anew by each version, which restarts its counting.
+A function has at most one schedule, and keeps its id as long as it has one. The timer of a `Cron` stays as
+it is while the schedule does, whatever else a version changes: a timer that is set anew just when it is due
+could miss that time. A `Period` is set anew by each version, which restarts its counting.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from tidemill import schedule
 from tidemill._wire import ids, subjects
 from tidemill._wire.control import Pool
-from tidemill._wire.schedules import Firing
-from tidemill_common import schedules
+from tidemill._wire.schedules import Fired, Firing
+from tidemill.schedule import Cron
+from tidemill_common import schedules, streams
+from tidemill_registry import outbox
+from tidemill_registry.outbox import Entry
 
 
-@dataclass(frozen=True, slots=True)
-class Scheduled:
-    """A function's schedule in one version of its app: what it declares, and the pool that serves it.
-
-    `set_at` is the unix time of the version that set its timer.
-    """
+class Kept(NamedTuple):
+    """A schedule as it stands in its table."""
 
     id: str
-    workspace: str
-    app_id: str
     function_id: str
-    pool: str
-    prefix: str
+    record: Mapping[str, Any]
     version: int
-    declared: dict[str, Any]
-    set_at: float
-
-    @property
-    def subject(self) -> str:
-        """Where its timer waits."""
-        return subjects.schedule_timer(self.workspace, self.id)
-
-    def timer(self, now: float) -> schedules.Timer:
-        """Return the message that sets its timer; one that is set again goes on counting from `set_at`."""
-        firing = Firing(
-            self.id, self.version, self.pool, self.prefix, self.workspace, self.app_id, self.function_id,
-            self.declared, anchor=self.set_at,
-        )  # fmt: skip
-        return schedules.timer(firing, now)
+    pool: str
 
 
 class Changes(NamedTuple):
-    """What a new version makes of the schedules: timers to set, to leave alone, and to remove."""
+    """What becomes of an app's schedules: rows that are written, rows that go, and what NATS is told."""
 
-    set: tuple[Scheduled, ...]
-    kept: tuple[Scheduled, ...]
-    removed: tuple[Scheduled, ...]
-
-
-def schedule_id(function_id: str) -> str:
-    """Return the id of a function's schedule."""
-    return ids.related(ids.SCHEDULE, function_id)
+    kept: tuple[Kept, ...] = ()
+    removed: tuple[str, ...] = ()
+    told: tuple[Entry, ...] = ()
 
 
-def scheduled(pools: Iterable[Pool], version: int, now: float) -> dict[str, Scheduled]:
-    """Return the schedules of a version that is made now, by id, from the pools that serve it."""
-    return {
-        schedule_id(pool.function_id): Scheduled(
-            schedule_id(pool.function_id), pool.workspace, pool.app_id, pool.function_id, pool.id,
-            pool.prefix, version, pool.spec.schedule, now,
-        )
-        for pool in pools
-        if pool.spec.schedule
-    }  # fmt: skip
+def changes(
+    workspace: str,
+    before: Sequence[Kept],
+    after: Sequence[Pool],
+    version: int,
+    made: float,
+    new_id: Callable[[str], str] = ids.new,
+) -> Changes:
+    """Return what becomes of the schedules that stood when `version` is served by the pools `after`.
+
+    `made` is the unix time of the version. `after` is empty for an app that stops.
+    """
+    standing = {kept.function_id: kept for kept in before}
+    kept: list[Kept] = []
+    told: list[Entry] = []
+    for pool in after:
+        if pool.spec.schedule is not None:
+            known = standing.get(pool.function_id)
+            name = known.id if known else new_id(ids.SCHEDULE)
+            one = Kept(name, pool.function_id, pool.spec.schedule, version, pool.id)
+            kept.append(one)
+            if known is None or not _goes_on(known, one):
+                timer = schedules.timer(firing(one, pool, made), made)
+                told.append(outbox.timer(*timer))
+    scheduled = {one.function_id for one in kept}
+    removed = tuple(one.id for one in before if one.function_id not in scheduled)
+    for name in removed:
+        told.append(outbox.untimer(subjects.schedule_timer(workspace, name)))
+        told.append(Entry("delete", streams.FIRINGS, name, None))
+    return Changes(tuple(kept), removed, tuple(told))
 
 
-def changes(before: Mapping[str, Scheduled], after: Mapping[str, Scheduled]) -> Changes:
-    """Return what leads from the schedules of the version before to those of the new one."""
-    kept = {
-        name: one
-        for name, one in after.items()
-        if name in before and before[name].declared == one.declared and one.declared["kind"] == "cron"
-    }
-    return Changes(
-        set=tuple(one for name, one in after.items() if name not in kept),
-        kept=tuple(kept.values()),
-        removed=tuple(one for name, one in before.items() if name not in after),
-    )
+def _goes_on(before: Kept, after: Kept) -> bool:
+    """Return whether a timer stays as it is."""
+    return before.record == after.record and after.record.get("kind") == "cron"
+
+
+def firing(kept: Kept, pool: Pool, made: float) -> Firing:
+    """Return what waits in TIMERS for a schedule that a version, made at a unix time, has set."""
+    return Firing(
+        kept.id, kept.version, pool.id, pool.prefix, pool.workspace, pool.app_id, pool.function_id,
+        dict(kept.record), anchor=made,
+    )  # fmt: skip
+
+
+def upcoming(record: Mapping[str, Any], made: float, fired: Fired | None) -> float:
+    """Return when a schedule fires next: as NATS said at its last firing, else by its own rule."""
+    now = time.time()
+    if fired and fired.next and fired.next > now and fired.time > made:
+        return fired.next
+    declared = schedule.from_record(dict(record))
+    return declared.next_after(now) if isinstance(declared, Cron) else declared.next_after(now, anchor=made)

@@ -14,7 +14,7 @@ from tidemill import exception
 from tidemill._bus.protocol import BusError
 from tidemill._wire import coding, failure, subjects
 from tidemill._wire.control import ContainerEvent, ContainerState, Placement, Pool
-from tidemill_worker import decisions
+from tidemill_worker import decisions, secrets
 from tidemill_worker.attempts import Attempts
 from tidemill_worker.capacity import Reservation, Room
 from tidemill_worker.children import Children
@@ -32,6 +32,10 @@ FINISH = 30.0  # seconds that running inputs get when a container is told to sto
 EXIT_HOOKS = 30.0  # seconds for exit hooks after that
 REAP_TRIES, REAP_PAUSE = 100, 0.01  # for an init that has said goodbye to be gone
 EVENT_TRIES, EVENT_PAUSE = 10, 1.0  # of an event that the broker does not take
+
+
+# An image that cannot be made, a secret that was deleted: another try would fail as well.
+_FINAL = (exception.ImageBuildError, secrets.Refused)
 
 
 class StartFailed(Exception):
@@ -166,8 +170,8 @@ class Containers:
         try:
             start = await self._runtime.start(container.id, reservation)
         except exception.Error as error:
-            told = failure.from_text(type(error).__name__, str(error))
-            raise StartFailed(told, final=isinstance(error, exception.ImageBuildError)) from error
+            told = failure.from_text(_public_name(error), str(error))
+            raise StartFailed(told, final=isinstance(error, _FINAL)) from error
         except (ForkError, BusError, OSError) as error:
             raise StartFailed(failure.from_text("ExecutionError", str(error))) from error
         except Exception as error:
@@ -326,6 +330,11 @@ class Containers:
             except BusError as error:
                 self._node.log.warning("an event is not stored", container=event.container, error=str(error))
                 await asyncio.sleep(EVENT_PAUSE)
+
+
+def _public_name(error: exception.Error) -> str:
+    """Return the name under which callers know an error."""
+    return next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == exception.__name__)
 
 
 def _in_words(end: Exit) -> str:
