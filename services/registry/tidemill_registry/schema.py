@@ -283,9 +283,6 @@ class ScheduleRow(Base):
     version: Mapped[int]
     pool_id: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    next_at: Mapped[datetime | None]
-    last_at: Mapped[datetime | None]
-    last_call: Mapped[str] = mapped_column(server_default="")
 
     __table_args__ = (
         ForeignKeyConstraint(

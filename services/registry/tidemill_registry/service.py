@@ -41,6 +41,7 @@ from tidemill._wire.environments import (
     ListEnvironments,
     UpdateEnvironment,
 )
+from tidemill._wire.schedules import ListSchedules
 from tidemill._wire.secrets import (
     DeleteSecret,
     GetSecret,
@@ -63,6 +64,7 @@ from tidemill_registry import (
     publishing,
     retention,
     tags,
+    timetable,
 )
 from tidemill_registry.apps import Apps
 from tidemill_registry.database import UNREACHABLE, Clock, database_clock, new_engine
@@ -101,7 +103,10 @@ class Registry:
         await self._prepare_workspaces(context.bus)
         if wrong := await self._secrets.check_keys():
             context.log.error(wrong, hint="give TIDEMILL_SECRETS_KEY the keys they were stored with")
-        self._publisher = Publisher(self._engine, context.bus, context.log, context.metrics)
+        self._publisher = Publisher(
+            self._engine, context.bus, context.log, context.metrics, compare=(timetable.reconcile,)
+        )
+        self._bus = context.bus
         context.tasks.create_task(self._publisher.run(), name="publisher")
         context.tasks.create_task(self._sweep(), name="sweep")
         context.bus.on_reconnect(self._after_reconnect)
@@ -134,6 +139,7 @@ class Registry:
             ("stop_app", StopApp, self._stop_app),
             ("get_function", GetFunction, self._get_function),
             ("list_apps", ListApps, partial(lookups.list_apps, self._engine)),
+            ("list_schedules", ListSchedules, partial(timetable.list_schedules, self._engine, self._bus)),
             ("get_app", GetApp, partial(lookups.get_app, self._engine)),
             ("find_apps", FindApps, partial(lookups.find_apps, self._engine)),
             ("find_functions", FindFunctions, partial(lookups.find_functions, self._engine)),
