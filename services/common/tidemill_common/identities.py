@@ -140,6 +140,7 @@ def worker(kind: str, user: str) -> Rights:
             "tm.credit.*.*.*",
             "tm.registry.*.*",
             "tm.scheduler.*.*",
+            subjects.reveal_secrets(subjects.EVERY),
             "tm.worker_states.*",
             f"$KV.{streams.WORKERS}.*",
             "$O.*.C.*",

@@ -17,7 +17,9 @@ from tidemill_common import streams
 from tidemill_common.bus.nats import connect
 from tidemill_common.settings import load
 from tidemill_registry import migrate
+from tidemill_registry.cipher import new_key
 from tidemill_registry.database import database_clock, new_engine
+from tidemill_registry.secrets import Secrets
 from tidemill_registry.settings import RegistrySettings
 from tidemill_registry.tokens import Tokens
 from tidemill_registry.workspaces import Workspaces
@@ -28,8 +30,8 @@ Command = Callable[[RegistrySettings, AsyncEngine, argparse.Namespace], Awaitabl
 def main(arguments: Sequence[str]) -> None:
     """Run the registry, or do one thing to its database."""
     chosen = _parser().parse_args(arguments)
-    if "issuer" in chosen:
-        _tell_issuer()
+    if "alone" in chosen:
+        chosen.alone()
         return
     settings = load(RegistrySettings)
     if "command" not in chosen:
@@ -56,7 +58,10 @@ def _parser() -> argparse.ArgumentParser:
     down.add_argument("revision")
 
     issuer = topics.add_parser("issuer", help="make the key that signs who may do what on NATS")
-    issuer.set_defaults(issuer=True)
+    issuer.set_defaults(alone=_tell_issuer)
+    key = topics.add_parser("new-key", help="print a new key for TIDEMILL_SECRETS_KEY")
+    key.set_defaults(alone=_tell_key)
+    _command(topics, "rotate-key", "encrypt all secrets with the first of the keys", _rotate_key)
 
     workspace = topics.add_parser("workspace", help="make and list workspaces").add_subparsers(required=True)
     _command(workspace, "create", "make a workspace", _create_workspace).add_argument("name")
@@ -89,6 +94,10 @@ def _tell_issuer() -> None:
     sys.stdout.write(f"NATS_ISSUER={jwt.Issuer(seed).public}\nNATS_ISSUER_SEED={seed}\n")
 
 
+def _tell_key() -> None:
+    sys.stdout.write(f"{new_key()}\n")
+
+
 async def _do(command: Command, settings: RegistrySettings, chosen: argparse.Namespace) -> Any:
     engine = new_engine(settings.database_url.get_secret_value(), 2)
     try:
@@ -103,6 +112,14 @@ async def _migrate(_: RegistrySettings, engine: AsyncEngine, chosen: argparse.Na
 
 async def _downgrade(_: RegistrySettings, engine: AsyncEngine, chosen: argparse.Namespace) -> None:
     await migrate.downgrade(engine, chosen.revision)
+
+
+async def _rotate_key(settings: RegistrySettings, engine: AsyncEngine, _: argparse.Namespace) -> None:
+    secrets = Secrets(engine, settings.keyring(), database_clock)
+    count = await secrets.rotate()
+    sys.stdout.write(f"{count:,} secrets were encrypted anew\n")
+    if wrong := await secrets.check_keys():
+        raise Error(wrong, hint="give these keys too, behind the first one, and rotate again")
 
 
 async def _create_workspace(

@@ -168,6 +168,8 @@ def every_subject(ws: str, prefix: str, app: str, call: str) -> dict[str, str]:
         "call_timers": subjects.call_timers(ws, call),
         "due": subjects.due(ws, call, 0, 1),
         "call_due": subjects.call_due(ws, call),
+        "schedule_timer": subjects.schedule_timer(ws, "sc-1"),
+        "schedule_due": subjects.schedule_due(ws, "sc-1"),
         "demand": subjects.demand(ws, pool),
         "trouble": subjects.trouble(ws, pool),
         "credit": subjects.credit(ws, call, 0),
@@ -176,6 +178,7 @@ def every_subject(ws: str, prefix: str, app: str, call: str) -> dict[str, str]:
         "cancel": subjects.cancel(ws, call),
         "registry": subjects.registry(ws, "list_apps"),
         "scheduler": subjects.scheduler(ws, "status"),
+        "reveal_secrets": subjects.reveal_secrets(ws),
         "request": subjects.request("gateway", ws, "anything"),
         "internal": subjects.internal("registry", "verify_token"),
         "inbox": f"{subjects.inbox(ids.new_token(ws))}.x",
@@ -193,7 +196,7 @@ def every_subject(ws: str, prefix: str, app: str, call: str) -> dict[str, str]:
 NO_SUBJECT = {
     "token", "workspace", "kind_of", "inputs_stream", "inputs_prefix", "stream_of", "workspace_of",
     "parse_inputs", "input_key", "is_reply", "replies_stream", "results_stream", "events_stream",
-    "logs_stream", "demanded", "requester", "blobs_bucket", "blobs_stream",
+    "logs_stream", "demanded", "requester", "is_firing", "schedule_of", "blobs_bucket", "blobs_stream",
 }  # fmt: skip
 
 # What a member may do with such a subject in its own workspace.
