@@ -8,6 +8,7 @@ stream's leader.
 
 import asyncio
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -73,6 +74,31 @@ async def spawn_map(
     # The record comes last because only now the number of inputs is known; nobody has the id before.
     await _store_record(caller, handle, call, count)
     return _function_call(function, client, call)
+
+
+async def start(
+    caller: "Caller", handle: FunctionHandle, call: str, inputs: Mapping[int, tuple[int, bytes]], total: int
+) -> None:
+    """Start a kept call of `total` inputs under an id; return when those that are given are queued.
+
+    It may be repeated: what is queued is not queued twice. That holds for what has finished only for as
+    long as the stream knows message ids, so leave that out.
+
+    Raises:
+        ResourceExhaustedError: the queue is full. Some inputs may be in it.
+    """
+    await _store_record(caller, handle, call, total)
+    for first in range(0, len(inputs), UNSTORED):
+        some = list(inputs.items())[first : first + UNSTORED]
+        async with asyncio.TaskGroup() as group:
+            for index, (form, data) in some:
+                group.create_task(_start_one(caller, handle, call, index, form, data))
+
+
+async def _start_one(
+    caller: "Caller", handle: FunctionHandle, call: str, index: int, form: int, data: bytes
+) -> None:
+    await _submit(caller, handle, call, index, await _payload(caller, form, data), ("", ""))
 
 
 class _Spawning:

@@ -9,12 +9,36 @@ from typing import NamedTuple
 
 
 class Format(IntEnum):
-    """How the bytes of a payload are to be read."""
+    """How the bytes of a payload are to be read.
+
+    PLAIN and JSON are arguments from a caller that is no Python program: PLAIN is read as MSGPACK is, and
+    what answers either is MSGPACK or FAILURE, never a pickle.
+    """
 
     MSGPACK = 1
     PICKLE = 2
     FAILURE = 3
     JSON = 4
+    PLAIN = 5
+
+
+NO_PICKLE = frozenset((Format.JSON, Format.PLAIN))
+
+
+class Extension(IntEnum):
+    """The extension codes of MSGPACK and PLAIN. What is in them stands in `docs/other-languages.md`."""
+
+    TUPLE = 1
+    SET = 2
+    FROZENSET = 3
+    DATETIME = 4
+    DATE = 5
+    TIME = 6
+    TIMEDELTA = 7
+    DECIMAL = 8
+    UUID = 9
+    COMPLEX = 10
+    NDARRAY = 11
 
 
 class Status(IntEnum):

@@ -141,6 +141,11 @@ def results_stream(ws: str) -> str:
     return f"RESULTS_{workspace(ws)}"
 
 
+def claim(key: str) -> str:
+    """Return the subject of what an idempotency key stands for."""
+    return f"tm.results.{token(key)}.claim"
+
+
 # --- timers
 
 

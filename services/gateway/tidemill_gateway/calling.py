@@ -1,0 +1,100 @@
+"""Kept calls on behalf of HTTP clients: started once per idempotency key, waited for, read.
+
+With a key, a claim is stored first. Whoever comes with the same key, here or at another replica, before or
+after a crash, finds the claim and goes on with its call: inputs that are neither queued nor finished are
+queued, the others left alone.
+"""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tidemill import _kept, exception
+from tidemill._bus.protocol import AlreadyHeld, BusError
+from tidemill._caller import explain
+from tidemill._kept import KeptCall
+from tidemill._outcome import Outcome
+from tidemill._wire import coding, ids, subjects
+from tidemill._wire.control import CallRecord, CancelCall, Done, FunctionHandle, GetApp, GetFunction
+from tidemill._wire.control import AppDetails
+from tidemill._wire.idempotency import Claim
+from tidemill._wire.messages import Format
+from tidemill_gateway import decisions
+from tidemill_gateway.problems import Problem
+from tidemill_gateway.sessions import Session
+
+START_TIMEOUT = 15.0  # seconds for the broker to take a call
+READ_TIMEOUT = 10.0  # seconds for it to tell what is stored
+STREAM = "RESULTS"
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A call, and whether an earlier request with the same key had started it."""
+
+    call: str
+    num_inputs: int
+    repeated: bool
+
+
+async def find(session: Session, app: str, name: str, environment: str, version: int | None) -> FunctionHandle:
+    """Return the handle of a function that can be called so. Raises `NotFoundError`, `Problem`."""
+    if app.startswith("ap-"):
+        details = await session.registry("get_app", GetApp(app_id=app), AppDetails)
+        if name not in details.handles:
+            raise exception.NotFoundError(f"the app {app} has no function {name!r}")
+        handle = details.handles[name]
+    else:
+        wanted = GetFunction(app, name, environment, version)
+        handle = await session.registry("get_function", wanted, FunctionHandle)
+    if handle.is_generator:
+        raise Problem(422, "invalid", f"{name} is a generator, which cannot be called over REST")
+    if handle.web_url is not None:
+        raise Problem(422, "invalid", f"{name} is a web function", hint=f"send requests to {handle.web_url}")
+    return handle
+
+
+async def start(
+    session: Session, handle: FunctionHandle, inputs: Sequence[bytes], key: str, digest: str
+) -> Started:
+    """Start a call with these inputs (JSON); return when it is queued.
+
+    Raises:
+        Problem: the key was used with another body.
+        ResourceExhaustedError: the queue is full.
+        ServiceError: the broker does not answer in time.
+    """
+    payloads = {index: (int(Format.JSON), data) for index, data in enumerate(inputs)}
+    try:
+        async with asyncio.timeout(START_TIMEOUT):
+            if key:
+                return await _start_once(session, handle, payloads, key, digest)
+            call = ids.new(ids.CALL)
+            await _kept.start(session.caller, handle, call, payloads, len(payloads))
+            return Started(call, len(payloads), repeated=False)
+    except TimeoutError as error:
+        raise exception.ServiceError("the message broker does not answer") from error
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from None
+
+
+async def _start_once(
+    session: Session, handle: FunctionHandle, payloads: Mapping[int, tuple[int, bytes]], key: str, digest: str
+) -> Started:
+    place = subjects.claim(decisions.claim_key(session.workspace, handle.function_id, key))
+    mine = Claim(digest, ids.new(ids.CALL), handle.pool, handle.prefix, len(payloads), time.time())
+    claim = await _claim(session, place, mine)
+    if claim.digest != digest:
+        raise Problem(
+            409, "key_reused", "this Idempotency-Key was used with another body", hint="use a new key for each call"
+        )
+    handle = _handle_of(claim, handle)
+    if claim.call == mine.call:
+        missing = dict(payloads)
+    else:
+        there = await _present(session, claim)
+        missing = {index: payload for index, payload in payloads.items() if index not in there}
+    await _kept.start(session.caller, handle, claim.call, missing, len(payloads))
+    return Started(claim.call, len(payloads), repeated=claim.call != mine.call)
