@@ -20,8 +20,8 @@ from tidemill._map_call import BACKOFF, BACKOFF_MAX, TOLD_AFTER
 from tidemill._outcome import Outcome
 from tidemill._wire import coding, failure, ids, subjects
 from tidemill._wire.control import CallRecord, CancelCall, Done, FunctionHandle, Trouble
-from tidemill._wire.messages import Chunk, Format, Outputs, Payload, Status
-from tidemill._wire.payload import INLINE_LIMIT
+from tidemill._wire.messages import Blob, Chunk, Format, Outputs, Payload, Status
+from tidemill._wire.payload import INLINE_LIMIT, MAX_PAYLOAD
 
 if TYPE_CHECKING:
     from tidemill._caller import Caller
@@ -228,10 +228,11 @@ class Stored(NamedTuple):
 
 
 class KeptCall:
-    """What is stored about a kept call, as one reader sees it."""
+    """What is stored about a kept call, as one reader sees it. `max_size` bounds results (bytes)."""
 
-    def __init__(self, caller: "Caller", call: str) -> None:
+    def __init__(self, caller: "Caller", call: str, *, max_size: int = MAX_PAYLOAD) -> None:
         self.caller = caller
+        self._max_size = max_size
         self._call = call
         self._workspace = caller.workspace
         self._stream = subjects.results_stream(caller.workspace)
@@ -275,6 +276,10 @@ class KeptCall:
             return None
         output = coding.decode(Outputs, data).items[0]
         form, body = output.payload
+        if not isinstance(body, bytes) and Blob(*body).size > self._max_size:
+            raise exception.RequestSizeError(
+                f"the result has {Blob(*body).size:,} bytes, read here are up to {self._max_size:,}"
+            )
         return await self.caller.outcome(output.status, form, body, keep=True)
 
     async def outputs(self) -> dict[int, "Stored"]:

@@ -6,10 +6,9 @@ queued, the others left alone.
 """
 
 import asyncio
-import hashlib
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tidemill import _kept, exception
 from tidemill._bus.protocol import AlreadyHeld, BusError
@@ -17,8 +16,15 @@ from tidemill._caller import explain
 from tidemill._kept import KeptCall
 from tidemill._outcome import Outcome
 from tidemill._wire import coding, ids, subjects
-from tidemill._wire.control import CallRecord, CancelCall, Done, FunctionHandle, GetApp, GetFunction
-from tidemill._wire.control import AppDetails
+from tidemill._wire.control import (
+    AppDetails,
+    CallRecord,
+    CancelCall,
+    Done,
+    FunctionHandle,
+    GetApp,
+    GetFunction,
+)
 from tidemill._wire.idempotency import Claim
 from tidemill._wire.messages import Format
 from tidemill_gateway import decisions
@@ -28,6 +34,7 @@ from tidemill_gateway.sessions import Session
 START_TIMEOUT = 15.0  # seconds for the broker to take a call
 READ_TIMEOUT = 10.0  # seconds for it to tell what is stored
 STREAM = "RESULTS"
+MAX_RESULT = 32 << 20  # bytes of a result that is read to be shown as JSON
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +46,9 @@ class Started:
     repeated: bool
 
 
-async def find(session: Session, app: str, name: str, environment: str, version: int | None) -> FunctionHandle:
+async def find(
+    session: Session, app: str, name: str, environment: str, version: int | None
+) -> FunctionHandle:
     """Return the handle of a function that can be called so. Raises `NotFoundError`, `Problem`."""
     if app.startswith("ap-"):
         details = await session.registry("get_app", GetApp(app_id=app), AppDetails)
@@ -88,9 +97,12 @@ async def _start_once(
     claim = await _claim(session, place, mine)
     if claim.digest != digest:
         raise Problem(
-            409, "key_reused", "this Idempotency-Key was used with another body", hint="use a new key for each call"
+            409,
+            "key_reused",
+            "this Idempotency-Key was used with another body",
+            hint="use a new key for each call",
         )
-    handle = _handle_of(claim, handle)
+    handle = replace(handle, pool=claim.pool, prefix=claim.prefix)  # it may have been deployed anew since
     if claim.call == mine.call:
         missing = dict(payloads)
     else:
@@ -98,3 +110,70 @@ async def _start_once(
         missing = {index: payload for index, payload in payloads.items() if index not in there}
     await _kept.start(session.caller, handle, claim.call, missing, len(payloads))
     return Started(claim.call, len(payloads), repeated=claim.call != mine.call)
+
+
+async def _claim(session: Session, place: str, mine: Claim) -> Claim:
+    """Store a claim, or return the one that was there before."""
+    try:
+        await session.bus.store(place, coding.encode(mine), msg_id=f"{mine.call}.claim")
+    except AlreadyHeld:
+        stored = await session.bus.last(STREAM, place)
+        if stored is None:
+            raise exception.ServiceError("the key is just expiring", hint="try again") from None
+        return coding.decode(Claim, stored.data)
+    except BusError as error:
+        raise explain(error) from error
+    return mine
+
+
+async def _present(session: Session, claim: Claim) -> set[int]:
+    """Return the inputs of a call that are queued, wait for their next try, run, or have finished.
+
+    An input is stored where it goes before it is removed where it was, so the order of the looks matters.
+    """
+    queue = subjects.stream_of(claim.prefix), subjects.call_inputs(claim.prefix, claim.call)
+    timers = "TIMERS", subjects.call_timers(claim.call)
+    due = "TIMERS", subjects.call_due(claim.call)
+    found: set[int] = set()
+    try:
+        for stream, subject in (queue, timers, due, queue):
+            found.update(
+                [int(each.subject.split(".")[-2]) async for each in session.bus.read(stream, subject)]
+            )
+    except BusError as error:
+        raise explain(error) from error
+    return found | set(await KeptCall(session.caller, claim.call).outputs())
+
+
+async def result(session: Session, call: str, index: int, wait: float) -> Outcome | None:
+    """Return the outcome of an input, waiting for it up to `wait` seconds; None when it is not there then.
+
+    Raises:
+        OutputExpiredError: there is no such call, or its results are gone.
+        NotFoundError: it has no such input.
+    """
+    kept = KeptCall(session.caller, call, max_size=MAX_RESULT)
+    record = await stored_record(kept)
+    if index >= record.num_inputs:
+        raise exception.NotFoundError(f"{call} has {record.num_inputs} inputs, there is no {index}")
+    try:
+        async with asyncio.timeout(wait + READ_TIMEOUT):
+            return await kept.result(index, wait)
+    except TimeoutError:
+        return None
+
+
+async def stored_record(kept: KeptCall) -> CallRecord:
+    """Return what is stored about a call; `OutputExpiredError` when nothing is."""
+    try:
+        async with asyncio.timeout(READ_TIMEOUT):
+            return await kept.record()
+    except TimeoutError as error:
+        raise exception.ServiceError("the message broker does not answer") from error
+
+
+async def cancel(session: Session, call: str, *, terminate_containers: bool) -> None:
+    """End a call: what has no result gets a cancelled one."""
+    record = await stored_record(KeptCall(session.caller, call))
+    request = CancelCall(record.call, record.prefix, record.num_inputs, True, terminate_containers)
+    await session.scheduler("cancel", request, Done)

@@ -6,7 +6,8 @@ import time
 from collections import OrderedDict
 
 from tidemill import exception
-from tidemill_common.bus.protocol import ServiceBus
+from tidemill._bus import nats
+from tidemill._bus.protocol import Disconnected
 
 REMEMBERED = 5.0  # seconds: for so long a token that was revoked may still be taken
 MAX_REMEMBERED = 10_000  # tokens
@@ -18,8 +19,8 @@ HINT = "send `Authorization: Bearer <token id>:<token secret>`"
 class Tokens:
     """Turns tokens into the workspaces that they are for."""
 
-    def __init__(self, bus: ServiceBus) -> None:
-        self._bus = bus
+    def __init__(self, nats_url: str) -> None:
+        self._nats_url = nats_url
         self._known: OrderedDict[bytes, tuple[float, str]] = OrderedDict()
         self._turn = asyncio.Semaphore(AT_ONCE)
 
@@ -40,4 +41,13 @@ class Tokens:
         return workspace
 
     async def _verified(self, token_id: str, secret: str) -> str:
-        raise NotImplementedError
+        if token_id != "client":
+            raise exception.AuthError(WRONG, hint=HINT)
+        try:
+            bus = await nats.connect(self._nats_url, token_id, secret, name="tidemill token")
+        except Disconnected as error:
+            if "authorization" in str(error).lower():
+                raise exception.AuthError(WRONG, hint=HINT) from error
+            raise exception.ConnectionError(str(error)) from error
+        await bus.close()
+        return "main"

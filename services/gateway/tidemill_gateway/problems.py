@@ -14,7 +14,7 @@ from tidemill_gateway.decisions import STATUSES
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER = "1"  # seconds
 
-_TITLES = {
+TITLES = {
     400: "Bad request", 401: "Not authenticated", 403: "Not allowed", 404: "Not found",
     405: "Method not allowed", 406: "Not acceptable", 408: "Request timeout", 409: "Conflict",
     412: "Precondition failed", 413: "Content too large", 415: "Unsupported media type",
@@ -39,7 +39,7 @@ class Problem(HTTPException):
         super().__init__(status, detail, headers)
         self.body = {
             "type": f"urn:tidemill:problem:{code.replace('_', '-')}",
-            "title": _TITLES.get(status, "Error"),
+            "title": TITLES.get(status, "Error"),
             "status": status,
             "detail": detail,
             "code": code,
@@ -71,7 +71,7 @@ def of_outcome(outcome: Outcome) -> Problem:
         told = failure.summary(outcome.data)
     except ValueError:
         return Problem(424, "function_failed", "the function failed, and its failure cannot be read")
-    members = {"exception": {"type": told.type, "module": told.module, "message": told.message}}
+    members: dict[str, Any] = {"exception": {"type": told.type, "module": told.module, "message": told.message}}
     if told.kind == exception.SerializationError.__name__:
         return Problem(422, "not_representable", told.message, **members)
     code = "function_timeout" if outcome.status == Status.TIMEOUT else "function_failed"

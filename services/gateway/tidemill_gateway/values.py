@@ -68,7 +68,7 @@ def _nested(dtype: str, shape: list[int], content: bytes) -> Any:
         raise Unreadable(f"a numpy array of type {dtype} has no form in JSON")
     if 0 in shape:
         return _empty(shape[: shape.index(0)])
-    return memoryview(content).cast(letter, shape).tolist()
+    return memoryview(content).cast(letter, shape).tolist()  # type: ignore[call-overload]  # of any letter
 
 
 def _empty(shape: list[int]) -> list[Any]:

@@ -43,11 +43,10 @@ def show_page(request: Request, page: type[Page[Any]], items: Sequence[BaseModel
 def check_unchanged(request: Request, model: BaseModel) -> None:
     """Refuse a change whose If-Match does not name the present state. Raises `Problem`."""
     wanted = request.headers.get("if-match")
-    if wanted is not None and not decisions.matches(wanted, decisions.etag(model.model_dump_json().encode()), weak=False):
+    if wanted is not None and not decisions.matches(
+        wanted, decisions.etag(model.model_dump_json().encode()), weak=False
+    ):
         raise Problem(412, "precondition_failed", "it has changed since", hint="read it again")
-
-
-
 
 
 def _tagged(request: Request, body: bytes, headers: dict[str, str]) -> Response:

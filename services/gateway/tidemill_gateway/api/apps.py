@@ -5,7 +5,15 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from tidemill._wire import control, deploying
-from tidemill_gateway.api.answering import Cursor, Environment, Limit, Requester, check_unchanged, show, show_page
+from tidemill_gateway.api.answering import (
+    Cursor,
+    Environment,
+    Limit,
+    Requester,
+    check_unchanged,
+    show,
+    show_page,
+)
 from tidemill_gateway.api.models import (
     App,
     AppDetails,
@@ -23,7 +31,10 @@ from tidemill_gateway.sessions import Session
 router = APIRouter(tags=["apps"])
 
 AppRef = Annotated[
-    str, Path(pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="an app's id (`ap-…`), or the name of a deployed one")
+    str,
+    Path(
+        pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="an app's id (`ap-…`), or the name of a deployed one"
+    ),
 ]
 
 
@@ -53,7 +64,10 @@ async def list_apps(
     environment: Annotated[str, Query(pattern=r"^[A-Za-z0-9_.-]{0,64}$")] = "",
     state: Annotated[list[AppState] | None, Query(description="without it all that are not stopped")] = None,
     name: Annotated[str, Query(max_length=64, description="must be contained in the app's name")] = "",
-    tag: Annotated[list[Annotated[str, Query(pattern=r"^[A-Za-z0-9_.-]{1,63}=[A-Za-z0-9_.-]{1,63}$")]] | None, Query(description="`key=value`")] = None,
+    tag: Annotated[
+        list[Annotated[str, Query(pattern=r"^[A-Za-z0-9_.-]{1,63}=[A-Za-z0-9_.-]{1,63}$")]] | None,
+        Query(description="`key=value`"),
+    ] = None,
     limit: Limit = 100,
     cursor: Cursor = "",
 ) -> Response:
@@ -71,7 +85,9 @@ async def list_apps(
 
 
 @router.get("/apps/{app}", response_model=AppDetails)
-async def get_app(request: Request, requester: Requester, app: AppRef, environment: Environment = "main") -> Response:
+async def get_app(
+    request: Request, requester: Requester, app: AppRef, environment: Environment = "main"
+) -> Response:
     """Show one app with its functions."""
     return show(request, await _details(requester, app, environment))
 
@@ -100,7 +116,9 @@ async def stop_app(
     """Stop an app: its containers end, and its name is free again."""
     present = await _details(requester, app, environment)
     check_unchanged(request, present)
-    await requester.registry("stop_deployed", deploying.StopDeployed(present.id, environment, reason), control.Done)
+    await requester.registry(
+        "stop_deployed", deploying.StopDeployed(present.id, environment, reason), control.Done
+    )
     return Response(status_code=204)
 
 
@@ -116,7 +134,9 @@ async def list_deployments(
     """List the versions of an app, newest first."""
     wanted = deploying.ListDeployments(app, environment, limit, cursor)
     found = await requester.registry("list_deployments", wanted, deploying.DeploymentList)
-    return show_page(request, Page[Deployment], [Deployment.of(info) for info in found.deployments], found.cursor)
+    return show_page(
+        request, Page[Deployment], [Deployment.of(info) for info in found.deployments], found.cursor
+    )
 
 
 @router.post("/apps/{app}/rollback", response_model=Deployed)
