@@ -71,7 +71,9 @@ def of_outcome(outcome: Outcome) -> Problem:
         told = failure.summary(outcome.data)
     except ValueError:
         return Problem(424, "function_failed", "the function failed, and its failure cannot be read")
-    members: dict[str, Any] = {"exception": {"type": told.type, "module": told.module, "message": told.message}}
+    members: dict[str, Any] = {
+        "exception": {"type": told.type, "module": told.module, "message": told.message}
+    }
     if told.kind == exception.SerializationError.__name__:
         return Problem(422, "not_representable", told.message, **members)
     code = "function_timeout" if outcome.status == Status.TIMEOUT else "function_failed"
