@@ -1,4 +1,4 @@
-"""What an idempotency key stands for: stored once, first come first served, for as long as results are kept."""
+"""What an idempotency key stands for: stored once, and kept for as long as results are."""
 
 from dataclasses import dataclass
 

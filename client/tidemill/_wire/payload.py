@@ -45,8 +45,9 @@ def encode(value: Any, *, allow_pickle: bool = True) -> tuple[int, bytes]:
     if not allow_pickle:
         raise exception.SerializationError(
             f"{_not_plain(value)} cannot be sent without pickle",
-            hint="with restricted output, and to callers in other languages, only None, bool, int, float, str, "
-            "bytes, list, tuple, dict, set, datetime, Decimal, UUID, complex and numpy arrays can be returned",
+            hint="with restricted output, and to callers in other languages, only None, bool, int, float, "
+            "str, bytes, list, tuple, dict, set, datetime, Decimal, UUID, complex and numpy arrays can be "
+            "returned",
         )
     return Format.PICKLE, _sized(pickle(value))
 

@@ -62,7 +62,8 @@ def seconds_to_wait(prefer: Iterable[str], wait: float | None) -> float:
 
 def claim_key(workspace: str, function_id: str, key: str) -> str:
     """Return where it is stored which call an idempotency key stands for."""
-    return "ik-" + hashlib.sha256("\0".join((workspace, function_id, key)).encode()).hexdigest()[:40]
+    named = f"{workspace}\0{function_id}\0{key}"
+    return f"ik-{hashlib.sha256(named.encode()).hexdigest()[:40]}"
 
 
 def etag(body: bytes) -> str:

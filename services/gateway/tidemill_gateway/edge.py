@@ -1,4 +1,4 @@
-"""What every request to the API passes first: an id, a bound on its body, a token, and a last net for errors."""
+"""What every request to the API passes first: an id, bounds, a token, and a last net for errors."""
 
 import asyncio
 from collections.abc import MutableMapping
@@ -15,6 +15,7 @@ from tidemill_gateway.sessions import Sessions
 
 BODY_TIMEOUT = 30.0  # seconds without a piece of a request's body
 MAX_BODY = 1 << 20  # bytes of a body that the framework reads
+AT_ONCE = 4_096  # requests, those included that wait for results
 
 
 class Edge:
@@ -31,13 +32,17 @@ class Edge:
         self._sessions = sessions
         self._log = log
         self._public = public
+        self._under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             return
         exchange = _Exchange(scope, receive, send)
+        self._under_way += 1
         try:
+            if self._under_way > AT_ONCE:
+                raise exception.ServiceError("too many requests at once", hint="try again in a moment")
             if _path(scope) not in self._public:
                 authorization = exchange.headers.get(b"authorization", b"").decode("latin-1")
                 workspace = await self._tokens.workspace(decisions.credentials(authorization))
@@ -50,6 +55,8 @@ class Edge:
         except Exception as error:
             self._log.exception("a request failed", path=scope["path"], request=exchange.id)
             await exchange.answer(Problem(500, "internal", f"the request failed: {type(error).__name__}"))
+        finally:
+            self._under_way -= 1
 
 
 class _Exchange:

@@ -8,7 +8,7 @@ from fastapi import HTTPException, Response
 from tidemill import exception
 from tidemill._outcome import Outcome
 from tidemill._wire import errors, failure
-from tidemill._wire.messages import Format, Status
+from tidemill._wire.messages import Status
 from tidemill_gateway.decisions import STATUSES
 
 MEDIA_TYPE = "application/problem+json"
@@ -61,24 +61,25 @@ def of_error(error: exception.Error) -> Problem:
     return Problem(status, code, str(error), hint=error.hint, headers=_later(status))
 
 
-def of_outcome(outcome: Outcome) -> Problem:
+def of_outcome(outcome: Outcome, index: int, headers: dict[str, str]) -> Problem:
     """Return an input that ended without a value as a problem: what it raised, and where."""
     if outcome.status == Status.CANCELLED:
-        return Problem(424, "cancelled", "the input was cancelled")
-    if outcome.format != Format.FAILURE:
-        return Problem(424, "function_failed", f"the input failed with status {outcome.status}")
+        return Problem(424, "cancelled", "the input was cancelled", headers=headers, index=index)
     try:
         told = failure.summary(outcome.data)
     except ValueError:
-        return Problem(424, "function_failed", "the function failed, and its failure cannot be read")
+        detail = "the function failed, and its failure cannot be read"
+        return Problem(424, "function_failed", detail, headers=headers, index=index)
     members: dict[str, Any] = {
-        "exception": {"type": told.type, "module": told.module, "message": told.message}
+        "index": index,
+        "exception": {"type": told.type, "module": told.module, "message": told.message},
+        "traceback": told.traceback,
     }
     if told.kind == exception.SerializationError.__name__:
-        return Problem(422, "not_representable", told.message, **members)
+        return Problem(422, "not_representable", told.message, headers=headers, **members)
     code = "function_timeout" if outcome.status == Status.TIMEOUT else "function_failed"
     detail = f"{told.type}: {told.message}" if told.message else told.type
-    return Problem(424, code, detail, traceback=told.traceback, **members)
+    return Problem(424, code, detail, headers=headers, **members)
 
 
 def response(problem: Problem, request_id: str) -> Response:

@@ -63,7 +63,7 @@ class Sessions:
 
 
 async def ask(bus: ServiceBus, subject: str, message: object, answer: type[Answer]) -> Answer:
-    """Ask a service and return its answer, checked against its type; raises errors of `tidemill.exception`."""
+    """Ask a service and return its answer, checked against its type, or raise what it was refused with."""
     try:
         data = await bus.request(subject, coding.encode(message), timeout=REQUEST_TIMEOUT)
         return msgspec.msgpack.decode(data, type=answer)

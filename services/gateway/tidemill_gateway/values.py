@@ -15,8 +15,8 @@ import msgspec
 from tidemill._wire.messages import Extension, Format
 
 _DTYPES = {  # numpy's names of numbers -> the letters of `struct` that a memoryview reads
-    "|b1": "?", "|i1": "b", "|u1": "B", "<i2": "h", "<u2": "H", "<i4": "i", "<u4": "I", "<i8": "q", "<u8": "Q",
-    "<f4": "f", "<f8": "d",
+    "|b1": "?", "|i1": "b", "|u1": "B", "<i2": "h", "<u2": "H", "<i4": "i", "<u4": "I",
+    "<i8": "q", "<u8": "Q", "<f4": "f", "<f8": "d",
 }  # fmt: skip
 _MAX_EMPTY = 10_000
 

@@ -87,7 +87,7 @@ async def call_function(
     if seconds:
         outcomes = await _outcomes(request, requester, started, seconds)
         if outcomes is not None:
-            data = [await _json(outcome, index) for index, outcome in enumerate(outcomes)]
+            data = [await _json(outcome, index, headers) for index, outcome in enumerate(outcomes)]
             return Response(b"[" + b",".join(data) + b"]" if many else data[0], 200, headers, JSON)
     url = f"/api/v1/calls/{started.call}"
     accepted = Accepted(
@@ -174,7 +174,7 @@ async def get_result(
     headers = _headers(call, seconds)
     if outcome is None:
         return Response(status_code=202, headers={**headers, "Retry-After": "1"})
-    return Response(await _json(outcome, index), 200, headers, JSON)
+    return Response(await _json(outcome, index, headers), 200, headers, JSON)
 
 
 @router.delete("/calls/{call}", status_code=204)
@@ -239,18 +239,16 @@ async def _gone(request: Request) -> None:
         pass
 
 
-async def _json(outcome: Outcome, index: int) -> bytes:
+async def _json(outcome: Outcome, index: int, headers: dict[str, str]) -> bytes:
     """Return a result as JSON; a failure becomes the answer, as a problem."""
     if outcome.failed:
-        problem = problems.of_outcome(outcome)
-        problem.body["index"] = index
-        raise problem
+        raise problems.of_outcome(outcome, index, headers)
     try:
         if len(outcome.data) > 1 << 20:
             return await asyncio.to_thread(values.to_json, outcome.format, outcome.data)
         return values.to_json(outcome.format, outcome.data)
     except values.Unreadable as error:
-        raise Problem(422, "not_representable", str(error), index=index) from error
+        raise Problem(422, "not_representable", str(error), headers=headers, index=index) from error
 
 
 async def _unrecorded(requester: Session, call: str) -> CallDetails:

@@ -1,4 +1,4 @@
-"""The API's OpenAPI document: what FastAPI says of the routes, with our answers to everything that goes wrong."""
+"""The API's OpenAPI document: what FastAPI says of the routes, and our answers to what goes wrong."""
 
 from typing import Any
 

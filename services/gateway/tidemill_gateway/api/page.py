@@ -1,4 +1,4 @@
-"""The API's documentation as a page: no scripts, nothing from elsewhere, so that it works without a network."""
+"""The API's documentation as a page: no scripts, and nothing that needs a network."""
 
 from html import escape
 from typing import Any
