@@ -141,9 +141,9 @@ def results_stream(ws: str) -> str:
     return f"RESULTS_{workspace(ws)}"
 
 
-def claim(key: str) -> str:
+def claim(ws: str, key: str) -> str:
     """Return the subject of what an idempotency key stands for."""
-    return f"tm.results.{token(key)}.claim"
+    return f"tm.results.{workspace(ws)}.{token(key)}.claim"
 
 
 # --- timers

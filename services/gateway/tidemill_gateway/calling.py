@@ -33,7 +33,6 @@ from tidemill_gateway.sessions import Session
 
 START_TIMEOUT = 15.0  # seconds for the broker to take a call
 READ_TIMEOUT = 10.0  # seconds for it to tell what is stored
-STREAM = "RESULTS"
 MAX_RESULT = 32 << 20  # bytes of a result that is read to be shown as JSON
 
 
@@ -92,7 +91,7 @@ async def start(
 async def _start_once(
     session: Session, handle: FunctionHandle, payloads: Mapping[int, tuple[int, bytes]], key: str, digest: str
 ) -> Started:
-    place = subjects.claim(decisions.claim_key(session.workspace, handle.function_id, key))
+    place = subjects.claim(session.workspace, decisions.claim_key(session.workspace, handle.function_id, key))
     mine = Claim(digest, ids.new(ids.CALL), handle.pool, handle.prefix, len(payloads), time.time())
     claim = await _claim(session, place, mine)
     if claim.digest != digest:
@@ -117,7 +116,7 @@ async def _claim(session: Session, place: str, mine: Claim) -> Claim:
     try:
         await session.bus.store(place, coding.encode(mine), msg_id=f"{mine.call}.claim")
     except AlreadyHeld:
-        stored = await session.bus.last(STREAM, place)
+        stored = await session.bus.last(subjects.results_stream(session.workspace), place)
         if stored is None:
             raise exception.ServiceError("the key is just expiring", hint="try again") from None
         return coding.decode(Claim, stored.data)
@@ -132,8 +131,8 @@ async def _present(session: Session, claim: Claim) -> set[int]:
     An input is stored where it goes before it is removed where it was, so the order of the looks matters.
     """
     queue = subjects.stream_of(claim.prefix), subjects.call_inputs(claim.prefix, claim.call)
-    timers = "TIMERS", subjects.call_timers(claim.call)
-    due = "TIMERS", subjects.call_due(claim.call)
+    timers = "TIMERS", subjects.call_timers(session.workspace, claim.call)
+    due = "TIMERS", subjects.call_due(session.workspace, claim.call)
     found: set[int] = set()
     try:
         for stream, subject in (queue, timers, due, queue):

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from tidemill import exception
 from tidemill._bus import nats
 from tidemill._bus.protocol import Disconnected
+from tidemill._wire import ids
 
 REMEMBERED = 5.0  # seconds: for so long a token that was revoked may still be taken
 MAX_REMEMBERED = 10_000  # tokens
@@ -41,8 +42,10 @@ class Tokens:
         return workspace
 
     async def _verified(self, token_id: str, secret: str) -> str:
-        if token_id != "client":
-            raise exception.AuthError(WRONG, hint=HINT)
+        try:
+            workspace = ids.workspace_of_token(token_id)
+        except ValueError as error:
+            raise exception.AuthError(WRONG, hint=HINT) from error
         try:
             bus = await nats.connect(self._nats_url, token_id, secret, name="tidemill token")
         except Disconnected as error:
@@ -50,4 +53,4 @@ class Tokens:
                 raise exception.AuthError(WRONG, hint=HINT) from error
             raise exception.ConnectionError(str(error)) from error
         await bus.close()
-        return "main"
+        return workspace

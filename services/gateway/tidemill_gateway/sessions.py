@@ -27,11 +27,11 @@ class Session:
 
     async def registry(self, verb: str, message: object, answer: type[Answer]) -> Answer:
         """Ask the registry; raises the error that it gives, or `ServiceError` when it gives nothing."""
-        return await ask(self.bus, subjects.registry(verb), message, answer)
+        return await ask(self.bus, subjects.registry(self.workspace, verb), message, answer)
 
     async def scheduler(self, verb: str, message: object, answer: type[Answer]) -> Answer:
         """Ask the scheduler, in the same way."""
-        return await ask(self.bus, subjects.scheduler(verb), message, answer)
+        return await ask(self.bus, subjects.scheduler(self.workspace, verb), message, answer)
 
 
 class Sessions:
@@ -48,7 +48,7 @@ class Sessions:
             return session
         async with self._opening:
             if workspace not in self._sessions:
-                caller = Caller(self._bus)
+                caller = Caller(self._bus, workspace)
                 try:
                     await caller.open()
                 except BusError as error:

@@ -58,7 +58,7 @@ async def test_its_endpoints_are_told_with_the_schemas_of_what_they_take_and_giv
 
 async def test_its_statistics_count_requests_and_errors(raw: Any, start_registry: Any) -> None:
     await start_registry()
-    subject = subjects.registry("get_app")
+    subject = subjects.registry("main", "get_app")
     refusal = await raw.request(subject, msgpack.packb({"app_id": "ap-none"}), timeout=10)
     assert refusal.headers["Nats-Service-Error-Code"] == "not_found"
     assert msgpack.unpackb(refusal.data)["code"] == "not_found"
