@@ -128,7 +128,7 @@ def _run_app(stage: ComposeStage, folder: Path) -> str:
     program.write_text(PROGRAM)
     client = {
         "TIDEMILL_SERVER_URL": ",".join(f"nats://{node}:4222" for node in NATS_NODES),
-        "TIDEMILL_TOKEN_ID": "client",
+        "TIDEMILL_TOKEN_ID": "ak-main-00000000000000000000000000",
         "TIDEMILL_TOKEN_SECRET": VARIABLES["NATS_CLIENT_PASSWORD"],
         "TIDEMILL_HOME": str(folder),
     }
