@@ -81,18 +81,18 @@ async def start(
 ) -> None:
     """Start a kept call of `total` inputs under an id; return when those that are given are queued.
 
-    It may be repeated: what is queued is not queued twice. That holds for what has finished only for as
-    long as the stream knows message ids, so leave that out.
+    The call's record comes last: where it is, every input was queued. Until then this may be repeated:
+    what is queued is not queued twice. What has finished already is to be left out.
 
     Raises:
         ResourceExhaustedError: the queue is full. Some inputs may be in it.
     """
-    await _store_record(caller, handle, call, total)
     for first in range(0, len(inputs), UNSTORED):
         some = list(inputs.items())[first : first + UNSTORED]
         async with asyncio.TaskGroup() as group:
             for index, (form, data) in some:
                 group.create_task(_start_one(caller, handle, call, index, form, data))
+    await _store_record(caller, handle, call, total)
 
 
 async def _start_one(

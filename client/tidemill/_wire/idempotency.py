@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """`tm.results.<ws>.<key>.claim`: the call that was, or is to be, started for a key.
+    """`tm.results.<ws>.<key>.call`: the call that was, or is to be, started for a key.
 
     It is stored before anything else: whoever comes later with the same key goes on with this call.
     `digest` tells one request's body from another.

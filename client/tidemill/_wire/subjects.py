@@ -142,8 +142,8 @@ def results_stream(ws: str) -> str:
 
 
 def claim(ws: str, key: str) -> str:
-    """Return the subject of what an idempotency key stands for."""
-    return f"tm.results.{workspace(ws)}.{token(key)}.claim"
+    """Return the subject of what an idempotency key stands for: it takes the place of a call's id."""
+    return call_record(ws, key)
 
 
 # --- timers

@@ -1,8 +1,8 @@
 """Kept calls on behalf of HTTP clients: started once per idempotency key, waited for, read.
 
-With a key, a claim is stored first. Whoever comes with the same key, here or at another replica, before or
-after a crash, finds the claim and goes on with its call: inputs that are neither queued nor finished are
-queued, the others left alone.
+With a key, a claim is stored first, then the inputs, then the call's record. Whoever comes with the same key,
+here or at another replica, finds the claim and goes on with its call: where a record is, all is queued; where
+none is, somebody died on the way, and inputs without a result are queued once more under the same ids.
 """
 
 import asyncio
@@ -102,13 +102,13 @@ async def _start_once(
             hint="use a new key for each call",
         )
     handle = replace(handle, pool=claim.pool, prefix=claim.prefix)  # it may have been deployed anew since
-    if claim.call == mine.call:
-        missing = dict(payloads)
-    else:
-        there = await _present(session, claim)
+    repeated = claim.call != mine.call
+    kept = KeptCall(session.caller, claim.call)
+    if not repeated or not await _is_recorded(kept):
+        there = set(await kept.outputs()) if repeated else set()
         missing = {index: payload for index, payload in payloads.items() if index not in there}
-    await _kept.start(session.caller, handle, claim.call, missing, len(payloads))
-    return Started(claim.call, len(payloads), repeated=claim.call != mine.call)
+        await _kept.start(session.caller, handle, claim.call, missing, len(payloads))
+    return Started(claim.call, len(payloads), repeated=repeated)
 
 
 async def _claim(session: Session, place: str, mine: Claim) -> Claim:
@@ -125,23 +125,12 @@ async def _claim(session: Session, place: str, mine: Claim) -> Claim:
     return mine
 
 
-async def _present(session: Session, claim: Claim) -> set[int]:
-    """Return the inputs of a call that are queued, wait for their next try, run, or have finished.
-
-    An input is stored where it goes before it is removed where it was, so the order of the looks matters.
-    """
-    queue = subjects.stream_of(claim.prefix), subjects.call_inputs(claim.prefix, claim.call)
-    timers = "TIMERS", subjects.call_timers(session.workspace, claim.call)
-    due = "TIMERS", subjects.call_due(session.workspace, claim.call)
-    found: set[int] = set()
+async def _is_recorded(kept: KeptCall) -> bool:
     try:
-        for stream, subject in (queue, timers, due, queue):
-            found.update(
-                [int(each.subject.split(".")[-2]) async for each in session.bus.read(stream, subject)]
-            )
-    except BusError as error:
-        raise explain(error) from error
-    return found | set(await KeptCall(session.caller, claim.call).outputs())
+        await kept.record()
+    except exception.OutputExpiredError:
+        return False
+    return True
 
 
 async def result(session: Session, call: str, index: int, wait: float) -> Outcome | None:

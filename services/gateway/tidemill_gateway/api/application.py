@@ -11,7 +11,7 @@ from starlette.routing import BaseRoute, Match
 
 from tidemill import exception
 from tidemill_gateway import problems
-from tidemill_gateway.api import apps, calls, containers, registered
+from tidemill_gateway.api import apps, calls, containers, registered, tokens
 from tidemill_gateway.api.bodies import Bodies
 from tidemill_gateway.api.document import openapi
 from tidemill_gateway.api.page import render
@@ -32,8 +32,8 @@ def new_api(stopping: asyncio.Event) -> FastAPI:
     api = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     api.state.stopping = stopping
     api.state.bodies = Bodies()
-    for router in (apps.router, calls.router, containers.router, registered.router):
-        api.include_router(router)
+    for part in (apps, calls, containers, registered, tokens):
+        api.include_router(part.router)
     document = openapi(api, VERSION, PREFIX)
     encoded, page = msgspec.json.encode(document), render(document, PREFIX + DOCUMENT)
 

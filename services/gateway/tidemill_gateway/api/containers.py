@@ -11,8 +11,10 @@ from tidemill._wire.control import (
     ContainerState,
     Done,
     GetSchedulerStatus,
+    ListWorkers,
     SchedulerStatus,
     StopContainers,
+    WorkerList,
     WorkerState,
 )
 from tidemill_gateway.api.answering import Cursor, Limit, Requester, show_page
@@ -80,8 +82,8 @@ async def list_workers(
     request: Request, requester: Requester, limit: Limit = 100, cursor: Cursor = ""
 ) -> Response:
     """List the workers that are alive, by id."""
-    status = await _status(requester)
-    workers = sorted((Worker.of(state) for state in status.workers), key=lambda worker: worker.id)
+    found = await requester.scheduler("list_workers", ListWorkers(), WorkerList)
+    workers = sorted((Worker.of(state) for state in found.workers), key=lambda worker: worker.id)
     after = [worker for worker in workers if worker.id > cursor]
     return show_page(request, Page[Worker], after[:limit], after[limit - 1].id if len(after) > limit else "")
 
