@@ -1,10 +1,10 @@
 """How answers are made: encoded once, tagged, and left out where the client has them already."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
+import msgspec
 from fastapi import Depends, Query, Request, Response
-from pydantic import BaseModel
 
 from tidemill_gateway import decisions
 from tidemill_gateway.api.models import Page
@@ -25,14 +25,14 @@ Limit = Annotated[int, Query(ge=1, le=1_000, description="of how many items a pa
 Cursor = Annotated[str, Query(max_length=512, description="where to go on: `next_cursor` of the page before")]
 
 
-def show(request: Request, model: BaseModel) -> Response:
+def show(request: Request, shown: object) -> Response:
     """Answer with one thing, or 304 when If-None-Match has it."""
-    return _tagged(request, model.model_dump_json().encode(), {})
+    return _tagged(request, msgspec.json.encode(shown), {})
 
 
-def show_page(request: Request, page: type[Page[Any]], items: Sequence[BaseModel], cursor: str) -> Response:
+def show_page(request: Request, items: Sequence[object], cursor: str) -> Response:
     """Answer with a page of a list and a link to the next one."""
-    body = page.model_construct(items=list(items), next_cursor=cursor or None).model_dump_json().encode()
+    body = msgspec.json.encode(Page(list(items), cursor or None))
     headers = {}
     if cursor:
         path = request.scope["path"]
@@ -40,11 +40,11 @@ def show_page(request: Request, page: type[Page[Any]], items: Sequence[BaseModel
     return _tagged(request, body, headers)
 
 
-def check_unchanged(request: Request, model: BaseModel) -> None:
+def check_unchanged(request: Request, shown: object) -> None:
     """Refuse a change whose If-Match does not name the present state. Raises `Problem`."""
     wanted = request.headers.get("if-match")
     if wanted is not None and not decisions.matches(
-        wanted, decisions.etag(model.model_dump_json().encode()), weak=False
+        wanted, decisions.etag(msgspec.json.encode(shown)), weak=False
     ):
         raise Problem(412, "precondition_failed", "it has changed since", hint="read it again")
 

@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
+from pydantic import Field
 
 from tidemill._wire import control, deploying
 from tidemill_gateway.api.answering import (
@@ -15,6 +16,7 @@ from tidemill_gateway.api.answering import (
     show_page,
 )
 from tidemill_gateway.api.models import (
+    NOTHING_ELSE,
     App,
     AppDetails,
     AppFunction,
@@ -25,6 +27,7 @@ from tidemill_gateway.api.models import (
     Page,
     Strategy,
     Tag,
+    fields_of,
 )
 from tidemill_gateway.sessions import Session
 
@@ -41,7 +44,7 @@ AppRef = Annotated[
 class TagsChange(Given):
     """New values for some tags; null removes one."""
 
-    tags: dict[Tag, Tag | None]
+    tags: Annotated[dict[Tag, Tag | None], Field(json_schema_extra=NOTHING_ELSE)]
 
 
 class RollbackOrder(Given):
@@ -81,7 +84,7 @@ async def list_apps(
         **({"states": tuple(state)} if state else {}),
     )
     found = await requester.registry("find_apps", wanted, deploying.AppPage)
-    return show_page(request, Page[App], [App.of(info) for info in found.apps], found.cursor)
+    return show_page(request, [App.of(info) for info in found.apps], found.cursor)
 
 
 @router.get("/apps/{app}", response_model=AppDetails)
@@ -134,9 +137,7 @@ async def list_deployments(
     """List the versions of an app, newest first."""
     wanted = deploying.ListDeployments(app, environment, limit, cursor)
     found = await requester.registry("list_deployments", wanted, deploying.DeploymentList)
-    return show_page(
-        request, Page[Deployment], [Deployment.of(info) for info in found.deployments], found.cursor
-    )
+    return show_page(request, [Deployment.of(info) for info in found.deployments], found.cursor)
 
 
 @router.post("/apps/{app}/rollback", response_model=Deployed)
@@ -178,7 +179,7 @@ async def _details(requester: Session, app: str, environment: str) -> AppDetails
     wanted = control.GetApp(app_id=app) if by_id else control.GetApp(name=app, environment=environment)
     found = await requester.registry("get_app", wanted, control.AppDetails)
     functions = [AppFunction.of(handle) for _, handle in sorted(found.handles.items())]
-    return AppDetails(**dict(App.of(found.app)), present_functions=functions)
+    return AppDetails(**fields_of(App.of(found.app)), present_functions=functions)
 
 
 def _deployed(answer: deploying.AppDeployed) -> Deployed:

@@ -1,12 +1,13 @@
 """Calls and their inputs, as the API shows and takes them."""
 
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from tidemill._wire.calls import CallSummary, GraphInput, InputDetails
-from tidemill_gateway.api.models import Given, Shown, moment, perhaps
+from tidemill_gateway.api.models import Given, moment, perhaps
 
 Status = Literal["pending", "success", "failure", "timeout", "terminated", "init_failure"]
 MAX_INPUTS = 10_000
@@ -25,7 +26,8 @@ class NewCall(Arguments):
     inputs: list[Arguments] | None = Field(default=None, min_length=1, max_length=MAX_INPUTS)
 
 
-class Call(Shown):
+@dataclass(frozen=True, slots=True)
+class Call:
     """A call. `pending` until all its inputs have finished; `counts` tells inputs by status."""
 
     id: str
@@ -35,8 +37,8 @@ class Call(Shown):
     app_id: str
     function_id: str
     function: str
-    parent: str = Field(description="the input that made this call, if one did")
-    root: str = Field(description="the call that it goes back to")
+    parent: Annotated[str, Field(description="the input that made this call, if one did")]
+    root: Annotated[str, Field(description="the call that it goes back to")]
     created: datetime
     started: datetime | None
     finished: datetime | None
@@ -60,7 +62,8 @@ class Call(Shown):
         )
 
 
-class Input(Shown):
+@dataclass(frozen=True, slots=True)
+class Input:
     """One input of a call."""
 
     id: str
@@ -89,13 +92,15 @@ class Input(Shown):
         )
 
 
+@dataclass(frozen=True, slots=True)
 class CallDetails(Call):
     """A call with some of its inputs, from index `first` on."""
 
     inputs: list[Input]
 
 
-class GraphedInput(Shown):
+@dataclass(frozen=True, slots=True)
+class GraphedInput:
     """One input of a call graph."""
 
     call: str
@@ -109,7 +114,8 @@ class GraphedInput(Shown):
         return cls(call=info.call, index=info.index, status=info.status, container=info.container)
 
 
-class CallGraph(Shown):
+@dataclass(frozen=True, slots=True)
+class CallGraph:
     """The tree of calls that a call belongs to. `next_cursor` leads to more inputs."""
 
     root: str
@@ -119,7 +125,8 @@ class CallGraph(Shown):
     truncated: bool
 
 
-class Accepted(Shown):
+@dataclass(frozen=True, slots=True)
+class Accepted:
     """A call that is queued. Its results are at `results`, by the index of the input."""
 
     id: str

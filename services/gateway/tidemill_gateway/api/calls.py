@@ -6,6 +6,7 @@ from collections.abc import Coroutine
 from datetime import datetime
 from typing import Annotated, Any, TypeVar
 
+import msgspec
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 
 from tidemill import exception
@@ -24,7 +25,7 @@ from tidemill_gateway.api.call_models import (
     Input,
     Status,
 )
-from tidemill_gateway.api.models import Page
+from tidemill_gateway.api.models import Page, fields_of
 from tidemill_gateway.problems import Problem
 from tidemill_gateway.sessions import Session
 
@@ -96,7 +97,7 @@ async def call_function(
         url=url,
         results=[f"{url}/results/{index}" for index in range(min(started.num_inputs, SHOWN_RESULTS))],
     )
-    return Response(accepted.model_dump_json(), 202, headers, JSON)
+    return Response(msgspec.json.encode(accepted), 202, headers, JSON)
 
 
 @router.get("/calls", response_model=Page[Call])
@@ -122,7 +123,7 @@ async def list_calls(
         before=cursor,
     )
     found = await requester.registry("list_calls", wanted, wire.CallList)
-    return show_page(request, Page[Call], [Call.of(info) for info in found.calls], found.next)
+    return show_page(request, [Call.of(info) for info in found.calls], found.next)
 
 
 @router.get("/calls/{call}", response_model=CallDetails)
@@ -140,7 +141,7 @@ async def get_call(
         # What happens to calls is told to the registry in batches: this one may be too new.
         return show(request, await _unrecorded(requester, call))
     inputs = [Input.of(info) for info in found.inputs]
-    return show(request, CallDetails(**dict(Call.of(found.call)), inputs=inputs))
+    return show(request, CallDetails(**fields_of(Call.of(found.call)), inputs=inputs))
 
 
 @router.get("/calls/{call}/graph", response_model=CallGraph)

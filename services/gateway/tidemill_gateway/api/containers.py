@@ -1,5 +1,6 @@
 """Containers and the workers that run them."""
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
@@ -18,7 +19,7 @@ from tidemill._wire.control import (
     WorkerState,
 )
 from tidemill_gateway.api.answering import Cursor, Limit, Requester, show_page
-from tidemill_gateway.api.models import Page, Shown, moment
+from tidemill_gateway.api.models import Page, moment
 from tidemill_gateway.sessions import Session, ask
 
 router = APIRouter(tags=["containers"])
@@ -26,7 +27,8 @@ router = APIRouter(tags=["containers"])
 ContainerRef = Annotated[str, Path(pattern=r"^co-[A-Za-z0-9]{1,60}$", description="a container's id")]
 
 
-class Container(Shown):
+@dataclass(frozen=True, slots=True)
+class Container:
     """A container. `state` is `starting`, `idle`, `busy` or `stopping`, since `since`."""
 
     id: str
@@ -38,7 +40,8 @@ class Container(Shown):
     since: datetime
 
 
-class Worker(Shown):
+@dataclass(frozen=True, slots=True)
+class Worker:
     """A worker: what it is and what it has left. Cores, MiB, and GPUs by type."""
 
     id: str
@@ -85,7 +88,7 @@ async def list_workers(
     found = await requester.scheduler("list_workers", ListWorkers(), WorkerList)
     workers = sorted((Worker.of(state) for state in found.workers), key=lambda worker: worker.id)
     after = [worker for worker in workers if worker.id > cursor]
-    return show_page(request, Page[Worker], after[:limit], after[limit - 1].id if len(after) > limit else "")
+    return show_page(request, after[:limit], after[limit - 1].id if len(after) > limit else "")
 
 
 @router.get("/containers", response_model=Page[Container])
@@ -99,9 +102,7 @@ async def list_containers(
     """List the containers that there are, by id."""
     containers = [each for each in _containers(await _status(requester)) if not app or each.app_name == app]
     after = [container for container in containers if container.id > cursor]
-    return show_page(
-        request, Page[Container], after[:limit], after[limit - 1].id if len(after) > limit else ""
-    )
+    return show_page(request, after[:limit], after[limit - 1].id if len(after) > limit else "")
 
 
 @router.delete("/containers/{container}", status_code=204)

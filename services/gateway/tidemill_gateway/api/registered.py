@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response, status
+from pydantic import Field, StringConstraints
 
 from tidemill._wire import control, deploying, environments, schedules, secrets
 from tidemill_gateway.api.answering import (
@@ -14,8 +15,8 @@ from tidemill_gateway.api.answering import (
     show,
     show_page,
 )
+from tidemill_gateway.api.models import NOTHING_ELSE, Function, Given, Name, Page, Schedule, Secret
 from tidemill_gateway.api.models import Environment as ShownEnvironment
-from tidemill_gateway.api.models import Function, Given, Name, Page, Schedule, Secret
 
 router = APIRouter()
 
@@ -23,6 +24,8 @@ NameRef = Annotated[str, Path(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 AnyEnvironment = Annotated[str, Query(pattern=r"^[A-Za-z0-9_.-]{0,64}$", description="without it all")]
 AnyApp = Annotated[str, Query(pattern=r"^[A-Za-z0-9_.-]{0,64}$", description="an app's id or name")]
 MAX_VALUE = 65_536  # characters of a secret's value
+Key = Annotated[str, StringConstraints(pattern=r"^[^=\x00]{1,256}$")]
+Value = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$", max_length=MAX_VALUE)]
 
 
 class NewEnvironment(Given):
@@ -42,10 +45,7 @@ class EnvironmentChange(Given):
 class SecretValues(Given):
     """The values of a secret, by key: all of them, or with `merge` those to add."""
 
-    values: dict[
-        Annotated[str, Query(pattern=r"^[^=\x00]{1,256}$")],
-        Annotated[str, Query(max_length=MAX_VALUE, pattern=r"^[^\x00]*$")],
-    ]
+    values: Annotated[dict[Key, Value], Field(json_schema_extra=NOTHING_ELSE)]
     merge: bool = False
 
 
@@ -61,7 +61,7 @@ async def list_functions(
     """List the present functions of apps that live, by app and name."""
     wanted = deploying.FindFunctions(environment, app, limit, cursor)
     found = await requester.registry("find_functions", wanted, deploying.FunctionPage)
-    return show_page(request, Page[Function], [Function.of(info) for info in found.functions], found.cursor)
+    return show_page(request, [Function.of(info) for info in found.functions], found.cursor)
 
 
 @router.get("/schedules", response_model=Page[Schedule], tags=["schedules"])
@@ -76,7 +76,7 @@ async def list_schedules(
     """List the schedules of deployed functions."""
     wanted = schedules.ListSchedules(environment, app, limit, cursor)
     found = await requester.registry("list_schedules", wanted, schedules.ScheduleList)
-    return show_page(request, Page[Schedule], [Schedule.of(info) for info in found.schedules], found.cursor)
+    return show_page(request, [Schedule.of(info) for info in found.schedules], found.cursor)
 
 
 # --- environments
@@ -88,7 +88,7 @@ async def list_environments(request: Request, requester: Requester) -> Response:
     asked = environments.ListEnvironments()
     found = await requester.registry("list_environments", asked, environments.EnvironmentList)
     shown = [ShownEnvironment.of(info) for info in found.environments]
-    return show_page(request, Page[ShownEnvironment], shown, "")
+    return show_page(request, shown, "")
 
 
 @router.post("/environments", response_model=ShownEnvironment, status_code=201, tags=["environments"])
@@ -131,7 +131,7 @@ async def list_secrets(
     found = await requester.registry(
         "list_secrets", secrets.ListSecrets(environment, limit, cursor), secrets.SecretList
     )
-    return show_page(request, Page[Secret], [Secret.of(info) for info in found.secrets], found.cursor)
+    return show_page(request, [Secret.of(info) for info in found.secrets], found.cursor)
 
 
 @router.get("/secrets/{name}", response_model=Secret, tags=["secrets"])

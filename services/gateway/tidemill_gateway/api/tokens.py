@@ -1,5 +1,6 @@
 """Tokens of the workspace."""
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
@@ -9,7 +10,7 @@ from pydantic import Field
 from tidemill._wire import control
 from tidemill._wire import tokens as wire
 from tidemill_gateway.api.answering import Requester, show_page
-from tidemill_gateway.api.models import Given, Page, Shown, moment, perhaps
+from tidemill_gateway.api.models import Given, Page, fields_of, moment, perhaps
 
 router = APIRouter(tags=["tokens"])
 
@@ -17,7 +18,8 @@ TokenRef = Annotated[str, Path(pattern=r"^ak-[a-z0-9-]{1,80}$", description="a t
 MAX_LIFETIME = 10 * 365 * 86_400.0  # seconds
 
 
-class Token(Shown):
+@dataclass(frozen=True, slots=True)
+class Token:
     """A token without its secret."""
 
     id: str
@@ -40,6 +42,7 @@ class Token(Shown):
         )
 
 
+@dataclass(frozen=True, slots=True)
 class MadeToken(Token):
     """A token that was just made: its secret is told this once."""
 
@@ -63,7 +66,7 @@ async def list_tokens(
 ) -> Response:
     """List the workspace's tokens, newest first."""
     found = await requester.registry("list_tokens", wire.ListTokens(include_revoked), wire.TokenList)
-    return show_page(request, Page[Token], [Token.of(info) for info in found.tokens], "")
+    return show_page(request, [Token.of(info) for info in found.tokens], "")
 
 
 @router.post("/tokens", response_model=MadeToken, status_code=201)
@@ -73,7 +76,7 @@ async def create_token(requester: Requester, new: NewToken, response: Response) 
         "create_token", wire.CreateToken(new.name, new.lifetime), wire.TokenCreated
     )
     response.headers["Cache-Control"] = "no-store"
-    return MadeToken(**dict(Token.of(made.token)), secret=made.secret)
+    return MadeToken(**fields_of(Token.of(made.token)), secret=made.secret)
 
 
 @router.delete("/tokens/{token}", status_code=204)
