@@ -39,7 +39,7 @@ class Client:
 
     async def ask(self, verb: str, request: object, kind: type[Answer]) -> Answer:
         answer = await self.bus.request(
-            subjects.registry(self.workspace, verb), coding.encode(request), timeout=10.0
+            subjects.registry(self.workspace, verb), coding.encode(request), timeout=30.0
         )
         return coding.decode(kind, answer)
 
