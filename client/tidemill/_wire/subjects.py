@@ -169,6 +169,14 @@ def call_due(ws: str, call: str) -> str:
     return f"tm.due.{workspace(ws)}.{token(call)}.>"
 
 
+# --- answers
+
+
+def inbox(user: str) -> str:
+    """Return the prefix of the inboxes of a user, which no other user may listen to."""
+    return f"_INBOX.{user}" if _TOKEN.fullmatch(user) else "_INBOX"
+
+
 # --- bells and requests (core NATS: an answer now, nothing to keep)
 
 ALL_DEMAND = "tm.demand.*.*"
@@ -234,6 +242,11 @@ def requester(subject: str) -> str:
     if len(parts) != 4:
         raise ValueError(f"not a subject of a request: {subject!r}")
     return workspace(parts[2])
+
+
+def internal(service: str, verb: str) -> str:
+    """Return the subject of a request to a service that only services may make."""
+    return f"tm.internal.{token(service)}.{token(verb)}"
 
 
 EVERY = "*"  # in the place of a workspace: any
