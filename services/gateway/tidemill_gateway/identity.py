@@ -6,9 +6,10 @@ import time
 from collections import OrderedDict
 
 from tidemill import exception
-from tidemill._bus import nats
-from tidemill._bus.protocol import Disconnected
-from tidemill._wire import ids
+from tidemill._wire import subjects
+from tidemill._wire.tokens import MEMBER, TokenInfo, VerifyToken
+from tidemill_common.bus.protocol import ServiceBus
+from tidemill_gateway.sessions import ask
 
 REMEMBERED = 5.0  # seconds: for so long a token that was revoked may still be taken
 MAX_REMEMBERED = 10_000  # tokens
@@ -20,8 +21,8 @@ HINT = "send `Authorization: Bearer <token id>:<token secret>`"
 class Tokens:
     """Turns tokens into the workspaces that they are for."""
 
-    def __init__(self, nats_url: str) -> None:
-        self._nats_url = nats_url
+    def __init__(self, bus: ServiceBus) -> None:
+        self._bus = bus
         self._known: OrderedDict[bytes, tuple[float, str]] = OrderedDict()
         self._turn = asyncio.Semaphore(AT_ONCE)
 
@@ -34,23 +35,21 @@ class Tokens:
         if known is not None and known[0] > time.monotonic():
             return known[1]
         async with self._turn:
-            workspace = await self._verified(*token)
-        self._known[key] = (time.monotonic() + REMEMBERED, workspace)
+            workspace, until = await self._verified(*token)
+        self._known[key] = (until, workspace)
         self._known.move_to_end(key)
         if len(self._known) > MAX_REMEMBERED:
             self._known.popitem(last=False)
         return workspace
 
-    async def _verified(self, token_id: str, secret: str) -> str:
+    async def _verified(self, token_id: str, secret: str) -> tuple[str, float]:
+        """Return a token's workspace, and until when (monotonic) that may be remembered."""
+        subject = subjects.internal("registry", "verify_token")
         try:
-            workspace = ids.workspace_of_token(token_id)
-        except ValueError as error:
+            info = await ask(self._bus, subject, VerifyToken(token_id, secret), TokenInfo)
+        except exception.AuthError as error:
             raise exception.AuthError(WRONG, hint=HINT) from error
-        try:
-            bus = await nats.connect(self._nats_url, token_id, secret, name="tidemill token")
-        except Disconnected as error:
-            if "authorization" in str(error).lower():
-                raise exception.AuthError(WRONG, hint=HINT) from error
-            raise exception.ConnectionError(str(error)) from error
-        await bus.close()
-        return workspace
+        if info.kind != MEMBER:
+            raise exception.PermissionDeniedError("this token is for workers")
+        left = REMEMBERED if info.expires is None else min(REMEMBERED, info.expires - time.time())
+        return info.workspace, time.monotonic() + left

@@ -32,7 +32,7 @@ class Gateway:
 
         self._sessions = Sessions(context.bus)
         api = Edge(
-            new_api(context.stopping), Tokens(self.settings.nats_url), self._sessions, context.log, PUBLIC
+            new_api(context.stopping), Tokens(context.bus), self._sessions, context.log, PUBLIC
         )
         app = new_app(context.health, api, PREFIX)
         self._server = HttpServer(app, self.settings.gateway_host, self.settings.gateway_port)
