@@ -1,8 +1,7 @@
 """The API of a whole stack, asked as any HTTP client asks."""
 
-from collections.abc import AsyncIterator, Iterator
-
 import sys
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import httpx
