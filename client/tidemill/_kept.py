@@ -78,8 +78,8 @@ async def spawn_map(
 
 async def start(
     caller: "Caller", handle: FunctionHandle, call: str, inputs: Mapping[int, tuple[int, bytes]], total: int
-) -> None:
-    """Start a kept call of `total` inputs under an id; return when those that are given are queued.
+) -> CallRecord:
+    """Start a kept call of `total` inputs under an id; return its record when those given are queued.
 
     The call's record comes last: where it is, every input was queued. Until then this may be repeated:
     what is queued is not queued twice. What has finished already is to be left out.
@@ -92,7 +92,7 @@ async def start(
         async with asyncio.TaskGroup() as group:
             for index, (form, data) in some:
                 group.create_task(_start_one(caller, handle, call, index, form, data))
-    await _store_record(caller, handle, call, total)
+    return await _store_record(caller, handle, call, total)
 
 
 async def _start_one(
@@ -212,9 +212,10 @@ async def _submit(
     await queued
 
 
-async def _store_record(caller: "Caller", handle: FunctionHandle, call: str, num_inputs: int) -> None:
+async def _store_record(caller: "Caller", handle: FunctionHandle, call: str, num_inputs: int) -> CallRecord:
     record = CallRecord(call, handle.pool, handle.prefix, num_inputs, time.time())
     await caller.store(subjects.call_record(caller.workspace, call), coding.encode(record), f"{call}.call")
+    return record
 
 
 # --- reading
@@ -230,13 +231,15 @@ class Stored(NamedTuple):
 class KeptCall:
     """What is stored about a kept call, as one reader sees it. `max_size` bounds results (bytes)."""
 
-    def __init__(self, caller: "Caller", call: str, *, max_size: int = MAX_PAYLOAD) -> None:
+    def __init__(
+        self, caller: "Caller", call: str, *, max_size: int = MAX_PAYLOAD, record: CallRecord | None = None
+    ) -> None:
         self.caller = caller
         self._max_size = max_size
         self._call = call
         self._workspace = caller.workspace
         self._stream = subjects.results_stream(caller.workspace)
-        self._record: CallRecord | None = None
+        self._record = record
 
     async def record(self) -> CallRecord:
         """Return the call's own record; `OutputExpiredError` when it is gone."""

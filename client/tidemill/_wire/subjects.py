@@ -183,6 +183,7 @@ ALL_DEMAND = "tm.demand.*.*"
 ALL_WORKER_STATES = "tm.worker_states.*"
 ALL_CANCELS = "tm.cancel.*.*"
 ALL_CONTAINER_EVENTS = "tm.events.*.container.*"
+ALL_APP_EVENTS = "tm.events.*.app.*"
 
 
 def demand(ws: str, pool: str) -> str:
@@ -258,6 +259,11 @@ EVERY = "*"  # in the place of a workspace: any
 def event(ws: str, kind: str, app: str) -> str:
     """Return the subject of a life-cycle event of an app."""
     return f"tm.events.{workspace(ws)}.{token(kind)}.{token(app)}"
+
+
+def workspace_of_event(subject: str) -> str:
+    """Return the workspace of an event."""
+    return subject.split(".")[2]
 
 
 def app_events(ws: str, app: str) -> str:

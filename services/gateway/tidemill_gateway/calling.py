@@ -17,13 +17,10 @@ from tidemill._kept import KeptCall
 from tidemill._outcome import Outcome
 from tidemill._wire import coding, ids, subjects
 from tidemill._wire.control import (
-    AppDetails,
     CallRecord,
     CancelCall,
     Done,
     FunctionHandle,
-    GetApp,
-    GetFunction,
 )
 from tidemill._wire.idempotency import Claim
 from tidemill._wire.messages import Format
@@ -40,28 +37,16 @@ MAX_RESULT = 32 << 20  # bytes of a result that is read to be shown as JSON
 class Started:
     """A call, and whether an earlier request with the same key had started it."""
 
-    call: str
-    num_inputs: int
+    record: CallRecord
     repeated: bool
 
 
-async def find(
-    session: Session, app: str, name: str, environment: str, version: int | None
-) -> FunctionHandle:
-    """Return the handle of a function that can be called so. Raises `NotFoundError`, `Problem`."""
-    if app.startswith("ap-"):
-        details = await session.registry("get_app", GetApp(app_id=app), AppDetails)
-        if name not in details.handles:
-            raise exception.NotFoundError(f"the app {app} has no function {name!r}")
-        handle = details.handles[name]
-    else:
-        wanted = GetFunction(app, name, environment, version)
-        handle = await session.registry("get_function", wanted, FunctionHandle)
+def check_callable(name: str, handle: FunctionHandle) -> None:
+    """Refuse functions that are called in another way. Raises `Problem`."""
     if handle.is_generator:
         raise Problem(422, "invalid", f"{name} is a generator, which cannot be called over REST")
     if handle.web_url is not None:
         raise Problem(422, "invalid", f"{name} is a web function", hint=f"send requests to {handle.web_url}")
-    return handle
 
 
 async def start(
@@ -80,8 +65,8 @@ async def start(
             if key:
                 return await _start_once(session, handle, payloads, key, digest)
             call = ids.new(ids.CALL)
-            await _kept.start(session.caller, handle, call, payloads, len(payloads))
-            return Started(call, len(payloads), repeated=False)
+            record = await _kept.start(session.caller, handle, call, payloads, len(payloads))
+            return Started(record, repeated=False)
     except TimeoutError as error:
         raise exception.ServiceError("the message broker does not answer") from error
     except ExceptionGroup as group:
@@ -102,13 +87,17 @@ async def _start_once(
             hint="use a new key for each call",
         )
     handle = replace(handle, pool=claim.pool, prefix=claim.prefix)  # it may have been deployed anew since
-    repeated = claim.call != mine.call
+    if claim.call == mine.call:
+        record = await _kept.start(session.caller, handle, claim.call, payloads, len(payloads))
+        return Started(record, repeated=False)
     kept = KeptCall(session.caller, claim.call)
-    if not repeated or not await _is_recorded(kept):
-        there = set(await kept.outputs()) if repeated else set()
+    try:
+        record = await kept.record()
+    except exception.OutputExpiredError:  # somebody died on the way
+        there = await kept.outputs()
         missing = {index: payload for index, payload in payloads.items() if index not in there}
-        await _kept.start(session.caller, handle, claim.call, missing, len(payloads))
-    return Started(claim.call, len(payloads), repeated=repeated)
+        record = await _kept.start(session.caller, handle, claim.call, missing, len(payloads))
+    return Started(record, repeated=True)
 
 
 async def _claim(session: Session, place: str, mine: Claim) -> Claim:
@@ -125,14 +114,6 @@ async def _claim(session: Session, place: str, mine: Claim) -> Claim:
     return mine
 
 
-async def _is_recorded(kept: KeptCall) -> bool:
-    try:
-        await kept.record()
-    except exception.OutputExpiredError:
-        return False
-    return True
-
-
 async def result(session: Session, call: str, index: int, wait: float) -> Outcome | None:
     """Return the outcome of an input, waiting for it up to `wait` seconds; None when it is not there then.
 
@@ -144,6 +125,28 @@ async def result(session: Session, call: str, index: int, wait: float) -> Outcom
     record = await stored_record(kept)
     if index >= record.num_inputs:
         raise exception.NotFoundError(f"{call} has {record.num_inputs} inputs, there is no {index}")
+    return await _awaited(kept, index, wait)
+
+
+async def results(session: Session, record: CallRecord, wait: float) -> list[Outcome] | None:
+    """Return the outcomes of all inputs of a call, or None when they are not all there in time."""
+    kept = KeptCall(session.caller, record.call, max_size=MAX_RESULT, record=record)
+    now = asyncio.get_running_loop().time
+    deadline, size = now() + wait, 0
+    outcomes: list[Outcome] = []
+    for index in range(record.num_inputs):
+        outcome = await _awaited(kept, index, max(0.0, deadline - now()))
+        if outcome is None:
+            return None
+        outcomes.append(outcome)
+        size += len(outcome.data)
+        if size > MAX_RESULT:
+            hint = "read the results one by one"
+            raise exception.RequestSizeError(f"the results are above {MAX_RESULT:,} bytes", hint=hint)
+    return outcomes
+
+
+async def _awaited(kept: KeptCall, index: int, wait: float) -> Outcome | None:
     try:
         async with asyncio.timeout(wait + READ_TIMEOUT):
             return await kept.result(index, wait)

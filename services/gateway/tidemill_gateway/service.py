@@ -26,13 +26,15 @@ class Gateway:
         from tidemill_gateway.api.application import PREFIX, PUBLIC, new_api
         from tidemill_gateway.app import new_app
         from tidemill_gateway.edge import Edge
+        from tidemill_gateway.handles import Handles
         from tidemill_gateway.identity import Tokens
         from tidemill_gateway.server import HttpServer
         from tidemill_gateway.sessions import Sessions
 
-        self._sessions = Sessions(context.bus)
+        self._sessions, handles = Sessions(context.bus), Handles()
+        await handles.listen(context.bus)
         api = Edge(
-            new_api(context.stopping), Tokens(context.bus), self._sessions, context.log, PUBLIC
+            new_api(context.stopping, handles), Tokens(context.bus), self._sessions, context.log, PUBLIC
         )
         app = new_app(context.health, api, PREFIX)
         self._server = HttpServer(app, self.settings.gateway_host, self.settings.gateway_port)

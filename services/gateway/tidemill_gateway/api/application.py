@@ -15,6 +15,7 @@ from tidemill_gateway.api import apps, calls, containers, registered, tokens
 from tidemill_gateway.api.bodies import Bodies
 from tidemill_gateway.api.document import openapi
 from tidemill_gateway.api.page import render
+from tidemill_gateway.handles import Handles
 from tidemill_gateway.problems import Problem
 
 VERSION = "1.0.0"  # of the API
@@ -27,11 +28,12 @@ _METHODS = ("GET", "PUT", "POST", "DELETE", "PATCH")
 _POLICY = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
 
 
-def new_api(stopping: asyncio.Event) -> FastAPI:
+def new_api(stopping: asyncio.Event, handles: Handles) -> FastAPI:
     """Return the API's application, to stand behind an `Edge`. `stopping` ends its long waits."""
     api = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     api.state.stopping = stopping
     api.state.bodies = Bodies()
+    api.state.handles = handles
     for part in (apps, calls, containers, registered, tokens):
         api.include_router(part.router)
     document = openapi(api, VERSION, PREFIX)

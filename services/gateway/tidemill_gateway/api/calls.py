@@ -26,6 +26,7 @@ from tidemill_gateway.api.call_models import (
     Status,
 )
 from tidemill_gateway.api.models import Page, fields_of
+from tidemill_gateway.handles import Wanted
 from tidemill_gateway.problems import Problem
 from tidemill_gateway.sessions import Session
 
@@ -79,24 +80,23 @@ async def call_function(
     Answers 202 with the call's address, or 200 with the result when it is waited for and comes in time.
     """
     async with request.app.state.bodies.read(request) as body:
-        handle = await calling.find(requester, app, function, environment, version)
+        wanted = Wanted(app, function, environment, version)
+        handle = await request.app.state.handles.find(requester, wanted)
+        calling.check_callable(function, handle)
         digest = hashlib.sha256(b"%d\0%b" % (version or 0, body.raw)).hexdigest()
         started = await calling.start(requester, handle, body.inputs, idempotency_key or "", digest)
         many = body.many
     seconds = decisions.seconds_to_wait(prefer or (), wait)
-    headers = _headers(started.call, seconds, repeated=started.repeated)
+    call, num_inputs = started.record.call, started.record.num_inputs
+    headers = _headers(call, seconds, repeated=started.repeated)
     if seconds:
-        outcomes = await _outcomes(request, requester, started, seconds)
+        outcomes = await _while_connected(request, calling.results(requester, started.record, seconds))
         if outcomes is not None:
             data = [await _json(outcome, index, headers) for index, outcome in enumerate(outcomes)]
             return Response(b"[" + b",".join(data) + b"]" if many else data[0], 200, headers, JSON)
-    url = f"/api/v1/calls/{started.call}"
-    accepted = Accepted(
-        id=started.call,
-        num_inputs=started.num_inputs,
-        url=url,
-        results=[f"{url}/results/{index}" for index in range(min(started.num_inputs, SHOWN_RESULTS))],
-    )
+    url = f"/api/v1/calls/{call}"
+    results = [f"{url}/results/{index}" for index in range(min(num_inputs, SHOWN_RESULTS))]
+    accepted = Accepted(call, num_inputs, url, results)
     return Response(msgspec.json.encode(accepted), 202, headers, JSON)
 
 
@@ -196,29 +196,6 @@ def _headers(call: str, seconds: float, *, repeated: bool = False) -> dict[str, 
     if repeated:
         headers["Idempotency-Replayed"] = "true"
     return headers
-
-
-async def _outcomes(
-    request: Request, requester: Session, started: calling.Started, seconds: float
-) -> list[Outcome] | None:
-    """Return the outcomes of all inputs, or None when they are not all there in time."""
-
-    async def read() -> list[Outcome] | None:
-        deadline = asyncio.get_running_loop().time() + seconds
-        outcomes: list[Outcome] = []
-        for index in range(started.num_inputs):
-            left = max(0.0, deadline - asyncio.get_running_loop().time())
-            outcome = await calling.result(requester, started.call, index, left)
-            if outcome is None:
-                return None
-            outcomes.append(outcome)
-            if sum(len(each.data) for each in outcomes) > calling.MAX_RESULT:
-                raise Problem(
-                    413, "too_large", "the results are too large for one answer", hint="read them one by one"
-                )
-        return outcomes
-
-    return await _while_connected(request, read())
 
 
 async def _while_connected(request: Request, work: Coroutine[Any, Any, T | None]) -> T | None:
