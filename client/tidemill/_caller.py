@@ -10,7 +10,7 @@ other's fate only here: a pool's final trouble fails those that wait for it.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -69,6 +69,7 @@ class Caller:
         self._lost = Lost(self._is_queued, self.replies)
         self._ticking: asyncio.TimerHandle | None = None
         self._undo: Callable[[], None] = lambda: None
+        self._closers: list[Callable[[], Awaitable[None]]] = []
 
     async def open(self) -> None:
         """Subscribe to this process's outputs."""
@@ -292,9 +293,15 @@ class Caller:
         for call in list(self.calls.values()):
             call.fail(error)
 
+    def at_close(self, close: Callable[[], Awaitable[None]]) -> None:
+        """Have something end with this session."""
+        self._closers.append(close)
+
     async def close(self) -> None:
         """Fail what is outstanding and leave nothing behind."""
         self._undo()
+        for close in self._closers:
+            await close()
         if self._ticking is not None:
             self._ticking.cancel()
         self.fail_all(exception.ClientClosed("the client was closed"))

@@ -177,6 +177,31 @@ def inbox(user: str) -> str:
     return f"_INBOX.{user}" if _TOKEN.fullmatch(user) else "_INBOX"
 
 
+_SCHEDULES = "schedules"  # stands where the call stands in other timers
+ALL_SCHEDULES = f"tm.timers.*.{_SCHEDULES}.*"
+
+
+def schedule_timer(ws: str, schedule: str) -> str:
+    """Return the subject on which a schedule waits."""
+    return f"tm.timers.{workspace(ws)}.{_SCHEDULES}.{token(schedule)}"
+
+
+def schedule_due(ws: str, schedule: str) -> str:
+    """Return the subject on which the firings of a schedule appear."""
+    return f"tm.due.{workspace(ws)}.{_SCHEDULES}.{token(schedule)}"
+
+
+def is_firing(subject: str) -> bool:
+    """Return whether what is due on a subject is a firing of a schedule."""
+    parts = subject.split(".")
+    return len(parts) == 5 and parts[3] == _SCHEDULES
+
+
+def schedule_of(subject: str) -> str:
+    """Return the schedule that a subject of timers or of what is due is about."""
+    return subject.rpartition(".")[2]
+
+
 # --- bells and requests (core NATS: an answer now, nothing to keep)
 
 ALL_DEMAND = "tm.demand.*.*"
@@ -225,6 +250,11 @@ def cancel(ws: str, call: str) -> str:
 def registry(ws: str, verb: str) -> str:
     """Return the subject of a workspace's request to the registry; `*` for `ws` stands for each."""
     return request("registry", ws, verb)
+
+
+def reveal_secrets(ws: str) -> str:
+    """Return the subject on which workers, and nobody else, ask the registry for a workspace's secrets."""
+    return request("secrets", ws, "reveal")
 
 
 def scheduler(ws: str, verb: str) -> str:

@@ -3,12 +3,15 @@
 lock                held by the supervisor, and by its keeper, for as long as anything may be alive
 stack.json          how to reach the stack and what it consists of (0600)
 credentials.json    passwords, keys and first tokens, kept from start to start (0600)
+secrets.key         what the stack's secrets are encrypted with (0600)
 nats/ postgres/     the data of the two servers
 logs/               one file for each part, and the supervisor's own
 """
 
+import base64
 import fcntl
 import os
+import secrets
 import tempfile
 import time
 from dataclasses import dataclass
@@ -63,6 +66,16 @@ class Folders:
             kept = credentials.generate()
             write_private(file, credentials.dump(kept))
         return kept
+
+    def secrets_key(self) -> Path:
+        """Return the file with the key for secrets, the same at every start. It is made once, never again.
+
+        Without it what was stored cannot be read, so it is not replaced whatever it holds.
+        """
+        file = self.root / "secrets.key"
+        if not file.exists():
+            write_private(file, base64.b64encode(secrets.token_bytes(32)).decode() + "\n")
+        return file
 
     def tell(self, info: _stack.StackInfo) -> None:
         """Write how to reach the stack, for clients to find."""

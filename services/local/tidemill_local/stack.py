@@ -35,6 +35,7 @@ class Stack:
         self._drain_timeout = TEMPORARY_DRAIN_TIMEOUT if folders.temporary else DRAIN_TIMEOUT
         self._credentials = folders.credentials()
         self._broker = Broker(BrokerSettings(folders.nats, access=self._credentials.access()))
+        self._secrets_key = folders.secrets_key()
         self._database = Database(folders.postgres, durable=not folders.temporary)
         self.nats = NatsPart(self._broker)
         self.postgres = PostgresPart(self._database)
@@ -168,6 +169,8 @@ class Stack:
         tokens = {known.member: known.member_secret, known.worker: known.worker_secret}
         return self._service_environment("registry") | {
             "TIDEMILL_DATABASE_URL": self._database.url,
+            "TIDEMILL_SECRETS_KEY": "",
+            "TIDEMILL_SECRETS_KEY_FILE": str(self._secrets_key),
             "TIDEMILL_FIRST_WORKSPACE": WORKSPACE,
             "TIDEMILL_FIRST_TOKENS": json.dumps(tokens),
             "TIDEMILL_NATS_ISSUER_SEED": known.issuer_seed,

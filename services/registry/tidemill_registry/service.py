@@ -1,17 +1,16 @@
 """The registry: answers requests about apps, publishes read models, watches over ephemeral apps."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
+from typing import Any
 
 from sqlalchemy import text
 
 from tidemill._wire import subjects
 from tidemill._wire.control import (
-    AppCreated,
-    AppDetails,
     AppHeartbeat,
-    AppList,
     CreateApp,
     Done,
     FunctionHandle,
@@ -21,6 +20,35 @@ from tidemill._wire.control import (
     ListApps,
     PublishFunctions,
     StopApp,
+)
+from tidemill._wire.deploying import (
+    DeployApp,
+    FindApps,
+    FindFunctions,
+    GetTags,
+    ListDeployments,
+    LookupApp,
+    RollbackApp,
+    RolloverApp,
+    SetTags,
+    StopDeployed,
+)
+from tidemill._wire.environments import (
+    CreateEnvironment,
+    DeleteEnvironment,
+    EnvironmentInfo,
+    EnvironmentList,
+    ListEnvironments,
+    UpdateEnvironment,
+)
+from tidemill._wire.schedules import ListSchedules
+from tidemill._wire.secrets import (
+    DeleteSecret,
+    GetSecret,
+    ListSecrets,
+    PutAppSecret,
+    PutSecret,
+    RevealSecrets,
 )
 from tidemill._wire.tokens import (
     CreateToken,
@@ -35,18 +63,31 @@ from tidemill_common import identities, streams
 from tidemill_common.bus.protocol import Endpoint, ServiceBus
 from tidemill_common.requests import Endpoints
 from tidemill_common.service import Context
-from tidemill_registry import decisions, jwt, lookups, migrate, publishing
+from tidemill_registry import (
+    decisions,
+    deployments,
+    environments,
+    jwt,
+    lookups,
+    migrate,
+    publishing,
+    retention,
+    tags,
+    timetable,
+)
 from tidemill_registry.apps import Apps
 from tidemill_registry.callout import Callout
 from tidemill_registry.database import UNREACHABLE, Clock, database_clock, new_engine
 from tidemill_registry.outbox import Publisher
 from tidemill_registry.revocations import Revocations
+from tidemill_registry.secrets import Secrets
 from tidemill_registry.settings import RegistrySettings
 from tidemill_registry.tokens import Tokens
 from tidemill_registry.workspaces import Workspaces
 
 VERSION = "1.0.0"  # of the requests, as the micro service tells it
 SWEEP = 5.0  # seconds between looks for ephemeral apps whose clients have gone
+TRIM = 60.0  # seconds between looks for versions that are too old
 RECONNECT = 0.05  # seconds between tries to reach the database at the start
 WARM_CONNECTIONS = 2  # made before the first request: one for requests, one for the publisher
 
@@ -65,6 +106,7 @@ class Registry:
         self._tokens = Tokens(self._engine, clock)
         self._callout: Callout | None = None
         self._revocations: Revocations | None = None
+        self._secrets = Secrets(self._engine, settings.keyring(), clock)
         self._hearing_since: float | None = None
         self._publisher: Publisher
         self._end_serving: Callable[[], Awaitable[None]] | None = None
@@ -76,7 +118,12 @@ class Registry:
         await self._prepare_workspaces()
         await self._let_in(context)
         await self._apply_streams(context.bus)
-        self._publisher = Publisher(self._engine, context.bus, context.log, context.metrics)
+        if wrong := await self._secrets.check_keys():
+            context.log.error(wrong, hint="give TIDEMILL_SECRETS_KEY the keys they were stored with")
+        self._publisher = Publisher(
+            self._engine, context.bus, context.log, context.metrics, compare=(timetable.reconcile,)
+        )
+        self._bus = context.bus
         context.tasks.create_task(self._publisher.run(), name="publisher")
         context.tasks.create_task(self._sweep(), name="sweep")
         context.bus.on_reconnect(self._after_reconnect)
@@ -104,28 +151,63 @@ class Registry:
     # --- requests
 
     def _endpoints(self, make: Endpoints) -> dict[str, Endpoint]:
-        table = {
-            "create_app": make.endpoint("create_app", CreateApp, self._create_app),
-            "publish_functions": make.endpoint("publish_functions", PublishFunctions, self._publish),
-            "heartbeat": make.endpoint("heartbeat", AppHeartbeat, self._heartbeat),
-            "stop_app": make.endpoint("stop_app", StopApp, self._stop_app),
-            "get_function": make.endpoint("get_function", GetFunction, self._get_function),
-            "list_apps": make.endpoint("list_apps", ListApps, self._list_apps),
-            "get_app": make.endpoint("get_app", GetApp, self._get_app),
-            "create_token": make.endpoint("create_token", CreateToken, self._tokens.create),
-            "list_tokens": make.endpoint("list_tokens", ListTokens, self._list_tokens),
-            "revoke_token": make.endpoint("revoke_token", RevokeToken, self._revoke_token),
+        table: Sequence[tuple[str, type[Any], Callable[[str, Any], Awaitable[object]]]] = (
+            ("create_app", CreateApp, self._apps.create),
+            ("publish_functions", PublishFunctions, self._publish),
+            ("heartbeat", AppHeartbeat, self._heartbeat),
+            ("stop_app", StopApp, self._stop_app),
+            ("get_function", GetFunction, self._get_function),
+            ("list_apps", ListApps, partial(lookups.list_apps, self._engine)),
+            ("list_schedules", ListSchedules, partial(timetable.list_schedules, self._engine, self._bus)),
+            ("get_app", GetApp, partial(lookups.get_app, self._engine)),
+            ("find_apps", FindApps, partial(lookups.find_apps, self._engine)),
+            ("find_functions", FindFunctions, partial(lookups.find_functions, self._engine)),
+            ("lookup_app", LookupApp, self._apps.look_up),
+            ("deploy_app", DeployApp, self._told(deployments.deploy)),
+            ("rollback_app", RollbackApp, self._told(deployments.roll_back)),
+            ("rollover_app", RolloverApp, self._told(deployments.roll_over)),
+            ("list_deployments", ListDeployments, partial(deployments.list_versions, self._engine)),
+            ("stop_deployed", StopDeployed, self._stop_deployed),
+            ("set_tags", SetTags, partial(tags.replace, self._engine)),
+            ("get_tags", GetTags, partial(tags.read, self._engine)),
+            ("list_environments", ListEnvironments, self._list_environments),
+            ("create_environment", CreateEnvironment, partial(environments.create, self._engine)),
+            ("update_environment", UpdateEnvironment, self._change_environment),
+            ("delete_environment", DeleteEnvironment, self._delete_environment),
+            ("put_secret", PutSecret, self._secrets.put),
+            ("put_app_secret", PutAppSecret, self._secrets.put_unnamed),
+            ("get_secret", GetSecret, self._secrets.get),
+            ("list_secrets", ListSecrets, self._secrets.list_named),
+            ("delete_secret", DeleteSecret, self._secrets.remove),
+            ("create_token", CreateToken, self._tokens.create),
+            ("list_tokens", ListTokens, self._list_tokens),
+            ("revoke_token", RevokeToken, self._revoke_token),
+        )
+        reveal = make.endpoint("reveal_secrets", RevealSecrets, self._secrets.reveal)
+        return {
+            **{
+                subjects.registry(subjects.EVERY, verb): make.endpoint(verb, kind, handler)
+                for verb, kind, handler in table
+            },
+            subjects.reveal_secrets(subjects.EVERY): reveal,
+            subjects.internal("registry", "verify_token"): make.internal(
+                "verify_token", VerifyToken, self._verify_token
+            ),
         }
-        served = {subjects.registry(subjects.EVERY, verb): endpoint for verb, endpoint in table.items()}
-        verify = make.internal("verify_token", VerifyToken, self._verify_token)
-        return served | {subjects.internal("registry", "verify_token"): verify}
 
-    async def _create_app(self, workspace: str, request: CreateApp) -> AppCreated:
-        return await self._apps.create(workspace, request)
+    def _told(self, change: Callable[..., Awaitable[Any]]) -> Callable[[str, Any], Awaitable[object]]:
+        """Return a handler that answers when NATS knows what was changed: callers' demand must find it."""
+
+        async def handle(workspace: str, request: Any) -> object:
+            answer: object = await change(self._engine, workspace, request, self._clock)
+            await self._publisher.published()
+            return answer
+
+        return handle
 
     async def _publish(self, workspace: str, request: PublishFunctions) -> FunctionsPublished:
         published = await publishing.publish(self._engine, workspace, request, self._clock)
-        await self._publisher.published()  # callers' demand must find the pools
+        await self._publisher.published()
         return published
 
     async def _heartbeat(self, workspace: str, request: AppHeartbeat) -> Done:
@@ -141,14 +223,29 @@ class Registry:
         await self._publisher.published()
         return Done()
 
+    async def _stop_deployed(self, workspace: str, request: StopDeployed) -> Done:
+        await self._apps.stop_named(workspace, request)
+        await self._publisher.published()
+        return Done()
+
     async def _get_function(self, workspace: str, request: GetFunction) -> FunctionHandle:
-        return await lookups.get_function(self._engine, self._apps, workspace, request)
+        handle, pending = await lookups.get_function(self._engine, workspace, request)
+        if pending:  # it was deployed a moment ago: nobody is to call a pool that is not there
+            await self._publisher.published()
+        return handle
 
-    async def _list_apps(self, workspace: str, request: ListApps) -> AppList:
-        return await lookups.list_apps(self._engine, self._apps, workspace, request)
+    async def _list_environments(self, workspace: str, _request: ListEnvironments) -> EnvironmentList:
+        return await environments.list_all(self._engine, workspace)
 
-    async def _get_app(self, workspace: str, request: GetApp) -> AppDetails:
-        return await lookups.get_app(self._engine, self._apps, workspace, request)
+    async def _change_environment(self, workspace: str, request: UpdateEnvironment) -> EnvironmentInfo:
+        changed = await environments.change(self._engine, workspace, request)
+        await self._publisher.published()
+        return changed
+
+    async def _delete_environment(self, workspace: str, request: DeleteEnvironment) -> Done:
+        await self._apps.delete_environment(workspace, request)
+        await self._publisher.published()
+        return Done()
 
     async def _list_tokens(self, workspace: str, request: ListTokens) -> TokenList:
         return TokenList(await self._tokens.of(workspace, include_revoked=request.include_revoked))
@@ -185,11 +282,12 @@ class Registry:
 
     async def _rehearse(self) -> None:
         with suppress(ServiceError, *UNREACHABLE):  # it only makes the first request faster
-            await publishing.rehearse(self._engine, self._apps, self.settings.first_workspace, self._clock)
+            await publishing.rehearse(self._engine, self.settings.first_workspace, self._apps, self._clock)
 
     async def _sweep(self) -> None:
         """Stop ephemeral apps whose clients have gone, and forget what was stopped long ago."""
         loop = asyncio.get_running_loop()
+        trim_at = 0.0
         while True:
             await asyncio.sleep(SWEEP)
             try:
@@ -199,6 +297,10 @@ class Registry:
                 if decisions.may_expire(now=loop.time(), hearing_since=self._hearing_since):
                     await self._expire()
                 await self._apps.forget()
+                await self._secrets.collect()
+                if loop.time() >= trim_at:
+                    trim_at = loop.time() + TRIM
+                    await retention.trim(self._engine, self._clock)
             except (ServiceError, *UNREACHABLE) as error:
                 self._hearing_since = None
                 self._log.warning("the sweep waits for the database", error=str(error))

@@ -1,15 +1,13 @@
 """Workspaces: whoever shares apps, secrets and limits."""
 
 from sqlalchemy import select
-from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tidemill._wire import ids, subjects
+from tidemill._wire import subjects
 from tidemill.exception import InvalidError
+from tidemill_registry import environments
 from tidemill_registry.database import transaction
-from tidemill_registry.schema import Environment, Workspace
-
-DEFAULT_ENVIRONMENT = "main"
+from tidemill_registry.schema import Workspace
 
 
 class Workspaces:
@@ -25,16 +23,7 @@ class Workspaces:
         except ValueError as error:
             hint = "names are up to 32 lower-case letters, digits and '-'"
             raise InvalidError(str(error), hint=hint) from error
-        async with transaction(self._engine) as connection:
-            workspaces = upsert(Workspace).values(id=ids.new(ids.WORKSPACE), name=name)
-            await connection.execute(workspaces.on_conflict_do_nothing(index_elements=["name"]))
-            owner = select(Workspace.id).where(Workspace.name == name).scalar_subquery()
-            environments = upsert(Environment).values(
-                id=ids.new(ids.ENVIRONMENT), workspace_id=owner, name=DEFAULT_ENVIRONMENT
-            )
-            await connection.execute(
-                environments.on_conflict_do_nothing(index_elements=["workspace_id", "name"])
-            )
+        await environments.prepare(self._engine, name)
 
     async def names(self) -> list[str]:
         """Return the names of all workspaces."""

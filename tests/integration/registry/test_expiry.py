@@ -11,10 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tidemill._wire.control import CreateApp, FunctionSpec, PublishFunctions, Source
 from tidemill.exception import ConflictError
-from tidemill_registry import publishing
+from tidemill_registry import environments, publishing
 from tidemill_registry.apps import RETENTION_DAYS, Apps
 from tidemill_registry.database import new_engine
-from tidemill_registry.workspaces import Workspaces
 
 WORKSPACE = "main"
 
@@ -46,9 +45,8 @@ async def engine(database: Any) -> AsyncIterator[AsyncEngine]:
 
 @pytest.fixture
 async def apps(engine: AsyncEngine, clock: Clock) -> Apps:
-    apps = Apps(engine, clock)
-    await Workspaces(engine).create(WORKSPACE)
-    return apps
+    await environments.prepare(engine, WORKSPACE)
+    return Apps(engine, clock)
 
 
 async def create(apps: Apps, state: str = "ephemeral") -> str:
