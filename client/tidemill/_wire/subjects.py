@@ -141,6 +141,11 @@ def results_stream(ws: str) -> str:
     return f"RESULTS_{workspace(ws)}"
 
 
+def claim(ws: str, key: str) -> str:
+    """Return the subject of what an idempotency key stands for: it takes the place of a call's id."""
+    return call_record(ws, key)
+
+
 # --- timers
 
 
@@ -203,6 +208,7 @@ ALL_DEMAND = "tm.demand.*.*"
 ALL_WORKER_STATES = "tm.worker_states.*"
 ALL_CANCELS = "tm.cancel.*.*"
 ALL_CONTAINER_EVENTS = "tm.events.*.container.*"
+ALL_APP_EVENTS = "tm.events.*.app.*"
 
 
 def demand(ws: str, pool: str) -> str:
@@ -283,6 +289,11 @@ EVERY = "*"  # in the place of a workspace: any
 def event(ws: str, kind: str, app: str) -> str:
     """Return the subject of a life-cycle event of an app."""
     return f"tm.events.{workspace(ws)}.{token(kind)}.{token(app)}"
+
+
+def workspace_of_event(subject: str) -> str:
+    """Return the workspace of an event."""
+    return subject.split(".")[2]
 
 
 def app_events(ws: str, app: str) -> str:
