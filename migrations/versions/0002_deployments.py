@@ -125,9 +125,6 @@ def _schedules() -> None:
         sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("pool_id", sa.Text(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=_NOW, nullable=False),
-        sa.Column("next_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("last_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("last_call", sa.Text(), server_default="", nullable=False),
         sa.CheckConstraint("version > 0", name=op.f("ck_schedules_version_counts")),
         sa.ForeignKeyConstraint(
             ["app_id"], ["apps.id"], name=op.f("fk_schedules_app_id"), ondelete="CASCADE"

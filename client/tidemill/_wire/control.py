@@ -356,11 +356,15 @@ class PlacementAnswer:
 
 @dataclass(frozen=True, slots=True)
 class StopContainers:
-    """`tm.workers.<id>.stop`: end these containers; `graceful` lets running inputs finish first."""
+    """`tm.workers.<id>.stop`: end these containers; `graceful` lets running inputs finish first.
+
+    They get `finish` seconds for it.
+    """
 
     containers: tuple[str, ...]
     term: int
     graceful: bool = True
+    finish: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,6 +381,7 @@ class ContainerState:
     """One container as its worker sees it.
 
     `state` is `starting`, `idle`, `busy` or `stopping`; `since` the unix time it entered it.
+    `generation` and `superseded` are those of its pool when it was placed.
     """
 
     container: str
@@ -385,6 +390,7 @@ class ContainerState:
     since: float
     pid: int = 0
     generation: int = 0
+    superseded: bool = False
 
 
 @dataclass(frozen=True, slots=True)

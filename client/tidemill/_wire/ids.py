@@ -1,5 +1,6 @@
 """Ids: a prefix that tells the type and a ULID, which sorts by time."""
 
+import hashlib
 import os
 import re
 import time
@@ -26,8 +27,23 @@ WORKSPACE = "ws"
 
 def new(prefix: str) -> str:
     """Return a new id such as `fc-01ja8m3k9x4q7w2v5y6z0b1c2d`: 48 bits of milliseconds, 80 random bits."""
-    number = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big")
+    return _id(prefix, time.time_ns() // 1_000_000, os.urandom(10))
+
+
+def _id(prefix: str, milliseconds: int, random: bytes) -> str:
+    number = milliseconds << 80 | int.from_bytes(random, "big")
     return f"{prefix}-" + "".join(_CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5))
+
+
+def derived(prefix: str, moment: float, *parts: str) -> str:
+    """Return the id that follows from a unix time and some texts: the same for the same."""
+    digest = hashlib.sha256("\0".join(parts).encode()).digest()
+    return _id(prefix, int(moment * 1_000), digest[:10])
+
+
+def related(prefix: str, other: str) -> str:
+    """Return the id of the one thing of another kind that belongs to something."""
+    return f"{prefix}-{other.partition('-')[2]}"
 
 
 def new_token(workspace: str) -> str:

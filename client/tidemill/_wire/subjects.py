@@ -164,6 +164,39 @@ def call_due(ws: str, call: str) -> str:
     return f"tm.due.{workspace(ws)}.{token(call)}.>"
 
 
+_SCHEDULES = "schedules"  # stands where the call stands in other timers
+ALL_SCHEDULES = f"tm.timers.*.{_SCHEDULES}.*"
+
+
+def schedule_timer(ws: str, schedule: str) -> str:
+    """Return the subject on which a schedule waits."""
+    return f"tm.timers.{workspace(ws)}.{_SCHEDULES}.{token(schedule)}"
+
+
+def schedule_due(ws: str, schedule: str) -> str:
+    """Return the subject on which the firings of a schedule appear."""
+    return f"tm.due.{workspace(ws)}.{_SCHEDULES}.{token(schedule)}"
+
+
+def is_firing(subject: str) -> bool:
+    """Return whether what is due on a subject is a firing of a schedule."""
+    parts = subject.split(".")
+    return len(parts) == 5 and parts[3] == _SCHEDULES
+
+
+def schedule_of(subject: str) -> str:
+    """Return the schedule that a subject of timers or of what is due is about."""
+    return subject.rpartition(".")[2]
+
+
+# --- answers
+
+
+def inbox(user: str) -> str:
+    """Return the prefix of the inboxes of a user, which no other user may listen to."""
+    return f"_INBOX.{user}" if _TOKEN.fullmatch(user) else "_INBOX"
+
+
 # --- bells and requests (core NATS: an answer now, nothing to keep)
 
 ALL_DEMAND = "tm.demand.*.*"
@@ -234,6 +267,11 @@ def requester(subject: str) -> str:
     if len(parts) != 4:
         raise ValueError(f"not a subject of a request: {subject!r}")
     return workspace(parts[2])
+
+
+def internal(service: str, verb: str) -> str:
+    """Return the subject of a request to a service that only services may make."""
+    return f"tm.internal.{token(service)}.{token(verb)}"
 
 
 EVERY = "*"  # in the place of a workspace: any

@@ -11,8 +11,8 @@ GIB = 1 << 30
 
 SHARDS = 4  # of newly made pools; a pool keeps the shard written into its record
 
-POOLS, ROUTES, WORKERS, LEASES = "pools", "routes", "workers", "leases"
-BUCKETS = {POOLS: 0.0, ROUTES: 0.0, WORKERS: 15.0, LEASES: 0.0}  # name -> seconds to live
+POOLS, ROUTES, WORKERS, LEASES, FIRINGS = "pools", "routes", "workers", "leases", "firings"
+BUCKETS = {POOLS: 0.0, ROUTES: 0.0, WORKERS: 15.0, LEASES: 0.0, FIRINGS: 0.0}  # name -> seconds to live
 
 
 def _inputs(kind: str, shard: int) -> StreamSpec:

@@ -175,7 +175,7 @@ class Apps:
         assert at is not None
         pools = await connection.scalars(select(PoolRow.id).where(PoolRow.app_id == app.id))
         told = AppEvent(app.id, app.name, "stopped", at.timestamp(), app.version, reason)
-        timers = await timetable.follow(connection, app.id, (), app.version)
+        timers = await timetable.follow(connection, app.workspace, app.id, (), app.version)
         await outbox.enqueue(
             connection,
             [

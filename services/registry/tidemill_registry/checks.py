@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+from tidemill import schedule
 from tidemill._wire.control import Autoscaling, FunctionSpec, Resources, RetryPolicy
 from tidemill._wire.deploying import MAX_TAG
 from tidemill.exception import InvalidError
@@ -104,6 +105,11 @@ def _problems(spec: FunctionSpec) -> Iterator[str]:
         yield f"timeout must be above 0 and at most {MAX_TIMEOUT:,.0f} s"
     if spec.startup_timeout is not None and not 0 < spec.startup_timeout <= MAX_TIMEOUT:
         yield f"startup_timeout must be above 0 and at most {MAX_TIMEOUT:,.0f} s"
+    if spec.schedule is not None:
+        try:
+            schedule.from_record(spec.schedule)
+        except InvalidError as error:
+            yield str(error)
 
 
 def _resource_problems(resources: Resources) -> Iterator[str]:

@@ -5,13 +5,13 @@ A decision writes its rows and, in the same transaction, what NATS must be told.
 tells them again: puts and deletes are idempotent, events carry an id. Writers of one app hold its row's
 lock, so what concerns one key is in the order of its transactions.
 
-`Publisher.reconcile` compares the bucket with the tables now and then, and repairs: NATS may have lost
-its data, or an operator may have touched the bucket.
+`Publisher.reconcile` compares what NATS holds with the tables now and then, and repairs: NATS may have lost
+its data, or an operator may have touched it.
 """
 
 import asyncio
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from sqlalchemy import BigInteger, Row, Text, any_, delete, func, insert, litera
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from tidemill._bus.protocol import BusError
+from tidemill._bus.protocol import BusError, Refused
 from tidemill.exception import ServiceError
 from tidemill_common import metrics, streams
 from tidemill_common.bus.protocol import ServiceBus
@@ -83,11 +83,25 @@ async def enqueue(connection: AsyncConnection, entries: Sequence[Entry]) -> None
         await connection.execute(insert(Outbox), [entry._asdict() for entry in entries])
 
 
+# Puts right what NATS holds, by what the tables say; returns how many repairs that took.
+Comparison = Callable[[AsyncConnection, ServiceBus], Awaitable[int]]
+
+
 class Publisher:
     """Tells NATS what the outbox holds. One runs in each replica, one at a time works."""
 
-    def __init__(self, engine: AsyncEngine, bus: ServiceBus, log: Logger, registry: metrics.Registry) -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        bus: ServiceBus,
+        log: Logger,
+        registry: metrics.Registry,
+        *,
+        compare: Sequence[Comparison] = (),
+    ) -> None:
+        """`compare` are comparisons of other read models with the tables, made with that of the pools."""
         self._engine = engine
+        self._compare = compare
         self._bus = bus
         self._log = log
         self._wake = asyncio.Event()
@@ -185,8 +199,19 @@ class Publisher:
                 await self._bus.bucket(row.target).delete(row.key)
             case "untimer":
                 await self._bus.purge(streams.TIMERS.name, row.target)
+            case "timer":
+                await self._set_timer(row, msg_id)
             case _:
-                await self._bus.store(row.target, row.body, msg_id=msg_id, headers=row.headers)
+                await self._bus.store(row.target, row.body, msg_id=msg_id)
+
+    async def _set_timer(self, row: Row[Outbox], msg_id: str) -> None:
+        """Set a timer. One that NATS refuses must not keep everything else from being told."""
+        try:
+            await self._bus.store(row.target, row.body, msg_id=msg_id, headers=row.headers)
+        except Refused as error:
+            self._failed.inc()
+            hint = "NATS looks for time zones on its own machine: install tzdata there"
+            self._log.error("NATS refuses a timer", timer=row.headers, error=str(error), hint=hint)
 
     def _due(self) -> bool:
         return asyncio.get_running_loop().time() >= self._reconcile_at
@@ -207,9 +232,12 @@ class Publisher:
         records = await connection.execute(select(PoolRow.id, PoolRow.record).where(missing))
         for row in records:
             await bucket.put(row.id, row.record)
-        if repairs := len(held.keys() - wanted.keys()) + len(wrong):
+        repairs = len(held.keys() - wanted.keys()) + len(wrong)
+        for compare in self._compare:
+            repairs += await compare(connection, self._bus)
+        if repairs:
             self._repairs.inc(repairs)
-            self._log.warning("repaired the bucket of pools", repairs=repairs)
+            self._log.warning("repaired what NATS holds", repairs=repairs)
         self._reconcile_at = asyncio.get_running_loop().time() + RECONCILE
 
 

@@ -164,7 +164,7 @@ async def write(
     if is_new:
         await _write_version(connection, app, publication, details)
         serving = [item.pool for item in publication.served]
-        told += await timetable.follow(connection, app.id, serving, publication.version)
+        told += await timetable.follow(connection, app.workspace, app.id, serving, publication.version)
         happened = await connection.scalar(select(clock()))
         assert happened is not None
         event = AppEvent(app.id, app.name, "published", happened.timestamp(), publication.version)

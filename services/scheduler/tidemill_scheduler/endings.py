@@ -5,10 +5,10 @@ In this order, so that a death between the two only stores the same outputs agai
 
 import asyncio
 from collections.abc import Iterator
+from typing import Protocol
 
 from tidemill._bus.protocol import AlreadyHeld, Stored
 from tidemill._wire import coding, failure, subjects
-from tidemill._wire.control import Pool
 from tidemill._wire.messages import Chunk, Format, Output, Outputs, Payload, Status
 from tidemill._wire.payload import INLINE_LIMIT, MESSAGE_LIMIT
 from tidemill_scheduler.replica import Replica
@@ -16,6 +16,23 @@ from tidemill_scheduler.replica import Replica
 AT_ONCE = 100  # inputs ended side by side
 STORE_AT_ONCE = 1_000  # results of one call stored side by side
 SHOWN = 2_000  # characters of a failure's message that are told
+
+
+class Queue(Protocol):
+    """Where the inputs of a pool wait."""
+
+    @property
+    def workspace(self) -> str:
+        """Whose they are."""
+
+    @property
+    def stream(self) -> str:
+        """The stream that holds them."""
+
+    @property
+    def prefix(self) -> str:
+        """Their subjects up to the call."""
+
 
 CANCELLED = failure.from_text("InputCancellation", "the input was cancelled")
 
@@ -52,7 +69,7 @@ class Ending:
 CANCELLATION = Ending(Status.CANCELLED, CANCELLED)
 
 
-async def end_pool(replica: Replica, pool: Pool, ending: Ending) -> int:
+async def end_pool(replica: Replica, pool: Queue, ending: Ending) -> int:
     """End every input that waits in a pool; return how many messages there were."""
     count, batch = 0, list[Stored]()
     async for stored in replica.bus.read(pool.stream, subjects.pool_inputs(pool.prefix)):
@@ -63,12 +80,12 @@ async def end_pool(replica: Replica, pool: Pool, ending: Ending) -> int:
     return count + await _end_all(replica, pool, batch, ending)
 
 
-async def _end_all(replica: Replica, pool: Pool, batch: list[Stored], ending: Ending) -> int:
+async def _end_all(replica: Replica, pool: Queue, batch: list[Stored], ending: Ending) -> int:
     await asyncio.gather(*(_end(replica, pool, one, ending) for one in batch))
     return len(batch)
 
 
-async def _end(replica: Replica, pool: Pool, stored: Stored, ending: Ending) -> None:
+async def _end(replica: Replica, pool: Queue, stored: Stored, ending: Ending) -> None:
     try:
         chunk = coding.decode(Chunk, stored.data)
     except ValueError as error:

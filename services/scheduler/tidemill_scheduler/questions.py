@@ -43,7 +43,7 @@ def shown(replica: Replica, workspace: str, state: WorkerState) -> WorkerState:
     mine = tuple(
         container
         for container in state.containers
-        if (pool := replica.directory.get(container.pool)) and pool.workspace == workspace
+        if (pool := replica.directory.pools.get(container.pool)) and pool.workspace == workspace
     )
     return replace(state, leases=(), containers=mine)
 

@@ -28,7 +28,7 @@ from tidemill_worker.runtime import Runtime
 from tidemill_worker.templates import ForkError
 
 STARTUP = 30.0  # seconds that every container gets to become ready, unless it says otherwise
-FINISH = 30.0  # seconds that running inputs get when a container is told to stop
+FINISH = 30.0  # seconds that running inputs get when a container is told to stop, unless the order says
 EXIT_HOOKS = 30.0  # seconds for exit hooks after that
 REAP_TRIES, REAP_PAUSE = 100, 0.01  # for an init that has said goodbye to be gone
 EVENT_TRIES, EVENT_PAUSE = 10, 1.0  # of an event that the broker does not take
@@ -82,8 +82,11 @@ class Containers:
         self._node.on_change()
         return ""
 
-    def stop(self, container_id: str, *, graceful: bool) -> None:
-        """End a container, after what it runs or at once. One that is not here has ended."""
+    def stop(self, container_id: str, *, graceful: bool, finish: float = FINISH) -> None:
+        """End a container, after what it runs or at once. One that is not here has ended.
+
+        What it runs gets `finish` seconds.
+        """
         container = self._containers.get(container_id)
         if container is None:
             return
@@ -91,7 +94,7 @@ class Containers:
             self._kill(container, Killed.STOP)
         elif container_id not in self._stopping:
             self._stopping.add(container_id)
-            self._node.spawn(self._stop(container), f"stop {container_id}")
+            self._node.spawn(self._stop(container, finish), f"stop {container_id}")
 
     def _stop_gracefully(self, container_id: str) -> None:
         self.stop(container_id, graceful=True)
@@ -108,9 +111,12 @@ class Containers:
     def states(self) -> tuple[ContainerState, ...]:
         """Return the containers for the worker's report."""
         return tuple(
-            ContainerState(one.id, one.pool.id, one.phase.value, one.since, one.pid)
+            ContainerState(
+                one.id, one.pool.id, one.phase.value, one.since, one.pid,
+                one.pool.generation, one.pool.superseded,
+            )
             for one in self._containers.values()
-        )
+        )  # fmt: skip
 
     def reconnected(self) -> None:
         """Let user code know that messages may have been missed."""
@@ -223,11 +229,11 @@ class Containers:
             container.kill(Killed.STARTUP)
             await container.ended
 
-    async def _stop(self, container: Container) -> None:
+    async def _stop(self, container: Container, finish: float) -> None:
         """Let it finish, run its exit hooks, and see that it ends."""
         self._queue(container.pool).retire(container)
         with suppress(TimeoutError):
-            async with asyncio.timeout(FINISH):
+            async with asyncio.timeout(finish):
                 await container.drained.wait()
         if not container.drained.is_set():
             container.kill(Killed.STOP)

@@ -164,7 +164,7 @@ class Worker:
     async def _stop(self, order: StopContainers) -> Done:
         if self._is_current(order.term):
             for container in order.containers:
-                self._containers.stop(container, graceful=order.graceful)
+                self._containers.stop(container, graceful=order.graceful, finish=order.finish)
         return Done()
 
     def _is_current(self, term: int) -> bool:

@@ -1,5 +1,6 @@
 """Every test here runs on a real NATS server and on the verified in-memory bus."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -32,8 +33,9 @@ async def parts(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     async def connect() -> ServiceBus:
         return await nats.connect(server.url, "service", server.settings.passwords["service"])
 
-    async def restart() -> None:
+    async def restart(down: float) -> None:
         server.kill()
+        await asyncio.sleep(down)  # the outage itself
         await server.start()
 
     try:

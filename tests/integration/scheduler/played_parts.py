@@ -205,7 +205,11 @@ class PlayedWorker:
 
     def set(self, container: str, pool: str, state: str) -> None:
         """Bring a container into a state and report it."""
-        self.containers[container] = ContainerState(container, pool, state, time.time())
+        placed = self.pools[pool]
+        known = self.containers.get(container) or ContainerState(
+            container, pool, state, 0.0, generation=placed.generation, superseded=placed.superseded
+        )
+        self.containers[container] = replace(known, state=state, since=time.time())
         self.report()
 
     def set_all(self, state: str) -> None:

@@ -71,6 +71,10 @@ class Delivery(Protocol):
     redelivered: bool
 
     @property
+    def time(self) -> float:
+        """When the stream stored it (the server's unix time)."""
+
+    @property
     def headers(self) -> Mapping[str, str]:
         """The headers it was published with."""
 
@@ -123,7 +127,12 @@ class KeyValue(Protocol):
 
 
 class ServiceBus(Bus, Protocol):
-    """What services may do on the bus."""
+    """What services may do on the bus.
+
+    `on_shut_out` is called when the server has refused to let a lost connection in again.
+    """
+
+    on_shut_out: Callable[[], None]
 
     async def ensure_stream(self, spec: StreamSpec) -> None:
         """Make the stream, or bring it to this specification; idempotent."""
@@ -136,6 +145,12 @@ class ServiceBus(Bus, Protocol):
 
     async def consumer_state(self, stream: str, name: str) -> ConsumerState | None:
         """Return a consumer's state, or None if it is gone."""
+
+    async def delete_consumer(self, stream: str, name: str) -> bool:
+        """Remove a consumer, unless it has un-acknowledged messages; return whether it is gone.
+
+        Those would all be delivered again at once.
+        """
 
     def pull(self, spec: ConsumerSpec, on_delivery: Callable[[Delivery], None]) -> Puller:
         """Pull from a consumer, making it when it is missing. Starts without credit."""
