@@ -47,6 +47,16 @@ class Payload(NamedTuple):
     data: bytes | Blob
 
 
+class Try(NamedTuple):
+    """An attempt at an input that was followed by another. Times are unix times of its worker."""
+
+    attempt: int
+    container: str
+    started: float
+    finished: float
+    reason: str
+
+
 class Chunk(NamedTuple):
     """Inputs of one call in one message.
 
@@ -54,6 +64,7 @@ class Chunk(NamedTuple):
     empty when they are kept in RESULTS. `attempt` grows with every new publish of the same inputs;
     `failures` counts the tries that used up a retry, `losses` those lost with a container or worker.
     `parent` is the input id of the caller when it is itself a container, `root` the call it began with.
+    `tries` are the attempts before this one, the last few of them.
     """
 
     call: str
@@ -66,6 +77,7 @@ class Chunk(NamedTuple):
     losses: int = 0
     parent: str = ""
     root: str = ""
+    tries: tuple[Try, ...] = ()
 
 
 class Output(NamedTuple):

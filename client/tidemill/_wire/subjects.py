@@ -205,3 +205,15 @@ def app_logs(app: str) -> str:
 def dead(pool: str, call: str, index: int) -> str:
     """Return the subject of an input that was given up."""
     return f"tm.dead.{token(pool)}.{token(call)}.{index}"
+
+
+# --- records of inputs, and reading output
+
+RECORDS = "inputs"  # the kind of event
+ALL_RECORDS = f"tm.events.{RECORDS}.*"
+ALL_DEAD = "tm.dead.>"
+
+
+def container_logs(container: str, app: str = "*") -> str:
+    """Return the filter for the output of one container, of whichever app."""
+    return f"tm.logs.{app if app == '*' else token(app)}.*.{token(container)}"

@@ -67,3 +67,9 @@ def pool_consumer(pool: Pool) -> ConsumerSpec:
 
 
 DUE_CONSUMER = ConsumerSpec(stream="TIMERS", name="scheduler", filter="tm.due.>", inactive_threshold=0.0)
+
+# The registry's replicas share one each. Records of one input may be stored in any order.
+RECORDS_CONSUMER = ConsumerSpec(
+    stream="EVENTS", name="registry", filter=subjects.ALL_RECORDS, inactive_threshold=0.0
+)
+DEAD_CONSUMER = ConsumerSpec(stream="DEAD", name="registry", filter=subjects.ALL_DEAD, inactive_threshold=0.0)
