@@ -207,16 +207,16 @@ class KeptCall:
 
     def __init__(self, caller: "Caller", call: str) -> None:
         self.caller = caller
-        self._call = call
+        self.call = call
         self._record: CallRecord | None = None
 
     async def record(self) -> CallRecord:
         """Return the call's own record; `OutputExpiredError` when it is gone."""
         if self._record is None:
-            data = await self._stored(subjects.call_record(self._call))
+            data = await self._stored(subjects.call_record(self.call))
             if data is None:
                 raise exception.OutputExpiredError(
-                    f"nothing is stored about {self._call}",
+                    f"nothing is stored about {self.call}",
                     hint=f"results are kept for {KEPT / 86_400:g} days",
                 )
             self._record = coding.decode(CallRecord, data)
@@ -234,16 +234,16 @@ class KeptCall:
                 async with asyncio.timeout(timeout):
                     return await self._wait(index)
             except TimeoutError:
-                raise TimeoutError(f"{self._call} is not finished after {timeout:g} s") from None
+                raise TimeoutError(f"{self.call} is not finished after {timeout:g} s") from None
         found = await self.look(index)
         if found is None:
             await self._check(index)
-            raise TimeoutError(f"{self._call} is not finished")
+            raise TimeoutError(f"{self.call} is not finished")
         return found
 
     async def look(self, index: int) -> Outcome | None:
         """Return an input's terminal output if it is stored."""
-        data = await self._stored(subjects.result(self._call, index))
+        data = await self._stored(subjects.result(self.call, index))
         if data is None:
             return None
         output = coding.decode(Outputs, data).items[0]
@@ -251,11 +251,11 @@ class KeptCall:
         return await self.caller.outcome(output.status, form, body, keep=True)
 
     async def outputs(self) -> dict[int, "Stored"]:
-        """Return, for every input that has its output, what that says."""
+        """Return, for every input that has its output, what that says. Reads all of them."""
         found: dict[int, Stored] = {}
         try:
-            async for stored in self.caller.bus.read(STREAM, subjects.call_results(self._call)):
-                if stored.subject != subjects.call_record(self._call):
+            async for stored in self.caller.bus.read(STREAM, subjects.call_results(self.call)):
+                if stored.subject != subjects.call_record(self.call):
                     outputs = coding.decode(Outputs, stored.data)
                     output = outputs.items[0]
                     found[output.index] = Stored(output.status, outputs.container)
@@ -293,7 +293,7 @@ class KeptCall:
             bell.set()
 
         try:
-            return await self.caller.bus.subscribe(subjects.result(self._call, index), ring)
+            return await self.caller.bus.subscribe(subjects.result(self.call, index), ring)
         except BusError:
             return None  # not connected for the moment: the looks go on
 
@@ -307,7 +307,7 @@ class KeptCall:
     async def _check(self, index: int) -> CallRecord:
         record = await self.record()
         if not 0 <= index < record.num_inputs:
-            raise exception.InvalidError(f"{self._call} has {record.num_inputs} inputs, there is no {index}")
+            raise exception.InvalidError(f"{self.call} has {record.num_inputs} inputs, there is no {index}")
         return record
 
     async def _stored(self, subject: str) -> bytes | None:

@@ -180,24 +180,18 @@ class FunctionCall(Generic[R]):
 
     @_sync.method
     async def get_call_graph(self) -> "list[InputInfo]":
-        """Return the inputs of this call with their states, as far as they are stored."""
-        from tidemill._wire import ids
-        from tidemill.call_graph import FROM_OUTPUT, InputInfo, InputStatus
+        """Return the tree that this call belongs to: the inputs that began it, with all that they called.
 
-        kept = await self._stored()
-        count = (await kept.record()).num_inputs
-        outputs = await kept.outputs()
-        return [
-            InputInfo(
-                input_id=ids.input_id(self._id, index),
-                function_call_id=self._id,
-                task_id=outputs[index].container if index in outputs else "",
-                status=FROM_OUTPUT[outputs[index].status] if index in outputs else InputStatus.PENDING,
-                function_name="",
-                module_name="",
-            )
-            for index in range(count)
-        ]
+        Of a call the first 1,000 inputs are shown, and any other that called functions itself. What has
+        happened by now is in it: records that are on their way are waited for, a few seconds at most.
+
+        Raises:
+            OutputExpiredError: nothing is known of this call (any more).
+        """
+        from tidemill import _client, _graph
+
+        client = _client.current(self._client)
+        return await _graph.read(client, await self._stored())
 
     async def _stored(self) -> "KeptCall":
         from tidemill import _client

@@ -7,6 +7,7 @@ from contextlib import suppress
 from sqlalchemy import text
 
 from tidemill._wire import subjects
+from tidemill._wire.calls import GetCall, GetCallGraph, GetDead, ListCalls, ListDead, ReplayDead
 from tidemill._wire.control import (
     AppCreated,
     AppDetails,
@@ -28,8 +29,11 @@ from tidemill_common.requests import Endpoints
 from tidemill_common.service import Context
 from tidemill_registry import decisions, lookups, migrate, publishing
 from tidemill_registry.apps import Apps
+from tidemill_registry.calls import Calls
 from tidemill_registry.database import UNREACHABLE, Clock, database_clock, new_engine
+from tidemill_registry.dead_letters import DeadLetters
 from tidemill_registry.outbox import Publisher
+from tidemill_registry.recording import Recording
 from tidemill_registry.settings import RegistrySettings
 
 VERSION = "1.0.0"  # of the requests, as the micro service tells it
@@ -50,6 +54,9 @@ class Registry:
         self._apps = Apps(self._engine, settings.workspace, clock)
         self._hearing_since: float | None = None
         self._publisher: Publisher
+        self._recording: Recording
+        self._calls: Calls
+        self._dead: DeadLetters
         self._end_serving: Callable[[], Awaitable[None]] | None = None
 
     async def start(self, context: Context) -> None:
@@ -59,6 +66,10 @@ class Registry:
         await self._apps.prepare()
         self._publisher = Publisher(self._engine, context.bus, context.log, context.metrics)
         context.tasks.create_task(self._publisher.run(), name="publisher")
+        self._recording = Recording(self._engine, context.bus, context.log, context.metrics)
+        self._calls = Calls(self._engine, self._recording, self.settings.workspace)
+        self._dead = DeadLetters(self._engine, context.bus, self.settings.workspace)
+        context.tasks.create_task(self._recording.run(), name="recording")
         context.tasks.create_task(self._sweep(), name="sweep")
         context.bus.on_reconnect(self._after_reconnect)
         endpoints = self._endpoints(Endpoints(context.log, context.metrics))
@@ -78,6 +89,7 @@ class Registry:
         """Take no more requests. What is decided and not told yet waits in the outbox."""
         if self._end_serving is not None:
             await self._end_serving()
+            await self._recording.close()
         await self._engine.dispose()
 
     # --- requests
@@ -91,6 +103,12 @@ class Registry:
             "get_function": make.endpoint("get_function", GetFunction, self._get_function),
             "list_apps": make.endpoint("list_apps", ListApps, self._list_apps),
             "get_app": make.endpoint("get_app", GetApp, self._get_app),
+            "get_call_graph": make.endpoint("get_call_graph", GetCallGraph, self._calls.graph),
+            "get_call": make.endpoint("get_call", GetCall, self._calls.get),
+            "list_calls": make.endpoint("list_calls", ListCalls, self._calls.newest),
+            "list_dead": make.endpoint("list_dead", ListDead, self._dead.newest),
+            "get_dead": make.endpoint("get_dead", GetDead, self._dead.get),
+            "replay_dead": make.endpoint("replay_dead", ReplayDead, self._dead.replay),
         }
         return {subjects.registry(verb): endpoint for verb, endpoint in table.items()}
 
@@ -142,6 +160,8 @@ class Registry:
                 if decisions.may_expire(now=loop.time(), hearing_since=self._hearing_since):
                     await self._expire()
                 await self._apps.forget()
+                await self._recording.forget()
+                await self._dead.forget()
             except (ServiceError, *UNREACHABLE) as error:
                 self._hearing_since = None
                 self._log.warning("the sweep waits for the database", error=str(error))

@@ -66,7 +66,7 @@ class Attempts:
         self._node.spawn(self._keep(work, subject, data, key), f"keep {key}")
 
     async def _keep(self, work: Work, subject: str, data: bytes, key: str) -> None:
-        while await self._store(subject, data, key, {}) is None:
+        while await self._store(subject, data, key, {}) is None:  # noqa: ASYNC110 - not an event
             await asyncio.sleep(RETRY_STORE)
         work.stores -= 1
         self._leases.settle(work)

@@ -1,0 +1,158 @@
+"""Many records into few rows: pure, and the same whatever the order and however often each one comes.
+
+Of a call the first 1,000 inputs are rows of their own. Of the others a bit says that they have finished,
+and how, so that a map of a million inputs is counted exactly in 245 rows.
+"""
+
+from collections.abc import Container, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from tidemill._wire import ids
+from tidemill._wire.calls import DETAILED, FINISHED, MAX_REASON, InputRecord, State
+from tidemill._wire.messages import Try
+
+SEGMENT = 4096  # inputs in one row of counts
+MAX_INDEX, MAX_TIME = 2**31 - 1, 1e11
+RETENTION = 7 * 86_400.0  # seconds since a call was made
+AHEAD = 86_400.0  # seconds by which the clock of who made a call may be ahead
+
+COUNTED = (State.SUCCESS, State.FAILURE, State.TIMEOUT, State.CANCELLED, State.INIT_FAILURE)
+_BYTES = SEGMENT // 8
+
+
+@dataclass(slots=True)
+class CallRow:
+    """What records say about a call; times that are not known are 0."""
+
+    pool: str
+    root: str
+    parent: str
+    num_inputs: int = 0
+    states: int = 0
+    queued: float = 0.0
+    started: float = 0.0
+    finished: float = 0.0
+    cancelled: float = 0.0
+
+
+@dataclass(slots=True)
+class InputRow:
+    """What records say about an input."""
+
+    state: int
+    attempt: int
+    container: str
+    queued: float
+    started: float
+    finished: float
+    reason: str
+    tries: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Rows:
+    """What a number of records comes to. `refused` counts those that cannot be stored."""
+
+    calls: dict[str, CallRow] = field(default_factory=dict)
+    inputs: dict[tuple[str, int], InputRow] = field(default_factory=dict)
+    counts: dict[tuple[str, int], dict[int, int]] = field(default_factory=dict)
+    refused: int = 0
+
+    def bits(self, key: tuple[str, int], state: int) -> bytes:
+        """Return the inputs of a segment that have finished in a state, a bit for each."""
+        return self.counts[key].get(state, 0).to_bytes(_BYTES, "big")
+
+
+def fold(records: Iterable[InputRecord], pools: Container[str], now: float) -> Rows:
+    """Return what records come to. Those of unknown pools or impossible calls are refused."""
+    rows = Rows()
+    for record in records:
+        if record.pool in pools and _is_possible(record, now):
+            _fold(rows, record)
+        else:
+            rows.refused += 1
+    return rows
+
+
+def _is_possible(record: InputRecord, now: float) -> bool:
+    """Say whether a record can be true: containers have a say in it."""
+    try:
+        made = ids.time_of(record.call)
+        State(record.state)
+    except ValueError:
+        return False
+    text = (record.call, record.parent, record.root, record.container)
+    times = (record.queued, record.started, record.finished)
+    return (
+        record.call.startswith(f"{ids.CALL}-")
+        and now - RETENTION < made < now + AHEAD
+        and all(0 <= index <= MAX_INDEX for index in record.indices)
+        and 0 <= record.attempt <= MAX_INDEX
+        and all(0 <= time < MAX_TIME for time in times)
+        and all(len(each) <= 128 and "\0" not in each for each in text)
+    )
+
+
+def _fold(rows: Rows, record: InputRecord) -> None:
+    state = record.state
+    call = rows.calls.get(record.call)
+    if call is None:
+        call = rows.calls[record.call] = CallRow(record.pool, record.root or record.call, record.parent)
+    call.parent = call.parent or record.parent
+    call.root = record.root if call.root == record.call and record.root else call.root
+    call.states |= 1 << state
+    call.queued = _first(call.queued, record.queued)
+    call.started = _first(call.started, record.started)
+    if state >= FINISHED:
+        call.finished = max(call.finished, record.finished)
+    if not record.indices:
+        call.cancelled = _first(call.cancelled, record.finished)
+        return
+    call.num_inputs = max(call.num_inputs, max(record.indices) + 1)
+    for index in record.indices:
+        if index < DETAILED:
+            _fold_input(rows, record, index)
+        elif state >= FINISHED:
+            segment, position = divmod(index - DETAILED, SEGMENT)
+            counts = rows.counts.setdefault((record.call, segment), {})
+            counts[state] = counts.get(state, 0) | 1 << position
+
+
+def _fold_input(rows: Rows, record: InputRecord, index: int) -> None:
+    reason = record.reason.replace("\0", "")[:MAX_REASON]
+    new = InputRow(
+        record.state, record.attempt, record.container, record.queued, record.started, record.finished, reason
+    )
+    if record.state == State.RETRIED:
+        new.tries = {str(record.attempt): [record.container, record.started, record.finished, reason]}
+    key = record.call, index
+    old = rows.inputs.get(key)
+    rows.inputs[key] = new if old is None else merged(old, new)
+
+
+def merged(one: InputRow, other: InputRow) -> InputRow:
+    """Return what two rows about one input come to; `rows.py` says the same in SQL."""
+    winner = other if beats(other, one) else one
+    winner.queued = _first(one.queued, other.queued)
+    winner.tries = one.tries | other.tries
+    return winner
+
+
+def beats(new: InputRow, old: InputRow) -> bool:
+    """Return whether a row says more than another: the first end counts, else the newest attempt."""
+    if new.state >= FINISHED and old.state >= FINISHED:
+        return new.finished < old.finished
+    if new.state >= FINISHED or old.state >= FINISHED:
+        return new.state >= FINISHED
+    return (new.attempt, new.state) > (old.attempt, old.state)
+
+
+def tries_of(stored: dict[str, Any]) -> tuple[Try, ...]:
+    """Return the earlier attempts that a row holds, in their order."""
+    return tuple(Try(int(attempt), *stored[attempt]) for attempt in sorted(stored, key=int))
+
+
+def _first(one: float, other: float) -> float:
+    """Return the earlier of two times, of which 0 is none."""
+    return min(one, other) if one and other else one or other
