@@ -85,8 +85,6 @@ async def _fetch_known(client: "Client", call: str) -> Graph:
         return Graph(call)
 
 
-
-
 def _knows(call: CallSummary | None, outputs: "dict[int, Stored]") -> bool:
     """Return whether the registry knows of as many ends as are stored."""
     return call is not None and sum(call.counts.values()) - call.counts.get("pending", 0) >= len(outputs)

@@ -214,6 +214,11 @@ ALL_RECORDS = f"tm.events.{RECORDS}.*"
 ALL_DEAD = "tm.dead.>"
 
 
+def pool_of_prefix(prefix: str) -> str:
+    """Return the pool whose inputs are published under a prefix."""
+    return prefix.rpartition(".")[2]
+
+
 def container_logs(container: str, app: str = "*") -> str:
     """Return the filter for the output of one container, of whichever app."""
     return f"tm.logs.{app if app == '*' else token(app)}.*.{token(container)}"

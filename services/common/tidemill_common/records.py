@@ -12,8 +12,8 @@ import msgspec
 from prometheus_client import Counter
 
 from tidemill._bus.protocol import BusError, PubAck
-from tidemill._wire import subjects
-from tidemill._wire.calls import InputRecord, RecordBatch
+from tidemill._wire import failure, subjects
+from tidemill._wire.calls import MAX_REASON, InputRecord, RecordBatch
 from tidemill_common import metrics
 from tidemill_common.bus.protocol import ServiceBus
 from tidemill_common.logging import Logger
@@ -102,3 +102,12 @@ class Recorder:
     def _drop(self, count: int) -> None:
         self._untold += count
         self._dropped.inc(count)
+
+
+def reason_of(told: bytes) -> str:
+    """Return what a failure says, as far as it can be read and stored: user code may have made it."""
+    try:
+        text = failure.message_of(told)[:MAX_REASON].replace("\0", "")
+        return text.encode("utf-8", "replace").decode()
+    except Exception:
+        return ""

@@ -83,8 +83,8 @@ class Calls:
                 .limit(request.limit)
             )
             rows = (await connection.execute(query)).all()
-        ended = call[0].counts.get(TERMINATED, 0) and call[0].status != PENDING
-        return CallDetails(call[0], tuple(_details(row, cancelled=bool(ended)) for row in rows))
+        ended = call[0].status != PENDING
+        return CallDetails(call[0], tuple(_details(row, ended=ended) for row in rows))
 
     async def newest(self, request: ListCalls) -> CallList:
         """Return calls, newest first."""
@@ -151,11 +151,11 @@ class Calls:
                 inputs = inputs[:PAGE_INPUTS]
                 calls = [call for call in calls if call <= inputs[-1].call_id]
                 following = f"{inputs[-1].call_id}/{inputs[-1].number}"
-            told = [call for call in calls if call != last or index < 0]
-            summaries = await self._summaries(connection, told)
-        cancelled = {call.call for call in summaries if call.status != PENDING}
-        shown = tuple(_graph_input(row, cancelled=row.call_id in cancelled) for row in inputs)
-        return CallGraph(root, tuple(summaries), shown, following, len(members) >= MAX_CALLS)
+            summaries = await self._summaries(connection, calls)
+        ended = {call.call for call in summaries if call.status != PENDING}
+        shown = tuple(_graph_input(row, ended=row.call_id in ended) for row in inputs)
+        told = tuple(call for call in summaries if call.call != last or index < 0)
+        return CallGraph(root, told, shown, following, len(members) >= MAX_CALLS)
 
     async def _members(self, connection: AsyncConnection, request: GetCallGraph) -> tuple[str, Sequence[str]]:
         """Return the root of a call, and the calls of its tree or of its own part, by id."""
@@ -201,7 +201,8 @@ def _summary(row: Row[Any], pools: Mapping[str, PoolInfo]) -> CallSummary:
     counts = {name: int(getattr(row, name)) for name in COUNT_COLUMNS}
     counts = {name: count for name, count in counts.items() if count}
     pending = max(0, row.num_inputs - sum(counts.values()))
-    if pending and row.cancelled_at is not None:
+    cancelled = row.cancelled_at is not None
+    if pending and cancelled:
         counts[TERMINATED] = counts.get(TERMINATED, 0) + pending
         pending = 0
     return CallSummary(
@@ -213,7 +214,7 @@ def _summary(row: Row[Any], pools: Mapping[str, PoolInfo]) -> CallSummary:
         function=pool.function if pool else "",
         module=pool.module if pool else "",
         pool=row.pool_id,
-        status=status_of(counts, pending),
+        status=TERMINATED if cancelled and not counts else status_of(counts, pending),
         num_inputs=row.num_inputs,
         counts=counts | ({PENDING: pending} if pending else {}),
         created=ids.time_of(row.id),
@@ -253,22 +254,23 @@ def _mask(status: str) -> int:
     return next((1 << state for state, name in STATUSES.items() if name == status and name in _WORST), 0)
 
 
-def _input_status(state: int, *, cancelled: bool) -> str:
+def _input_status(state: int, *, ended: bool) -> str:
+    """Return an input's status; of a call that has ended, what did not finish was cancelled."""
     if state >= FINISHED:
         return STATUSES[State(state)]
-    return TERMINATED if cancelled else PENDING
+    return TERMINATED if ended else PENDING
 
 
-def _graph_input(row: Row[Any], *, cancelled: bool) -> GraphInput:
-    return GraphInput(row.call_id, row.number, _input_status(row.state, cancelled=cancelled), row.container)
+def _graph_input(row: "Row[str, int, int, str]", *, ended: bool) -> GraphInput:
+    return GraphInput(row.call_id, row.number, _input_status(row.state, ended=ended), row.container)
 
 
-def _details(row: Row[Any], *, cancelled: bool) -> InputDetails:
+def _details(row: Row[Any], *, ended: bool) -> InputDetails:
     tries = folding.tries_of(row.tries)
     return InputDetails(
         input_id=ids.input_id(row.call_id, row.number),
         index=row.number,
-        status=_input_status(row.state, cancelled=cancelled),
+        status=_input_status(row.state, ended=ended),
         container=row.container,
         attempts=len(tries) + (row.state not in (State.QUEUED, State.RETRIED)),
         queued=_unix(row.queued_at),

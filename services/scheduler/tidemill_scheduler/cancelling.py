@@ -37,6 +37,7 @@ class Cancelling:
             bus.purge(streams.TIMERS.name, subjects.call_timers(request.call)),
             bus.purge(streams.TIMERS.name, subjects.call_due(request.call)),
         )
+        self._replica.records.cancelled(subjects.pool_of_prefix(request.prefix), request)
         if request.kept:
             await endings.end_kept_call(self._replica, request.call, request.num_inputs, endings.CANCELLATION)
         self._replica.log.info("call cancelled", call=request.call, purged=sum(purged))

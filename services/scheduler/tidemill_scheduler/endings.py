@@ -4,13 +4,16 @@ In this order, so that a death between the two only stores the same outputs agai
 """
 
 import asyncio
+import time
 from collections.abc import Iterator
 
 from tidemill._bus.protocol import AlreadyHeld, Stored
 from tidemill._wire import coding, failure, subjects
+from tidemill._wire.calls import DeadLetter, State
 from tidemill._wire.control import Pool
 from tidemill._wire.messages import Chunk, Format, Output, Outputs, Payload, Status
 from tidemill._wire.payload import INLINE_LIMIT, MESSAGE_LIMIT
+from tidemill_common.records import reason_of
 from tidemill_scheduler.replica import Replica
 
 AT_ONCE = 100  # inputs ended side by side
@@ -38,6 +41,7 @@ class Ending:
 
     def __init__(self, status: Status, data: bytes) -> None:
         self.status = status
+        self.data = data
         self.payload = Payload(Format.FAILURE, data)
         self.size = len(data) + 64
 
@@ -72,9 +76,16 @@ async def _end(replica: Replica, pool: Pool, stored: Stored, ending: Ending) -> 
     try:
         chunk = coding.decode(Chunk, stored.data)
     except ValueError as error:
-        replica.log.error("an input cannot be read and is dropped", subject=stored.subject, error=str(error))
+        replica.log.error("an input cannot be read", subject=stored.subject, error=str(error))
+        call = subjects.parse_inputs(stored.subject).call
+        await bury_unreadable(replica, pool.id, call, str(error), stored.data)
     else:
         await end_chunk(replica, chunk, ending)
+        if ending.status is Status.FAILURE:
+            replica.records.ended(pool.id, chunk, State.INIT_FAILURE, ending.data)
+            await _bury(replica, pool, chunk, ending)
+        else:
+            replica.records.ended(pool.id, chunk, State.CANCELLED, ending.data)
     await replica.bus.purge(pool.stream, stored.subject)
 
 
@@ -82,6 +93,25 @@ async def end_chunk(replica: Replica, chunk: Chunk, ending: Ending) -> None:
     """Store the outputs of a chunk that will not run; its message is left to the caller of this."""
     await asyncio.gather(*(_store(replica, chunk, outputs) for outputs in ending.outputs(chunk)))
     replica.metrics.ended.labels(ending.status.name.lower()).inc(len(chunk.indices))
+
+
+async def _bury(replica: Replica, pool: Pool, chunk: Chunk, ending: Ending) -> None:
+    """Keep inputs that were given up where they can be looked at and replayed."""
+    reason = f"no container became ready: {reason_of(ending.data)}"
+    for index, payload in zip(chunk.indices, chunk.inputs, strict=False):
+        mine = coding.encode(chunk._replace(indices=[index], inputs=[payload]))
+        letter = DeadLetter(pool.id, pool.app_id, chunk.call, index, time.time(), reason, mine, ending.data)
+        await _store_letter(replica, letter)
+
+
+async def bury_unreadable(replica: Replica, pool: str, call: str, reason: str, data: bytes) -> None:
+    """Keep what cannot be read where it can be looked at, instead of delivering it for ever."""
+    await _store_letter(replica, DeadLetter(pool, "", call, 0, time.time(), reason, data, readable=False))
+
+
+async def _store_letter(replica: Replica, letter: DeadLetter) -> None:
+    subject = subjects.dead(letter.pool, letter.call, letter.index)
+    await replica.bus.store(subject, coding.encode(letter), msg_id=f"{letter.call}.{letter.index}.dead")
 
 
 async def end_kept_call(replica: Replica, call: str, num_inputs: int, ending: Ending) -> None:

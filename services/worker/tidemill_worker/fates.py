@@ -6,6 +6,7 @@ import time
 from tidemill._wire import failure
 from tidemill._wire.control import Pool
 from tidemill._wire.messages import Format, Payload, Status, Try
+from tidemill_common.records import reason_of
 from tidemill_worker import decisions
 from tidemill_worker.attempts import Attempts
 from tidemill_worker.container import Container
@@ -13,7 +14,6 @@ from tidemill_worker.dead_letters import DeadLetters
 from tidemill_worker.decisions import Fate, Killed, Verdict
 from tidemill_worker.node import Node
 from tidemill_worker.outputs import CANCELLED, Item, Outbox
-from tidemill_worker.records import reason_of
 from tidemill_worker.work import Part, Work
 
 

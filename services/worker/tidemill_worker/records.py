@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from tidemill._wire import failure, subjects
-from tidemill._wire.calls import DETAILED, MAX_REASON, InputRecord, State
+from tidemill._wire import subjects
+from tidemill._wire.calls import DETAILED, InputRecord, State
 from tidemill._wire.messages import Blob, Format, Status, Try
-from tidemill_common.records import Recorder
+from tidemill_common.records import Recorder, reason_of
 
 if TYPE_CHECKING:
     from tidemill_worker.container import Container
@@ -128,12 +128,3 @@ def _reason(form: int, data: bytes | Blob) -> str:
     if form != Format.FAILURE or not isinstance(data, bytes):
         return ""
     return reason_of(data)
-
-
-def reason_of(data: bytes) -> str:
-    """Return what a failure says, as far as it can be read and stored."""
-    try:
-        text = failure.message_of(data)[:MAX_REASON].replace("\0", "")
-        return text.encode("utf-8", "replace").decode()
-    except Exception:
-        return ""
