@@ -188,7 +188,7 @@ async def _submit(
 
 
 async def _store_record(caller: "Caller", handle: FunctionHandle, call: str, num_inputs: int) -> None:
-    record = CallRecord(call, handle.pool, handle.prefix, num_inputs, time.time())
+    record = CallRecord(call, handle.pool, handle.prefix, num_inputs, time.time(), handle.app_id)
     await caller.store(subjects.call_record(call), coding.encode(record), f"{call}.call")
 
 

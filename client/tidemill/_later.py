@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 _APP = """
-    cls deploy from_id info list logs lookup objects sandboxes server stats stop
+    cls deploy from_id info list lookup objects sandboxes server stats stop
 """
 _IMAGE = """
     add_local_dir add_local_file apt_install build cmd dockerfile_commands entrypoint from_aws_ecr

@@ -9,6 +9,7 @@ from tidemill import _sync, exception
 if TYPE_CHECKING:
     from tidemill._client import Client
     from tidemill._kept import KeptCall
+    from tidemill._logs import Logs
     from tidemill._outcome import Outcome
     from tidemill._single import Later
     from tidemill.call_graph import InputInfo
@@ -192,6 +193,18 @@ class FunctionCall(Generic[R]):
 
         client = _client.current(self._client)
         return await _graph.read(client, await self._stored())
+
+    @property
+    def logs(self) -> "Logs":
+        """What was printed while the inputs of this call ran: see `Logs`."""
+        from tidemill import _client, _logs
+
+        async def find() -> "_logs.Origin":
+            client = _client.current(self._client)
+            record = await (await self._stored()).record()
+            return await _logs.of_call(client, self._id, record.app_id, record.created)
+
+        return _logs.Logs(find)
 
     async def _stored(self) -> "KeptCall":
         from tidemill import _client

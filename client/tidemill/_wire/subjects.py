@@ -219,6 +219,11 @@ def pool_of_prefix(prefix: str) -> str:
     return prefix.rpartition(".")[2]
 
 
+def app_of_logs(subject: str) -> str:
+    """Return the app that a container's output is of."""
+    return subject.split(".")[2]
+
+
 def container_logs(container: str, app: str = "*") -> str:
     """Return the filter for the output of one container, of whichever app."""
     return f"tm.logs.{app if app == '*' else token(app)}.*.{token(container)}"

@@ -14,6 +14,10 @@ from tidemill.exception import Error
 # name -> (module, what it does); a command's module is imported when the command is run
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "run": ("tidemill.cli.run", "Run a function or a local entrypoint of an app."),
+    "app": ("tidemill.cli.logs", "Look at apps."),
+    "container": ("tidemill.cli.logs", "Look at containers."),
+    "call": ("tidemill.cli.call", "Look at calls and what they led to."),
+    "dead": ("tidemill.cli.dead", "Look at inputs that were given up, and try them again."),
     "up": ("tidemill.cli.stack", "Start a stack on this machine that stays."),
     "down": ("tidemill.cli.stack", "Stop the stack that `up` started."),
     "status": ("tidemill.cli.status", "Show the stack's parts and its workers."),

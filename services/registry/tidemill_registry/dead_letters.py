@@ -216,7 +216,7 @@ class DeadLetters:
         if chunk is None:
             raise ConflictError("the dead letter cannot be read")
         again = Chunk(call, [0], 0, "", chunk.inputs[:1], time.time(), root=call)
-        record = CallRecord(call, pool.id, pool.prefix, 1, time.time())
+        record = CallRecord(call, pool.id, pool.prefix, 1, time.time(), pool.app_id)
         try:
             await self._store(subjects.inputs(pool.prefix, call, 0, 0), again, subjects.input_key(call, 0, 0))
             await self._store(subjects.call_record(call), record, f"{call}.call")
