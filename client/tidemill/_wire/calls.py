@@ -4,6 +4,7 @@ Records are packed as arrays, many in a message (`tm.events.inputs.<app>`); a fi
 the end, with a default. Times are unix times of whoever tells them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
@@ -33,12 +34,13 @@ FINISHED = State.SUCCESS
 class InputRecord(NamedTuple):
     """Something that happened to inputs of one call at the same time.
 
-    Without indices it is about the call itself: CANCELLED ends all of its inputs that have not finished.
-    A time that is not known is 0.
+    `runs` names them: a first index and a number of inputs, for each run of inputs that follow each other
+    (see `runs_of`). Without any it is about the call itself: CANCELLED ends all of its inputs that have
+    not finished. A time that is not known is 0.
     """
 
     call: str
-    indices: list[int]
+    runs: list[int]
     state: int
     attempt: int
     pool: str
@@ -49,6 +51,16 @@ class InputRecord(NamedTuple):
     started: float
     finished: float
     reason: str = ""
+
+
+def runs_of(indices: Sequence[int]) -> list[int]:
+    """Return different indices as runs: one, when they follow each other in whatever order."""
+    if not indices:
+        return []
+    first = min(indices)
+    if max(indices) - first + 1 == len(indices):
+        return [first, len(indices)]
+    return [number for index in indices for number in (index, 1)]
 
 
 class RecordBatch(NamedTuple):

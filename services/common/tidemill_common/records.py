@@ -20,7 +20,7 @@ from tidemill_common.logging import Logger
 
 AGE = 0.1  # seconds that a record waits for others
 BATCH = 500  # records in one message
-BATCH_INDICES = 20_000  # inputs that they may name
+BATCH_RUNS = 20_000  # numbers in which they name their inputs
 BUDGET = 8 << 20  # bytes that the broker has not confirmed
 CLOSE_TIMEOUT = 2.0  # seconds to send the last ones
 
@@ -36,7 +36,7 @@ class Recorder:
         self._log = log
         self._loop = asyncio.get_running_loop()
         self._batches: dict[str, list[InputRecord]] = {}
-        self._indices = 0  # in all batches
+        self._runs = 0  # in all batches
         self._timer: asyncio.TimerHandle | None = None
         self._count = 0
         self._outside: dict[asyncio.Future[PubAck], int] = {}  # bytes of each message
@@ -54,8 +54,8 @@ class Recorder:
         if batch is None:
             batch = self._batches[app] = []
         batch.append(record)
-        self._indices += len(record.indices)
-        if len(batch) >= BATCH or self._indices >= BATCH_INDICES:
+        self._runs += len(record.runs)
+        if len(batch) >= BATCH or self._runs >= BATCH_RUNS:
             self.flush()
         elif self._timer is None:
             self._timer = self._loop.call_later(AGE, self.flush)
@@ -65,7 +65,7 @@ class Recorder:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        batches, self._batches, self._indices = self._batches, {}, 0
+        batches, self._batches, self._runs = self._batches, {}, 0
         for app, records in batches.items():
             self._send(app, records)
 

@@ -1,6 +1,7 @@
 """Questions about calls: the graph of one, one in detail, many newest first."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -59,12 +60,10 @@ class Calls:
         """Return the tree of a call, a page of it at a time."""
         if request.after:
             return await self._graph(request)
-        try:
+        with suppress(NotFoundError):  # nothing of it has arrived yet
             found = await self._graph(request)
             if not any(call.status == PENDING for call in found.calls):
                 return found
-        except NotFoundError:  # nothing of it has arrived yet
-            pass
         await self._recording.settled()
         return await self._graph(request)
 
@@ -72,6 +71,14 @@ class Calls:
         """Return one call with some of its inputs."""
         if not 1 <= request.limit <= MAX_LISTED:
             raise InvalidError(f"limit must be between 1 and {MAX_LISTED:,}")
+        with suppress(NotFoundError):  # nothing of it has arrived yet
+            found = await self._get(request)
+            if found.call.status != PENDING:
+                return found
+        await self._recording.settled()
+        return await self._get(request)
+
+    async def _get(self, request: GetCall) -> CallDetails:
         async with transaction(self._engine) as connection:
             call = (await self._summaries(connection, [request.call]))[:1]
             if not call:

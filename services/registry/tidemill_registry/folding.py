@@ -4,6 +4,7 @@ Of a call the first 1,000 inputs are rows of their own. Of the others a bit says
 and how, so that a map of a million inputs is counted exactly in 245 rows.
 """
 
+import re
 from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,12 +14,14 @@ from tidemill._wire.calls import DETAILED, FINISHED, MAX_REASON, InputRecord, St
 from tidemill._wire.messages import Try
 
 SEGMENT = 4096  # inputs in one row of counts
-MAX_INDEX, MAX_TIME = 2**31 - 1, 1e11
+MAX_INDEX, MAX_RUN, MAX_TIME = 2**30, 2**27, 1e11
 RETENTION = 7 * 86_400.0  # seconds since a call was made
 AHEAD = 86_400.0  # seconds by which the clock of who made a call may be ahead
 
 COUNTED = (State.SUCCESS, State.FAILURE, State.TIMEOUT, State.CANCELLED, State.INIT_FAILURE)
-_BYTES = SEGMENT // 8
+_STATES = frozenset(State)
+_CALL = re.compile(r"fc-[0-9a-z]{26}")
+_ID = re.compile(r"[A-Za-z0-9-]{0,64}")
 
 
 @dataclass(slots=True)
@@ -59,38 +62,39 @@ class Rows:
     counts: dict[tuple[str, int], dict[int, int]] = field(default_factory=dict)
     refused: int = 0
 
-    def bits(self, key: tuple[str, int], state: int) -> bytes:
-        """Return the inputs of a segment that have finished in a state, a bit for each."""
-        return self.counts[key].get(state, 0).to_bytes(_BYTES, "big")
+    def bits(self, key: tuple[str, int], state: int) -> str:
+        """Return the inputs of a segment that have finished in a state: a bit for each, as a literal."""
+        return f"x{self.counts[key].get(state, 0):0{SEGMENT // 4}x}"
 
 
 def fold(records: Iterable[InputRecord], pools: Container[str], now: float) -> Rows:
     """Return what records come to. Those of unknown pools or impossible calls are refused."""
     rows = Rows()
+    kept = ids.first_at(ids.CALL, now - RETENTION), ids.first_at(ids.CALL, now + AHEAD)
     for record in records:
-        if record.pool in pools and _is_possible(record, now):
+        if record.pool in pools and _is_possible(record, kept):
             _fold(rows, record)
         else:
             rows.refused += 1
     return rows
 
 
-def _is_possible(record: InputRecord, now: float) -> bool:
-    """Say whether a record can be true: containers have a say in it."""
-    try:
-        made = ids.time_of(record.call)
-        State(record.state)
-    except ValueError:
-        return False
-    text = (record.call, record.parent, record.root, record.container)
-    times = (record.queued, record.started, record.finished)
+def _is_possible(record: InputRecord, kept: tuple[str, str]) -> bool:
+    """Say whether a record can be true, of a call between two ids: containers have a say in it."""
+    call, runs = record.call, record.runs
     return (
-        record.call.startswith(f"{ids.CALL}-")
-        and now - RETENTION < made < now + AHEAD
-        and all(0 <= index <= MAX_INDEX for index in record.indices)
+        kept[0] <= call < kept[1]
+        and _CALL.fullmatch(call) is not None
+        and record.state in _STATES
+        and len(runs) % 2 == 0
+        and (not runs or (min(runs) >= 0 and max(runs[::2]) <= MAX_INDEX and max(runs[1::2]) <= MAX_RUN))
         and 0 <= record.attempt <= MAX_INDEX
-        and all(0 <= time < MAX_TIME for time in times)
-        and all(len(each) <= 128 and "\0" not in each for each in text)
+        and 0 <= record.queued < MAX_TIME
+        and 0 <= record.started < MAX_TIME
+        and 0 <= record.finished < MAX_TIME
+        and _ID.fullmatch(record.root) is not None
+        and _ID.fullmatch(record.parent) is not None
+        and _ID.fullmatch(record.container) is not None
     )
 
 
@@ -106,21 +110,29 @@ def _fold(rows: Rows, record: InputRecord) -> None:
     call.started = _first(call.started, record.started)
     if state >= FINISHED:
         call.finished = max(call.finished, record.finished)
-    if not record.indices:
+    if not record.runs:
         call.cancelled = _first(call.cancelled, record.finished)
-        return
-    call.num_inputs = max(call.num_inputs, max(record.indices) + 1)
-    for index in record.indices:
-        if index < DETAILED:
+    for first, count in zip(record.runs[::2], record.runs[1::2], strict=True):
+        end = first + count
+        call.num_inputs = max(call.num_inputs, end)
+        for index in range(first, min(end, DETAILED)):
             _fold_input(rows, record, index)
-        elif state >= FINISHED:
-            segment, position = divmod(index - DETAILED, SEGMENT)
-            counts = rows.counts.setdefault((record.call, segment), {})
-            counts[state] = counts.get(state, 0) | 1 << position
+        if end > DETAILED and state >= FINISHED:
+            _count(rows, record.call, state, max(first, DETAILED) - DETAILED, end - DETAILED)
+
+
+def _count(rows: Rows, call: str, state: int, first: int, end: int) -> None:
+    """Set the bits of a run of inputs."""
+    while first < end:
+        segment, position = divmod(first, SEGMENT)
+        length = min(end - first, SEGMENT - position)
+        counts = rows.counts.setdefault((call, segment), {})
+        counts[state] = counts.get(state, 0) | (1 << length) - 1 << position
+        first += length
 
 
 def _fold_input(rows: Rows, record: InputRecord, index: int) -> None:
-    reason = record.reason.replace("\0", "")[:MAX_REASON]
+    reason = record.reason.replace("\0", "")[:MAX_REASON] if record.reason else ""
     new = InputRow(
         record.state, record.attempt, record.container, record.queued, record.started, record.finished, reason
     )

@@ -3,8 +3,8 @@
     EVENTS, DEAD ──> a durable consumer each, shared by the replicas ──> fold ──> one transaction ──> ack
 
 A replica takes what there is, up to a bound, folds it and writes it at once, then rests for twice as long
-as that took: records cost the database at most a third of one connection's time, however many there are.
-What does not fit waits in the stream.
+as that took, a moment at least: however many records there are, they cost the database at most a third of
+one connection's time. What does not fit waits in the stream.
 """
 
 import asyncio
@@ -34,6 +34,7 @@ from tidemill_registry.schema import PoolRow
 
 TAKE = 64  # messages written at once
 REST = 2.0  # of the time that writing took
+PAUSE = 0.15  # seconds of rest at least
 RETRY = 1.0  # seconds until what could not be written is delivered again
 MAX_POOLS = 20_000  # remembered
 AGE = 0.25  # seconds that a record may be on its way: batches are sent after 0.1
@@ -111,7 +112,7 @@ class Recording:
             self._letters.clear()
             began = time.perf_counter()
             await self._take(batches, letters)
-            await asyncio.sleep(REST * (time.perf_counter() - began))
+            await asyncio.sleep(max(PAUSE, REST * (time.perf_counter() - began)))
 
     async def close(self) -> None:
         """Take no more. What was not written is delivered again."""

@@ -2,7 +2,7 @@
 
 import time
 
-from tidemill._wire.calls import DETAILED, InputRecord, State
+from tidemill._wire.calls import InputRecord, State, runs_of
 from tidemill._wire.control import CancelCall
 from tidemill._wire.messages import Chunk
 from tidemill_common.records import Recorder, reason_of
@@ -20,21 +20,20 @@ class Records:
 
     def ended(self, pool: str, chunk: Chunk, state: State, told: bytes) -> None:
         """Tell that the inputs of a chunk have ended without having run."""
-        self._tell(pool, chunk, chunk.indices, state, time.time(), reason_of(told))
+        self._tell(pool, chunk, runs_of(chunk.indices), state, time.time(), reason_of(told))
 
     def cancelled(self, pool: str, request: CancelCall) -> None:
         """Tell that a call was cancelled: whatever of it has not finished has ended."""
         chunk = Chunk(request.call, [], 0, "", [], 0.0)
         if request.num_inputs:
-            known = list(range(min(request.num_inputs, DETAILED)))
-            self._tell(pool, chunk, [*known, request.num_inputs - 1], State.QUEUED, 0.0)
+            self._tell(pool, chunk, [0, request.num_inputs], State.QUEUED, 0.0)
         self._tell(pool, chunk, [], State.CANCELLED, time.time())
 
     def _tell(
-        self, pool: str, chunk: Chunk, indices: list[int], state: State, finished: float, reason: str = ""
+        self, pool: str, chunk: Chunk, runs: list[int], state: State, finished: float, reason: str = ""
     ) -> None:
         record = InputRecord(
-            chunk.call, indices, state, chunk.attempt, pool, chunk.parent, chunk.root,
+            chunk.call, runs, state, chunk.attempt, pool, chunk.parent, chunk.root,
             "", chunk.sent, 0.0, finished, reason,
         )  # fmt: skip
         known = self._directory.get(pool) or self._directory.gone.get(pool)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from tidemill._wire import subjects
-from tidemill._wire.calls import DETAILED, InputRecord, State
+from tidemill._wire.calls import DETAILED, InputRecord, State, runs_of
 from tidemill._wire.messages import Blob, Format, Status, Try
 from tidemill_common.records import Recorder, reason_of
 
@@ -83,7 +83,7 @@ class Records:
         except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
             return  # whoever takes it finds out
         record = InputRecord(
-            head.call, head.indices, State.QUEUED, head.attempt, target.pool,
+            head.call, runs_of(head.indices), State.QUEUED, head.attempt, target.pool,
             head.parent, head.root, "", head.sent, 0.0, 0.0,
         )  # fmt: skip
         self._recorder.add(app, record)
@@ -117,7 +117,7 @@ class Records:
     ) -> None:
         chunk, pool = work.chunk, work.pool
         record = InputRecord(
-            chunk.call, indices, state, chunk.attempt, pool.id, chunk.parent, chunk.root,
+            chunk.call, runs_of(indices), state, chunk.attempt, pool.id, chunk.parent, chunk.root,
             container, chunk.sent, span[0], span[1], reason,
         )  # fmt: skip
         self._recorder.add(pool.app_id, record)
