@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from tidemill import _loop, _runtime, _sync, exception
 from tidemill._bus.protocol import Bus, BusError, Disconnected, NoResponder, RequestFailed
 from tidemill._caller import Caller, explain
-from tidemill._wire import coding, errors
+from tidemill._wire import coding, errors, ids, subjects
 from tidemill._wire.control import ErrorReply
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ A = TypeVar("A")
 REQUEST_TIMEOUT = 30.0  # seconds
 FIND_RESPONDER = 10.0  # seconds for which a request waits for its service to come (back) up
 FIND_PAUSE = 0.2
+CREDENTIALS_HINT = "check TIDEMILL_TOKEN_ID and TIDEMILL_TOKEN_SECRET"
 NO_SERVER_HINT = "start one with `tidemill up`"
 
 
@@ -69,7 +70,7 @@ class Client:
     of threads and event loops. `from_env()` gives the one that everything uses by default.
 
     Example:
-        with Client.from_credentials("client", "secret") as client:
+        with Client.from_credentials("ak-main-01ja8m3k9x4q7w2v5y6z0b1c2d", "secret") as client:
             Function.from_name("my-app", "square", client=client).remote(3)
     """
 
@@ -169,8 +170,8 @@ class Client:
         return self.caller
 
     async def _open_session(self) -> Caller:
-        bus = await self._open_bus()
-        caller = Caller(bus)
+        bus, workspace = await self._open_bus()
+        caller = Caller(bus, workspace)
         try:
             await caller.open()
             if self._closed:
@@ -186,25 +187,32 @@ class Client:
         return caller
 
     async def request(
-        self, subject: str, message: object, answer: type[A], *, timeout: float = REQUEST_TIMEOUT
+        self,
+        service: str,
+        verb: str,
+        message: object,
+        answer: type[A],
+        *,
+        timeout: float = REQUEST_TIMEOUT,
+        patience: float = FIND_RESPONDER,
     ) -> A:
-        """Ask a service and return its answer, or raise the error that it gave.
+        """Ask a service (`registry`, `scheduler`) and return its answer, or raise the error that it gave.
 
-        A service that is not there is waited for: nothing has reached it yet.
+        A service that is not there is waited for, up to `patience` seconds: nothing has reached it yet.
 
         Raises:
             ServiceError: nobody answers.
             ConnectionError: no server can be reached.
         """
-        bus = (await self.connect()).bus
+        caller = await self.connect()
+        bus, subject = caller.bus, subjects.request(service, caller.workspace, verb)
         data = coding.encode(message)
-        deadline = asyncio.get_running_loop().time() + FIND_RESPONDER
+        deadline = asyncio.get_running_loop().time() + patience
         while True:
             try:
                 return coding.decode(answer, await bus.request(subject, data, timeout=timeout))
             except NoResponder as error:
                 if asyncio.get_running_loop().time() > deadline:
-                    service = subject.split(".")[1]
                     raise exception.ServiceError(
                         f"the {service} does not run", hint="look with `tidemill status`"
                     ) from error
@@ -216,9 +224,10 @@ class Client:
             except ValueError as error:
                 raise exception.VersionError(f"the answer of {subject} cannot be read: {error}") from error
 
-    async def _open_bus(self) -> Bus:
+    async def _open_bus(self) -> tuple[Bus, str]:
+        """Return a connection, and the workspace that it is for."""
         if _runtime.container is not None:
-            return _bus_of(_runtime.container)
+            return _bus_of(_runtime.container), _runtime.container.workspace
         from tidemill._bus.lean import import_nats
 
         import_nats()
@@ -226,16 +235,20 @@ class Client:
 
         found = await self._find_server()
         try:
-            return await nats.connect(
+            bus = await nats.connect(
                 found.server_url, found.token_id, found.token_secret, name=f"tidemill client {os.getpid()}"
             )
         except Disconnected as error:
             if "authorization" in str(error).lower():
                 raise exception.AuthError(
-                    f"{found.server_url} does not know these credentials",
-                    hint="check TIDEMILL_TOKEN_ID and TIDEMILL_TOKEN_SECRET",
+                    f"{found.server_url} does not know these credentials", hint=CREDENTIALS_HINT
                 ) from error
             raise exception.ConnectionError(str(error), hint=NO_SERVER_HINT) from error
+        try:
+            return bus, _workspace_of(found)
+        except exception.AuthError:
+            await bus.close()
+            raise
 
     async def _find_server(self) -> Credentials:
         given = self._credentials
@@ -262,6 +275,14 @@ class Client:
             temporary = self._temporary = await asyncio.to_thread(_stack.start_temporary, progress)
             info = temporary.info
         return Credentials(info.server_url, info.token_id, info.token_secret)
+
+
+def _workspace_of(found: Credentials) -> str:
+    """Return the workspace that credentials are for: their id names it."""
+    try:
+        return ids.workspace_of_token(found.token_id)
+    except ValueError as error:
+        raise exception.AuthError(str(error), hint=CREDENTIALS_HINT) from error
 
 
 async def _close_own(bus: Bus) -> None:

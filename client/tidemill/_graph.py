@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tidemill import exception
-from tidemill._wire import ids, subjects
+from tidemill._wire import ids
 from tidemill._wire.calls import DETAILED, CallGraph, CallSummary, GetCallGraph, GraphInput
 from tidemill.call_graph import FROM_OUTPUT, InputInfo, InputStatus
 
@@ -49,7 +49,7 @@ async def fetch(client: "Client", call: str, *, whole: bool = True) -> Graph:
     graph, after = Graph(""), ""
     while True:
         request = GetCallGraph(call, whole, after)
-        page = await client.request(subjects.registry("get_call_graph"), request, CallGraph)
+        page = await client.request("registry", "get_call_graph", request, CallGraph)
         graph.root = page.root
         graph.calls.update({each.call: each for each in page.calls})
         graph.inputs += page.inputs

@@ -18,7 +18,6 @@ from tidemill._log_entries import Lines, LogEntry, Selection
 from tidemill._wire import coding, subjects
 from tidemill._wire.messages import LogRecord
 
-STREAM = "LOGS"
 LATE = 30.0  # seconds that output may have been under way, or a worker's clock be wrong
 FIRST_WINDOW, GROWTH = 8, 4  # messages looked at first, counted backwards, and how that grows
 MAX_READ = 64 << 20  # bytes read in search of the last lines
@@ -31,8 +30,9 @@ _log = logging.getLogger("tidemill")
 class LogReader:
     """Reads what a selection asks for."""
 
-    def __init__(self, bus: Bus, selection: Selection, functions: dict[str, str]) -> None:
+    def __init__(self, bus: Bus, stream: str, selection: Selection, functions: dict[str, str]) -> None:
         self._bus = bus
+        self._stream = stream
         self._selection = selection
         self._functions = functions
 
@@ -58,7 +58,7 @@ class LogReader:
     async def last(self) -> int:
         """Return the sequence of the last message there is, 0 if there is none."""
         try:
-            stored = await self._bus.last(STREAM, self._selection.subject)
+            stored = await self._bus.last(self._stream, self._selection.subject)
         except BusError as error:
             raise explain(error) from error
         return stored.sequence if stored else 0
@@ -139,7 +139,7 @@ class LogReader:
     async def _read(self, *, since: float | None = None, sequence: int = 1) -> AsyncGenerator[Stored, None]:
         subject = self._selection.subject
         try:
-            async for stored in self._bus.read(STREAM, subject, since=since, sequence=sequence):
+            async for stored in self._bus.read(self._stream, subject, since=since, sequence=sequence):
                 yield stored
         except BusError as error:
             raise explain(error) from error

@@ -16,6 +16,7 @@ from tidemill._wire.control import AppDetails, AppEvent, GetApp
 from tidemill.config import config
 
 if TYPE_CHECKING:
+    from tidemill._caller import Caller
     from tidemill._client import Client
 
 MAX_ENTRIES = 20_000  # of one fetch
@@ -30,6 +31,7 @@ class Origin:
     """Whose output it is: what is selected, and the ids of the functions by name."""
 
     client: "Client"
+    caller: "Caller"
     selection: Selection
     functions: dict[str, str]
 
@@ -121,8 +123,8 @@ def _reader(origin: Origin, since: Time | None, until: Time | None, search: str,
         raise exception.InvalidError(f"not a source of output: {source!r}", hint="stdout, stderr or system")
     selection = replace(origin.selection, search=search, source=source or origin.selection.source)
     selection = _ranged(selection, since, until)
-    assert origin.client.caller is not None
-    return LogReader(origin.client.caller.bus, selection, origin.functions)
+    caller = origin.caller
+    return LogReader(caller.bus, subjects.logs_stream(caller.workspace), selection, origin.functions)
 
 
 def _ranged(selection: Selection, since: Time | None, until: Time | None) -> Selection:
@@ -154,10 +156,9 @@ async def _until_stopped(origin: Origin) -> AsyncIterator[Callable[[], bool]]:
 
     subscription = None
     if origin.selection.app:
-        assert origin.client.caller is not None
         with suppress(BusError):
-            subject = subjects.event("app", origin.selection.app)
-            subscription = await origin.client.caller.bus.subscribe(subject, on_event)
+            subject = subjects.event(origin.caller.workspace, "app", origin.selection.app)
+            subscription = await origin.caller.bus.subscribe(subject, on_event)
         if (await _details(origin.client, origin.selection.app, "")).app.state == "stopped":
             over.set()
     try:
@@ -178,36 +179,38 @@ async def find_app(client: "Client", app: str, environment: str = "") -> str:
 
 async def of_app(client: "Client", app: str, environment: str = "") -> Origin:
     """Return the output of an app, by id or, if it is deployed, by name."""
-    await client.connect()
+    caller = await client.connect()
     found = await _details(client, app, environment)
     app_id = found.app.app_id
     functions = {name: handle.function_id for name, handle in found.handles.items()}
-    selection = Selection(subjects.app_logs(app_id), app=app_id)
-    return Origin(client, selection, functions)
+    selection = Selection(subjects.app_logs(caller.workspace, app_id), app=app_id)
+    return Origin(client, caller, selection, functions)
 
 
 async def of_function(client: "Client", app_id: str, name: str, function_id: str) -> Origin:
     """Return the output of one function."""
-    await client.connect()
-    selection = Selection(subjects.app_logs(app_id), app=app_id, function=name)
-    return Origin(client, selection, {name: function_id})
+    caller = await client.connect()
+    selection = Selection(subjects.app_logs(caller.workspace, app_id), app=app_id, function=name)
+    return Origin(client, caller, selection, {name: function_id})
 
 
 async def of_call(client: "Client", call: str, app_id: str, created: float) -> Origin:
     """Return the output of one call."""
-    await client.connect()
-    selection = Selection(subjects.app_logs(app_id), app=app_id, call=call, since=max(0.0, created - 60.0))
-    return Origin(client, selection, {})
+    caller = await client.connect()
+    subject, since = subjects.app_logs(caller.workspace, app_id), max(0.0, created - 60.0)
+    selection = Selection(subject, app=app_id, call=call, since=since)
+    return Origin(client, caller, selection, {})
 
 
 async def of_container(client: "Client", container: str) -> Origin:
     """Return the output of one container."""
-    await client.connect()
-    return Origin(client, Selection(subjects.container_logs(container), container=container), {})
+    caller = await client.connect()
+    selection = Selection(subjects.container_logs(caller.workspace, container), container=container)
+    return Origin(client, caller, selection, {})
 
 
 async def _details(client: "Client", app: str, environment: str) -> AppDetails:
     environment = environment or config["environment"]
     by_id = app.startswith("ap-")
     request = GetApp(app_id=app if by_id else "", name="" if by_id else app, environment=environment)
-    return await client.request(subjects.registry("get_app"), request, AppDetails)
+    return await client.request("registry", "get_app", request, AppDetails)

@@ -20,7 +20,6 @@ from tidemill._bus.protocol import BusError
 from tidemill._caller import explain
 from tidemill._output import Output
 from tidemill._watching import Watch
-from tidemill._wire import subjects
 from tidemill._wire.control import (
     AppCreated,
     AppHeartbeat,
@@ -114,10 +113,11 @@ class _Run:
         plan = self._plan
         state = "detached" if plan.detach else "ephemeral"
         message = CreateApp(plan.name, plan.description, state, plan.environment, dict(plan.tags))
-        return await self._client.request(subjects.registry("create_app"), message, AppCreated)
+        return await self._client.request("registry", "create_app", message, AppCreated)
 
     async def _open_watch(self, app_id: str) -> None:
-        self._watch = Watch((await self._client.connect()).bus, app_id, self._shown)
+        caller = await self._client.connect()
+        self._watch = Watch(caller.bus, caller.workspace, app_id, self._shown)
         try:
             await self._watch.open()
         except BusError as error:
@@ -125,12 +125,12 @@ class _Run:
 
     async def _store_blobs(self) -> None:
         """Store the code, each bundle once, whichever app or run brought it first."""
-        bus = (await self._client.connect()).bus
+        caller = await self._client.connect()
         room = asyncio.Semaphore(UPLOADS)
 
         async def store(name: str, data: bytes) -> None:
             async with room:
-                await blobs.put_named(bus, name, data)
+                await blobs.put_named(caller.bus, caller.workspace, name, data)
 
         try:
             await asyncio.gather(*(store(name, data) for name, data in self._plan.blobs.items()))
@@ -141,7 +141,8 @@ class _Run:
         if not self._plan.specs:
             return {}
         published = await self._client.request(
-            subjects.registry("publish_functions"),
+            "registry",
+            "publish_functions",
             PublishFunctions(app_id, self._plan.specs),
             FunctionsPublished,
             timeout=PUBLISH_TIMEOUT,
@@ -154,7 +155,7 @@ class _Run:
         while True:
             await asyncio.sleep(config["heartbeat_interval"])
             try:
-                await self._client.request(subjects.registry("heartbeat"), AppHeartbeat(app_id), Done)
+                await self._client.request("registry", "heartbeat", AppHeartbeat(app_id), Done)
             except (exception.NotFoundError, exception.ConflictError) as error:
                 self._shown.warn(f"the app does not run any more: {error}")
                 return
@@ -186,9 +187,7 @@ class _Run:
             async with asyncio.timeout(STOP_TIMEOUT):
                 while True:
                     try:
-                        await self._client.request(
-                            subjects.registry("stop_app"), StopApp(app_id, reason), Done
-                        )
+                        await self._client.request("registry", "stop_app", StopApp(app_id, reason), Done)
                         return
                     except (exception.ConnectionError, exception.ServiceError) as error:
                         problem = error

@@ -381,14 +381,13 @@ def _itself(value: Any) -> Any:
 
 
 async def _look_up(client: "Client", lookup: _Lookup) -> "FunctionHandle":
-    from tidemill._wire import subjects
     from tidemill._wire.control import FunctionHandle, GetFunction
     from tidemill.config import config
 
     environment = lookup.environment or _environment() or config["environment"]
     message = GetFunction(lookup.app_name, lookup.name, environment, lookup.version, lookup.function_id)
     try:
-        return await client.request(subjects.registry("get_function"), message, FunctionHandle)
+        return await client.request("registry", "get_function", message, FunctionHandle)
     except exception.NotFoundError as error:
         if lookup.function_id:
             raise exception.NotFoundError(f"there is no function {lookup.function_id}") from error

@@ -113,7 +113,11 @@ class FunctionHandle:
 class Pool:
     """A pool's record, kept in the `pools` bucket under its id: one function with one set of options.
 
-    `deployed` pools are started again for ever after failures; others give their inputs up.
+    `deployed` pools are started again for ever after failures; others give their inputs up. A `superseded`
+    pool served an earlier version: it finishes what it is sent, and keeps no containers waiting.
+    `generation` grows when the app is to have new containers for the same code: those that were started
+    under an earlier one are replaced. `strategy` says how containers end that are replaced or superseded:
+    `rolling` lets them finish the inputs that they hold, `recreate` stops them at once.
     """
 
     id: str
@@ -129,6 +133,9 @@ class Pool:
     spec: FunctionSpec
     handles: dict[str, FunctionHandle] = field(default_factory=dict)
     deployed: bool = False
+    superseded: bool = False
+    generation: int = 0
+    strategy: str = "rolling"
 
 
 # --- requests to the registry, and their answers
@@ -136,7 +143,7 @@ class Pool:
 
 @dataclass(frozen=True, slots=True)
 class CreateApp:
-    """`tm.registry.create_app`: start a run of an app (`ephemeral` or `detached`)."""
+    """`tm.registry.<ws>.create_app`: start a run of an app (`ephemeral` or `detached`)."""
 
     name: str | None
     description: str
@@ -155,7 +162,7 @@ class AppCreated:
 
 @dataclass(frozen=True, slots=True)
 class PublishFunctions:
-    """`tm.registry.publish_functions`: make or replace the functions of an app."""
+    """`tm.registry.<ws>.publish_functions`: make or replace the functions of an app."""
 
     app_id: str
     functions: tuple[FunctionSpec, ...]
@@ -170,14 +177,14 @@ class FunctionsPublished:
 
 @dataclass(frozen=True, slots=True)
 class AppHeartbeat:
-    """`tm.registry.heartbeat`: the client of an ephemeral app is alive. Sent every 15 s."""
+    """`tm.registry.<ws>.heartbeat`: the client of an ephemeral app is alive. Sent every 15 s."""
 
     app_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class StopApp:
-    """`tm.registry.stop_app`: end an app: its pools go, its containers are stopped."""
+    """`tm.registry.<ws>.stop_app`: end an app: its pools go, its containers are stopped."""
 
     app_id: str
     reason: str = ""
@@ -190,7 +197,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class GetFunction:
-    """`tm.registry.get_function`: find a function of a deployed app. Answered by a `FunctionHandle`.
+    """`tm.registry.<ws>.get_function`: find a function of a deployed app. Answered by a `FunctionHandle`.
 
     `version` asks for one deployment; without it the newest one answers. With `function_id` that
     function is meant, whatever the names say.
@@ -205,7 +212,7 @@ class GetFunction:
 
 @dataclass(frozen=True, slots=True)
 class ListApps:
-    """`tm.registry.list_apps`: the apps of an environment, newest first. Answered by an `AppList`."""
+    """`tm.registry.<ws>.list_apps`: the apps of an environment, newest first. Answered by an `AppList`."""
 
     environment: str = "main"
     include_stopped: bool = False
@@ -214,7 +221,7 @@ class ListApps:
 
 @dataclass(frozen=True, slots=True)
 class GetApp:
-    """`tm.registry.get_app`: one app, by id or, if deployed, by name. Answered by `AppDetails`."""
+    """`tm.registry.<ws>.get_app`: one app, by id or, if deployed, by name. Answered by `AppDetails`."""
 
     app_id: str = ""
     name: str = ""
@@ -255,7 +262,7 @@ class AppDetails:
 
 @dataclass(frozen=True, slots=True)
 class CallRecord:
-    """A kept call: stored once on `tm.results.<call>.call` when it is submitted."""
+    """A kept call: stored once on `tm.results.<ws>.<call>.call` when it is submitted."""
 
     call: str
     pool: str
@@ -270,7 +277,7 @@ class CallRecord:
 
 @dataclass(frozen=True, slots=True)
 class CancelCall:
-    """`tm.scheduler.cancel`: end a call: purge what waits, stop what runs.
+    """`tm.scheduler.<ws>.cancel`: end a call: purge what waits, stop what runs.
 
     With `kept` the scheduler also stores a cancelled result for every input that has none.
     """
@@ -284,15 +291,31 @@ class CancelCall:
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """`tm.cancel.<call>`: workers stop what they run of this call and refuse what comes later."""
+    """`tm.cancel.<ws>.<call>`: workers stop what they run of this call and refuse what comes later."""
 
+    workspace: str
     call: str
     terminate_containers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
+class FindQueued:
+    """`tm.scheduler.<ws>.find_queued`: does a call still have inputs that wait, run, or are to be retried?"""
+
+    call: str
+    prefix: str
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """The answer to `FindQueued`."""
+
+    queued: bool
+
+
+@dataclass(frozen=True, slots=True)
 class GetSchedulerStatus:
-    """`tm.scheduler.status`: what the scheduler's leader knows and does."""
+    """`tm.scheduler.<ws>.status`: what the scheduler's leader knows and does for the workspace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,6 +385,7 @@ class ContainerState:
     state: str
     since: float
     pid: int = 0
+    generation: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -396,12 +420,24 @@ class SchedulerStatus:
     workers: tuple[WorkerState, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class ListWorkers:
+    """`tm.scheduler.<ws>.list_workers`: the workers that are alive. Answered by a `WorkerList`."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerList:
+    """The answer to `ListWorkers`: without leases, and with no other workspace's containers."""
+
+    workers: tuple[WorkerState, ...]
+
+
 # --- events
 
 
 @dataclass(frozen=True, slots=True)
 class ContainerEvent:
-    """`tm.events.container.<app>`: a container changed state (`started`, `failed`, `stopped`).
+    """`tm.events.<ws>.container.<app>`: a container changed state (`started`, `failed`, `stopped`).
 
     `failed` means that it never became ready: `failure` is what its callers are to see, and `final` says
     that another try cannot help (an image that cannot be made).
@@ -421,7 +457,7 @@ class ContainerEvent:
 
 @dataclass(frozen=True, slots=True)
 class AppEvent:
-    """`tm.events.app.<app>`: an app's life went on (`published` a version, or `stopped`)."""
+    """`tm.events.<ws>.app.<app>`: an app's life went on (`published` a version, or `stopped`)."""
 
     app_id: str
     name: str | None
@@ -433,7 +469,7 @@ class AppEvent:
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """`tm.trouble.<pool>`: why a pool's inputs do not start.
+    """`tm.trouble.<ws>.<pool>`: why a pool's inputs do not start.
 
     `final` trouble fails the waiting inputs (crash loop, image that cannot be made); other trouble is
     only told (no worker with that GPU), and the inputs go on waiting. `failure` is an encoded failure.

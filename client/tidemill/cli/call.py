@@ -45,7 +45,6 @@ def list_calls(
     """List calls, newest first."""
     from tidemill import _client, _loop
     from tidemill._logs import find_app
-    from tidemill._wire import subjects
 
     async def ask() -> CallList:
         client = _client.current()
@@ -58,7 +57,7 @@ def list_calls(
             limit=limit,
             before=before,
         )
-        return await client.request(subjects.registry("list_calls"), request, CallList)
+        return await client.request("registry", "list_calls", request, CallList)
 
     found = _loop.wait(ask())
     if as_json:
@@ -76,13 +75,12 @@ def list_calls(
 def info(call_id: str, inputs: int, as_json: bool) -> None:
     """Show a call (fc-...): its inputs with their times and attempts, and what it led to."""
     from tidemill import _client, _graph, _loop
-    from tidemill._wire import subjects
 
     async def ask() -> tuple[CallDetails, list[InputInfo]]:
         client = _client.current()
         graph = await _graph.fetch(client, call_id, whole=False)
         request = GetCall(call_id, limit=inputs)
-        details = await client.request(subjects.registry("get_call"), request, CallDetails)
+        details = await client.request("registry", "get_call", request, CallDetails)
         return details, _graph.tree(graph)
 
     details, graph = _loop.wait(ask())

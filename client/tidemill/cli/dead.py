@@ -25,13 +25,12 @@ def list_dead(app_ref: str, function: str, limit: int, before: str, env: str, as
     """List what was given up in the last 30 days, newest first."""
     from tidemill import _client, _loop
     from tidemill._logs import find_app
-    from tidemill._wire import subjects
 
     async def ask() -> DeadList:
         client = _client.current()
         app_id = await find_app(client, app_ref, env) if app_ref else ""
         request = ListDead(app_id, function, limit, before)
-        return await client.request(subjects.registry("list_dead"), request, DeadList)
+        return await client.request("registry", "list_dead", request, DeadList)
 
     found = _loop.wait(ask())
     if as_json:
@@ -48,9 +47,8 @@ def list_dead(app_ref: str, function: str, limit: int, before: str, env: str, as
 def info(input_id: str, as_json: bool) -> None:
     """Show why an input (in-...) was given up, with every attempt."""
     from tidemill import _client, _loop
-    from tidemill._wire import subjects
 
-    request = _client.current().request(subjects.registry("get_dead"), GetDead(input_id), DeadDetails)
+    request = _client.current().request("registry", "get_dead", GetDead(input_id), DeadDetails)
     found = _loop.wait(request)
     if as_json:
         record = {**asdict(found), "tries": [tried._asdict() for tried in found.tries]}
@@ -80,10 +78,9 @@ def replay(input_ids: tuple[str, ...]) -> None:
     is not run again.
     """
     from tidemill import _client, _loop
-    from tidemill._wire import subjects
 
     for input_id in input_ids:
-        request = _client.current().request(subjects.registry("replay_dead"), ReplayDead(input_id), Replayed)
+        request = _client.current().request("registry", "replay_dead", ReplayDead(input_id), Replayed)
         done = _loop.wait(request)
         if done.again:
             click.echo(f"{input_id} was replayed before", err=True)

@@ -35,7 +35,7 @@ class Recorder:
         self._source = source
         self._log = log
         self._loop = asyncio.get_running_loop()
-        self._batches: dict[str, list[InputRecord]] = {}
+        self._batches: dict[tuple[str, str], list[InputRecord]] = {}  # by workspace and app
         self._runs = 0  # in all batches
         self._timer: asyncio.TimerHandle | None = None
         self._count = 0
@@ -45,14 +45,14 @@ class Recorder:
         self._sent = Counter("tidemill_records", "Records of inputs sent.", registry=registry)
         self._dropped = Counter("tidemill_records_dropped", "Records of inputs lost.", registry=registry)
 
-    def add(self, app: str, record: InputRecord) -> None:
+    def add(self, workspace: str, app: str, record: InputRecord) -> None:
         """Send a record soon."""
         if self._bytes > BUDGET:
             self._drop(1)
             return
-        batch = self._batches.get(app)
+        batch = self._batches.get((workspace, app))
         if batch is None:
-            batch = self._batches[app] = []
+            batch = self._batches[workspace, app] = []
         batch.append(record)
         self._runs += len(record.runs)
         if len(batch) >= BATCH or self._runs >= BATCH_RUNS:
@@ -66,8 +66,8 @@ class Recorder:
             self._timer.cancel()
             self._timer = None
         batches, self._batches, self._runs = self._batches, {}, 0
-        for app, records in batches.items():
-            self._send(app, records)
+        for (workspace, app), records in batches.items():
+            self._send(subjects.event(workspace, subjects.RECORDS, app), records)
 
     async def close(self) -> None:
         """Send the last records; return when the broker has them, or after a bounded time."""
@@ -75,14 +75,12 @@ class Recorder:
         if self._outside:
             await asyncio.wait(self._outside, timeout=CLOSE_TIMEOUT)
 
-    def _send(self, app: str, records: list[InputRecord]) -> None:
+    def _send(self, subject: str, records: list[InputRecord]) -> None:
         missing, self._untold = self._untold, 0
         data = _encode(RecordBatch(self._source, records, missing))
         self._count += 1
         self._bytes += len(data)
-        stored = self._bus.store(
-            subjects.event(subjects.RECORDS, app), data, msg_id=f"{self._source}.records.{self._count}"
-        )
+        stored = self._bus.store(subject, data, msg_id=f"{self._source}.records.{self._count}")
         self._outside[stored] = len(data)
         stored.add_done_callback(lambda answer: self._stored(len(records), missing, answer))
 

@@ -47,40 +47,39 @@ _WORST = ("init_failure", "failure", "timeout", TERMINATED)  # of several, the f
 
 
 class Calls:
-    """Answers about the calls of one workspace."""
+    """Answers about calls, each workspace about its own."""
 
-    def __init__(self, engine: AsyncEngine, recording: Recording, workspace: str) -> None:
+    def __init__(self, engine: AsyncEngine, recording: Recording) -> None:
         self._engine = engine
         self._recording = recording
-        self._workspace = workspace
 
     # --- requests
 
-    async def graph(self, request: GetCallGraph) -> CallGraph:
+    async def graph(self, workspace: str, request: GetCallGraph) -> CallGraph:
         """Return the tree of a call, a page of it at a time."""
         if request.after:
-            return await self._graph(request)
+            return await self._graph(workspace, request)
         with suppress(NotFoundError):  # nothing of it has arrived yet
-            found = await self._graph(request)
+            found = await self._graph(workspace, request)
             if not any(call.status == PENDING for call in found.calls):
                 return found
-        await self._recording.settled()
-        return await self._graph(request)
+        await self._recording.settled(workspace)
+        return await self._graph(workspace, request)
 
-    async def get(self, request: GetCall) -> CallDetails:
+    async def get(self, workspace: str, request: GetCall) -> CallDetails:
         """Return one call with some of its inputs."""
         if not 1 <= request.limit <= MAX_LISTED:
             raise InvalidError(f"limit must be between 1 and {MAX_LISTED:,}")
         with suppress(NotFoundError):  # nothing of it has arrived yet
-            found = await self._get(request)
+            found = await self._get(workspace, request)
             if found.call.status != PENDING:
                 return found
-        await self._recording.settled()
-        return await self._get(request)
+        await self._recording.settled(workspace)
+        return await self._get(workspace, request)
 
-    async def _get(self, request: GetCall) -> CallDetails:
+    async def _get(self, workspace: str, request: GetCall) -> CallDetails:
         async with transaction(self._engine) as connection:
-            call = (await self._summaries(connection, [request.call]))[:1]
+            call = (await self._summaries(connection, workspace, [request.call]))[:1]
             if not call:
                 raise _unknown(request.call)
             query = (
@@ -93,7 +92,7 @@ class Calls:
         ended = call[0].status != PENDING
         return CallDetails(call[0], tuple(_details(row, ended=ended) for row in rows))
 
-    async def newest(self, request: ListCalls) -> CallList:
+    async def newest(self, workspace: str, request: ListCalls) -> CallList:
         """Return calls, newest first."""
         if not 1 <= request.limit <= MAX_LISTED:
             raise InvalidError(f"limit must be between 1 and {MAX_LISTED:,}")
@@ -104,9 +103,9 @@ class Calls:
         before = request.before
         async with transaction(self._engine) as connection:
             for _ in range(max(1, SCANNED // request.limit)):
-                found = await self._page(connection, request, before)
+                found = await self._page(connection, workspace, request, before)
                 before = found[-1] if len(found) == request.limit else ""
-                for call in reversed(await self._summaries(connection, found)):
+                for call in reversed(await self._summaries(connection, workspace, found)):
                     if not request.status or call.status == request.status:
                         shown.append(call)
                         if len(shown) == request.limit:
@@ -117,8 +116,10 @@ class Calls:
 
     # --- lists
 
-    async def _page(self, connection: AsyncConnection, request: ListCalls, before: str) -> Sequence[str]:
-        query = select(Call.id).where(Call.workspace == self._workspace)
+    async def _page(
+        self, connection: AsyncConnection, workspace: str, request: ListCalls, before: str
+    ) -> Sequence[str]:
+        query = select(Call.id).where(Call.workspace == workspace)
         if request.app_id:
             query = query.where(Call.app_id == request.app_id)
         if request.function_id:
@@ -136,20 +137,20 @@ class Calls:
             query = query.where(Call.states.op("&")(mask) != 0)
         return (await connection.scalars(query.order_by(Call.id.desc()).limit(request.limit))).all()
 
-    async def _summaries(self, connection: AsyncConnection, calls: Sequence[str]) -> list[CallSummary]:
+    async def _summaries(
+        self, connection: AsyncConnection, workspace: str, calls: Sequence[str]
+    ) -> list[CallSummary]:
         """Return calls in the order of their ids."""
-        rows = (
-            await connection.execute(_SUMMARIES, {"calls": list(calls), "workspace": self._workspace})
-        ).all()
+        rows = (await connection.execute(_SUMMARIES, {"calls": list(calls), "workspace": workspace})).all()
         pools = await self._recording.pools.find(connection, {row.pool_id for row in rows})
         return [_summary(row, pools) for row in rows]
 
     # --- graphs
 
-    async def _graph(self, request: GetCallGraph) -> CallGraph:
+    async def _graph(self, workspace: str, request: GetCallGraph) -> CallGraph:
         last, index = _cursor(request.after)
         async with transaction(self._engine) as connection:
-            root, members = await self._members(connection, request)
+            root, members = await self._members(connection, workspace, request)
             left = [call for call in members if call >= last]
             calls, more = left[:PAGE_CALLS], left[PAGE_CALLS:]
             inputs = await self._inputs(connection, calls, last, index)
@@ -158,15 +159,17 @@ class Calls:
                 inputs = inputs[:PAGE_INPUTS]
                 calls = [call for call in calls if call <= inputs[-1].call_id]
                 following = f"{inputs[-1].call_id}/{inputs[-1].number}"
-            summaries = await self._summaries(connection, calls)
+            summaries = await self._summaries(connection, workspace, calls)
         ended = {call.call for call in summaries if call.status != PENDING}
         shown = tuple(_graph_input(row, ended=row.call_id in ended) for row in inputs)
         told = tuple(call for call in summaries if call.call != last or index < 0)
         return CallGraph(root, told, shown, following, len(members) >= MAX_CALLS)
 
-    async def _members(self, connection: AsyncConnection, request: GetCallGraph) -> tuple[str, Sequence[str]]:
+    async def _members(
+        self, connection: AsyncConnection, workspace: str, request: GetCallGraph
+    ) -> tuple[str, Sequence[str]]:
         """Return the root of a call, and the calls of its tree or of its own part, by id."""
-        mine = Call.workspace == self._workspace
+        mine = Call.workspace == workspace
         root = await connection.scalar(select(Call.root).where(Call.id == request.call, mine))
         if root is None:
             raise _unknown(request.call)

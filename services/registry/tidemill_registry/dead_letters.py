@@ -75,7 +75,7 @@ async def note(connection: AsyncConnection, pools: "Pools", deliveries: Sequence
 def _read(data: bytes) -> DeadLetter | None:
     try:
         letter = coding.decode(DeadLetter, data)
-        subjects.dead(letter.pool, letter.call, letter.index)
+        subjects.token(letter.call)
         return letter
     except (ValueError, TypeError):
         return None
@@ -93,17 +93,16 @@ def _chunk(letter: DeadLetter) -> Chunk | None:
 class DeadLetters:
     """Answers about dead letters, and replays them."""
 
-    def __init__(self, engine: AsyncEngine, bus: ServiceBus, workspace: str) -> None:
+    def __init__(self, engine: AsyncEngine, bus: ServiceBus) -> None:
         self._engine = engine
         self._bus = bus
-        self._workspace = workspace
 
-    async def newest(self, request: ListDead) -> DeadList:
+    async def newest(self, workspace: str, request: ListDead) -> DeadList:
         """Return dead letters, newest first."""
         if not 1 <= request.limit <= MAX_LISTED:
             raise InvalidError(f"limit must be between 1 and {MAX_LISTED:,}")
-        query = self._query().order_by(DeadLetterRow.given_up_at.desc(), DeadLetterRow.call_id.desc())
-        query = query.order_by(DeadLetterRow.number.desc())
+        newest = DeadLetterRow.given_up_at.desc(), DeadLetterRow.call_id.desc(), DeadLetterRow.number.desc()
+        query = self._query(workspace).order_by(*newest)
         if request.app_id:
             query = query.where(DeadLetterRow.app_id == request.app_id)
         if request.function:
@@ -121,20 +120,20 @@ class DeadLetters:
             more = f"{last.given_up_at.isoformat()}/{last.call_id}/{last.number}"
         return DeadList(tuple(map(_info, shown)), more)
 
-    async def get(self, request: GetDead) -> DeadDetails:
+    async def get(self, workspace: str, request: GetDead) -> DeadDetails:
         """Return one dead letter with its attempts."""
         async with transaction(self._engine) as connection:
-            row = await self._find(connection, request.input_id)
+            row = await self._find(connection, workspace, request.input_id)
         letter = await self._letter(row)
         chunk = _chunk(letter)
         data = chunk.inputs[0].data if chunk else letter.chunk
         size = data.size if isinstance(data, Blob) else len(data)
         return DeadDetails(_info(row), chunk.tries if chunk else (), _traceback(letter.failure), size)
 
-    async def replay(self, request: ReplayDead) -> Replayed:
+    async def replay(self, workspace: str, request: ReplayDead) -> Replayed:
         """Run the input again, as a call whose result is kept. Once, however often it is asked for."""
         async with transaction(self._engine) as connection:
-            row = await self._find(connection, request.input_id, lock=True)
+            row = await self._find(connection, workspace, request.input_id, lock=True)
             if not row.readable:
                 raise ConflictError(f"{request.input_id} cannot be replayed: it could not be read")
             if row.replayed_at is not None:
@@ -157,19 +156,21 @@ class DeadLetters:
 
     # --- the table
 
-    def _query(self) -> Any:
+    def _query(self, workspace: str) -> Any:
         return (
             select(*DeadLetterRow.__table__.columns, Function.name.label("function"))
             .outerjoin(Function, Function.id == DeadLetterRow.function_id)
-            .where(DeadLetterRow.workspace == self._workspace)
+            .where(DeadLetterRow.workspace == workspace)
         )
 
-    async def _find(self, connection: AsyncConnection, input_id: str, *, lock: bool = False) -> Row[Any]:
+    async def _find(
+        self, connection: AsyncConnection, workspace: str, input_id: str, *, lock: bool = False
+    ) -> Row[Any]:
         try:
             call, index = ids.parse_input_id(input_id)
         except ValueError as error:
             raise InvalidError(str(error)) from error
-        query = self._query().where(DeadLetterRow.call_id == call, DeadLetterRow.number == index)
+        query = self._query(workspace).where(DeadLetterRow.call_id == call, DeadLetterRow.number == index)
         row: Row[Any] | None = (
             await connection.execute(query.with_for_update(of=DeadLetterRow) if lock else query)
         ).first()
@@ -201,7 +202,7 @@ class DeadLetters:
     async def _letter(self, row: Row[Any]) -> DeadLetter:
         try:
             stored = await self._bus.last(
-                streams.DEAD.name, subjects.dead(row.pool_id, row.call_id, row.number)
+                streams.DEAD.name, subjects.dead(row.workspace, row.pool_id, row.call_id, row.number)
             )
         except BusError as error:
             raise ServiceError(f"the dead letter cannot be read now: {error}") from error
@@ -219,8 +220,8 @@ class DeadLetters:
         record = CallRecord(call, pool.id, pool.prefix, 1, time.time(), pool.app_id)
         try:
             await self._store(subjects.inputs(pool.prefix, call, 0, 0), again, subjects.input_key(call, 0, 0))
-            await self._store(subjects.call_record(call), record, f"{call}.call")
-            self._bus.publish(subjects.demand(pool.id), b"")
+            await self._store(subjects.call_record(pool.workspace, call), record, f"{call}.call")
+            self._bus.publish(subjects.demand(pool.workspace, pool.id), b"")
         except StreamFull as error:
             raise ResourceExhaustedError("the queue is full", hint="replay it again later") from error
         except BusError as error:

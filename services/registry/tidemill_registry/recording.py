@@ -20,11 +20,11 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from tidemill._bus.protocol import BusError
-from tidemill._wire import coding, ids
+from tidemill._wire import coding, ids, subjects
 from tidemill._wire.calls import InputRecord, RecordBatch
 from tidemill._wire.control import Pool
 from tidemill_common import metrics, streams
-from tidemill_common.bus.protocol import ConsumerSpec, Delivery, Puller, ServiceBus
+from tidemill_common.bus.protocol import ConsumerSpec, Delivery, ServiceBus
 from tidemill_common.logging import Logger
 from tidemill_registry import folding, rows
 from tidemill_registry.database import UNREACHABLE
@@ -83,7 +83,7 @@ class Recording:
         self._records: list[Delivery] = []
         self._letters: list[Delivery] = []
         self._wake = asyncio.Event()
-        self._pullers: list[Puller] = []
+        self._pullers = {"": bus.pull(streams.DEAD_CONSUMER, partial(self._on_delivery, self._letters))}
         self._stored = Counter("tidemill_records_stored", "Records of inputs stored.", registry=registry)
         self._lost = Counter(
             "tidemill_records_lost", "Records that were dropped on their way.", registry=registry
@@ -96,14 +96,19 @@ class Recording:
             registry=registry,
         )
 
+    def attend(self, workspaces: Iterable[str]) -> None:
+        """Take the records of these workspaces, too."""
+        for workspace in workspaces:
+            if workspace not in self._pullers:
+                consumer = streams.records_consumer(workspace)
+                puller = self._bus.pull(consumer, partial(self._on_delivery, self._records))
+                self._pullers[workspace] = puller
+                puller.want(TAKE)
+
     async def run(self) -> None:
         """Write for ever."""
-        self._pullers = [
-            self._bus.pull(streams.RECORDS_CONSUMER, partial(self._on_delivery, self._records)),
-            self._bus.pull(streams.DEAD_CONSUMER, partial(self._on_delivery, self._letters)),
-        ]
         while True:
-            for puller in self._pullers:
+            for puller in self._pullers.values():
                 puller.want(TAKE)
             await self._wake.wait()
             self._wake.clear()
@@ -116,7 +121,7 @@ class Recording:
 
     async def close(self) -> None:
         """Take no more. What was not written is delivered again."""
-        for puller in self._pullers:
+        for puller in self._pullers.values():
             await puller.close()
         for delivery in (*self._records, *self._letters):
             delivery.nak()
@@ -143,9 +148,13 @@ class Recording:
             delivery.ack().add_done_callback(_seen)
 
     async def _write_records(self, connection: AsyncConnection, batches: Sequence[Delivery]) -> None:
-        records = [record for delivery in batches for record in self._read(delivery)]
-        if records:
-            pools = await self.pools.find(connection, {record.pool for record in records})
+        by_workspace: dict[str, list[InputRecord]] = {}
+        for delivery in batches:
+            workspace = subjects.workspace_of_event(delivery.subject)
+            by_workspace.setdefault(workspace, []).extend(self._read(delivery))
+        for workspace, records in sorted(by_workspace.items()):
+            known = await self.pools.find(connection, {record.pool for record in records})
+            pools = {pool: info for pool, info in known.items() if info.workspace == workspace}
             folded = folding.fold(records, pools, time.time())
             await rows.write(connection, folded, pools)
             self._stored.inc(len(records) - folded.refused)
@@ -163,12 +172,12 @@ class Recording:
 
     # --- for who asks
 
-    async def settled(self) -> None:
-        """Return when what has happened until now is written, or after a bounded time."""
+    async def settled(self, workspace: str) -> None:
+        """Return when what has happened in a workspace until now is written, or after a bounded time."""
         with suppress(TimeoutError, BusError):
             async with asyncio.timeout(SETTLE):
                 await asyncio.sleep(AGE)
-                while await self._behind(streams.RECORDS_CONSUMER):  # noqa: ASYNC110 - not an event
+                while await self._behind(streams.records_consumer(workspace)):  # noqa: ASYNC110 - not an event
                     await asyncio.sleep(LOOK)
 
     async def _behind(self, consumer: ConsumerSpec) -> bool:

@@ -78,20 +78,20 @@ async def _end(replica: Replica, pool: Pool, stored: Stored, ending: Ending) -> 
     except ValueError as error:
         replica.log.error("an input cannot be read", subject=stored.subject, error=str(error))
         call = subjects.parse_inputs(stored.subject).call
-        await bury_unreadable(replica, pool.id, call, str(error), stored.data)
+        await bury_unreadable(replica, pool.workspace, pool.id, call, str(error), stored.data)
     else:
-        await end_chunk(replica, chunk, ending)
+        await end_chunk(replica, pool.workspace, chunk, ending)
         if ending.status is Status.FAILURE:
-            replica.records.ended(pool.id, chunk, State.INIT_FAILURE, ending.data)
+            replica.records.ended(pool.workspace, pool.id, chunk, State.INIT_FAILURE, ending.data)
             await _bury(replica, pool, chunk, ending)
         else:
-            replica.records.ended(pool.id, chunk, State.CANCELLED, ending.data)
+            replica.records.ended(pool.workspace, pool.id, chunk, State.CANCELLED, ending.data)
     await replica.bus.purge(pool.stream, stored.subject)
 
 
-async def end_chunk(replica: Replica, chunk: Chunk, ending: Ending) -> None:
+async def end_chunk(replica: Replica, workspace: str, chunk: Chunk, ending: Ending) -> None:
     """Store the outputs of a chunk that will not run; its message is left to the caller of this."""
-    await asyncio.gather(*(_store(replica, chunk, outputs) for outputs in ending.outputs(chunk)))
+    await asyncio.gather(*(_store(replica, workspace, chunk, outputs) for outputs in ending.outputs(chunk)))
     replica.metrics.ended.labels(ending.status.name.lower()).inc(len(chunk.indices))
 
 
@@ -101,29 +101,35 @@ async def _bury(replica: Replica, pool: Pool, chunk: Chunk, ending: Ending) -> N
     for index, payload in zip(chunk.indices, chunk.inputs, strict=False):
         mine = coding.encode(chunk._replace(indices=[index], inputs=[payload]))
         letter = DeadLetter(pool.id, pool.app_id, chunk.call, index, time.time(), reason, mine, ending.data)
-        await _store_letter(replica, letter)
+        await _store_letter(replica, pool.workspace, letter)
 
 
-async def bury_unreadable(replica: Replica, pool: str, call: str, reason: str, data: bytes) -> None:
+async def bury_unreadable(
+    replica: Replica, workspace: str, pool: str, call: str, reason: str, data: bytes
+) -> None:
     """Keep what cannot be read where it can be looked at, instead of delivering it for ever."""
-    await _store_letter(replica, DeadLetter(pool, "", call, 0, time.time(), reason, data, readable=False))
+    letter = DeadLetter(pool, "", call, 0, time.time(), reason, data, readable=False)
+    await _store_letter(replica, workspace, letter)
 
 
-async def _store_letter(replica: Replica, letter: DeadLetter) -> None:
-    subject = subjects.dead(letter.pool, letter.call, letter.index)
+async def _store_letter(replica: Replica, workspace: str, letter: DeadLetter) -> None:
+    subject = subjects.dead(workspace, letter.pool, letter.call, letter.index)
     await replica.bus.store(subject, coding.encode(letter), msg_id=f"{letter.call}.{letter.index}.dead")
 
 
-async def end_kept_call(replica: Replica, call: str, num_inputs: int, ending: Ending) -> None:
+async def end_kept_call(replica: Replica, workspace: str, call: str, num_inputs: int, ending: Ending) -> None:
     """Store a result for every input of a kept call that has none."""
     for start in range(0, num_inputs, STORE_AT_ONCE):
         indices = list(range(start, min(num_inputs, start + STORE_AT_ONCE)))
-        await end_chunk(replica, Chunk(call, indices, 0, "", [], 0.0), ending)
+        await end_chunk(replica, workspace, Chunk(call, indices, 0, "", [], 0.0), ending)
 
 
-async def _store(replica: Replica, chunk: Chunk, outputs: Outputs) -> None:
+async def _store(replica: Replica, workspace: str, chunk: Chunk, outputs: Outputs) -> None:
     index = outputs.items[0].index
-    subject = chunk.reply or subjects.result(chunk.call, index)
+    subject = chunk.reply or subjects.result(workspace, chunk.call, index)
+    if chunk.reply and not subjects.is_reply(workspace, chunk.reply):  # a caller wrote it
+        replica.log.error("outputs cannot be sent there", subject=chunk.reply, workspace=workspace)
+        return
     msg_id = f"{chunk.call}.{chunk.attempt}.{index}.ended"
     try:
         await replica.bus.store(subject, coding.encode(outputs), msg_id=msg_id)

@@ -8,7 +8,6 @@ import asyncio
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
 from importlib.metadata import version
 from types import TracebackType
 from typing import Self
@@ -29,6 +28,7 @@ from tidemill_common.bus.protocol import Endpoint
 from tidemill_scheduler import endings
 from tidemill_scheduler.placements import Placer
 from tidemill_scheduler.pools import ignore
+from tidemill_scheduler.questions import shown
 from tidemill_scheduler.reconciling import Reconciler
 from tidemill_scheduler.replica import Replica
 from tidemill_scheduler.scaling import Scaler
@@ -135,15 +135,21 @@ class Leader:
 
     # --- bells
 
+    def demanded(self, workspace: str, pool: str) -> None:
+        """Wake a pool that a caller has rung for, if it is one of the caller's workspace."""
+        known = self._replica.directory.get(pool)
+        if known is not None and known.workspace == workspace:
+            self.ring(pool, demand=True)
+        elif pool not in self._unknown and len(self._unknown) < UNKNOWN_AT_ONCE:
+            self._unknown.add(pool)
+            self._tasks.create_task(self._find(workspace, pool), name=f"find {pool}")
+
     def ring(self, pool: str, *, demand: bool = False, room: bool = False) -> None:
         """Wake a pool's loop, made if it has none."""
         if scaler := self._scalers.get(pool):
             scaler.ring(demand=demand, room=room)
         elif known := self._replica.directory.get(pool):
             self._scaler(known).ring(demand=demand)
-        elif demand and pool not in self._unknown and len(self._unknown) < UNKNOWN_AT_ONCE:
-            self._unknown.add(pool)
-            self._tasks.create_task(self._find(pool), name=f"find {pool}")
 
     def _scaler(self, pool: Pool) -> Scaler:
         scaler = self._scalers[pool.id] = Scaler(self._replica, self._placer, self, pool)
@@ -154,24 +160,27 @@ class Leader:
         await self._settled.wait()
         await scaler.run()
 
-    async def _find(self, pool: str) -> None:
+    async def _find(self, workspace: str, pool: str) -> None:
         """Look for a pool that is called and not known; tell its callers if there is none."""
         try:
-            if await self._replica.directory.find(pool):
+            found = await self._replica.directory.find(pool)
+            if found is not None and found.workspace == workspace:
                 self.ring(pool, demand=True)
             else:
-                self._tell_gone(pool)
+                self._tell_gone(workspace, pool)
         except BusError as error:
             self._replica.log.warning("a pool cannot be looked up", pool=pool, error=str(error))
         finally:
             self._unknown.discard(pool)
 
-    def _tell_gone(self, pool: str) -> None:
+    def _tell_gone(self, workspace: str, pool: str) -> None:
         gone = self._replica.directory.gone.get(pool)
+        if gone and gone.workspace != workspace:
+            gone = None
         message = f"the app {gone.app_name} has stopped" if gone else "the function is not known"
         encoded = failure.from_text("NotFoundError", message)
         trouble = Trouble(pool, message, final=gone is not None, failure=encoded)
-        self._replica.bus.publish(subjects.trouble(pool), coding.encode(trouble))
+        self._replica.bus.publish(subjects.trouble(workspace, pool), coding.encode(trouble))
         if gone:
             self._tasks.create_task(self._end_inputs(gone), name=f"end {pool}")
 
@@ -224,7 +233,7 @@ class Leader:
         )
         try:
             await self._replica.bus.store(
-                subjects.event("container", pool.app_id),
+                subjects.event(pool.workspace, "container", pool.app_id),
                 coding.encode(event),
                 msg_id=f"{container.container}.stopped",
             )
@@ -282,11 +291,12 @@ class Leader:
         """Return whether a pool is looked after."""
         return pool in self._scalers
 
-    async def status(self, _request: GetSchedulerStatus) -> SchedulerStatus:
-        """Answer `tm.scheduler.status`."""
+    async def status(self, workspace: str, _request: GetSchedulerStatus) -> SchedulerStatus:
+        """Answer `tm.scheduler.<ws>.status`."""
+        mine = (scaler for scaler in self._scalers.values() if scaler.pool.workspace == workspace)
         return SchedulerStatus(
             self._replica.id,
             self.term,
-            tuple(scaler.status() for scaler in self._scalers.values()),
-            tuple(replace(state, leases=()) for state in self._replica.fleet.states()),
+            tuple(scaler.status() for scaler in mine),
+            tuple(shown(self._replica, workspace, state) for state in self._replica.fleet.states()),
         )

@@ -18,23 +18,30 @@ class Records:
         self._recorder = recorder
         self._directory = directory
 
-    def ended(self, pool: str, chunk: Chunk, state: State, told: bytes) -> None:
+    def ended(self, workspace: str, pool: str, chunk: Chunk, state: State, told: bytes) -> None:
         """Tell that the inputs of a chunk have ended without having run."""
-        self._tell(pool, chunk, runs_of(chunk.indices), state, time.time(), reason_of(told))
+        self._tell(workspace, pool, chunk, runs_of(chunk.indices), state, time.time(), reason_of(told))
 
-    def cancelled(self, pool: str, request: CancelCall) -> None:
+    def cancelled(self, workspace: str, pool: str, request: CancelCall) -> None:
         """Tell that a call was cancelled: whatever of it has not finished has ended."""
         chunk = Chunk(request.call, [], 0, "", [], 0.0)
         if request.num_inputs:
-            self._tell(pool, chunk, [0, request.num_inputs], State.QUEUED, 0.0)
-        self._tell(pool, chunk, [], State.CANCELLED, time.time())
+            self._tell(workspace, pool, chunk, [0, request.num_inputs], State.QUEUED, 0.0)
+        self._tell(workspace, pool, chunk, [], State.CANCELLED, time.time())
 
     def _tell(
-        self, pool: str, chunk: Chunk, runs: list[int], state: State, finished: float, reason: str = ""
+        self,
+        workspace: str,
+        pool: str,
+        chunk: Chunk,
+        runs: list[int],
+        state: State,
+        finished: float,
+        reason: str = "",
     ) -> None:
         record = InputRecord(
             chunk.call, runs, state, chunk.attempt, pool, chunk.parent, chunk.root,
             "", chunk.sent, 0.0, finished, reason,
         )  # fmt: skip
         known = self._directory.get(pool) or self._directory.gone.get(pool)
-        self._recorder.add(known.app_id if known else UNKNOWN, record)
+        self._recorder.add(workspace, known.app_id if known else UNKNOWN, record)

@@ -268,7 +268,7 @@ class Scaler:
         if now < due:
             return due - now
         self._told = now
-        self._replica.bus.publish(subjects.trouble(self.pool.id), coding.encode(trouble))
+        self._replica.bus.publish(subjects.trouble(self.pool.workspace, self.pool.id), coding.encode(trouble))
         return TELL_EVERY
 
     def _what_is_wrong(self, situation: Situation, decision: Decision) -> Trouble | None:
@@ -286,7 +286,7 @@ class Scaler:
         """Fail what waits: the callers at once, and the inputs themselves for whoever asks later."""
         message = f"its containers fail to start: {self._starts.reason}"
         trouble = Trouble(self.pool.id, message, final=True, failure=data)
-        self._replica.bus.publish(subjects.trouble(self.pool.id), coding.encode(trouble))
+        self._replica.bus.publish(subjects.trouble(self.pool.workspace, self.pool.id), coding.encode(trouble))
         count = await endings.end_pool(self._replica, self.pool, endings.Ending(Status.FAILURE, data))
         self._starts.doom = None
         self._replica.log.error("pool given up", pool=self.pool.id, messages=count, reason=message)

@@ -1,12 +1,11 @@
 """The scheduler: what it hears, and the loops that every replica runs.
 
-tm.demand.*            bells of callers           -> the leader's pools
+tm.demand.*.*          bells of callers           -> the leader's pools
 tm.worker_states.*     reports of workers         -> the fleet (every replica), the leader's pools
-tm.events.container.*  lives of containers        -> the leader's pools
+tm.events.*.container.*  lives of containers        -> the leader's pools
 pools bucket           what can be called         -> the directory (every replica)
 tm.due.>               delayed attempts, due      -> the inputs of their pools (every replica)
-tm.scheduler.cancel    requests of callers        (every replica)
-tm.scheduler.status    requests of the CLI        (the leader)
+tm.scheduler.*.<verb>  requests of callers        (every replica; `status`: the leader)
 """
 
 import asyncio
@@ -20,7 +19,14 @@ import msgspec
 
 from tidemill._bus.protocol import Message
 from tidemill._wire import ids, subjects
-from tidemill._wire.control import CancelCall, ContainerEvent, GetSchedulerStatus, WorkerState
+from tidemill._wire.control import (
+    CancelCall,
+    ContainerEvent,
+    FindQueued,
+    GetSchedulerStatus,
+    ListWorkers,
+    WorkerState,
+)
 from tidemill_common.lease import Lease
 from tidemill_common.records import Recorder
 from tidemill_common.requests import Endpoints
@@ -29,6 +35,7 @@ from tidemill_scheduler.cancelling import Cancelling
 from tidemill_scheduler.leader import Leader
 from tidemill_scheduler.metrics import Metrics
 from tidemill_scheduler.pools import Directory
+from tidemill_scheduler.questions import Questions
 from tidemill_scheduler.records import Records
 from tidemill_scheduler.replica import Replica
 from tidemill_scheduler.settings import Settings
@@ -75,8 +82,14 @@ class Scheduler:
         )
         self._due = DueMover(replica, tasks)
         await self._due.start()
-        cancel = endpoints.endpoint("cancel", CancelCall, Cancelling(replica).cancel)
-        await bus.serve("scheduler", version("tidemill"), {subjects.scheduler("cancel"): cancel})
+        questions = Questions(replica)
+        table = {
+            "cancel": endpoints.endpoint("cancel", CancelCall, Cancelling(replica).cancel),
+            "find_queued": endpoints.endpoint("find_queued", FindQueued, questions.find_queued),
+            "list_workers": endpoints.endpoint("list_workers", ListWorkers, questions.list_workers),
+        }
+        served = {subjects.scheduler(subjects.EVERY, verb): endpoint for verb, endpoint in table.items()}
+        await bus.serve("scheduler", version("tidemill"), served)
 
     async def drain(self) -> None:
         """Pull nothing more and let somebody else lead."""
@@ -111,7 +124,8 @@ class Scheduler:
 
     def _on_demand(self, message: Message) -> None:
         if self._leader:
-            self._leader.ring(subjects.demanded(message.subject), demand=True)
+            workspace, pool = subjects.demanded(message.subject)
+            self._leader.demanded(workspace, pool)
 
     def _on_report(self, message: Message) -> None:
         if (replica := self.replica) is None:
@@ -145,7 +159,7 @@ class Scheduler:
             self._leader = leader
             try:
                 status = endpoints.endpoint("status", GetSchedulerStatus, leader.status)
-                leader.serve({subjects.scheduler("status"): status})
+                leader.serve({subjects.scheduler(subjects.EVERY, "status"): status})
                 await leader.lead()
             finally:
                 self._leader = None

@@ -98,25 +98,24 @@ class DueMover:
 
     def _ring(self, pool: Pool) -> None:
         """Wake the pool as a caller would; its callers ring again each second if this is lost."""
-        self._replica.bus.publish(subjects.demand(pool.id), b"")
+        self._replica.bus.publish(subjects.demand(pool.workspace, pool.id), b"")
 
     async def _end(self, delivery: Delivery, target: InputSubject) -> str:
         try:
             chunk = coding.decode(Chunk, delivery.data)
         except ValueError as error:
             return await self._bury(delivery, str(error))
-        await endings.end_chunk(self._replica, chunk, endings.CANCELLATION)
-        self._replica.records.ended(target.pool, chunk, State.CANCELLED, endings.CANCELLED)
+        await endings.end_chunk(self._replica, target.workspace, chunk, endings.CANCELLATION)
+        self._replica.records.ended(target.workspace, target.pool, chunk, State.CANCELLED, endings.CANCELLED)
         self._replica.log.info("a due input was ended: its pool is gone", pool=target.pool, call=target.call)
         await delivery.ack()
         return "ended"
 
     async def _bury(self, delivery: Delivery, reason: str) -> str:
         """Keep what cannot be read where it can be looked at, instead of delivering it for ever."""
-        tail = delivery.subject.split(".")[2:]
-        call = tail[0] if tail else "unknown"
+        workspace, call, *_ = (*delivery.subject.split(".")[2:], "unknown", "unknown")
         self._replica.log.error("a due message cannot be read", due=delivery.subject, reason=reason)
-        await endings.bury_unreadable(self._replica, "unknown", call, reason, delivery.data)
+        await endings.bury_unreadable(self._replica, workspace, "unknown", call, reason, delivery.data)
         await delivery.ack()
         return "buried"
 

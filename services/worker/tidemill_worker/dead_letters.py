@@ -32,7 +32,7 @@ class DeadLetters:
         letter = DeadLetter(
             self._pool.id, self._pool.app_id, old.call, index, time.time(), reason, coding.encode(chunk), told
         )
-        subject = subjects.dead(self._pool.id, old.call, index)
+        subject = subjects.dead(self._pool.workspace, self._pool.id, old.call, index)
         self._node.metrics.buried.inc()
         self._attempts.keep(held, subject, coding.encode(letter), f"{old.call}.{index}.dead")
 
@@ -45,5 +45,6 @@ async def bury_unreadable(node: Node, pool: Pool, delivery: Delivery, reason: st
         pool.id, pool.app_id, found.call, found.first, time.time(), reason, delivery.data, readable=False
     )
     node.metrics.buried.inc()
-    await node.bus.store(subjects.dead(pool.id, found.call, found.first), coding.encode(letter))
+    subject = subjects.dead(pool.workspace, pool.id, found.call, found.first)
+    await node.bus.store(subject, coding.encode(letter))
     await delivery.ack()

@@ -153,7 +153,7 @@ class PoolQueue:
             self._pull()
             return
         self._leases.take(held)
-        if held.chunk.call in self._node.cancelled:
+        if (held.workspace, held.chunk.call) in self._node.cancelled:
             held.voided = True
             self._fates.cancelled(held, held.chunk.indices)
             self._pull()
@@ -219,7 +219,7 @@ class PoolQueue:
         assert part.fetched is not None
         while True:
             try:
-                part.fetched[index] = await blobs.get(self._node.bus, blob)
+                part.fetched[index] = await blobs.get(self._node.bus, part.work.workspace, blob)
                 return
             except BusError as error:
                 self._node.log.warning("a payload cannot be read yet", blob=blob.name, error=str(error))

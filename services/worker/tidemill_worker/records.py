@@ -13,6 +13,7 @@ import msgspec
 
 from tidemill._wire import subjects
 from tidemill._wire.calls import DETAILED, InputRecord, State, runs_of
+from tidemill._wire.control import Pool
 from tidemill._wire.messages import Blob, Format, Status, Try
 from tidemill_common.records import Recorder, reason_of
 
@@ -76,8 +77,8 @@ class Records:
         span = tried.started, tried.finished
         self._tell(work, list(indices), State.RETRIED, tried.container, span, tried.reason)
 
-    def submitted(self, app: str, subject: str, data: bytes) -> None:
-        """Tell that a container has called a function."""
+    def submitted(self, pool: Pool, subject: str, data: bytes) -> None:
+        """Tell that a container of a pool has called a function."""
         try:
             head, target = _read_head(data), subjects.parse_inputs(subject)
         except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
@@ -86,7 +87,7 @@ class Records:
             head.call, runs_of(head.indices), State.QUEUED, head.attempt, target.pool,
             head.parent, head.root, "", head.sent, 0.0, 0.0,
         )  # fmt: skip
-        self._recorder.add(app, record)
+        self._recorder.add(pool.workspace, pool.app_id, record)
 
     async def watch(self, containers: "Mapping[str, Container]") -> None:
         """Tell of inputs that run for long, for ever."""
@@ -120,7 +121,7 @@ class Records:
             chunk.call, runs_of(indices), state, chunk.attempt, pool.id, chunk.parent, chunk.root,
             container, chunk.sent, span[0], span[1], reason,
         )  # fmt: skip
-        self._recorder.add(pool.app_id, record)
+        self._recorder.add(pool.workspace, pool.app_id, record)
 
 
 def _reason(form: int, data: bytes | Blob) -> str:

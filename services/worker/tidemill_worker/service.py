@@ -2,7 +2,7 @@
 
 tm.workers.<id>.place   orders of the scheduler's leader  -> a container, or a refusal
 tm.workers.<id>.stop    the same                          -> containers end
-tm.cancel.*             calls that were cancelled         -> their inputs end
+tm.cancel.*.*           calls that were cancelled         -> their inputs end
 inputs of its pools     pulled by `pools`                 -> containers -> outputs
 """
 
@@ -144,8 +144,8 @@ class Worker:
             "tidemill-worker",
             VERSION,
             {
-                subjects.worker(self.id, "place"): endpoints.endpoint("place", Placement, self._place),
-                subjects.worker(self.id, "stop"): endpoints.endpoint("stop", StopContainers, self._stop),
+                subjects.worker(self.id, "place"): endpoints.internal("place", Placement, self._place),
+                subjects.worker(self.id, "stop"): endpoints.internal("stop", StopContainers, self._stop),
             },
             metadata={"worker": self.id},
         )
@@ -184,7 +184,7 @@ class Worker:
         except ValueError as error:
             self._node.log.warning("a cancellation cannot be read", error=str(error))
             return
-        self._containers.cancel(told.call, terminate=told.terminate_containers)
+        self._containers.cancel(told.workspace, told.call, terminate=told.terminate_containers)
 
     def _on_reconnect(self) -> None:
         self._reporter.tell()

@@ -1,6 +1,5 @@
 """What is held of the broker: delivered chunks, and the parts of them that containers have."""
 
-import re
 from collections.abc import Hashable, Iterable
 
 import msgspec
@@ -9,9 +8,6 @@ from tidemill._wire import subjects
 from tidemill._wire.control import Pool
 from tidemill._wire.messages import Blob, Chunk, Payload, Try
 from tidemill_common.bus.protocol import Delivery
-
-# User code may have written the chunk: what the worker publishes on must be a caller's own subject.
-_REPLY = re.compile(r"tm\.replies\.[A-Za-z0-9_-]{1,128}")
 
 MAX_TRIES = 20  # earlier attempts that an input carries along
 
@@ -25,14 +21,25 @@ class Work:
     """
 
     __slots__ = (
-        "arrived", "chunk", "delivery", "key", "older", "open", "pool", "renew_at", "stores", "voided",
-    )  # fmt: skip
+        "arrived",
+        "chunk",
+        "delivery",
+        "key",
+        "older",
+        "open",
+        "pool",
+        "renew_at",
+        "stores",
+        "voided",
+        "workspace",
+    )
 
-    def __init__(self, delivery: Delivery, chunk: Chunk, pool: Pool, now: float) -> None:
+    def __init__(self, delivery: Delivery, pool: Pool, chunk: Chunk, now: float) -> None:
         self.delivery = delivery
+        self.workspace = workspace = pool.workspace
         self.chunk = chunk
         self.pool = pool
-        self.key: Hashable = (chunk.call, chunk.indices[0], chunk.attempt)
+        self.key: Hashable = (workspace, chunk.call, chunk.indices[0], chunk.attempt)
         self.open = len(chunk.indices)
         self.stores = 0
         self.arrived = now
@@ -88,7 +95,7 @@ class Part:
 
 
 def read(delivery: Delivery, pool: Pool, now: float) -> Work:
-    """Return the work that a delivery brings; `ValueError` if it is none."""
+    """Return the work that a delivery to a pool brings; `ValueError` if it is none."""
     try:
         chunk = _decode(delivery.data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -101,9 +108,10 @@ def read(delivery: Delivery, pool: Pool, now: float) -> Work:
         or "." in chunk.call
     ):
         raise ValueError("the chunk is not the one of its subject")
-    if chunk.reply and not _REPLY.fullmatch(chunk.reply):
+    # User code may have written the chunk: outputs only go to a caller of the same workspace.
+    if chunk.reply and not subjects.is_reply(pool.workspace, chunk.reply):
         raise ValueError("outputs cannot be sent there")
-    return Work(delivery, chunk, pool, now)
+    return Work(delivery, pool, chunk, now)
 
 
 def whole_part(work: Work) -> Part:

@@ -16,6 +16,8 @@ from tidemill_common.bus.memory import MemoryBus
 from tidemill_common.bus.protocol import ServiceBus
 from tidemill_common.records import Recorder, reason_of
 
+WORKSPACE = "main"
+
 
 def record(index: int) -> InputRecord:
     return InputRecord("fc-1", [index, 1], State.SUCCESS, 0, "po-1", "", "fc-1", "co-1", 1.0, 2.0, 3.0)
@@ -23,12 +25,12 @@ def record(index: int) -> InputRecord:
 
 @pytest.fixture
 async def app(bus: ServiceBus) -> str:
-    await bus.ensure_stream(streams.EVENTS)
+    await streams.apply_workspace(bus, WORKSPACE)
     return ids.new(ids.APP)
 
 
 async def batches(bus: ServiceBus, app: str) -> list[RecordBatch]:
-    found = bus.read(streams.EVENTS.name, subjects.event(subjects.RECORDS, app))
+    found = bus.read(subjects.events_stream(WORKSPACE), subjects.event(WORKSPACE, subjects.RECORDS, app))
     return [coding.decode(RecordBatch, stored.data) async for stored in found]
 
 
@@ -46,7 +48,7 @@ async def until_sent(bus: ServiceBus, app: str, count: int) -> list[RecordBatch]
 async def test_records_of_a_moment_are_one_message_for_each_app(bus: ServiceBus, app: str) -> None:
     mine, other = recorder(bus), ids.new(ids.APP)
     for index in range(20):
-        mine.add(app if index % 2 else other, record(index))
+        mine.add(WORKSPACE, app if index % 2 else other, record(index))
     (batch,) = await until_sent(bus, app, 10)
     assert [one.runs[0] for one in batch.records] == list(range(1, 20, 2))
     assert len(await batches(bus, other)) == 1
@@ -55,7 +57,7 @@ async def test_records_of_a_moment_are_one_message_for_each_app(bus: ServiceBus,
 async def test_a_full_batch_leaves_at_once(bus: ServiceBus, app: str) -> None:
     mine = recorder(bus)
     for index in range(recording.BATCH):
-        mine.add(app, record(index))
+        mine.add(WORKSPACE, app, record(index))
     await mine.close()
     (batch,) = await batches(bus, app)
     assert len(batch.records) == recording.BATCH
@@ -63,7 +65,7 @@ async def test_a_full_batch_leaves_at_once(bus: ServiceBus, app: str) -> None:
 
 async def test_the_last_records_are_sent_at_the_end(bus: ServiceBus, app: str) -> None:
     mine = recorder(bus)
-    mine.add(app, record(0))
+    mine.add(WORKSPACE, app, record(0))
     await mine.close()
     assert len(await batches(bus, app)) == 1
 
@@ -77,7 +79,7 @@ async def test_what_the_broker_does_not_take_is_counted_and_told_later(
     if isinstance(away, MemoryBus):
         away.disconnect()
     for _ in range(3):  # with the second flush the budget is used up
-        mine.add(app, record(0))
+        mine.add(WORKSPACE, app, record(0))
         mine.flush()
     assert mine._untold > 0
     if isinstance(away, MemoryBus):
@@ -86,7 +88,7 @@ async def test_what_the_broker_does_not_take_is_counted_and_told_later(
         while mine._bytes:
             await asyncio.sleep(0.01)
     lost = mine._untold
-    mine.add(app, record(9))
+    mine.add(WORKSPACE, app, record(9))
     await mine.close()
     found = await batches(bus, app)
     assert found[-1].dropped == lost

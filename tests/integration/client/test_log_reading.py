@@ -34,12 +34,12 @@ class CountingBus(NatsServiceBus):
 async def bus(broker: Broker) -> AsyncIterator[CountingBus]:
     bus = CountingBus()
     await bus.open(broker.url, "service", broker.settings.passwords["service"], name="test", timeout=5.0)
-    await bus.ensure_stream(streams.LOGS)
+    await streams.apply_workspace(bus, WORKSPACE)
     yield bus
     await bus.close()
 
 
-APP = ids.new(ids.APP)
+APP, WORKSPACE = ids.new(ids.APP), "main"
 
 
 async def print_lines(
@@ -48,11 +48,12 @@ async def print_lines(
     """Publish a message with a line for each number."""
     made = {"stream": 1, "time": time.time(), "input": "in-1-0", "function": "f", **fields}
     records = [LogRecord(text=f"line {number}\n", container=container, **made) for number in numbers]
-    await bus.store(subjects.logs(app, "po-1", container), coding.encode(records))
+    await bus.store(subjects.logs(WORKSPACE, app, "po-1", container), coding.encode(records))
 
 
 def reader(bus: NatsServiceBus, **selection: Any) -> LogReader:
-    return LogReader(bus, Selection(subjects.app_logs(APP), app=APP, **selection), {})
+    mine = Selection(subjects.app_logs(WORKSPACE, APP), app=APP, **selection)
+    return LogReader(bus, subjects.logs_stream(WORKSPACE), mine, {})
 
 
 def numbers(entries: list[LogEntry]) -> list[int]:

@@ -39,6 +39,9 @@ from tidemill_registry.folding import RETENTION
 Spec = Callable[..., FunctionSpec]
 
 
+WORKSPACE = "main"
+
+
 class Story:
     """An app with two functions, and what a test says happened to their inputs."""
 
@@ -66,7 +69,7 @@ class Story:
     async def tell(self, *records: InputRecord, source: str = "wo-1", dropped: int = 0) -> None:
         """Publish a batch."""
         self.count += 1
-        subject = subjects.event(subjects.RECORDS, self.app_id)
+        subject = subjects.event(WORKSPACE, subjects.RECORDS, self.app_id)
         batch = coding.encode(RecordBatch(source, list(records), dropped))
         await self.client.bus.store(subject, batch, msg_id=f"{source}.{self.count}")
 
@@ -228,7 +231,7 @@ async def test_calls_are_listed_newest_first_by_what_they_are(story: Story) -> N
 
 
 async def test_records_of_unknown_functions_and_nonsense_stop_nothing(story: Story, registry: Any) -> None:
-    await story.client.bus.store(subjects.event(subjects.RECORDS, story.app_id), b"nonsense")
+    await story.client.bus.store(subjects.event(WORKSPACE, subjects.RECORDS, story.app_id), b"nonsense")
     call = ids.new(ids.CALL)
     unknown = story.record(call, State.SUCCESS, 0)._replace(pool=ids.new(ids.POOL))
     await story.tell(unknown, story.record(call, State.SUCCESS, 1), dropped=7)
@@ -277,7 +280,9 @@ async def bury(story: Story, index: int = 0, **fields: Any) -> str:
     """Publish a dead letter; return its input's id."""
     call = ids.new(ids.CALL)
     tries = (Try(0, "co-1", 1.0, 2.0, "ValueError: no"),)
-    chunk = Chunk(call, [index], 1, "tm.replies.gone", [Payload(1, b"\x92\x90\x80")], 1.0, tries=tries)
+    chunk = Chunk(
+        call, [index], 1, f"tm.replies.{WORKSPACE}.gone", [Payload(1, b"\x92\x90\x80")], 1.0, tries=tries
+    )
     letter = DeadLetter(
         story.pools["f"],
         story.app_id,
@@ -288,7 +293,7 @@ async def bury(story: Story, index: int = 0, **fields: Any) -> str:
         coding.encode(chunk),
         **fields,
     )
-    await story.client.bus.store(subjects.dead(letter.pool, call, index), coding.encode(letter))
+    await story.client.bus.store(subjects.dead(WORKSPACE, letter.pool, call, index), coding.encode(letter))
     return ids.input_id(call, index)
 
 
@@ -335,7 +340,9 @@ async def test_a_dead_letter_is_replayed_once_by_the_present_function(story: Sto
         "",
         [Payload(1, b"\x92\x90\x80")],
     )
-    stored = await story.client.bus.last("RESULTS", subjects.call_record(again.call))
+    stored = await story.client.bus.last(
+        subjects.results_stream(WORKSPACE), subjects.call_record(WORKSPACE, again.call)
+    )
     assert coding.decode(CallRecord, stored.data).num_inputs == 1
     assert (await listed(story)).letters[0].replayed_as == again.call
 

@@ -22,7 +22,7 @@ async def parts(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
             return broker.connect()
 
         parts = Parts(await connect_memory(), connect_memory, None)
-        await streams.apply(parts.bus)
+        await streams.apply(parts.bus, "main")
         yield parts
         await parts.close()
         return
@@ -38,7 +38,7 @@ async def parts(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
     try:
         parts = Parts(await connect(), connect, restart)
-        await streams.apply(parts.bus)
+        await streams.apply(parts.bus, "main")
         yield parts
         await parts.close()
     finally:

@@ -12,6 +12,7 @@ from tidemill._wire.control import CancelCall
 from tidemill._wire.messages import Chunk
 from tidemill_common import streams
 
+WORKSPACE = make_pool().workspace
 FAILURE = failure.from_text("ExecutionError", "no module named 'nothing'")
 
 
@@ -19,7 +20,7 @@ async def told(parts: Parts, call: str, complete: Callable[[list[InputRecord]], 
     """Return what was told of a call, as soon as it is complete."""
     async with asyncio.timeout(BOUND):
         while True:
-            found = parts.bus.read(streams.EVENTS.name, subjects.ALL_RECORDS)
+            found = parts.bus.read(subjects.events_stream(WORKSPACE), subjects.records(WORKSPACE))
             batches = [coding.decode(RecordBatch, stored.data) async for stored in found]
             records = [record for batch in batches for record in batch.records if record.call == call]
             if complete(records):
@@ -40,7 +41,7 @@ async def test_inputs_of_a_pool_that_never_starts_are_told_and_buried(parts: Par
     assert {record.state for record in found} == {State.INIT_FAILURE}
     assert found[0].reason == "ExecutionError: no module named 'nothing'"
     for index in range(2):
-        subject = subjects.dead(caller.pool.id, caller.call, index)
+        subject = subjects.dead(caller.pool.workspace, caller.pool.id, caller.call, index)
         letter = coding.decode(DeadLetter, (await parts.stored(streams.DEAD.name, subject)).data)
         assert letter.reason.startswith("no container became ready: ExecutionError")
         chunk = coding.decode(Chunk, letter.chunk)
@@ -62,7 +63,7 @@ async def test_a_cancelled_call_is_told_as_a_whole(parts: Parts) -> None:
     await parts.scheduler()
     caller = await parts.caller(make_pool())
     request = CancelCall(caller.call, caller.pool.prefix, 5_000)
-    await parts.bus.request(subjects.scheduler("cancel"), coding.encode(request))
+    await parts.bus.request(subjects.scheduler(WORKSPACE, "cancel"), coding.encode(request))
     waiting, ended = await told(parts, caller.call, lambda records: len(records) == 2)
     assert (waiting.state, waiting.runs) == (State.QUEUED, [0, 5_000])
     assert (ended.state, ended.runs, ended.pool) == (State.CANCELLED, [], caller.pool.id)
@@ -76,6 +77,6 @@ async def test_what_cannot_be_read_is_buried_and_not_dropped(parts: Parts) -> No
     caller.ring()
     await until(lambda: caller.troubles, "the pool to be known", 5.0)
     await parts.bus.bucket(streams.POOLS).delete(caller.pool.id)
-    subject = subjects.dead(caller.pool.id, caller.call, 0)
+    subject = subjects.dead(caller.pool.workspace, caller.pool.id, caller.call, 0)
     letter = coding.decode(DeadLetter, (await parts.stored(streams.DEAD.name, subject)).data)
     assert (letter.chunk, letter.readable) == (b"nonsense", False)

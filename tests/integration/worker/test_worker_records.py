@@ -6,7 +6,7 @@ import signal
 import time
 from typing import Any
 
-from worker_stage import Stage, eventually
+from worker_stage import WORKSPACE, Stage, eventually
 
 from tidemill._wire import coding, failure, ids, subjects
 from tidemill._wire.calls import DeadLetter, InputRecord, RecordBatch, State, runs_of
@@ -18,7 +18,7 @@ DIVIDE = "def f(x):\n    return 1 / x"
 
 async def records(stage: Stage, call: str) -> list[InputRecord]:
     """Return what was told of a call so far."""
-    found = stage.bus.read("EVENTS", subjects.ALL_RECORDS)
+    found = stage.bus.read(subjects.events_stream(WORKSPACE), subjects.records(WORKSPACE))
     batches = [coding.decode(RecordBatch, stored.data) async for stored in found]
     return [record for batch in batches for record in batch.records if record.call == call]
 
@@ -143,7 +143,7 @@ async def test_what_is_cancelled_is_told_and_not_buried(stage: Stage) -> None:
     await stage.place(pool)
     call = await stage.call(pool, ())
     await told(stage, call, State.STARTED)
-    stage.bus.publish(subjects.cancel(call), coding.encode(Cancelled(call)))
+    stage.bus.publish(subjects.cancel(WORKSPACE, call), coding.encode(Cancelled(WORKSPACE, call)))
     await told(stage, call, State.STARTED, State.CANCELLED)
     assert not await letters(stage, pool)
 

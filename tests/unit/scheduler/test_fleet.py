@@ -17,7 +17,7 @@ POOL = Pool(
     "cpu",
     0,
     "INPUTS_cpu_0",
-    "tm.inputs.cpu.0.cpu.po-1",
+    "tm.inputs.cpu.0.main.cpu.po-1",
     FunctionSpec("f", Source()),
 )
 

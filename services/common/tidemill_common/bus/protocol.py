@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from tidemill._bus.protocol import Bus, Stored
+from tidemill._bus.protocol import Bus, Message, Stored
 
-# An endpoint gets the request's bytes and returns the answer's; it raises RequestFailed to refuse.
-Endpoint = Callable[[bytes], Awaitable[bytes]]
+# An endpoint gets the request and returns the answer's bytes; it raises RequestFailed to refuse.
+Endpoint = Callable[[Message], Awaitable[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +160,7 @@ class ServiceBus(Bus, Protocol):
         *,
         metadata: Mapping[str, str] | None = None,
     ) -> Callable[[], Awaitable[None]]:
-        """Answer requests (subject -> endpoint) as a NATS micro service; return what ends it.
+        """Answer requests (subject or pattern -> endpoint) as a NATS micro service; return what ends it.
 
         Replicas share a queue group. Each request runs in a task of its own, at most 256 at once.
         """
