@@ -183,7 +183,7 @@ class FunctionCall(Generic[R]):
     async def get_call_graph(self) -> "list[InputInfo]":
         """Return the tree that this call belongs to: the inputs that began it, with all that they called.
 
-        Of a call the first 1,000 inputs are shown, and any other that called functions itself. What has
+        Of a call the first 500 inputs are shown, and any other that called functions itself. What has
         happened by now is in it: records that are on their way are waited for, a few seconds at most.
 
         Raises:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from tidemill._wire.messages import Try
 
-DETAILED = 1_000  # inputs of a call (the first ones) of which each is recorded; the others are counted
+DETAILED = 500  # inputs of a call (the first ones) of which each is recorded; the others are counted
 MAX_REASON = 500  # characters
 
 

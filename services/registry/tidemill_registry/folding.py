@@ -1,6 +1,6 @@
 """Many records into few rows: pure, and the same whatever the order and however often each one comes.
 
-Of a call the first 1,000 inputs are rows of their own. Of the others a bit says that they have finished,
+Of a call the first 500 inputs are rows of their own. Of the others a bit says that they have finished,
 and how, so that a map of a million inputs is counted exactly in 245 rows.
 """
 

@@ -34,7 +34,7 @@ from tidemill_registry.schema import PoolRow
 
 TAKE = 64  # messages written at once
 REST = 2.0  # of the time that writing took
-PAUSE = 0.15  # seconds of rest at least
+PAUSE = 0.25  # seconds of rest at least
 RETRY = 1.0  # seconds until what could not be written is delivered again
 MAX_POOLS = 20_000  # remembered
 AGE = 0.25  # seconds that a record may be on its way: batches are sent after 0.1

@@ -33,6 +33,7 @@ from tidemill._wire.calls import (
 )
 from tidemill._wire.control import CallRecord, FunctionSpec
 from tidemill._wire.messages import Chunk, Payload, Try
+from tidemill_common import streams
 from tidemill_registry.database import new_engine
 from tidemill_registry.folding import RETENTION
 
@@ -196,7 +197,7 @@ async def test_a_map_of_a_million_inputs_is_counted_in_few_rows(story: Story, da
     async with engine.connect() as connection:
         rows = await connection.scalar(text("SELECT count(*) FROM input_counts"))
     await engine.dispose()
-    assert rows == 244
+    assert rows == 245
 
 
 async def test_what_is_left_of_a_cancelled_call_has_ended(story: Story) -> None:
@@ -356,3 +357,27 @@ async def test_what_cannot_run_is_not_replayed(story: Story) -> None:
     await story.client.stop(story.app_id)
     answer = await refused(story.client.ask("replay_dead", ReplayDead(gone), Replayed))
     assert answer.message == "the function f does not run any more"
+
+
+async def test_another_workspace_sees_nothing_and_can_tell_nothing(story: Story) -> None:
+    mine, forged = ids.new(ids.CALL), ids.new(ids.CALL)
+    named = await bury(story)
+    await listed(story)
+    await streams.apply_workspace(story.client.bus, "other")
+    batch = RecordBatch("wo-1", [story.record(forged, State.SUCCESS, 0)])
+    await story.client.bus.store(
+        subjects.event("other", subjects.RECORDS, story.app_id), coding.encode(batch), msg_id="forged"
+    )
+    await story.tell(story.record(mine, State.SUCCESS, 0))
+    await story.graph(mine)
+    other = type(story.client)(story.client.bus, "other")
+    for verb, request in (
+        ("get_call_graph", GetCallGraph(mine)),
+        ("get_call", GetCall(mine)),
+        ("get_dead", GetDead(named)),
+        ("replay_dead", ReplayDead(named)),
+    ):
+        assert (await refused(other.ask(verb, request, CallGraph))).code == "not_found"
+    assert (await other.ask("list_calls", ListCalls(), CallList)).calls == ()
+    assert (await other.ask("list_dead", ListDead(), DeadList)).letters == ()
+    assert [one.call for one in (await story.calls()).calls] == [mine]

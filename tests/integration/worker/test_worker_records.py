@@ -24,10 +24,12 @@ async def records(stage: Stage, call: str) -> list[InputRecord]:
 
 
 async def told(stage: Stage, call: str, *states: State) -> list[InputRecord]:
-    """Return the records of a call when they are of these states."""
+    """Return the records of a call when they are of these states. Whatever is slow is told of."""
 
     async def complete() -> list[InputRecord] | None:
         found = await records(stage, call)
+        if State.STARTED not in states:
+            found = [record for record in found if record.state != State.STARTED]
         return found if [record.state for record in found] == list(states) else None
 
     result: list[InputRecord] = await eventually(complete)
