@@ -9,8 +9,8 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from tidemill._wire import coding, ids
-from tidemill._wire.control import Done, Pool
+from tidemill._wire import ids
+from tidemill._wire.control import Done
 from tidemill._wire.secrets import (
     DeleteSecret,
     GetSecret,
@@ -23,7 +23,7 @@ from tidemill._wire.secrets import (
     SecretList,
 )
 from tidemill.exception import AlreadyExistsError, InvalidError, NotFoundError, PermissionDeniedError
-from tidemill_registry import checks, environments, pages
+from tidemill_registry import checks, environments, pages, records
 from tidemill_registry.cipher import Encrypted, Keyring
 from tidemill_registry.database import Clock, transaction
 from tidemill_registry.environments import of_workspace
@@ -272,7 +272,7 @@ async def _check_declared(connection: AsyncConnection, workspace: str, request: 
         .where(App.environment_id.in_(of_workspace(workspace)))
     )
     record = await connection.scalar(query)
-    declared = coding.decode(Pool, record).spec.secrets if record is not None else ()
+    declared = records.pool(record).spec.secrets if record is not None else ()
     if not set(request.secrets) <= set(declared):
         raise PermissionDeniedError(f"the pool {request.pool} does not use these secrets")
 
