@@ -45,11 +45,13 @@ def of_workspace(workspace: str) -> Select[str]:
     )
 
 
-async def find(connection: AsyncConnection, workspace: str, name: str) -> str:
-    """Return the id of an environment, which stays until this transaction ends; `NotFoundError`."""
+async def find(connection: AsyncConnection, workspace: str, name: str, *, hold: bool = False) -> str:
+    """Return the id of an environment; `NotFoundError`. With `hold` it stays until the transaction ends."""
     checks.check_name("an environment", name)
     query = of_workspace(workspace).where(Environment.name == name)
-    found = await connection.scalar(query.with_for_update(key_share=True, read=True, of=Environment))
+    if hold:
+        query = query.with_for_update(key_share=True, read=True, of=Environment)
+    found = await connection.scalar(query)
     if found is None:
         raise NotFoundError(
             f"there is no environment {name!r}", hint=f"make it with `tidemill environment create {name}`"
