@@ -23,9 +23,9 @@ A = TypeVar("A")
 REQUEST_TIMEOUT = 30.0  # seconds
 FIND_RESPONDER = 10.0  # seconds for which a request waits for its service to come (back) up
 FIND_PAUSE = 0.2
+CREDENTIALS_HINT = "check TIDEMILL_TOKEN_ID and TIDEMILL_TOKEN_SECRET, or the profile in use"
 UNDECIDED = "the server lets nobody in now: the registry does not answer it"
 REGISTRY_HINT = "look with `tidemill status`, or try again in a moment"
-CREDENTIALS_HINT = "check TIDEMILL_TOKEN_ID and TIDEMILL_TOKEN_SECRET, or the profile in use"
 NO_SERVER_HINT = "start one with `tidemill up`"
 
 

@@ -351,7 +351,8 @@ class _Stream(asyncio.Protocol):
 
 def is_refusal(error: BaseException) -> bool:
     """Return whether an error of nats-py says that the server does not let us in."""
-    return isinstance(error, errors.Error) and "authorization" in str(error).lower()
+    told = str(error).lower()
+    return isinstance(error, errors.Error) and ("authorization" in told or "authentication" in told)
 
 
 def _step(coroutine: Any) -> None:

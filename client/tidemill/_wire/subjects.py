@@ -169,14 +169,6 @@ def call_due(ws: str, call: str) -> str:
     return f"tm.due.{workspace(ws)}.{token(call)}.>"
 
 
-# --- answers
-
-
-def inbox(user: str) -> str:
-    """Return the prefix of the inboxes of a user, which no other user may listen to."""
-    return f"_INBOX.{user}" if _TOKEN.fullmatch(user) else "_INBOX"
-
-
 _SCHEDULES = "schedules"  # stands where the call stands in other timers
 ALL_SCHEDULES = f"tm.timers.*.{_SCHEDULES}.*"
 
@@ -200,6 +192,14 @@ def is_firing(subject: str) -> bool:
 def schedule_of(subject: str) -> str:
     """Return the schedule that a subject of timers or of what is due is about."""
     return subject.rpartition(".")[2]
+
+
+# --- answers
+
+
+def inbox(user: str) -> str:
+    """Return the prefix of the inboxes of a user, which no other user may listen to."""
+    return f"_INBOX.{user}" if _TOKEN.fullmatch(user) else "_INBOX"
 
 
 # --- bells and requests (core NATS: an answer now, nothing to keep)

@@ -140,6 +140,7 @@ def worker(kind: str, user: str) -> Rights:
             "tm.credit.*.*.*",
             "tm.registry.*.*",
             "tm.scheduler.*.*",
+            subjects.reveal_secrets(subjects.EVERY),
             "tm.worker_states.*",
             f"$KV.{streams.WORKERS}.*",
             "$O.*.C.*",
@@ -249,6 +250,15 @@ def authorization(issuer: str) -> dict[str, object]:
         "auth_users": [*SERVICE_USERS, SYSTEM_USER],
     }
     return {"timeout": CALLOUT_TIMEOUT, "auth_callout": callout}
+
+
+def configuration(passwords: dict[str, str], issuer: str) -> dict[str, object]:
+    """Return what the server's configuration says about who may do what."""
+    return {
+        "accounts": accounts(passwords),
+        "system_account": SYSTEM,
+        "authorization": authorization(issuer),
+    }
 
 
 CALLOUT_TIMEOUT = 1  # seconds for the registry to say who somebody is; see `tidemill._bus.connection`

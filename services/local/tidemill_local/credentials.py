@@ -29,11 +29,7 @@ class Credentials:
 
     def access(self) -> dict[str, object]:
         """Return the accounts and who is let into them, as the server is configured."""
-        return {
-            "accounts": identities.accounts(self.passwords),
-            "system_account": identities.SYSTEM,
-            "authorization": identities.authorization(self.issuer),
-        }
+        return identities.configuration(self.passwords, self.issuer)
 
 
 def generate() -> Credentials:

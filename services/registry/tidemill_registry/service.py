@@ -183,6 +183,7 @@ class Registry:
             ("list_tokens", ListTokens, self._list_tokens),
             ("revoke_token", RevokeToken, self._revoke_token),
         )
+        verify = make.internal("verify_token", VerifyToken, self._verify_token)
         reveal = make.endpoint("reveal_secrets", RevealSecrets, self._secrets.reveal)
         return {
             **{
@@ -190,9 +191,7 @@ class Registry:
                 for verb, kind, handler in table
             },
             subjects.reveal_secrets(subjects.EVERY): reveal,
-            subjects.internal("registry", "verify_token"): make.internal(
-                "verify_token", VerifyToken, self._verify_token
-            ),
+            subjects.internal("registry", "verify_token"): verify,
         }
 
     def _told(self, change: Callable[..., Awaitable[Any]]) -> Callable[[str, Any], Awaitable[object]]:
