@@ -225,7 +225,6 @@ class App(Standing, metaclass=_later.Listed):
             function,
             name=template.name,
             app=self,
-            spec=lambda source: declaration.spec(source, self._defaults),
             is_generator=template.is_generator,
         )
         self._add(made, declaration, self._defaults)
@@ -323,16 +322,22 @@ class App(Standing, metaclass=_later.Listed):
         self._is_starting = True
         before, functions = self._record, [*self._functions.values()]
         handles = [(function, function._handle, function._client) for function in functions]
+        record = None
         try:
             plan = await _plan.make(self, name, config.environment(environment_name))
             connection = _client.current(client)
             async with _running.run(plan, connection, _output.current(), detach=detach) as running:
                 self._running = running
-                self._stand(_deploying.Record(running.app_id, running.url, connection), running.handles)
+                record = _deploying.Record(running.app_id, running.url, connection)
+                self._stand(record, running.handles)
                 yield self
         finally:
-            self._running, self._is_starting, self._record = None, False, before
+            self._running, self._is_starting = None, False
+            if self._record is record:  # it was not deployed meanwhile
+                self._record = before
             for function, handle, earlier in handles:
+                if record is not None and not function._is_of(record.app_id):
+                    continue
                 if handle is None:
                     function._unhydrate()
                 else:  # another app that runs has the function too: it is called through that one again
