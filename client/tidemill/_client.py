@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from tidemill import _loop, _runtime, _sync, exception
 from tidemill._bus.protocol import Bus, BusError, Disconnected, NoResponder, RequestFailed
 from tidemill._caller import Caller, explain
+from tidemill._tracebacks import EDGE
 from tidemill._wire import coding, errors
 from tidemill._wire.control import ErrorReply
 
@@ -128,7 +129,8 @@ class Client:
         return self._closed
 
     def __enter__(self) -> Self:
-        _loop.wait(self._hello())
+        with EDGE:
+            _loop.wait(self._hello())
         return self
 
     def __exit__(
@@ -138,7 +140,8 @@ class Client:
             _loop.wait(self._close())
 
     async def __aenter__(self) -> Self:
-        await _loop.bridge(self._hello())
+        with EDGE:
+            await _loop.bridge(self._hello())
         return self
 
     async def __aexit__(

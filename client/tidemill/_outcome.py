@@ -35,7 +35,8 @@ class Outcome(NamedTuple):
             RemoteError: the input was cancelled, or failed with what cannot be raised here.
             FunctionTimeoutError: it ran for longer than its function's timeout.
             InternalFailure: it was lost too often.
-            ExecutionError: the value or the exception cannot be read here.
+            DeserializationError: the value cannot be read here.
+            ExecutionError: the exception cannot be read here.
         """
         if self.status in _FAILED:
             raise self.error()
@@ -44,7 +45,9 @@ class Outcome(NamedTuple):
         try:
             return payload.decode(self.format, self.data)
         except exception.DeserializationError as error:
-            raise exception.ExecutionError(f"the result cannot be read: {error}", hint=error.hint) from error
+            raise exception.DeserializationError(
+                f"the result cannot be read: {error}", hint=error.hint
+            ) from error.__cause__
 
     def error(self) -> BaseException:
         """Return the exception of a failed output."""

@@ -52,7 +52,8 @@ class Outcomes:
         """Return the outcome of an input whose function raised this, and show its traceback on stderr."""
         show(error)
         if type(error).__module__ == exception.__name__ and not self._allow_pickle:
-            data = failure.from_text(type(error).__name__, str(error))  # ours can be named without a pickle
+            hint = getattr(error, "hint", "")  # ours can be named without a pickle
+            data = failure.from_text(type(error).__name__, str(error), hint=hint)
         else:
             data = failure.from_exception(
                 error, allow_pickle=self._allow_pickle, hide=HIDDEN, place=self._container

@@ -20,6 +20,7 @@ _MAX_PICKLE = MAX_FAILURE - 3 * _MAX_TEXT
 _MAX_FRAMES = 200
 _MAX_CAUSES = 5
 _MAX_SHOWN_LINE = 20_000
+_UNREADABLE_HINT = "its class has to exist here too, and to be made again from the `args` of the exception"
 
 Frame = tuple[str, int, str, str]  # file, line number, function, source line
 
@@ -35,9 +36,10 @@ def from_exception(
     return _pack(_describe(error, allow_pickle, tuple(hide), place, _MAX_CAUSES))
 
 
-def from_text(kind: str, message: str, *, traceback: str = "") -> bytes:
+def from_text(kind: str, message: str, *, traceback: str = "", hint: str = "") -> bytes:
     """Return the failure payload for an error of our own: `kind` names a class of `tidemill.exception`."""
-    return _pack({"kind": kind, "type": kind, "message": _cut(message), "traceback": _cut(traceback)})
+    record = {"kind": kind, "type": kind, "message": _cut(message), "traceback": _cut(traceback)}
+    return _pack({**record, "hint": _cut(hint)})
 
 
 def message_of(data: bytes) -> str:
@@ -170,9 +172,9 @@ def _own(record: dict[str, Any]) -> BaseException | None:
     kind = getattr(exception, record.get("kind", ""), None)
     if not isinstance(kind, type):
         return None
-    error = kind(record["message"])
-    assert isinstance(error, BaseException)
-    return error
+    if not issubclass(kind, exception.Error):
+        return kind(record["message"]) if issubclass(kind, BaseException) else None
+    return kind(record["message"], hint=record.get("hint", ""))
 
 
 def _unpickled(record: dict[str, Any]) -> BaseException:
@@ -183,9 +185,11 @@ def _unpickled(record: dict[str, Any]) -> BaseException:
     try:
         error = payload.unpickle(pickled)
     except Exception as broken:
+        missing = getattr(broken, "name", None) if isinstance(broken, ModuleNotFoundError) else None
         return exception.ExecutionError(
             f"the remote exception cannot be read here ({type(broken).__name__}: {broken}); it was\n"
-            f"{record['traceback']}"
+            f"{record['traceback']}",
+            hint=f"install {missing} here" if missing else _UNREADABLE_HINT,
         )
     return error if isinstance(error, BaseException) else exception.RemoteError(name)
 

@@ -14,7 +14,7 @@ from uuid import UUID
 
 import msgpack
 
-from tidemill import exception
+from tidemill import _runtime, exception
 from tidemill._wire.messages import Format
 
 # Bytes of a payload that travel in the message itself; above, a blob. As much as fits into a message of the
@@ -79,12 +79,23 @@ def decode(format: int, data: bytes) -> Any:
             import json
 
             return json.loads(data)
+    except ModuleNotFoundError as error:
+        raise _module_missing(error) from error
     except Exception as error:
         raise exception.DeserializationError(
             f"the payload cannot be read here: {type(error).__name__}: {error}",
             hint="both sides need the same modules and, for functions sent by value, the same Python version",
         ) from error
     raise exception.DeserializationError(f"unknown payload format {format}")
+
+
+def _module_missing(error: ModuleNotFoundError) -> exception.DeserializationError:
+    package = (error.name or "").partition(".")[0]
+    if _runtime.container is None:
+        where, hint = "the local environment", f"install {package} here, or return plain data"
+    else:
+        where, hint = "the container", f"install {package} in the function's image, or send plain data"
+    return exception.DeserializationError(f"the module {error.name!r} is not available in {where}", hint=hint)
 
 
 def pickle(value: Any) -> bytes:
