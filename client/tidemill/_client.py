@@ -22,6 +22,7 @@ A = TypeVar("A")
 
 REQUEST_TIMEOUT = 30.0  # seconds
 FIND_RESPONDER = 10.0  # seconds for which a request waits for its service to come (back) up
+FIND_SERVER = 20.0  # seconds for which it waits for a connection that was lost
 FIND_PAUSE = 0.2
 NO_SERVER_HINT = "start one with `tidemill up`"
 
@@ -193,7 +194,9 @@ class Client:
     ) -> A:
         """Ask a service and return its answer, or raise the error that it gave.
 
-        A service that is not there is waited for: nothing has reached it yet.
+        A service that is not there is waited for, and so is a connection that is lost; then the request is
+        sent again. It may have been carried out before: what that leaves behind (an app without a client)
+        expires.
 
         Raises:
             ServiceError: nobody answers.
@@ -201,16 +204,16 @@ class Client:
         """
         bus = (await self.connect()).bus
         data = coding.encode(message)
-        deadline = asyncio.get_running_loop().time() + FIND_RESPONDER
+        clock = asyncio.get_running_loop().time
+        missed: float | None = None  # since when it cannot be delivered
         while True:
             try:
                 return coding.decode(answer, await bus.request(subject, data, timeout=timeout))
-            except NoResponder as error:
-                if asyncio.get_running_loop().time() > deadline:
-                    service = subject.split(".")[1]
-                    raise exception.ServiceError(
-                        f"the {service} does not run", hint="look with `tidemill status`"
-                    ) from error
+            except (NoResponder, Disconnected) as error:
+                missed = missed or clock()
+                is_away = isinstance(error, Disconnected)
+                if self._closed or clock() - missed > (FIND_SERVER if is_away else FIND_RESPONDER):
+                    raise (explain(error) if is_away else _missing(subject)) from error
                 await asyncio.sleep(FIND_PAUSE)
             except RequestFailed as error:
                 raise errors.to_exception(ErrorReply(error.code, error.message, error.hint)) from None
@@ -265,6 +268,11 @@ class Client:
             temporary = self._temporary = await asyncio.to_thread(_stack.start_temporary, progress)
             info = temporary.info
         return Credentials(info.server_url, info.token_id, info.token_secret)
+
+
+def _missing(subject: str) -> exception.ServiceError:
+    service = subject.split(".")[1]
+    return exception.ServiceError(f"the {service} does not run", hint="look with `tidemill status`")
 
 
 async def _close_own(bus: Bus) -> None:

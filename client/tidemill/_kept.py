@@ -8,8 +8,9 @@ stream's leader.
 
 import asyncio
 import time
+from collections.abc import Awaitable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from tidemill import _client, exception
 from tidemill._bus.protocol import BusError, Message, Subscription
@@ -33,6 +34,7 @@ KEPT = 7 * 86_400.0
 UNSTORED, UNSTORED_BYTES = 1_024, 16 << 20  # inputs on their way into the queue
 
 Origin = tuple[str, str]
+T = TypeVar("T")
 
 
 # --- starting
@@ -49,7 +51,7 @@ async def spawn(
     client = _client.current(function._client)
     caller = await client.connect()
     handle = await function._find(client)
-    function._check_callable(handle)
+    function._check_callable(handle, "spawn")
     call = ids.new(ids.CALL)
     payload = await _payload(caller, form, data)
     await asyncio.gather(
@@ -172,7 +174,9 @@ async def _submit(
     caller: "Caller", handle: FunctionHandle, call: str, index: int, payload: Payload, origin: Origin
 ) -> None:
     parent, root = origin
-    chunk = Chunk(call, [index], 0, "", [payload], time.time(), 0, 0, parent, root or call)
+    chunk = Chunk(
+        call, [index], 0, "", [payload], time.time(), 0, 0, parent, root or call, handle.is_generator
+    )
     queued: asyncio.Future[None] = caller.loop.create_future()
 
     def stored() -> None:
@@ -188,7 +192,9 @@ async def _submit(
 
 
 async def _store_record(caller: "Caller", handle: FunctionHandle, call: str, num_inputs: int) -> None:
-    record = CallRecord(call, handle.pool, handle.prefix, num_inputs, time.time())
+    record = CallRecord(
+        call, handle.pool, handle.prefix, num_inputs, time.time(), restrict_output=handle.restrict_output
+    )
     await caller.store(subjects.call_record(call), coding.encode(record), f"{call}.call")
 
 
@@ -246,9 +252,11 @@ class KeptCall:
         data = await self._stored(subjects.result(self._call, index))
         if data is None:
             return None
+        restricted = (await self.record()).restrict_output
         output = coding.decode(Outputs, data).items[0]
         form, body = output.payload
-        return await self.caller.outcome(output.status, form, body, keep=True)
+        outcome = await self.caller.outcome(output.status, form, body, keep=True)
+        return outcome._replace(restricted=restricted)
 
     async def outputs(self) -> dict[int, "Stored"]:
         """Return, for every input that has its output, what that says."""
@@ -272,15 +280,16 @@ class KeptCall:
 
         subscription = await self._listen(index, bell)
         try:
-            found = await self._look_again(index)
+            found = await self._unless_away(self.look(index))
             if found is not None:
                 return found
-            pool = (await self._check(index)).pool
-            with self.caller.listening(pool, on_trouble):
+            while (record := await self._unless_away(self._check(index))) is None:
+                await _ring_or_time(bell)
+            with self.caller.listening(record.pool, on_trouble):
                 while found is None:
                     await _ring_or_time(bell)
                     given_up = list(trouble)
-                    found = await self._look_again(index)
+                    found = await self._unless_away(self.look(index))
                     if found is None and given_up:
                         return _given_up(given_up[0])
             return found
@@ -297,10 +306,10 @@ class KeptCall:
         except BusError:
             return None  # not connected for the moment: the looks go on
 
-    async def _look_again(self, index: int) -> Outcome | None:
-        """Look; a connection that is gone for a while is no reason to give up waiting."""
+    async def _unless_away(self, answer: Awaitable[T]) -> T | None:
+        """Return an answer; a connection that is gone for a while is no reason to give up waiting."""
         try:
-            return await self.look(index)
+            return await answer
         except (exception.ConnectionError, exception.ServiceError):
             return None
 

@@ -192,6 +192,8 @@ class Map(Family[R]):
     def __call__(self, *input_iterators: Inputs, **options: Unpack[AnyOptions]) -> MapResults[Any]:
         """Call the function for every input, in parallel, and iterate the results.
 
+        The result of a generator is the list of what it yields.
+
         Args:
             input_iterators: one iterable per positional argument, read in step; plain or async.
             options:

@@ -181,9 +181,11 @@ class Function(Generic[P, R, O]):
     def spawn(self, /, *args: P.args, **kwargs: P.kwargs) -> "Later[FunctionCall[R], FunctionCall[R]]":
         """Start the function elsewhere and return its call; the result is kept for seven days.
 
+        The result of a generator is the list of what it yields.
+
         Raises:
             ResourceExhaustedError: its queue is full.
-            InvalidError: it is a generator.
+            InvalidError: it is a web function.
             ExecutionError: its app does not run.
         """
         from tidemill import _kept, _loop
@@ -358,9 +360,10 @@ class Function(Generic[P, R, O]):
             raise self._not_hydrated()
 
     def _check_callable(self, handle: "FunctionHandle", method: str = "remote") -> None:
-        if handle.is_generator:
+        if handle.is_generator and method == "remote":
             raise exception.InvalidError(
-                f"{self._name} is a generator, which .{method} cannot call", hint="use .remote_gen()"
+                f"{self._name} is a generator, which .remote cannot call",
+                hint="use .remote_gen() to iterate what it yields, .map or .spawn to get it as a list",
             )
         if handle.web_url is not None:
             raise exception.InvalidError(

@@ -269,6 +269,7 @@ class CallRecord:
     prefix: str
     num_inputs: int
     created: float
+    restrict_output: bool = False
 
 
 # --- requests to the scheduler, orders to workers, reports of workers

@@ -54,6 +54,7 @@ class Chunk(NamedTuple):
     empty when they are kept in RESULTS. `attempt` grows with every new publish of the same inputs;
     `failures` counts the tries that used up a retry, `losses` those lost with a container or worker.
     `parent` is the input id of the caller when it is itself a container, `root` the call it began with.
+    `collect` asks for all that a generator yields as one result, a list, instead of as a stream.
     """
 
     call: str
@@ -66,6 +67,7 @@ class Chunk(NamedTuple):
     losses: int = 0
     parent: str = ""
     root: str = ""
+    collect: bool = False
 
 
 class Output(NamedTuple):

@@ -118,6 +118,7 @@ def next_chunk(work: Work, left: dict[int, Payload], *, failures: int, losses: i
         losses,
         old.parent,
         old.root,
+        old.collect,
     )
 
 
