@@ -59,7 +59,9 @@ class Outcome(NamedTuple):
             if self.restricted:
                 return exception.RemoteError(failure.message_of(self.data))
             error = failure.to_exception(self.data)
-        except Exception as broken:
+        except payload.NOT_OF_READING:
+            raise
+        except BaseException as broken:
             return exception.ExecutionError(f"the failure of the input cannot be read: {broken}")
         return _with_hint(error)
 

@@ -1,6 +1,7 @@
 """`remote`, `spawn` and `FunctionCall`: values, errors, waiting, giving up."""
 
 import asyncio
+import dataclasses
 import os
 import pickle
 import threading
@@ -219,6 +220,17 @@ def test_a_spawned_call_is_read_when_it_is_ready_and_stays_readable(worker: Play
     assert again.get() == 49
     assert again.num_inputs() == 1
     assert pickle.loads(pickle.dumps(call)).get(timeout=0) == 49
+
+
+def test_nothing_of_a_kept_result_of_a_restricted_function_is_unpickled(worker: PlayedWorker) -> None:
+    pool = worker.deploy(lambda plain: [plain] if plain else object(), name="gives")
+    pool.handle = dataclasses.replace(pool.handle, restrict_output=True)
+    f = worker.caller_of(pool)
+    assert f.spawn(True).get() == [True]
+    pickled = f.spawn(False)
+    for call in (pickled, FunctionCall.from_id(pickled.object_id)):
+        with pytest.raises(exception.ExecutionError, match="restricted output returned a pickle"):
+            call.get()
 
 
 async def test_a_spawned_call_can_be_awaited(worker: PlayedWorker) -> None:
