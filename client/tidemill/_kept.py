@@ -215,18 +215,22 @@ class KeptCall:
         self.caller = caller
         self._call = call
         self._record: CallRecord | None = None
+        self._restricted: bool | None = None
 
     async def record(self) -> CallRecord:
         """Return the call's own record; `OutputExpiredError` when it is gone."""
         if self._record is None:
-            data = await self._stored(subjects.call_record(self._call))
-            if data is None:
-                raise exception.OutputExpiredError(
-                    f"nothing is stored about {self._call}",
-                    hint=f"results are kept for {KEPT / 86_400:g} days",
-                )
-            self._record = coding.decode(CallRecord, data)
+            self._record = await self._read_record()
         return self._record
+
+    async def _read_record(self) -> CallRecord:
+        data = await self._stored(subjects.call_record(self._call))
+        if data is None:
+            raise exception.OutputExpiredError(
+                f"nothing is stored about {self._call}",
+                hint=f"results are kept for {KEPT / 86_400:g} days",
+            )
+        return coding.decode(CallRecord, data)
 
     async def result(self, index: int, timeout: float | None) -> Outcome:
         """Return an input's terminal output, waiting up to `timeout` seconds for it (None: for ever).
@@ -252,11 +256,12 @@ class KeptCall:
         data = await self._stored(subjects.result(self._call, index))
         if data is None:
             return None
-        restricted = (await self.record()).restrict_output
+        if self._restricted is None:
+            self._restricted = (await self._read_record()).restrict_output
         output = coding.decode(Outputs, data).items[0]
         form, body = output.payload
         outcome = await self.caller.outcome(output.status, form, body, keep=True)
-        return outcome._replace(restricted=restricted)
+        return outcome._replace(restricted=self._restricted)
 
     async def outputs(self) -> dict[int, "Stored"]:
         """Return, for every input that has its output, what that says."""

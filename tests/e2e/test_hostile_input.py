@@ -26,7 +26,7 @@ RESULTS = {
     "ended process": "RemoteError: the container exited with status 9 during the input |",
     "crash": "RemoteError: the container crashed (aborted) during the input |",
     "locked result": "SerializationError: a lock cannot be pickled: TypeError: ",
-    "result that exits": "DeserializationError: the result cannot be read: reading a value here raised SystemExit",
+    "result that exits": "DeserializationError: the result cannot be read: reading a value here raised ",
     "result above the limit": "RequestSizeError: the result would take 300,005 bytes, the limit is 200,000 |",
     "fine": "returned 'fine'",
     "afterwards": "returned 'fine'",

@@ -5,7 +5,6 @@ import dataclasses
 import os
 import pickle
 import threading
-import time
 from typing import Any
 
 import pytest
@@ -338,14 +337,21 @@ def test_no_server_is_a_connection_error_with_a_hint(monkeypatch: pytest.MonkeyP
         _loop.close()
 
 
-def test_a_client_that_is_closed_fails_what_waits(worker: PlayedWorker) -> None:
+def test_a_client_that_is_closed_fails_what_waits(worker: PlayedWorker, eventually: Any) -> None:
     pool = worker.deploy(square)
     pool.held = asyncio.Event()
     f = worker.caller_of(pool)
     client = _client.Client.from_env()
-    threading.Timer(0.3, client.close).start()
+
+    def close() -> None:
+        eventually(lambda: worker.chunks_of_calls)
+        client.close()
+
+    closing = threading.Thread(target=close)
+    closing.start()
     with pytest.raises(exception.ClientClosed):
         f.remote(1)
+    closing.join()
 
 
 # --- giving up, trouble
@@ -390,17 +396,16 @@ def test_final_trouble_fails_the_calls_that_wait(worker: PlayedWorker, eventuall
 
 
 def test_other_trouble_is_told_once_and_the_call_goes_on(
-    worker: PlayedWorker, caplog: pytest.LogCaptureFixture
+    worker: PlayedWorker, eventually: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     pool = worker.deploy(square)
     pool.held = asyncio.Event()
     f = worker.caller_of(pool)
 
     def tell() -> None:
-        time.sleep(0.3)
+        eventually(lambda: worker.chunks_of_calls)
         for _ in range(3):
             worker.tell_trouble(pool, "no worker has an H100")
-        time.sleep(0.2)
         assert pool.held is not None
         worker._loop.call_soon_threadsafe(pool.held.set)
 
