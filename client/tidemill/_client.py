@@ -9,11 +9,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from tidemill import _loop, _runtime, _sync, exception
-from tidemill._bus.protocol import Bus, BusError, Disconnected, NoResponder, RequestFailed
+from tidemill._bus.protocol import Bus, BusError, Disconnected, NoResponder, NotLetIn, RequestFailed
 from tidemill._caller import Caller, explain
 from tidemill._tracebacks import EDGE
-from tidemill._wire import coding, errors
+from tidemill._wire import coding, errors, ids, subjects
 from tidemill._wire.control import ErrorReply
+from tidemill.config import config
 
 if TYPE_CHECKING:
     from tidemill import _stack
@@ -24,6 +25,9 @@ REQUEST_TIMEOUT = 30.0  # seconds
 FIND_RESPONDER = 10.0  # seconds for which a request waits for its service to come (back) up
 FIND_SERVER = 20.0  # seconds for which it waits for a connection that was lost
 FIND_PAUSE = 0.2
+CREDENTIALS_HINT = "check TIDEMILL_TOKEN_ID and TIDEMILL_TOKEN_SECRET, or the profile in use"
+UNDECIDED = "the server lets nobody in now: the registry does not answer it"
+REGISTRY_HINT = "look with `tidemill status`, or try again in a moment"
 NO_SERVER_HINT = "start one with `tidemill up`"
 
 
@@ -39,9 +43,10 @@ class Credentials:
 def _from_env() -> "Client":
     """Return the client that this process shares.
 
-    It finds its server through `TIDEMILL_SERVER_URL`, `TIDEMILL_TOKEN_ID` and `TIDEMILL_TOKEN_SECRET`;
-    else it uses the local stack that runs (`tidemill up`); else, where the `local` extra is installed, it
-    starts a temporary one that ends with this process. Inside containers it goes over the worker.
+    It finds its server through `TIDEMILL_SERVER_URL`, `TIDEMILL_TOKEN_ID` and `TIDEMILL_TOKEN_SECRET`,
+    or through the active profile of the configuration file; else it uses the local stack that runs
+    (`tidemill up`); else, where the `local` extra is installed, it starts a temporary one that ends with
+    this process. Inside containers it goes over the worker.
     """
     with _shared.lock:
         client = _shared.client
@@ -57,11 +62,9 @@ def _from_credentials(token_id: str, token_secret: str, *, server_url: str = "")
     Args:
         token_id: the token's id.
         token_secret: its secret.
-        server_url: `nats://host:port`; without it `TIDEMILL_SERVER_URL`, else the local stack's.
+        server_url: `nats://host:port`; without it the configured one, else the local stack's.
     """
-    return Client(
-        Credentials(server_url or os.environ.get("TIDEMILL_SERVER_URL", ""), token_id, token_secret)
-    )
+    return Client(Credentials(server_url or config["server_url"], token_id, token_secret))
 
 
 class Client:
@@ -71,7 +74,7 @@ class Client:
     of threads and event loops. `from_env()` gives the one that everything uses by default.
 
     Example:
-        with Client.from_credentials("client", "secret") as client:
+        with Client.from_credentials("ak-main-01ja8m3k9x4q7w2v5y6z0b1c2d", "secret") as client:
             Function.from_name("my-app", "square", client=client).remote(3)
     """
 
@@ -173,8 +176,8 @@ class Client:
         return self.caller
 
     async def _open_session(self) -> Caller:
-        bus = await self._open_bus()
-        caller = Caller(bus)
+        bus, workspace = await self._open_bus()
+        caller = Caller(bus, workspace)
         try:
             await caller.open()
             if self._closed:
@@ -190,19 +193,27 @@ class Client:
         return caller
 
     async def request(
-        self, subject: str, message: object, answer: type[A], *, timeout: float = REQUEST_TIMEOUT
+        self,
+        service: str,
+        verb: str,
+        message: object,
+        answer: type[A],
+        *,
+        timeout: float = REQUEST_TIMEOUT,
+        patience: float = FIND_RESPONDER,
     ) -> A:
-        """Ask a service and return its answer, or raise the error that it gave.
+        """Ask a service (`registry`, `scheduler`) and return its answer, or raise the error that it gave.
 
-        A service that is not there is waited for, and so is a connection that is lost; then the request is
-        sent again. It may have been carried out before: what that leaves behind (an app without a client)
-        expires.
+        A service that is not there is waited for, up to `patience` seconds, and so is a connection that is
+        lost; then the request is sent again. It may have been carried out before: what that leaves behind
+        (an app without a client) expires.
 
         Raises:
             ServiceError: nobody answers.
             ConnectionError: no server can be reached.
         """
-        bus = (await self.connect()).bus
+        caller = await self.connect()
+        bus, subject = caller.bus, subjects.request(service, caller.workspace, verb)
         data = coding.encode(message)
         clock = asyncio.get_running_loop().time
         missed: float | None = None  # since when it cannot be delivered
@@ -212,8 +223,8 @@ class Client:
             except (NoResponder, Disconnected) as error:
                 missed = missed or clock()
                 is_away = isinstance(error, Disconnected)
-                if self._closed or clock() - missed > (FIND_SERVER if is_away else FIND_RESPONDER):
-                    raise (explain(error) if is_away else _missing(subject)) from error
+                if self._closed or clock() - missed > (FIND_SERVER if is_away else patience):
+                    raise (explain(error) if is_away else _missing(service)) from error
                 await asyncio.sleep(FIND_PAUSE)
             except RequestFailed as error:
                 raise errors.to_exception(ErrorReply(error.code, error.message, error.hint)) from None
@@ -222,36 +233,64 @@ class Client:
             except ValueError as error:
                 raise exception.VersionError(f"the answer of {subject} cannot be read: {error}") from error
 
-    async def _open_bus(self) -> Bus:
+    async def _open_bus(self) -> tuple[Bus, str]:
+        """Return a connection, and the workspace that it is for."""
         if _runtime.container is not None:
-            return _bus_of(_runtime.container)
+            return _bus_of(_runtime.container), _runtime.container.workspace
         from tidemill._bus.lean import import_nats
 
         import_nats()
         from tidemill._bus import nats
 
-        found = await self._find_server()
+        found = await self.find_server()
         try:
-            return await nats.connect(
+            bus = await nats.connect(
                 found.server_url, found.token_id, found.token_secret, name=f"tidemill client {os.getpid()}"
             )
+        except NotLetIn as error:
+            if not error.final:
+                raise exception.ConnectionError(UNDECIDED, hint=REGISTRY_HINT) from error
+            raise exception.AuthError(
+                f"{found.server_url} does not know these credentials", hint=CREDENTIALS_HINT
+            ) from error
         except Disconnected as error:
-            if "authorization" in str(error).lower():
-                raise exception.AuthError(
-                    f"{found.server_url} does not know these credentials",
-                    hint="check TIDEMILL_TOKEN_ID and TIDEMILL_TOKEN_SECRET",
-                ) from error
             raise exception.ConnectionError(str(error), hint=NO_SERVER_HINT) from error
+        try:
+            workspace = _workspace_of(found)
+        except exception.AuthError:
+            await bus.close()
+            raise
+        bus.on_shut_out = self._shut_out
+        return bus, workspace
 
-    async def _find_server(self) -> Credentials:
+    def _shut_out(self) -> None:
+        """The token is good no more: end what waits, and let the next call find out for itself."""
+        caller, self.caller = self.caller, None
+        if caller is not None:
+            message = "the server does not let this client in any more"
+            caller.fail_all(exception.AuthError(message, hint="the token was revoked or has expired"))
+
+    def check_lasting(self) -> None:
+        """Refuse to start a temporary stack for what is to stay.
+
+        Raises:
+            ConnectionError: no server runs.
+        """
+        if self.caller is not None or _runtime.container is not None:
+            return
+        from tidemill import _stack
+
+        given = self._credentials
+        if not ((given is not None and given.server_url) or config["server_url"] or _stack.find()):
+            raise exception.ConnectionError("no server is running", hint=NO_SERVER_HINT)
+
+    async def find_server(self) -> Credentials:
+        """Return where this client's server is, and what it shows it; a temporary stack may be started."""
         given = self._credentials
         if given is not None and given.server_url:
             return given
-        url = os.environ.get("TIDEMILL_SERVER_URL", "")
-        if url:
-            return Credentials(
-                url, os.environ.get("TIDEMILL_TOKEN_ID", ""), os.environ.get("TIDEMILL_TOKEN_SECRET", "")
-            )
+        if url := config["server_url"]:
+            return Credentials(url, config["token_id"], config["token_secret"])
         stack = await self._find_stack()
         if given is not None:
             return Credentials(stack.server_url, given.token_id, given.token_secret)
@@ -270,9 +309,16 @@ class Client:
         return Credentials(info.server_url, info.token_id, info.token_secret)
 
 
-def _missing(subject: str) -> exception.ServiceError:
-    service = subject.split(".")[1]
+def _missing(service: str) -> exception.ServiceError:
     return exception.ServiceError(f"the {service} does not run", hint="look with `tidemill status`")
+
+
+def _workspace_of(found: Credentials) -> str:
+    """Return the workspace that credentials are for: their id names it."""
+    try:
+        return ids.workspace_of_token(found.token_id)
+    except ValueError as error:
+        raise exception.AuthError(str(error), hint=CREDENTIALS_HINT) from error
 
 
 async def _close_own(bus: Bus) -> None:

@@ -1,14 +1,14 @@
 """Calls whose results are kept (`spawn` and its relatives): how they are started, and how they are read.
 
-A kept call is a record (`tm.results.<call>.call`) and one stored output per input, each written once: the
-first terminal result wins. To wait for one is to listen and to read: what is heard is only a bell (a core
+A kept call is a record (`tm.results.<ws>.<call>.call`) and one stored output per input, each written once:
+the first terminal result wins. To wait for one is to listen and to read: what is heard is only a bell (a core
 subscriber also hears publishes that the stream refused), the value is always the stored one, read from the
 stream's leader.
 """
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -20,15 +20,15 @@ from tidemill._map_call import BACKOFF, BACKOFF_MAX, TOLD_AFTER
 from tidemill._outcome import Outcome
 from tidemill._wire import coding, failure, ids, subjects
 from tidemill._wire.control import CallRecord, CancelCall, Done, FunctionHandle, Trouble
-from tidemill._wire.messages import Chunk, Format, Outputs, Payload, Status
+from tidemill._wire.messages import Blob, Chunk, Format, Outputs, Payload, Status
 from tidemill._wire.payload import INLINE_LIMIT
+from tidemill.config import MAX_PAYLOAD_LIMIT
 
 if TYPE_CHECKING:
     from tidemill._caller import Caller
     from tidemill.function_call import FunctionCall
     from tidemill.functions import Function
 
-STREAM = "RESULTS"
 LOOK = 2.0  # seconds between looks for a result, for want of a bell
 KEPT = 7 * 86_400.0
 UNSTORED, UNSTORED_BYTES = 1_024, 16 << 20  # inputs on their way into the queue
@@ -76,6 +76,31 @@ async def spawn_map(
     # The record comes last because only now the number of inputs is known; nobody has the id before.
     await _store_record(caller, handle, call, count)
     return _function_call(function, client, call)
+
+
+async def start(
+    caller: "Caller", handle: FunctionHandle, call: str, inputs: Mapping[int, tuple[int, bytes]], total: int
+) -> CallRecord:
+    """Start a kept call of `total` inputs under an id; return its record when those given are queued.
+
+    The call's record comes last: where it is, every input was queued. Until then this may be repeated:
+    what is queued is not queued twice. What has finished already is to be left out.
+
+    Raises:
+        ResourceExhaustedError: the queue is full. Some inputs may be in it.
+    """
+    for first in range(0, len(inputs), UNSTORED):
+        some = list(inputs.items())[first : first + UNSTORED]
+        async with asyncio.TaskGroup() as group:
+            for index, (form, data) in some:
+                group.create_task(_start_one(caller, handle, call, index, form, data))
+    return await _store_record(caller, handle, call, total)
+
+
+async def _start_one(
+    caller: "Caller", handle: FunctionHandle, call: str, index: int, form: int, data: bytes
+) -> None:
+    await _submit(caller, handle, call, index, await _payload(caller, form, data), ("", ""))
 
 
 class _Spawning:
@@ -175,7 +200,7 @@ async def _submit(
 ) -> None:
     parent, root = origin
     chunk = Chunk(
-        call, [index], 0, "", [payload], time.time(), 0, 0, parent, root or call, handle.is_generator
+        call, [index], 0, "", [payload], time.time(), 0, 0, parent, root or call, collect=handle.is_generator
     )
     queued: asyncio.Future[None] = caller.loop.create_future()
 
@@ -191,11 +216,12 @@ async def _submit(
     await queued
 
 
-async def _store_record(caller: "Caller", handle: FunctionHandle, call: str, num_inputs: int) -> None:
+async def _store_record(caller: "Caller", handle: FunctionHandle, call: str, num_inputs: int) -> CallRecord:
     record = CallRecord(
-        call, handle.pool, handle.prefix, num_inputs, time.time(), restrict_output=handle.restrict_output
+        call, handle.pool, handle.prefix, num_inputs, time.time(), handle.app_id, handle.restrict_output
     )
-    await caller.store(subjects.call_record(call), coding.encode(record), f"{call}.call")
+    await caller.store(subjects.call_record(caller.workspace, call), coding.encode(record), f"{call}.call")
+    return record
 
 
 # --- reading
@@ -209,13 +235,23 @@ class Stored(NamedTuple):
 
 
 class KeptCall:
-    """What is stored about a kept call, as one reader sees it."""
+    """What is stored about a kept call, as one reader sees it. `max_size` bounds results (bytes)."""
 
-    def __init__(self, caller: "Caller", call: str) -> None:
+    def __init__(
+        self,
+        caller: "Caller",
+        call: str,
+        *,
+        max_size: int = MAX_PAYLOAD_LIMIT,
+        record: CallRecord | None = None,
+    ) -> None:
         self.caller = caller
-        self._call = call
-        self._record: CallRecord | None = None
-        self._restricted: bool | None = None
+        self._max_size = max_size
+        self.call = call
+        self._workspace = caller.workspace
+        self._stream = subjects.results_stream(caller.workspace)
+        self._record = record
+        self._restricted: bool | None = record.restrict_output if record is not None else None
 
     async def record(self) -> CallRecord:
         """Return the call's own record; `OutputExpiredError` when it is gone."""
@@ -224,10 +260,10 @@ class KeptCall:
         return self._record
 
     async def _read_record(self) -> CallRecord:
-        data = await self._stored(subjects.call_record(self._call))
+        data = await self._stored(subjects.call_record(self._workspace, self.call))
         if data is None:
             raise exception.OutputExpiredError(
-                f"nothing is stored about {self._call}",
+                f"nothing is stored about {self.call}",
                 hint=f"results are kept for {KEPT / 86_400:g} days",
             )
         return coding.decode(CallRecord, data)
@@ -244,31 +280,37 @@ class KeptCall:
                 async with asyncio.timeout(timeout):
                     return await self._wait(index)
             except TimeoutError:
-                raise TimeoutError(f"{self._call} is not finished after {timeout:g} s") from None
+                raise TimeoutError(f"{self.call} is not finished after {timeout:g} s") from None
         found = await self.look(index)
         if found is None:
             await self._check(index)
-            raise TimeoutError(f"{self._call} is not finished")
+            raise TimeoutError(f"{self.call} is not finished")
         return found
 
     async def look(self, index: int) -> Outcome | None:
         """Return an input's terminal output if it is stored."""
-        data = await self._stored(subjects.result(self._call, index))
+        data = await self._stored(subjects.result(self._workspace, self.call, index))
         if data is None:
             return None
         if self._restricted is None:
             self._restricted = (await self._read_record()).restrict_output
         output = coding.decode(Outputs, data).items[0]
         form, body = output.payload
+        if not isinstance(body, bytes) and Blob(*body).size > self._max_size:
+            raise exception.RequestSizeError(
+                f"the result has {Blob(*body).size:,} bytes, read here are up to {self._max_size:,}"
+            )
         outcome = await self.caller.outcome(output.status, form, body, keep=True)
         return outcome._replace(restricted=self._restricted)
 
     async def outputs(self) -> dict[int, "Stored"]:
-        """Return, for every input that has its output, what that says."""
+        """Return, for every input that has its output, what that says. Reads all of them."""
         found: dict[int, Stored] = {}
         try:
-            async for stored in self.caller.bus.read(STREAM, subjects.call_results(self._call)):
-                if stored.subject != subjects.call_record(self._call):
+            async for stored in self.caller.bus.read(
+                self._stream, subjects.call_results(self._workspace, self.call)
+            ):
+                if stored.subject != subjects.call_record(self._workspace, self.call):
                     outputs = coding.decode(Outputs, stored.data)
                     output = outputs.items[0]
                     found[output.index] = Stored(output.status, outputs.container)
@@ -307,7 +349,7 @@ class KeptCall:
             bell.set()
 
         try:
-            return await self.caller.bus.subscribe(subjects.result(self._call, index), ring)
+            return await self.caller.bus.subscribe(subjects.result(self._workspace, self.call, index), ring)
         except BusError:
             return None  # not connected for the moment: the looks go on
 
@@ -321,12 +363,12 @@ class KeptCall:
     async def _check(self, index: int) -> CallRecord:
         record = await self.record()
         if not 0 <= index < record.num_inputs:
-            raise exception.InvalidError(f"{self._call} has {record.num_inputs} inputs, there is no {index}")
+            raise exception.InvalidError(f"{self.call} has {record.num_inputs} inputs, there is no {index}")
         return record
 
     async def _stored(self, subject: str) -> bytes | None:
         try:
-            stored = await self.caller.bus.last(STREAM, subject)
+            stored = await self.caller.bus.last(self._stream, subject)
         except BusError as error:
             raise explain(error) from error
         return stored.data if stored is not None else None
@@ -348,4 +390,4 @@ async def cancel(client: "_client.Client", kept: KeptCall, *, terminate_containe
     """End a kept call: what has no result gets a cancelled one."""
     record = await kept.record()
     request = CancelCall(record.call, record.prefix, record.num_inputs, True, terminate_containers)
-    await client.request(subjects.scheduler("cancel"), request, Done)
+    await client.request("scheduler", "cancel", request, Done)

@@ -182,7 +182,7 @@ class MapCall:
             0,
             parent,
             root or self.id,
-            self.handle.is_generator,
+            collect=self.handle.is_generator,
         )
         sent.number = self._caller.submit(
             self.handle,

@@ -16,6 +16,7 @@ class CurrentInput(NamedTuple):
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody asks an input
     input_id: str
     root: str
+    plain: bool = False  # whoever called reads no pickles
 
 
 class Container:
@@ -25,7 +26,17 @@ class Container:
     `handles` are the functions of the same app, by name.
     """
 
-    __slots__ = ("_handles", "_raw_handles", "app_id", "app_name", "connect", "environment", "function", "id")
+    __slots__ = (
+        "_handles",
+        "_raw_handles",
+        "app_id",
+        "app_name",
+        "connect",
+        "environment",
+        "function",
+        "id",
+        "workspace",
+    )
 
     def __init__(
         self,
@@ -36,6 +47,7 @@ class Container:
         environment: str,
         handles: "dict[str, Any]",
         connect: "Callable[[], Bus | None]" = lambda: None,
+        workspace: str = "",
     ) -> None:
         """Remember all this; `handles` may be `FunctionHandle`s or maps of their fields."""
         self.id = id
@@ -44,6 +56,7 @@ class Container:
         self.function = function
         self.environment = environment
         self.connect = connect
+        self.workspace = workspace
         self._raw_handles = handles
         self._handles: dict[str, FunctionHandle] | None = None
 

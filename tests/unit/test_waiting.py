@@ -7,7 +7,12 @@ from pathlib import Path
 TESTS = Path(__file__).parents[1]
 
 # Programs that tests run, and what plays a function or a part: there a sleep is the work, or a period.
-NOT_TESTS = ("e2e/programs/", "e2e/seeds/", "integration/app/programs.py")
+NOT_TESTS = (
+    "e2e/programs/",
+    "e2e/seeds/",
+    "integration/app/programs.py",
+    "integration/gateway/rest_program.py",
+)
 ALLOWED = {
     "waiting.py": "the pause between two looks",
     "integration/client/played_worker.py": "the work of a generator",
@@ -16,6 +21,9 @@ ALLOWED = {
     "integration/client/test_maps.py first_last": "the work of a function",
     "integration/client/test_maps.py nap": "the work of a function",
     "integration/client/test_maps.py large": "the work of a function",
+    "integration/deploying/test_deploying.py slow": "the work of a function",
+    "integration/identity/test_tokens.py wait": "the work of a function",
+    "integration/scheduler/conftest.py restart": "the outage itself",
     "integration/scheduler/played_parts.py _report_for_ever": "the period of a worker's reports",
     "integration/scheduler/played_parts.py _place": "a worker that answers too late",
 }

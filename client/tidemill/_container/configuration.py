@@ -23,6 +23,7 @@ class Configuration(NamedTuple):
     handles: the functions of the same app, by name.
     slots: inputs that may run at the same time.
     max_payload: bytes of one message on the bus.
+    workspace: whose container it is.
     """
 
     container: str
@@ -42,6 +43,7 @@ class Configuration(NamedTuple):
     handles: dict[str, dict[str, Any]] = {}  # noqa: RUF012 - read only
     slots: int = 1
     max_payload: int = MAX_PAYLOAD
+    workspace: str = ""
 
     @classmethod
     def read(cls, fields: dict[str, Any]) -> "Configuration":

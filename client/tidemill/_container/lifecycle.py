@@ -58,6 +58,7 @@ def put_in_place(configuration: Configuration, connect: "Callable[[], Bus | None
         configuration.environment,
         configuration.handles,
         connect,
+        configuration.workspace,
     )
 
 

@@ -1,12 +1,11 @@
 """The scheduler: what it hears, and the loops that every replica runs.
 
-tm.demand.*            bells of callers           -> the leader's pools
+tm.demand.*.*          bells of callers           -> the leader's pools
 tm.worker_states.*     reports of workers         -> the fleet (every replica), the leader's pools
-tm.events.container.*  lives of containers        -> the leader's pools
+tm.events.*.container.*  lives of containers        -> the leader's pools
 pools bucket           what can be called         -> the directory (every replica)
 tm.due.>               delayed attempts, due      -> the inputs of their pools (every replica)
-tm.scheduler.cancel    requests of callers        (every replica)
-tm.scheduler.status    requests of the CLI        (the leader)
+tm.scheduler.*.<verb>  requests of callers        (every replica; `status`: the leader)
 """
 
 import asyncio
@@ -20,14 +19,24 @@ import msgspec
 
 from tidemill._bus.protocol import Message
 from tidemill._wire import ids, subjects
-from tidemill._wire.control import CancelCall, ContainerEvent, GetSchedulerStatus, WorkerState
+from tidemill._wire.control import (
+    CancelCall,
+    ContainerEvent,
+    FindQueued,
+    GetSchedulerStatus,
+    ListWorkers,
+    WorkerState,
+)
 from tidemill_common.lease import Lease
+from tidemill_common.records import Recorder
 from tidemill_common.requests import Endpoints
 from tidemill_common.service import Context
 from tidemill_scheduler.cancelling import Cancelling
 from tidemill_scheduler.leader import Leader
 from tidemill_scheduler.metrics import Metrics
 from tidemill_scheduler.pools import Directory
+from tidemill_scheduler.questions import Questions
+from tidemill_scheduler.records import Records
 from tidemill_scheduler.replica import Replica
 from tidemill_scheduler.settings import Settings
 from tidemill_scheduler.timers import DueMover
@@ -48,6 +57,7 @@ class Scheduler:
         self.replica: Replica | None = None
         self._leader: Leader | None = None
         self._due: DueMover | None = None
+        self._recorder: Recorder | None = None
         self._leading: asyncio.Task[None] | None = None
         self._deaf = False  # without a connection, nobody's silence says anything
         self._reports = msgspec.msgpack.Decoder(WorkerState)
@@ -55,7 +65,8 @@ class Scheduler:
 
     async def start(self, context: Context) -> None:
         """Begin to listen, to move what is due and to stand for leadership."""
-        self.replica = replica = _replica(context)
+        self._recorder = Recorder(context.bus, ids.new("re"), context.log, context.metrics)
+        self.replica = replica = _replica(context, self._recorder)
         bus, tasks = context.bus, context.tasks
         bus.on_disconnect(self._on_disconnect)
         bus.on_reconnect(self._on_reconnect)
@@ -71,8 +82,14 @@ class Scheduler:
         )
         self._due = DueMover(replica, tasks)
         await self._due.start()
-        cancel = endpoints.endpoint("cancel", CancelCall, Cancelling(replica).cancel)
-        await bus.serve("scheduler", version("tidemill"), {subjects.scheduler("cancel"): cancel})
+        questions = Questions(replica)
+        table = {
+            "cancel": endpoints.endpoint("cancel", CancelCall, Cancelling(replica).cancel),
+            "find_queued": endpoints.endpoint("find_queued", FindQueued, questions.find_queued),
+            "list_workers": endpoints.endpoint("list_workers", ListWorkers, questions.list_workers),
+        }
+        served = {subjects.scheduler(subjects.EVERY, verb): endpoint for verb, endpoint in table.items()}
+        await bus.serve("scheduler", version("tidemill"), served)
 
     async def drain(self) -> None:
         """Pull nothing more and let somebody else lead."""
@@ -81,6 +98,8 @@ class Scheduler:
         if self._leading:
             self._leading.cancel()
             await asyncio.wait({self._leading})
+        if self._recorder:
+            await self._recorder.close()
 
     @property
     def term(self) -> int:
@@ -105,7 +124,8 @@ class Scheduler:
 
     def _on_demand(self, message: Message) -> None:
         if self._leader:
-            self._leader.ring(subjects.demanded(message.subject), demand=True)
+            workspace, pool = subjects.demanded(message.subject)
+            self._leader.demanded(workspace, pool)
 
     def _on_report(self, message: Message) -> None:
         if (replica := self.replica) is None:
@@ -139,7 +159,7 @@ class Scheduler:
             self._leader = leader
             try:
                 status = endpoints.endpoint("status", GetSchedulerStatus, leader.status)
-                leader.serve({subjects.scheduler("status"): status})
+                leader.serve({subjects.scheduler(subjects.EVERY, "status"): status})
                 await leader.lead()
             finally:
                 self._leader = None
@@ -156,13 +176,15 @@ class Scheduler:
                     self._leader.on_lost(lost)
 
 
-def _replica(context: Context) -> Replica:
+def _replica(context: Context, recorder: Recorder) -> Replica:
     name = f"{socket.gethostname()}-{os.getpid()}-{ids.new('re')[-6:]}"
+    directory = Directory(context.bus, context.log)
     return Replica(
         name,
         context.bus,
         Fleet(time.monotonic, silence=SILENCE),
-        Directory(context.bus, context.log),
+        directory,
         context.log,
         Metrics(context.metrics),
+        Records(recorder, directory),
     )

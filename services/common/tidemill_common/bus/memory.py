@@ -138,6 +138,7 @@ class MemoryBus:
 
     def __init__(self, server: MemoryServer) -> None:
         self.max_payload = MAX_PAYLOAD
+        self.on_shut_out: Callable[[], None] = lambda: None
         self._server = server
         self._loop = asyncio.get_running_loop()
         self._connected = True
@@ -299,6 +300,13 @@ class MemoryBus:
         found = self._server.streams.get(stream)
         consumer = found.consumers.get(name) if found else None
         return consumer.state() if consumer else None
+
+    async def delete_consumer(self, stream: str, name: str) -> bool:
+        """See `ServiceBus.delete_consumer`."""
+        state = await self.consumer_state(stream, name)
+        if state and not state.ack_pending:
+            self._server.delete_consumer(stream, name)
+        return not state or not state.ack_pending
 
     def pull(self, spec: ConsumerSpec, on_delivery: Callable[[Delivery], None]) -> MemoryPuller:
         """See `ServiceBus.pull`."""

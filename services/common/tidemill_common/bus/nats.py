@@ -28,7 +28,7 @@ async def connect(
     url: str, user: str = "", password: str = "", *, name: str = "tidemill", timeout: float = 5.0
 ) -> "NatsServiceBus":
     """Connect to NATS; `Disconnected` if it cannot be done within `timeout` seconds."""
-    bus = NatsServiceBus()
+    bus = NatsServiceBus(user)
     await bus.open(url, user, password, name=name, timeout=timeout)
     return bus
 
@@ -36,8 +36,8 @@ async def connect(
 class NatsServiceBus(NatsBus):
     """A service's connection to NATS. Made by `connect`."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, user: str = "") -> None:
+        super().__init__(user)
         self._held: dict[str, NatsDelivery] = {}  # what was taken and not given back, by ack subject
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -77,6 +77,20 @@ class NatsServiceBus(NatsBus):
             if error.code in (jetstream.NO_CONSUMER, jetstream.NO_STREAM):
                 return None
             raise
+
+    async def delete_consumer(self, stream: str, name: str) -> bool:
+        """See `ServiceBus.delete_consumer`."""
+        state = await self.consumer_state(stream, name)
+        if state is None:
+            return True
+        if state.ack_pending:
+            return False
+        try:
+            await self.api(f"CONSUMER.DELETE.{stream}.{name}")
+        except Refused as error:
+            if error.code not in (jetstream.NO_CONSUMER, jetstream.NO_STREAM):
+                raise
+        return True
 
     async def account(self) -> dict[str, Any]:
         """See `ServiceBus.account`."""

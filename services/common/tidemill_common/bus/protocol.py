@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from tidemill._bus.protocol import Bus, Stored
+from tidemill._bus.protocol import Bus, Message, Stored
 
-# An endpoint gets the request's bytes and returns the answer's; it raises RequestFailed to refuse.
-Endpoint = Callable[[bytes], Awaitable[bytes]]
+# An endpoint gets the request and returns the answer's bytes; it raises RequestFailed to refuse.
+Endpoint = Callable[[Message], Awaitable[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,10 @@ class Delivery(Protocol):
     redelivered: bool
 
     @property
+    def time(self) -> float:
+        """When the stream stored it (the server's unix time)."""
+
+    @property
     def headers(self) -> Mapping[str, str]:
         """The headers it was published with."""
 
@@ -123,7 +127,12 @@ class KeyValue(Protocol):
 
 
 class ServiceBus(Bus, Protocol):
-    """What services may do on the bus."""
+    """What services may do on the bus.
+
+    `on_shut_out` is called when the server has refused to let a lost connection in again.
+    """
+
+    on_shut_out: Callable[[], None]
 
     async def ensure_stream(self, spec: StreamSpec) -> None:
         """Make the stream, or bring it to this specification; idempotent."""
@@ -136,6 +145,12 @@ class ServiceBus(Bus, Protocol):
 
     async def consumer_state(self, stream: str, name: str) -> ConsumerState | None:
         """Return a consumer's state, or None if it is gone."""
+
+    async def delete_consumer(self, stream: str, name: str) -> bool:
+        """Remove a consumer, unless it has un-acknowledged messages; return whether it is gone.
+
+        Those would all be delivered again at once.
+        """
 
     def pull(self, spec: ConsumerSpec, on_delivery: Callable[[Delivery], None]) -> Puller:
         """Pull from a consumer, making it when it is missing. Starts without credit."""
@@ -160,7 +175,7 @@ class ServiceBus(Bus, Protocol):
         *,
         metadata: Mapping[str, str] | None = None,
     ) -> Callable[[], Awaitable[None]]:
-        """Answer requests (subject -> endpoint) as a NATS micro service; return what ends it.
+        """Answer requests (subject or pattern -> endpoint) as a NATS micro service; return what ends it.
 
         Replicas share a queue group. Each request runs in a task of its own, at most 256 at once.
         """
