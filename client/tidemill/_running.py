@@ -11,7 +11,7 @@ import contextlib
 import logging
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tidemill import exception
@@ -36,6 +36,7 @@ from tidemill.config import config
 
 if TYPE_CHECKING:
     from tidemill._client import Client
+    from tidemill._interactive import Lender
 
 STOP_TIMEOUT = 5.0  # seconds
 STOP_PAUSE = 0.2  # seconds between two tries
@@ -56,6 +57,12 @@ class Plan:
     blobs: Mapping[str, bytes]
     environment: str
     detach: bool
+    interactive: bool = False
+
+    def made_interactive(self) -> "Plan":
+        """Return the same run with functions that may ask for the terminal."""
+        specs = tuple(replace(spec, interactive=True) for spec in self.specs)
+        return replace(self, specs=specs, interactive=True)
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,7 @@ class _Run:
         self._is_published = False
         self._watch: Watch | None = None
         self._signs: asyncio.Task[None] | None = None
+        self._lender: Lender | None = None
 
     # --- beginning
 
@@ -103,6 +111,8 @@ class _Run:
         self._signs = asyncio.create_task(self._give_signs_of_life(created.app_id), name="signs of life")
         if self._is_watched:
             await self._open_watch(created.app_id)
+        if self._plan.interactive:
+            await self._lend_terminal(created.app_id)
         self._shown.status("Creating objects…")
         await self._store_blobs()
         handles = await self._publish(created.app_id)
@@ -120,6 +130,15 @@ class _Run:
         self._watch = Watch((await self._client.connect()).bus, app_id, self._shown)
         try:
             await self._watch.open()
+        except BusError as error:
+            raise explain(error) from error
+
+    async def _lend_terminal(self, app_id: str) -> None:
+        from tidemill._interactive import Lender
+
+        self._lender = Lender((await self._client.connect()).bus, app_id, self._shown)
+        try:
+            await self._lender.open()
         except BusError as error:
             raise explain(error) from error
 
@@ -169,6 +188,8 @@ class _Run:
         try:
             if created is None:
                 return
+            if self._lender is not None:
+                await self._lender.close()
             if self._plan.detach and self._is_published:
                 self._shown.line(f"The app {created.app_id} goes on after this program.{_view(created)}")
                 return

@@ -22,10 +22,14 @@ class Container:
     """What the runner knows about its own container.
 
     `connect` returns the bus over the worker (None where there is none any more, as in a forked child);
-    `handles` are the functions of the same app, by name.
+    `interact` connects the standard streams with the caller's terminal; `handles` are the functions of the
+    same app, by name.
     """
 
-    __slots__ = ("_handles", "_raw_handles", "app_id", "app_name", "connect", "environment", "function", "id")
+    __slots__ = (
+        "_handles", "_raw_handles", "app_id", "app_name", "connect", "environment", "function", "id",
+        "interact",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -36,6 +40,7 @@ class Container:
         environment: str,
         handles: "dict[str, Any]",
         connect: "Callable[[], Bus | None]" = lambda: None,
+        interact: "Callable[[], None]" = lambda: None,
     ) -> None:
         """Remember all this; `handles` may be `FunctionHandle`s or maps of their fields."""
         self.id = id
@@ -44,6 +49,7 @@ class Container:
         self.function = function
         self.environment = environment
         self.connect = connect
+        self.interact = interact
         self._raw_handles = handles
         self._handles: dict[str, FunctionHandle] | None = None
 
@@ -85,3 +91,20 @@ def current_function_call_id() -> str | None:
     """Return the id (`fc-...`) of the call whose input is being executed, or None outside of one."""
     now = current_input.get()
     return now.call if now else None
+
+
+def interact() -> None:
+    """Connect this function's standard streams with the terminal of whoever runs it, until the input ends.
+
+    From then on `input()`, `print()` and everything else that talks with a terminal does so there.
+    `breakpoint()` and `input()` do it by themselves in an interactive run.
+
+    Raises:
+        InvalidError: this is no container, or the run is not interactive (`tidemill run -i`).
+        InteractiveTimeoutError: the terminal does not answer.
+    """
+    if container is None:
+        from tidemill.exception import InvalidError
+
+        raise InvalidError("interact() is for functions that run in a container")
+    container.interact()

@@ -364,11 +364,13 @@ class App(metaclass=_later.Listed):
             name: the name of this run, instead of the app's.
             client: the connection to use; the process's own by default.
             detach: let the app go on after the block.
-            interactive: not in this version.
+            interactive: lend this process's terminal to functions that ask for it, by `interact()`,
+                `breakpoint()` or `input()`, one at a time.
             environment_name: the environment to run in; the configured one by default.
 
         Raises:
-            InvalidError: it runs already, or a module is being imported by a container or command line.
+            InvalidError: it runs already, or a module is being imported by a container or command line, or
+                there is no terminal for an interactive run.
             ConnectionError: no server can be reached, and none can be started.
         """
         from tidemill import _client, _output, _running
@@ -378,6 +380,8 @@ class App(metaclass=_later.Listed):
         before = [(function, function._handle, function._client) for function in self._functions.values()]
         try:
             plan = await self._plan(name, detach=detach, environment=environment_name)
+            if interactive:
+                plan = plan.made_interactive()
             connection = _client.current(client)
             async with _running.run(plan, connection, _output.current()) as running:
                 self._running, self._app_id = running, running.app_id
@@ -393,10 +397,15 @@ class App(metaclass=_later.Listed):
                     function._hydrate(handle, earlier)
 
     def _check_can_run(self, name: str | None, *, interactive: bool) -> None:
+        from tidemill import _console
+
         if name is not None:
             _names.check_object("an app", name)
-        if interactive:
-            raise UnimplementedError("interactive runs are not in this version of Tidemill")
+        if interactive and not _console.is_terminal():
+            raise InvalidError(
+                "an interactive run needs a terminal at standard input and output",
+                hint="start it in a terminal, without a pipe",
+            )
         if self._running is not None or self._is_starting:
             raise InvalidError("App is already running", hint="call the functions, inside of what runs it")
         where = _entrypoint.imported_now()

@@ -205,3 +205,16 @@ def app_logs(app: str) -> str:
 def dead(pool: str, call: str, index: int) -> str:
     """Return the subject of an input that was given up."""
     return f"tm.dead.{token(pool)}.{token(call)}.{index}"
+
+
+# --- duplex streams, and what opens them
+
+
+def stream(stream_id: str, *, to_opener: bool) -> str:
+    """Return the subject of one direction of a duplex stream: to who opened it, or to who answered."""
+    return f"tm.streams.{token(stream_id)}.{'back' if to_opener else 'there'}"
+
+
+def terminal(app: str) -> str:
+    """Return the subject on which the caller of an interactive run is asked for its terminal."""
+    return f"tm.terminals.{token(app)}"

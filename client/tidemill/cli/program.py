@@ -14,6 +14,7 @@ from tidemill.exception import Error
 # name -> (module, what it does); a command's module is imported when the command is run
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "run": ("tidemill.cli.run", "Run a function or a local entrypoint of an app."),
+    "container": ("tidemill.cli.container", "Look at running containers, run programs in them, stop them."),
     "up": ("tidemill.cli.stack", "Start a stack on this machine that stays."),
     "down": ("tidemill.cli.stack", "Stop the stack that `up` started."),
     "status": ("tidemill.cli.status", "Show the stack's parts and its workers."),

@@ -6,7 +6,8 @@ tm.events.container.*  lives of containers        -> the leader's pools
 pools bucket           what can be called         -> the directory (every replica)
 tm.due.>               delayed attempts, due      -> the inputs of their pools (every replica)
 tm.scheduler.cancel    requests of callers        (every replica)
-tm.scheduler.status    requests of the CLI        (the leader)
+tm.scheduler.status, list_containers, stop_container, execute
+                       requests of the CLI        (the leader)
 """
 
 import asyncio
@@ -20,13 +21,24 @@ import msgspec
 
 from tidemill._bus.protocol import Message
 from tidemill._wire import ids, subjects
-from tidemill._wire.control import CancelCall, ContainerEvent, GetSchedulerStatus, WorkerState
+from tidemill._wire.control import (
+    CancelCall,
+    ContainerEvent,
+    Execute,
+    GetSchedulerStatus,
+    ListContainers,
+    StopContainer,
+    WorkerState,
+)
+from tidemill_common.bus.protocol import Endpoint
 from tidemill_common.lease import Lease
 from tidemill_common.requests import Endpoints
 from tidemill_common.service import Context
 from tidemill_scheduler.cancelling import Cancelling
+from tidemill_scheduler.containers import Containers
 from tidemill_scheduler.leader import Leader
 from tidemill_scheduler.metrics import Metrics
+from tidemill_scheduler.placements import Placer
 from tidemill_scheduler.pools import Directory
 from tidemill_scheduler.replica import Replica
 from tidemill_scheduler.settings import Settings
@@ -138,8 +150,7 @@ class Scheduler:
         async with Leader(replica, term) as leader:
             self._leader = leader
             try:
-                status = endpoints.endpoint("status", GetSchedulerStatus, leader.status)
-                leader.serve({subjects.scheduler("status"): status})
+                leader.serve(_leader_requests(replica, leader, endpoints))
                 await leader.lead()
             finally:
                 self._leader = None
@@ -154,6 +165,18 @@ class Scheduler:
             for lost in () if self._deaf else replica.fleet.reap():
                 if self._leader:
                     self._leader.on_lost(lost)
+
+
+def _leader_requests(replica: Replica, leader: Leader, endpoints: Endpoints) -> dict[str, Endpoint]:
+    """Return what only the leader answers, by subject."""
+    containers = Containers(replica, Placer(replica, leader.term))
+    made = endpoints.endpoint
+    return {
+        subjects.scheduler("status"): made("status", GetSchedulerStatus, leader.status),
+        subjects.scheduler("list_containers"): made("list_containers", ListContainers, containers.list),
+        subjects.scheduler("stop_container"): made("stop_container", StopContainer, containers.stop),
+        subjects.scheduler("execute"): made("execute", Execute, containers.execute),
+    }
 
 
 def _replica(context: Context) -> Replica:
