@@ -45,8 +45,8 @@ class Duplex:
         piece: the most bytes of one piece that is sent.
         beat: seconds between two signs of life; 0 where the carrier tells that the other side is gone.
 
-    `on_control` is called with the name and value of each control frame as it arrives, `word` is what
-    the other side said at its end.
+    `on_control` is called with the name and value of each control frame as it arrives, `on_break` with
+    the error when the stream breaks; `word` is what the other side said at its end.
     """
 
     def __init__(
@@ -58,6 +58,7 @@ class Duplex:
         beat: float = BEAT,
     ) -> None:
         self.on_control: Control = _ignore
+        self.on_break: Callable[[exception.Error], None] = _ignore
         self.word: Any = None
         self.error: exception.Error | None = None
         self._transmit = transmit
@@ -69,6 +70,7 @@ class Duplex:
         self._arrival = asyncio.Event()  # something to receive, the end, or an error
         self._room = asyncio.Event()  # credit, or an error
         self._over = asyncio.Event()
+        self._hurry: exception.Error | None = None
         self._loop = asyncio.get_running_loop()
         self._heard = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
@@ -93,6 +95,8 @@ class Duplex:
         for start in range(0, len(view), self._piece):
             await self._credit()
             self._put(self._out.piece(tag, bytes(view[start : start + self._piece])))
+        if self.error is not None:
+            raise self.error
 
     def control(self, name: str, value: Any = None) -> None:
         """Say something that the other side hears at once. Nothing happens when this half has ended."""
@@ -106,15 +110,22 @@ class Duplex:
             self._room.set()
             self._check_over()
 
+    def hurry(self, error: exception.Error) -> None:
+        """Raise this from now on instead of waiting for credit: what is sent has lost its source."""
+        self._hurry = error
+        self._room.set()
+
     async def _credit(self) -> None:
         while self.error is None and not self._out.ended and not self._out.is_open:
+            if self._hurry is not None:
+                raise self._hurry
             self._room.clear()
             known = self._out.limit
             try:
                 async with asyncio.timeout(PATIENCE):
                     await self._room.wait()
             except TimeoutError:
-                if self._out.limit == known:
+                if self._out.limit == known and not self._out.ended:
                     message = f"nobody has read the stream for {PATIENCE:.0f} seconds"
                     self.abort(exception.TimeoutError(message))
         if self.error is not None:
@@ -240,6 +251,7 @@ class Duplex:
         if self.error is None:
             self.error = error
             self._end()
+            self.on_break(error)
 
     def _check_over(self) -> None:
         if self._out.ended and self._in.ended:
@@ -265,8 +277,8 @@ class Duplex:
                 self._break(exception.ConnectionError(f"the stream is cut off: {error}"))
 
 
-def _ignore(_name: str, _value: Any) -> None:
-    """Do nothing about a control frame."""
+def _ignore(*_: object) -> None:
+    """Do nothing."""
 
 
 @asynccontextmanager
@@ -309,6 +321,7 @@ async def on_bus(bus: Bus, stream: str, *, opener: bool, piece: int = PIECE) -> 
 async def join(one: Duplex, other: Duplex) -> None:
     """Pass everything from each end to the other until both are over; what breaks one breaks the other."""
     one.on_control, other.on_control = other.control, one.control
+    one.on_break, other.on_break = other.hurry, one.hurry
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(_pump(one, other), name="stream there")

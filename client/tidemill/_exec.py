@@ -30,6 +30,7 @@ class Process:
         self._terminal = terminal
         self._stream: Duplex | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._left = 0  # the signal for which this side has left
 
     async def run(self) -> int:
         """Run it and return its exit status, 128 and the number where a signal has ended it.
@@ -45,7 +46,12 @@ class Process:
             await self._start(stream_id)
             stream.open()
             self._loop, self._stream = asyncio.get_running_loop(), stream
-            status = await _console.attach(stream, terminal=self._terminal)
+            try:
+                status = await _console.attach(stream, terminal=self._terminal)
+            except exception.Error:
+                if not self._left:
+                    raise
+                status = -self._left
         if not isinstance(status, int):
             return _LOST
         return status if status >= 0 else _BY_SIGNAL - status
@@ -66,4 +72,12 @@ class Process:
         if self._loop is None or self._stream is None or self._stream.is_over:
             return False
         self._loop.call_soon_threadsafe(self._stream.control, "signal", number)
+        return True
+
+    def leave(self, number: int) -> bool:
+        """Give the process up, for a signal that came here; return whether there is one. From any thread."""
+        if self._loop is None or self._stream is None or self._left:
+            return False
+        self._left = number
+        self._loop.call_soon_threadsafe(self._stream.close)
         return True

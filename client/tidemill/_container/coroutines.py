@@ -42,6 +42,7 @@ class AsyncExecution:
         self._began = 0.0
         self._cancelled: set[Key] = set()
         self._interrupted = False
+        self._key_pressed = False  # Ctrl-C, while the input awaited something
         self._fatal: BaseException | None = None
         self._returned: list[Key] = []
         self._finished = False
@@ -137,7 +138,8 @@ class AsyncExecution:
         except asyncio.CancelledError as error:
             if task.key in self._cancelled or self._interrupted:
                 return cancelled()
-            return self._outcomes.failure(error)
+            pressed, self._key_pressed = self._key_pressed, False
+            return self._outcomes.failure(KeyboardInterrupt() if pressed else error)
         except (KeyboardInterrupt, GeneratorExit) as error:
             if self._terminal.is_attached:  # somebody has pressed Ctrl-C there: nothing else is to end
                 return self._outcomes.failure(error)
@@ -176,6 +178,7 @@ class AsyncExecution:
         if asyncio.current_task(self._loop) is not None:
             raise KeyboardInterrupt
         if self._task is not None:
+            self._key_pressed = True
             self._from_outside(self._task.cancel)
 
     # --- the reading thread

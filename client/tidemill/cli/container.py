@@ -81,13 +81,19 @@ def exec_(container_id: str, command: tuple[str, ...], pty: bool | None) -> int:
 
 @contextlib.contextmanager
 def _signals_passed_on(process: "Process", *, terminal: bool) -> Iterator[None]:
-    """Let the program hear SIGINT and SIGTERM; a second one, or one from outside a terminal, ends this."""
+    """Let the program hear signals. The second of a kind, or one that comes to a terminal, ends this."""
+    from tidemill import _console
+
     heard: set[int] = set()
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
-        if terminal or number in heard or not process.signal(number):
-            sys.exit(128 + number)
+        is_first = number not in heard
         heard.add(number)
+        if not terminal and is_first and process.signal(number):
+            return
+        if not process.leave(number):
+            _console.restore()
+            os._exit(128 + number)  # nothing has begun, or it does not end: the other side notices
 
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, on_signal) for number in numbers}
