@@ -29,6 +29,12 @@ WINDOW = 256 * 1024  # bytes of input that are kept for a process
 GRACE = 2.0  # seconds between SIGHUP and SIGKILL
 NOT_FOUND, NOT_RUN = 127, 126  # exit statuses, as shells have them
 
+# What Python and init handle or ignore, and programs expect as they are.
+_RESET = (
+    signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT,
+    signal.SIGCHLD,
+)  # fmt: skip
+
 _END_OF_FILE = b"\x04"  # what a terminal's user types for it
 
 
@@ -124,8 +130,15 @@ class Session:
         elif frame[2] == "resize":
             resize(self._writing, *frame[3])
         elif frame[2] == "signal" and self.pid:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, frame[3])
+            self.signal(frame[3])
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the process and its group, which it may only be about to make."""
+        with suppress(ProcessLookupError, PermissionError):
+            try:
+                os.killpg(self.pid, number)
+            except ProcessLookupError:
+                os.kill(self.pid, number)
 
     def write(self) -> None:
         """Write as much input as there is room for; give credit for it."""
@@ -240,8 +253,7 @@ class Sessions:
             return
         session.close()
         if session.pid:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(session.pid, signal.SIGHUP)
+            session.signal(signal.SIGHUP)
             self._dying[session.pid] = time.monotonic() + GRACE
         elif self._runner_terminal is not None:
             for fd in self._runner_terminal:  # the runner hears SIGHUP from the system
@@ -332,7 +344,12 @@ class _Terminal(_Pipes):
 def _start(arguments: list[str], environment: dict[str, str], workdir: str, made: _Pipes) -> int:
     """Start a program in a session of its own; return its pid."""
     me = os.getpid()
-    pid = os.fork()
+    signal.pthread_sigmask(signal.SIG_BLOCK, _RESET)  # none is lost before the program can hear it
+    try:
+        pid = os.fork()
+    finally:
+        if os.getpid() == me:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _RESET)
     if pid:
         return pid
     status = NOT_RUN
@@ -357,15 +374,9 @@ def _start(arguments: list[str], environment: dict[str, str], workdir: str, made
 def _default_signals() -> None:
     """Undo what Python and init do with signals."""
     signal.set_wakeup_fd(-1)
-    for number in (
-        signal.SIGPIPE,
-        signal.SIGINT,
-        signal.SIGTERM,
-        signal.SIGHUP,
-        signal.SIGQUIT,
-        signal.SIGCHLD,
-    ):
+    for number in _RESET:
         signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _RESET)
 
 
 def take_terminal(fd: int) -> None:

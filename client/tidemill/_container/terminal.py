@@ -90,7 +90,10 @@ class Terminal:
         for stream in (sys.stdout, sys.stderr):
             with suppress(Exception):
                 stream.flush()
-        terminal = os.open(device, os.O_RDWR)
+        try:
+            terminal = os.open(device, os.O_RDWR)
+        except OSError as error:
+            raise exception.InteractiveTimeoutError(f"the terminal is gone already: {error}") from error
         with suppress(OSError):  # it is ours since the last time
             take_terminal(terminal)
         if term:
