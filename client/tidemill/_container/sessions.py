@@ -114,8 +114,6 @@ class Session:
         if kind == Kind.CREDIT:
             self._out.grant(frame[1])
             self.go_on()
-        elif kind == Kind.ABORT:
-            self.close()
         elif self._in.accept(frame):
             self._take_in(kind, frame)
 
@@ -238,6 +236,9 @@ class Sessions:
         """Take a frame of a stream; of one that is over nothing more is heard."""
         session = self._sessions.get(number)
         if session is None:
+            return
+        if frame[0] == Kind.ABORT:
+            self.hang_up(number)
             return
         try:
             session.on_frame(frame)
