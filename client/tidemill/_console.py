@@ -139,7 +139,7 @@ def _raw() -> Iterator[None]:
     _Mode.before = termios.tcgetattr(STDIN)
     atexit.register(restore)
     try:
-        tty.setraw(STDIN)
+        tty.setraw(STDIN, termios.TCSADRAIN)  # what was typed already is for the other side
         yield
     finally:
         restore()

@@ -99,8 +99,8 @@ class Duplex:
             raise self.error
 
     def control(self, name: str, value: Any = None) -> None:
-        """Say something that the other side hears at once. Nothing happens when this half has ended."""
-        if self.error is None and not self._out.ended:
+        """Say something that the other side hears at once. Nothing happens when the stream is over."""
+        if not self.is_over:
             self._put(self._out.control(name, value))
 
     def end(self, word: Any = None) -> None:

@@ -10,6 +10,8 @@ from tidemill._output import Output
 from tidemill._wire import coding, subjects
 from tidemill._wire.control import AskTerminal, TerminalAnswer
 
+LAST_WORDS = 2.0  # seconds for the output of an input whose end is known already
+
 
 class Lender:
     """Answers the containers of one app that ask for the terminal of this process."""
@@ -25,11 +27,13 @@ class Lender:
         """Begin to answer."""
         self._subscription = await self._bus.subscribe(self._subject, self._on_ask)
 
-    async def close(self) -> None:
-        """Answer no more, and take the terminal back."""
+    async def close(self, *, at_once: bool) -> None:
+        """Answer no more, and take the terminal back; an input that has just ended may say its last words."""
         if self._subscription is not None:
             await self._subscription.close()
         if self._lent is not None:
+            if not at_once:
+                await asyncio.wait((self._lent,), timeout=LAST_WORDS)
             self._lent.cancel()
             await asyncio.wait((self._lent,))
 

@@ -189,7 +189,8 @@ class _Run:
             if created is None:
                 return
             if self._lender is not None:
-                await self._lender.close()
+                interrupted = isinstance(error, KeyboardInterrupt | SystemExit | asyncio.CancelledError)
+                await self._lender.close(at_once=interrupted)
             if self._plan.detach and self._is_published:
                 self._shown.line(f"The app {created.app_id} goes on after this program.{_view(created)}")
                 return

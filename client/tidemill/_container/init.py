@@ -186,8 +186,13 @@ class Init:
     def _end(self) -> None:
         """Kill what the runner left behind, pass on its last words, say how it ended."""
         self._sessions.on_ended(processes.kill_descendants())
+        self._sessions.on_runner_ended()
         until = time.monotonic() + FAREWELL
-        while self._pipes and not self._worker_gone and time.monotonic() < until:
+        while (
+            (self._pipes or not self._sessions.are_over)
+            and not self._worker_gone
+            and time.monotonic() < until
+        ):
             self._turn(100)
         self._send(FromInit.EXITED, self._status)
         while self._unsent and not self._worker_gone and time.monotonic() < until:

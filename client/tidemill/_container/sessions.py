@@ -304,6 +304,18 @@ class Sessions:
                 session.finish(statuses[session.pid])
                 self._forget_if_over(number, session)
 
+    def on_runner_ended(self) -> None:
+        """Send what the runner has left at its terminal."""
+        for number, session in list(self._sessions.items()):
+            if not session.pid:
+                session.finish(None)
+                self._forget_if_over(number, session)
+
+    @property
+    def are_over(self) -> bool:
+        """Whether nothing more is to be sent of any stream."""
+        return not self._sessions
+
     def _forget_if_over(self, number: int, session: Session) -> None:
         if session.is_over:
             self._sessions.pop(number, None)

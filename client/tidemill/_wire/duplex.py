@@ -30,7 +30,7 @@ class Kind(IntEnum):
 
     PIECE = 1  # number, tag, bytes: some content; tags keep several runs of it apart
     CONTROL = 2  # number, name, value: something to act on at once, ahead of pieces that wait
-    END = 3  # number, last word: nothing more comes from this side
+    END = 3  # number, last word: nothing more comes from this side but control frames
     CREDIT = 4  # bytes that the other side may send in all, number that this side uses next
     ABORT = 5  # code, message: the whole stream is over; the code is one of `tidemill._wire.errors`
 
@@ -118,7 +118,7 @@ class Receiving:
             return False
         if number > self.next:
             raise Gap(f"frame {self.next} of the stream is missing")
-        if self.ended:
+        if self.ended and frame[0] != Kind.CONTROL:
             raise Gap("the stream goes on after its end")
         self.next = number + 1
         if frame[0] == Kind.PIECE:

@@ -133,6 +133,17 @@ async def test_each_half_ends_by_itself_with_a_last_word(stage: Stage) -> None:
     assert one.word == 7
 
 
+async def test_control_frames_pass_after_the_end_of_a_half(stage: Stage) -> None:
+    one, other = await stage.both()
+    heard: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    other.on_control = lambda name, _: heard.set_result(name)
+    one.end()
+    one.control("signal", 2)
+    async with asyncio.timeout(LIMIT):
+        assert await heard == "signal"
+        assert await other.receive() is None
+
+
 async def test_after_its_end_a_half_takes_nothing(stage: Stage) -> None:
     one, _ = await stage.both()
     one.end()

@@ -41,11 +41,11 @@ async def process(stage: Stage, container: str, *arguments: str, **order: Any) -
 
 async def output(end: Duplex, until: bytes = b"") -> bytes:
     """Return what comes on standard output, to its end or until something was seen."""
-    seen = b""
+    seen = bytearray()
     async with asyncio.timeout(LIMIT):
         while not (until and until in seen) and (piece := await end.receive()) is not None:
             seen += piece.data if piece.tag == 1 else b""
-    return seen
+    return bytes(seen)
 
 
 async def placed(stage: Stage, code: str = CODE, **spec: Any) -> tuple[Pool, str]:
