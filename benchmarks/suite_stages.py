@@ -47,7 +47,7 @@ def each(report: Report, metric: str, rounds: int, work: Callable[[], Any]) -> N
 def caller(report: Report) -> None:
     encoded = payload.encode_call((1,), {})
     each(report, "encode_arguments", 20_000, lambda: payload.encode_call((1,), {}))
-    chunk = Chunk(ids.new(ids.CALL), [0], 0, "tm.replies.cl-1", [Payload(*encoded)], time.time())
+    chunk = Chunk(ids.new(ids.CALL), [0], 0, "tm.replies.main.cl-1", [Payload(*encoded)], time.time())
     each(report, "pack_a_message", 20_000, lambda: coding.encode(chunk))
     each(report, "decode_a_result", 20_000, lambda: payload.decode(*payload.encode(1)))
     loop = _loop.get()
@@ -67,7 +67,7 @@ async def broker(report: Report) -> None:
     bus, other = [
         await connect(server.url, user="service", password=passwords["service"], name=name) for name in "ab"
     ]
-    await streams.apply(bus)
+    await streams.apply(bus, "main")
     for _ in range(RUNS):
         await stored(report, bus)
         await delivered(report, bus, other)
@@ -79,7 +79,7 @@ async def broker(report: Report) -> None:
 
 async def stored(report: Report, bus: ServiceBus) -> None:
     latencies = []
-    prefix = subjects.inputs_prefix("cpu", 0, ids.new(ids.POOL))
+    prefix = subjects.inputs_prefix("main", "cpu", 0, ids.new(ids.POOL))
     for number in range(ROUNDS):
         begun = time.perf_counter()
         await bus.store(subjects.inputs(prefix, "fc-1", number, 0), b"x" * 100, msg_id=f"{prefix}.{number}")
@@ -91,7 +91,7 @@ async def stored(report: Report, bus: ServiceBus) -> None:
 async def delivered(report: Report, bus: ServiceBus, worker: ServiceBus) -> None:
     """Measure from the publish to the delivery on another connection that has a pull waiting."""
     pool = ids.new(ids.POOL)
-    prefix = subjects.inputs_prefix("cpu", 0, pool)
+    prefix = subjects.inputs_prefix("main", "cpu", 0, pool)
     arrived: asyncio.Queue[Delivery] = asyncio.Queue()
     spec = ConsumerSpec("INPUTS_cpu_0", pool, f"{prefix}.>")
     await worker.ensure_consumer(spec)
@@ -112,7 +112,7 @@ async def delivered(report: Report, bus: ServiceBus, worker: ServiceBus) -> None
 
 async def replied(report: Report, bus: ServiceBus, worker: ServiceBus) -> None:
     """Measure from the store of an output to its arrival at the caller's subscription."""
-    reply = subjects.replies(ids.new(ids.CALLER))
+    reply = subjects.replies("main", ids.new(ids.CALLER))
     arrived: asyncio.Queue[Message] = asyncio.Queue()
     subscription = await bus.subscribe(reply, arrived.put_nowait)
     latencies = []

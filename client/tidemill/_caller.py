@@ -10,7 +10,7 @@ other's fate only here: a pool's final trouble fails those that wait for it.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,7 +33,7 @@ from tidemill._outcome import Outcome
 from tidemill._pools import Pools
 from tidemill._replies import Replies
 from tidemill._wire import coding, failure, ids, subjects
-from tidemill._wire.control import CancelCall, FunctionHandle, Trouble
+from tidemill._wire.control import CancelCall, FindQueued, FunctionHandle, Queued, Trouble
 from tidemill._wire.messages import Blob
 
 TICK = 1.0  # seconds
@@ -48,23 +48,27 @@ _log = logging.getLogger("tidemill")
 class Caller:
     """One process's calls."""
 
-    def __init__(self, bus: Bus) -> None:
+    def __init__(self, bus: Bus, workspace: str) -> None:
         self.bus = bus
+        self.workspace = workspace
         self.id = ids.new(ids.CALLER)
-        self.reply = subjects.replies(self.id)
+        self.reply = subjects.replies(workspace, self.id)
         self.loop = asyncio.get_running_loop()
         self.calls: dict[str, Attached] = {}
-        self.pools = Pools(bus, self._on_final_trouble, warn)
-        self.replies = Replies(bus, self.reply, self._take, self._submissions)
+        self.pools = Pools(bus, workspace, self._on_final_trouble, warn)
+        self.replies = Replies(
+            bus, subjects.replies_stream(workspace), self.reply, self._take, self._submissions
+        )
         self.dropped = 0  # outputs that came for the second time, or after their call had ended
         self._transfers = asyncio.Semaphore(TRANSFERS)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._listeners: list[tuple[str, Callable[[Trouble], None]]] = []
         self._submitted = 0
         self._pause = SILENT
-        self._lost = Lost(bus, self.replies)
+        self._lost = Lost(self._is_queued, self.replies)
         self._ticking: asyncio.TimerHandle | None = None
         self._undo: Callable[[], None] = lambda: None
+        self._closers: list[Callable[[], Awaitable[None]]] = []
 
     async def open(self) -> None:
         """Subscribe to this process's outputs."""
@@ -168,11 +172,19 @@ class Caller:
         data = coding.encode(request)
         for _ in range(3):
             try:
-                await self.bus.request(subjects.scheduler("cancel"), data, timeout=CANCEL_TIMEOUT)
+                await self.bus.request(
+                    subjects.scheduler(self.workspace, "cancel"), data, timeout=CANCEL_TIMEOUT
+                )
                 return
             except BusError as error:
                 _log.debug("%s cannot be cancelled now: %s", request.call, error)
                 await asyncio.sleep(TICK)
+
+    async def _is_queued(self, call: Attached) -> bool:
+        """Return whether a call has inputs that wait, run or are to be retried."""
+        request = coding.encode(FindQueued(call.id, call.handle.prefix))
+        answer = await self.bus.request(subjects.scheduler(self.workspace, "find_queued"), request)
+        return coding.decode(Queued, answer).queued
 
     def run(self, coroutine: Coroutine[Any, Any, Any], *, name: str) -> "asyncio.Task[Any]":
         """Run a task that ends with this session at the latest."""
@@ -187,7 +199,7 @@ class Caller:
         """Store a payload; some at once, the others wait."""
         async with self._transfers:
             try:
-                return await blobs.put(self.bus, data)
+                return await blobs.put(self.bus, self.workspace, data)
             except BusError as error:
                 raise explain(error) from error
 
@@ -200,7 +212,7 @@ class Caller:
         blob = Blob(*data)
         async with self._transfers:
             try:
-                outcome = Outcome(status, form, await blobs.get(self.bus, blob))
+                outcome = Outcome(status, form, await blobs.get(self.bus, self.workspace, blob))
             except BusError as error:
                 raise explain(error) from error
         if not keep:
@@ -213,7 +225,7 @@ class Caller:
 
     async def _drop_blob(self, blob: Blob) -> None:
         try:
-            await blobs.delete(self.bus, blob)
+            await blobs.delete(self.bus, self.workspace, blob)
         except BusError as error:
             _log.debug("a payload is left behind: %s", error)
 
@@ -271,9 +283,15 @@ class Caller:
             self._pause = min(SILENT_MAX, self._pause * 2)
             self.replies.read_again()
 
+    def at_close(self, close: Callable[[], Awaitable[None]]) -> None:
+        """Have something end with this session."""
+        self._closers.append(close)
+
     async def close(self) -> None:
         """Fail what is outstanding and leave nothing behind."""
         self._undo()
+        for close in self._closers:
+            await close()
         if self._ticking is not None:
             self._ticking.cancel()
         for call in list(self.calls.values()):

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from tidemill import _loop, _runtime, _sync, exception
 from tidemill._bus.protocol import Bus, BusError, Disconnected, NoResponder, RequestFailed
 from tidemill._caller import Caller, explain
-from tidemill._wire import coding, errors
+from tidemill._wire import coding, errors, ids, subjects
 from tidemill._wire.control import ErrorReply
+from tidemill.config import config
 
 if TYPE_CHECKING:
     from tidemill import _stack
@@ -22,6 +23,7 @@ A = TypeVar("A")
 REQUEST_TIMEOUT = 30.0  # seconds
 FIND_RESPONDER = 10.0  # seconds for which a request waits for its service to come (back) up
 FIND_PAUSE = 0.2
+CREDENTIALS_HINT = "check TIDEMILL_TOKEN_ID and TIDEMILL_TOKEN_SECRET, or the profile in use"
 NO_SERVER_HINT = "start one with `tidemill up`"
 
 
@@ -37,9 +39,10 @@ class Credentials:
 def _from_env() -> "Client":
     """Return the client that this process shares.
 
-    It finds its server through `TIDEMILL_SERVER_URL`, `TIDEMILL_TOKEN_ID` and `TIDEMILL_TOKEN_SECRET`;
-    else it uses the local stack that runs (`tidemill up`); else, where the `local` extra is installed, it
-    starts a temporary one that ends with this process. Inside containers it goes over the worker.
+    It finds its server through `TIDEMILL_SERVER_URL`, `TIDEMILL_TOKEN_ID` and `TIDEMILL_TOKEN_SECRET`,
+    or through the active profile of the configuration file; else it uses the local stack that runs
+    (`tidemill up`); else, where the `local` extra is installed, it starts a temporary one that ends with
+    this process. Inside containers it goes over the worker.
     """
     with _shared.lock:
         client = _shared.client
@@ -55,11 +58,9 @@ def _from_credentials(token_id: str, token_secret: str, *, server_url: str = "")
     Args:
         token_id: the token's id.
         token_secret: its secret.
-        server_url: `nats://host:port`; without it `TIDEMILL_SERVER_URL`, else the local stack's.
+        server_url: `nats://host:port`; without it the configured one, else the local stack's.
     """
-    return Client(
-        Credentials(server_url or os.environ.get("TIDEMILL_SERVER_URL", ""), token_id, token_secret)
-    )
+    return Client(Credentials(server_url or config["server_url"], token_id, token_secret))
 
 
 class Client:
@@ -69,7 +70,7 @@ class Client:
     of threads and event loops. `from_env()` gives the one that everything uses by default.
 
     Example:
-        with Client.from_credentials("client", "secret") as client:
+        with Client.from_credentials("ak-main-01ja8m3k9x4q7w2v5y6z0b1c2d", "secret") as client:
             Function.from_name("my-app", "square", client=client).remote(3)
     """
 
@@ -169,8 +170,8 @@ class Client:
         return self.caller
 
     async def _open_session(self) -> Caller:
-        bus = await self._open_bus()
-        caller = Caller(bus)
+        bus, workspace = await self._open_bus()
+        caller = Caller(bus, workspace)
         try:
             await caller.open()
             if self._closed:
@@ -186,25 +187,32 @@ class Client:
         return caller
 
     async def request(
-        self, subject: str, message: object, answer: type[A], *, timeout: float = REQUEST_TIMEOUT
+        self,
+        service: str,
+        verb: str,
+        message: object,
+        answer: type[A],
+        *,
+        timeout: float = REQUEST_TIMEOUT,
+        patience: float = FIND_RESPONDER,
     ) -> A:
-        """Ask a service and return its answer, or raise the error that it gave.
+        """Ask a service (`registry`, `scheduler`) and return its answer, or raise the error that it gave.
 
-        A service that is not there is waited for: nothing has reached it yet.
+        A service that is not there is waited for, up to `patience` seconds: nothing has reached it yet.
 
         Raises:
             ServiceError: nobody answers.
             ConnectionError: no server can be reached.
         """
-        bus = (await self.connect()).bus
+        caller = await self.connect()
+        bus, subject = caller.bus, subjects.request(service, caller.workspace, verb)
         data = coding.encode(message)
-        deadline = asyncio.get_running_loop().time() + FIND_RESPONDER
+        deadline = asyncio.get_running_loop().time() + patience
         while True:
             try:
                 return coding.decode(answer, await bus.request(subject, data, timeout=timeout))
             except NoResponder as error:
                 if asyncio.get_running_loop().time() > deadline:
-                    service = subject.split(".")[1]
                     raise exception.ServiceError(
                         f"the {service} does not run", hint="look with `tidemill status`"
                     ) from error
@@ -216,36 +224,53 @@ class Client:
             except ValueError as error:
                 raise exception.VersionError(f"the answer of {subject} cannot be read: {error}") from error
 
-    async def _open_bus(self) -> Bus:
+    async def _open_bus(self) -> tuple[Bus, str]:
+        """Return a connection, and the workspace that it is for."""
         if _runtime.container is not None:
-            return _bus_of(_runtime.container)
+            return _bus_of(_runtime.container), _runtime.container.workspace
         from tidemill._bus.lean import import_nats
 
         import_nats()
         from tidemill._bus import nats
 
-        found = await self._find_server()
+        found = await self.find_server()
         try:
-            return await nats.connect(
+            bus = await nats.connect(
                 found.server_url, found.token_id, found.token_secret, name=f"tidemill client {os.getpid()}"
             )
         except Disconnected as error:
             if "authorization" in str(error).lower():
                 raise exception.AuthError(
-                    f"{found.server_url} does not know these credentials",
-                    hint="check TIDEMILL_TOKEN_ID and TIDEMILL_TOKEN_SECRET",
+                    f"{found.server_url} does not know these credentials", hint=CREDENTIALS_HINT
                 ) from error
             raise exception.ConnectionError(str(error), hint=NO_SERVER_HINT) from error
+        try:
+            return bus, _workspace_of(found)
+        except exception.AuthError:
+            await bus.close()
+            raise
 
-    async def _find_server(self) -> Credentials:
+    def check_lasting(self) -> None:
+        """Refuse to start a temporary stack for what is to stay.
+
+        Raises:
+            ConnectionError: no server runs.
+        """
+        if self.caller is not None or _runtime.container is not None:
+            return
+        from tidemill import _stack
+
+        given = self._credentials
+        if not ((given is not None and given.server_url) or config["server_url"] or _stack.find()):
+            raise exception.ConnectionError("no server is running", hint=NO_SERVER_HINT)
+
+    async def find_server(self) -> Credentials:
+        """Return where this client's server is, and what it shows it; a temporary stack may be started."""
         given = self._credentials
         if given is not None and given.server_url:
             return given
-        url = os.environ.get("TIDEMILL_SERVER_URL", "")
-        if url:
-            return Credentials(
-                url, os.environ.get("TIDEMILL_TOKEN_ID", ""), os.environ.get("TIDEMILL_TOKEN_SECRET", "")
-            )
+        if url := config["server_url"]:
+            return Credentials(url, config["token_id"], config["token_secret"])
         stack = await self._find_stack()
         if given is not None:
             return Credentials(stack.server_url, given.token_id, given.token_secret)
@@ -262,6 +287,14 @@ class Client:
             temporary = self._temporary = await asyncio.to_thread(_stack.start_temporary, progress)
             info = temporary.info
         return Credentials(info.server_url, info.token_id, info.token_secret)
+
+
+def _workspace_of(found: Credentials) -> str:
+    """Return the workspace that credentials are for: their id names it."""
+    try:
+        return ids.workspace_of_token(found.token_id)
+    except ValueError as error:
+        raise exception.AuthError(str(error), hint=CREDENTIALS_HINT) from error
 
 
 async def _close_own(bus: Bus) -> None:

@@ -282,15 +282,17 @@ def _ignore(*_: object) -> None:
 
 
 @asynccontextmanager
-async def on_bus(bus: Bus, stream: str, *, opener: bool, piece: int = PIECE) -> AsyncIterator[Duplex]:
-    """Hold one end of the stream of this id on a bus while the block runs.
+async def on_bus(
+    bus: Bus, workspace: str, stream: str, *, opener: bool, piece: int = PIECE
+) -> AsyncIterator[Duplex]:
+    """Hold one end of the stream of this id, in a workspace, on a bus while the block runs.
 
     The opener makes the id, enters the block and then tells the other side to enter it too.
 
     Raises:
         ServiceError: the bus does not take the subscription.
     """
-    sending, receiving = (subjects.stream(stream, to_opener=side) for side in (not opener, opener))
+    sending, receiving = (subjects.stream(workspace, stream, to_opener=side) for side in (not opener, opener))
 
     def transmit(frame: Frame) -> None:
         bus.publish(sending, coding.encode(frame))

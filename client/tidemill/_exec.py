@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tidemill import _console, exception
 from tidemill._duplex import Duplex, on_bus
-from tidemill._wire import ids, subjects
+from tidemill._wire import ids
 from tidemill._wire.control import Done, Execute
 from tidemill._wire.duplex import PIECE_TO_CONTAINER
 
@@ -40,9 +40,10 @@ class Process:
             InteractiveTimeoutError: the process was not started in time.
             Error: the connection with it is lost.
         """
-        bus = (await self._client.connect()).bus
+        caller = await self._client.connect()
         stream_id = ids.new(ids.STREAM)
-        async with on_bus(bus, stream_id, opener=True, piece=PIECE_TO_CONTAINER) as stream:
+        held = on_bus(caller.bus, caller.workspace, stream_id, opener=True, piece=PIECE_TO_CONTAINER)
+        async with held as stream:
             await self._start(stream_id)
             stream.open()
             self._loop, self._stream = asyncio.get_running_loop(), stream
@@ -62,7 +63,7 @@ class Process:
         order = Execute(self._container, stream_id, self._arguments, variables, rows=rows, columns=columns)
         try:
             async with asyncio.timeout(OPEN_TIMEOUT):
-                await self._client.request(subjects.scheduler("execute"), order, Done)
+                await self._client.request("scheduler", "execute", order, Done)
         except TimeoutError:
             message = f"the process was not started within {OPEN_TIMEOUT:.0f} s"
             raise exception.InteractiveTimeoutError(message) from None

@@ -16,9 +16,10 @@ LAST_WORDS = 2.0  # seconds for the output of an input whose end is known alread
 class Lender:
     """Answers the containers of one app that ask for the terminal of this process."""
 
-    def __init__(self, bus: Bus, app_id: str, shown: Output) -> None:
+    def __init__(self, bus: Bus, workspace: str, app_id: str, shown: Output) -> None:
         self._bus = bus
-        self._subject = subjects.terminal(app_id)
+        self._workspace = workspace
+        self._subject = subjects.terminal(workspace, app_id)
         self._shown = shown
         self._subscription: Subscription | None = None
         self._lent: asyncio.Task[None] | None = None
@@ -58,7 +59,7 @@ class Lender:
     async def _lend(self, asked: AskTerminal, reply: str) -> None:
         """Connect the terminal with the input that asked for it, until the input has ended."""
         try:
-            async with on_bus(self._bus, asked.stream, opener=False) as stream:
+            async with on_bus(self._bus, self._workspace, asked.stream, opener=False) as stream:
                 rows, columns = _console.size()
                 term = os.environ.get("TERM", "")
                 stream.open()

@@ -1,7 +1,7 @@
 """Calls whose results are kept (`spawn` and its relatives): how they are started, and how they are read.
 
-A kept call is a record (`tm.results.<call>.call`) and one stored output per input, each written once: the
-first terminal result wins. To wait for one is to listen and to read: what is heard is only a bell (a core
+A kept call is a record (`tm.results.<ws>.<call>.call`) and one stored output per input, each written once:
+the first terminal result wins. To wait for one is to listen and to read: what is heard is only a bell (a core
 subscriber also hears publishes that the stream refused), the value is always the stored one, read from the
 stream's leader.
 """
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from tidemill.function_call import FunctionCall
     from tidemill.functions import Function
 
-STREAM = "RESULTS"
 LOOK = 2.0  # seconds between looks for a result, for want of a bell
 KEPT = 7 * 86_400.0
 UNSTORED, UNSTORED_BYTES = 1_024, 16 << 20  # inputs on their way into the queue
@@ -189,7 +188,7 @@ async def _submit(
 
 async def _store_record(caller: "Caller", handle: FunctionHandle, call: str, num_inputs: int) -> None:
     record = CallRecord(call, handle.pool, handle.prefix, num_inputs, time.time())
-    await caller.store(subjects.call_record(call), coding.encode(record), f"{call}.call")
+    await caller.store(subjects.call_record(caller.workspace, call), coding.encode(record), f"{call}.call")
 
 
 # --- reading
@@ -208,12 +207,14 @@ class KeptCall:
     def __init__(self, caller: "Caller", call: str) -> None:
         self.caller = caller
         self._call = call
+        self._workspace = caller.workspace
+        self._stream = subjects.results_stream(caller.workspace)
         self._record: CallRecord | None = None
 
     async def record(self) -> CallRecord:
         """Return the call's own record; `OutputExpiredError` when it is gone."""
         if self._record is None:
-            data = await self._stored(subjects.call_record(self._call))
+            data = await self._stored(subjects.call_record(self._workspace, self._call))
             if data is None:
                 raise exception.OutputExpiredError(
                     f"nothing is stored about {self._call}",
@@ -243,7 +244,7 @@ class KeptCall:
 
     async def look(self, index: int) -> Outcome | None:
         """Return an input's terminal output if it is stored."""
-        data = await self._stored(subjects.result(self._call, index))
+        data = await self._stored(subjects.result(self._workspace, self._call, index))
         if data is None:
             return None
         output = coding.decode(Outputs, data).items[0]
@@ -254,8 +255,10 @@ class KeptCall:
         """Return, for every input that has its output, what that says."""
         found: dict[int, Stored] = {}
         try:
-            async for stored in self.caller.bus.read(STREAM, subjects.call_results(self._call)):
-                if stored.subject != subjects.call_record(self._call):
+            async for stored in self.caller.bus.read(
+                self._stream, subjects.call_results(self._workspace, self._call)
+            ):
+                if stored.subject != subjects.call_record(self._workspace, self._call):
                     outputs = coding.decode(Outputs, stored.data)
                     output = outputs.items[0]
                     found[output.index] = Stored(output.status, outputs.container)
@@ -293,7 +296,7 @@ class KeptCall:
             bell.set()
 
         try:
-            return await self.caller.bus.subscribe(subjects.result(self._call, index), ring)
+            return await self.caller.bus.subscribe(subjects.result(self._workspace, self._call, index), ring)
         except BusError:
             return None  # not connected for the moment: the looks go on
 
@@ -312,7 +315,7 @@ class KeptCall:
 
     async def _stored(self, subject: str) -> bytes | None:
         try:
-            stored = await self.caller.bus.last(STREAM, subject)
+            stored = await self.caller.bus.last(self._stream, subject)
         except BusError as error:
             raise explain(error) from error
         return stored.data if stored is not None else None
@@ -334,4 +337,4 @@ async def cancel(client: "_client.Client", kept: KeptCall, *, terminate_containe
     """End a kept call: what has no result gets a cancelled one."""
     record = await kept.record()
     request = CancelCall(record.call, record.prefix, record.num_inputs, True, terminate_containers)
-    await client.request(subjects.scheduler("cancel"), request, Done)
+    await client.request("scheduler", "cancel", request, Done)

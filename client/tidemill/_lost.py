@@ -4,15 +4,15 @@ That is how it looks after an outage that was longer than replies are kept: noth
 running or waiting for its next try, and no reply is stored either. A caller must not wait for ever then.
 """
 
+import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from tidemill import exception
 from tidemill._attached import Attached
-from tidemill._bus.protocol import Bus, BusError
+from tidemill._bus.protocol import BusError
 from tidemill._replies import Replies
-from tidemill._wire import subjects
 
 SILENT_MAX = 60.0  # seconds without output after which the queues are asked
 AT_ONCE = 100  # calls of which they are asked in a minute
@@ -30,8 +30,9 @@ class Lost:
     """Looks for such calls. One counts when it is found twice, a minute apart: an input on its way from
     one stream to another may be seen in neither."""
 
-    def __init__(self, bus: Bus, replies: Replies) -> None:
-        self._bus = bus
+    def __init__(self, is_queued: Callable[[Attached], Awaitable[bool]], replies: Replies) -> None:
+        """Make it; `is_queued` asks the scheduler, who may look into the queues, about one call."""
+        self._is_queued = is_queued
         self._replies = replies
         self._doubtful: set[str] = set()
 
@@ -39,7 +40,8 @@ class Lost:
         """Fail the calls that are lost."""
         silent = [call for call in calls.values() if _is_silent(call)][:AT_ONCE]
         try:
-            gone = [call for call in silent if not await self._is_queued(call)]
+            queued = await asyncio.gather(*map(self._is_queued, silent))
+            gone = [call for call, is_there in zip(silent, queued, strict=True) if not is_there]
             await self._replies.read()
         except BusError as error:
             _log.debug("cannot look for lost calls now: %s", error)
@@ -48,16 +50,6 @@ class Lost:
             if call.id in self._doubtful and call.id in calls and _is_silent(call):
                 call.fail(exception.OutputExpiredError(f"the output of {call.id} was lost or has expired"))
         self._doubtful = {call.id for call in gone}
-
-    async def _is_queued(self, call: Attached) -> bool:
-        for stream, subject in (
-            (subjects.stream_of(call.handle.prefix), subjects.call_inputs(call.handle.prefix, call.id)),
-            ("TIMERS", subjects.call_timers(call.id)),
-            ("TIMERS", subjects.call_due(call.id)),
-        ):
-            if await self._bus.last(stream, subject) is not None:
-                return True
-        return False
 
 
 def _is_silent(call: Attached) -> bool:

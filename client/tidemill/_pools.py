@@ -34,10 +34,15 @@ class Pools:
     """Every pool that this process calls."""
 
     def __init__(
-        self, bus: Bus, on_final_trouble: Callable[[Trouble], None], warn: Callable[[str, str], None]
+        self,
+        bus: Bus,
+        workspace: str,
+        on_final_trouble: Callable[[Trouble], None],
+        warn: Callable[[str, str], None],
     ) -> None:
         """Make it; `warn` shows the user a message and a hint."""
         self._bus = bus
+        self._workspace = workspace
         self._warn = warn
         self._on_final_trouble = on_final_trouble
         self._loop = asyncio.get_running_loop()
@@ -89,7 +94,7 @@ class Pools:
             line.ring_later = None
         line.rung = time.monotonic()
         with suppress(BusError):  # not connected: it is rung again each second while anything is outstanding
-            self._bus.publish(subjects.demand(line.pool), b"")
+            self._bus.publish(subjects.demand(self._workspace, line.pool), b"")
 
     def _forget(self, line: Line) -> None:
         del self._lines[line.pool]
@@ -100,7 +105,8 @@ class Pools:
 
     async def _listen(self, line: Line) -> None:
         try:
-            line.subscription = await self._bus.subscribe(subjects.trouble(line.pool), self._on_trouble)
+            subject = subjects.trouble(self._workspace, line.pool)
+            line.subscription = await self._bus.subscribe(subject, self._on_trouble)
         except BusError as error:
             _log.debug("trouble of %s cannot be heard: %s", line.pool, error)
 

@@ -15,7 +15,6 @@ from collections.abc import Callable
 
 from tidemill._bus.protocol import Bus, BusError, Message, Subscription
 
-STREAM = "REPLIES"
 PURGE_BYTES = 64 << 20  # received since the last mark
 IDLE_BYTES = 1 << 20  # the same, when nothing is outstanding; less is left to `close` and to the stream's age
 MARK_HELD = 10.0  # seconds for which a slow input may hold a mark before the stream is read to pass it
@@ -30,12 +29,14 @@ class Replies:
     def __init__(
         self,
         bus: Bus,
+        stream: str,
         subject: str,
         take: Callable[[bytes], None],
         submissions: Callable[[], tuple[int, int]],
     ) -> None:
         """Make it. `submissions` returns the numbers of the last and of the oldest unfinished submission."""
         self._bus = bus
+        self._stream = stream
         self._subject = subject
         self._take = take
         self._submissions = submissions
@@ -86,7 +87,7 @@ class Replies:
     async def read(self) -> None:
         """Read from the stream, now, what was not read from it before."""
         self.rereads += 1
-        async for stored in self._bus.read(STREAM, self._subject, sequence=self._read_to + 1):
+        async for stored in self._bus.read(self._stream, self._subject, sequence=self._read_to + 1):
             self._take(stored.data)
             self._read_to = max(self._read_to, stored.sequence)
         self.read_at = time.monotonic()
@@ -121,7 +122,7 @@ class Replies:
     async def _set_mark(self) -> None:
         self._received = 0
         self._marked_at = time.monotonic()
-        last = await self._bus.last(STREAM, self._subject)
+        last = await self._bus.last(self._stream, self._subject)
         if last is not None:
             self._mark = (last.sequence, self._submissions()[0])
 
@@ -134,7 +135,7 @@ class Replies:
     async def _purge_below_mark(self) -> None:
         if self._mark is not None and self._submissions()[1] > self._mark[1]:
             sequence, self._mark = self._mark[0], None
-            await self._bus.purge(STREAM, self._subject, below=sequence + 1)
+            await self._bus.purge(self._stream, self._subject, below=sequence + 1)
 
     async def close(self) -> None:
         """End the subscription and remove what the stream still holds."""
@@ -143,4 +144,4 @@ class Replies:
                 task.cancel()
         if self._subscription is not None:
             await self._subscription.close()
-        await self._bus.purge(STREAM, self._subject)
+        await self._bus.purge(self._stream, self._subject)

@@ -10,24 +10,22 @@ import asyncio
 import contextlib
 import logging
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tidemill import exception
-from tidemill._bus import blobs
 from tidemill._bus.protocol import BusError
 from tidemill._caller import explain
 from tidemill._output import Output
+from tidemill._plan import Plan, send, tree
 from tidemill._watching import Watch
-from tidemill._wire import subjects
 from tidemill._wire.control import (
     AppCreated,
     AppHeartbeat,
     CreateApp,
     Done,
     FunctionHandle,
-    FunctionSpec,
     FunctionsPublished,
     PublishFunctions,
     StopApp,
@@ -41,28 +39,8 @@ if TYPE_CHECKING:
 STOP_TIMEOUT = 5.0  # seconds
 STOP_PAUSE = 0.2  # seconds between two tries
 PUBLISH_TIMEOUT = 60.0  # seconds
-UPLOADS = 8  # at once
 
 _log = logging.getLogger("tidemill")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Everything that a run needs, worked out before anything is sent."""
-
-    name: str | None
-    description: str
-    tags: Mapping[str, str]
-    specs: tuple[FunctionSpec, ...]
-    blobs: Mapping[str, bytes]
-    environment: str
-    detach: bool
-    interactive: bool = False
-
-    def made_interactive(self) -> "Plan":
-        """Return the same run with functions that may ask for the terminal."""
-        specs = tuple(replace(spec, interactive=True) for spec in self.specs)
-        return replace(self, specs=specs, interactive=True)
 
 
 @dataclass(frozen=True)
@@ -75,9 +53,14 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def run(plan: Plan, client: "Client", output: Output | None) -> AsyncIterator[Running]:
-    """Run an app while this context is open."""
-    current = _Run(plan, client, output)
+async def run(
+    plan: Plan, client: "Client", output: Output | None, *, detach: bool, interactive: bool = False
+) -> AsyncIterator[Running]:
+    """Run an app while this context is open.
+
+    `detach` lets it go on afterwards, `interactive` lends this process's terminal to its functions.
+    """
+    current = _Run(plan, client, output, detach=detach, interactive=interactive)
     try:
         yield await current.start()
     except BaseException as error:
@@ -91,8 +74,12 @@ async def run(plan: Plan, client: "Client", output: Output | None) -> AsyncItera
 class _Run:
     """The steps of one run. What is not there yet need not be ended."""
 
-    def __init__(self, plan: Plan, client: "Client", output: Output | None) -> None:
+    def __init__(
+        self, plan: Plan, client: "Client", output: Output | None, *, detach: bool, interactive: bool
+    ) -> None:
         self._plan = plan
+        self._interactive = interactive
+        self._detach = detach
         self._client = client
         self._shown = output or Output(quiet=True)
         self._is_watched = output is not None
@@ -111,23 +98,23 @@ class _Run:
         self._signs = asyncio.create_task(self._give_signs_of_life(created.app_id), name="signs of life")
         if self._is_watched:
             await self._open_watch(created.app_id)
-        if self._plan.interactive:
+        if self._interactive:
             await self._lend_terminal(created.app_id)
         self._shown.status("Creating objects…")
-        await self._store_blobs()
         handles = await self._publish(created.app_id)
-        self._shown.line("\n".join(_tree(self._plan)))
+        self._shown.line("\n".join(tree(self._plan)))
         self._shown.status("Running…")
         return Running(created.app_id, created.url, handles)
 
     async def _create(self) -> AppCreated:
         plan = self._plan
-        state = "detached" if plan.detach else "ephemeral"
+        state = "detached" if self._detach else "ephemeral"
         message = CreateApp(plan.name, plan.description, state, plan.environment, dict(plan.tags))
-        return await self._client.request(subjects.registry("create_app"), message, AppCreated)
+        return await self._client.request("registry", "create_app", message, AppCreated)
 
     async def _open_watch(self, app_id: str) -> None:
-        self._watch = Watch((await self._client.connect()).bus, app_id, self._shown)
+        caller = await self._client.connect()
+        self._watch = Watch(caller.bus, caller.workspace, app_id, self._shown)
         try:
             await self._watch.open()
         except BusError as error:
@@ -136,34 +123,22 @@ class _Run:
     async def _lend_terminal(self, app_id: str) -> None:
         from tidemill._interactive import Lender
 
-        self._lender = Lender((await self._client.connect()).bus, app_id, self._shown)
+        caller = await self._client.connect()
+        self._lender = Lender(caller.bus, caller.workspace, app_id, self._shown)
         try:
             await self._lender.open()
-        except BusError as error:
-            raise explain(error) from error
-
-    async def _store_blobs(self) -> None:
-        """Store the code, each bundle once, whichever app or run brought it first."""
-        bus = (await self._client.connect()).bus
-        room = asyncio.Semaphore(UPLOADS)
-
-        async def store(name: str, data: bytes) -> None:
-            async with room:
-                await blobs.put_named(bus, name, data)
-
-        try:
-            await asyncio.gather(*(store(name, data) for name, data in self._plan.blobs.items()))
         except BusError as error:
             raise explain(error) from error
 
     async def _publish(self, app_id: str) -> Mapping[str, FunctionHandle]:
         if not self._plan.specs:
             return {}
+        specs = await send(self._plan, self._client)
+        if self._interactive:
+            specs = tuple(replace(spec, interactive=True) for spec in specs)
+        message = PublishFunctions(app_id, specs)
         published = await self._client.request(
-            subjects.registry("publish_functions"),
-            PublishFunctions(app_id, self._plan.specs),
-            FunctionsPublished,
-            timeout=PUBLISH_TIMEOUT,
+            "registry", "publish_functions", message, FunctionsPublished, timeout=PUBLISH_TIMEOUT
         )
         self._is_published = True
         return published.handles
@@ -173,7 +148,7 @@ class _Run:
         while True:
             await asyncio.sleep(config["heartbeat_interval"])
             try:
-                await self._client.request(subjects.registry("heartbeat"), AppHeartbeat(app_id), Done)
+                await self._client.request("registry", "heartbeat", AppHeartbeat(app_id), Done)
             except (exception.NotFoundError, exception.ConflictError) as error:
                 self._shown.warn(f"the app does not run any more: {error}")
                 return
@@ -191,7 +166,7 @@ class _Run:
             if self._lender is not None:
                 interrupted = isinstance(error, KeyboardInterrupt | SystemExit | asyncio.CancelledError)
                 await self._lender.close(at_once=interrupted)
-            if self._plan.detach and self._is_published:
+            if self._detach and self._is_published:
                 self._shown.line(f"The app {created.app_id} goes on after this program.{_view(created)}")
                 return
             self._shown.status("Stopping app…")
@@ -208,9 +183,7 @@ class _Run:
             async with asyncio.timeout(STOP_TIMEOUT):
                 while True:
                     try:
-                        await self._client.request(
-                            subjects.registry("stop_app"), StopApp(app_id, reason), Done
-                        )
+                        await self._client.request("registry", "stop_app", StopApp(app_id, reason), Done)
                         return
                     except (exception.ConnectionError, exception.ServiceError) as error:
                         problem = error
@@ -257,13 +230,6 @@ def _explain_missing_module(error: BaseException) -> None:
 
 def _view(created: AppCreated) -> str:
     return f" View it at {created.url}" if created.url else ""
-
-
-def _tree(plan: Plan) -> Iterator[str]:
-    yield "✓ Created objects."
-    for number, spec in enumerate(plan.specs, start=1):
-        branch = "└──" if number == len(plan.specs) else "├──"
-        yield f"{branch} Created function {spec.name}."
 
 
 def _reason(error: BaseException | None) -> str:

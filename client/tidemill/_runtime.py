@@ -27,9 +27,17 @@ class Container:
     """
 
     __slots__ = (
-        "_handles", "_raw_handles", "app_id", "app_name", "connect", "environment", "function", "id",
+        "_handles",
+        "_raw_handles",
+        "app_id",
+        "app_name",
+        "connect",
+        "environment",
+        "function",
+        "id",
         "interact",
-    )  # fmt: skip
+        "workspace",
+    )
 
     def __init__(
         self,
@@ -40,6 +48,7 @@ class Container:
         environment: str,
         handles: "dict[str, Any]",
         connect: "Callable[[], Bus | None]" = lambda: None,
+        workspace: str = "",
         interact: "Callable[[], None]" = lambda: None,
     ) -> None:
         """Remember all this; `handles` may be `FunctionHandle`s or maps of their fields."""
@@ -49,6 +58,7 @@ class Container:
         self.function = function
         self.environment = environment
         self.connect = connect
+        self.workspace = workspace
         self.interact = interact
         self._raw_handles = handles
         self._handles: dict[str, FunctionHandle] | None = None

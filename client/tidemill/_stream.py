@@ -135,7 +135,9 @@ class RemoteGenerator:
         self._granted_at = time.monotonic()
         credit = Credit(self._taken + AHEAD, self._taken_bytes + AHEAD_BYTES)
         try:
-            self._caller.bus.publish(subjects.credit(self.id, 0), coding.encode(credit))
+            self._caller.bus.publish(
+                subjects.credit(self._caller.workspace, self.id, 0), coding.encode(credit)
+            )
         except BusError:
             self._granted_at = 0.0  # with the next tick
 

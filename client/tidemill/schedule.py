@@ -2,27 +2,23 @@
 
 import calendar
 import datetime
+import math
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
+from tidemill import _crontab
 from tidemill.exception import InvalidError
 
-_MONTHS = {name.lower(): number for number, name in enumerate(calendar.month_abbr) if name}
-_DAYS = {name: number for number, name in enumerate(("sun", "mon", "tue", "wed", "thu", "fri", "sat"))}
-
-# field, lowest, highest, names
-_FIELDS: Final[tuple[tuple[str, int, int, dict[str, int]], ...]] = (
-    ("minute", 0, 59, {}),
-    ("hour", 0, 23, {}),
-    ("day of month", 1, 31, {}),
-    ("month", 1, 12, _MONTHS),
-    ("day of week", 0, 7, _DAYS),
-)
+SHORTEST = datetime.timedelta(seconds=1)  # between two firings
+LONGEST = datetime.timedelta(days=36_525)  # far from where dates end
 
 
 @dataclass(frozen=True)
 class Cron:
     """A schedule in the form of crontab: minute, hour, day of month, month, day of week.
+
+    Where both day fields are restricted, a day counts that fits either of them. A time that the time
+    zone's clock skips (daylight saving begins) does not come that day; one that it shows twice comes twice.
 
     Args:
         cron_string: for example `"5 4 * * *"`, every day at 04:05.
@@ -38,38 +34,55 @@ class Cron:
     def __post_init__(self) -> None:
         if not isinstance(self.cron_string, str):
             raise InvalidError(f"a cron schedule has to be a string, not {self.cron_string!r}")
-        fields = self.cron_string.split()
-        if len(fields) != len(_FIELDS):
-            raise InvalidError(
-                f"a cron schedule has five fields, {self.cron_string!r} has {len(fields)}",
-                hint="minute, hour, day of month, month, day of week: '5 4 * * *' is every day at 04:05",
-            )
-        for text, (name, low, high, names) in zip(fields, _FIELDS, strict=True):
-            _check_field(self.cron_string, name, text, low, high, names)
+        read(self.cron_string)
         _check_timezone(self.timezone)
+
+    @property
+    def crontab(self) -> _crontab.Crontab:
+        """What the string means."""
+        return read(self.cron_string)
+
+    def next_after(self, moment: float) -> float:
+        """Return the first moment after `moment` (unix times)."""
+        return self.crontab.after(moment, self._zone)
+
+    def last_before(self, moment: float) -> float:
+        """Return the last moment before `moment` (unix times)."""
+        return self.crontab.before(moment, self._zone)
+
+    @property
+    def _zone(self) -> datetime.tzinfo:
+        import zoneinfo
+
+        return zoneinfo.ZoneInfo(self.timezone)
 
     def record(self) -> dict[str, Any]:
         """Return the schedule as the platform keeps it."""
         return {"kind": "cron", "cron": self.cron_string, "timezone": self.timezone}
 
-
-def _check_field(cron: str, name: str, text: str, low: int, high: int, names: dict[str, int]) -> None:
-    for part in text.split(","):
-        span, _, step = part.partition("/")
-        if "/" in part and not (step.isdecimal() and int(step) >= 1):
-            raise _bad_field(cron, name, part, low, high)
-        if span == "*":
-            continue
-        ends = [names.get(end.lower(), int(end) if end.isdecimal() else -1) for end in span.split("-")]
-        if len(ends) > 2 or not all(low <= end <= high for end in ends) or ends != sorted(ends):
-            raise _bad_field(cron, name, part, low, high)
+    def __str__(self) -> str:
+        return f'Cron("{self.cron_string}", timezone="{self.timezone}")'
 
 
-def _bad_field(cron: str, name: str, part: str, low: int, high: int) -> InvalidError:
-    return InvalidError(
-        f"cron schedule {cron!r}: {part!r} is no {name}",
-        hint=f"a {name} is '*', a number from {low} to {high}, a range such as {low}-{high}, or a step: */2",
-    )
+def read(cron_string: str) -> _crontab.Crontab:
+    """Return what a crontab schedule means; `InvalidError`."""
+    try:
+        crontab = _crontab.read(cron_string)
+    except _crontab.BadField as error:
+        field = error.field
+        raise InvalidError(
+            f"cron schedule {cron_string!r}: {error}",
+            hint=f"a {field.name} is '*', a number from {field.low} to {field.high}, "
+            f"a range such as {field.low}-{field.high}, or a step: */2",
+        ) from None
+    except ValueError:
+        raise InvalidError(
+            f"a cron schedule has five fields, {cron_string!r} has {len(cron_string.split())}",
+            hint="minute, hour, day of month, month, day of week: '5 4 * * *' is every day at 04:05",
+        ) from None
+    if not crontab.is_possible:
+        raise InvalidError(f"cron schedule {cron_string!r}: there is no such day in any year")
+    return crontab
 
 
 def _check_timezone(name: str) -> None:
@@ -90,10 +103,10 @@ class Period:
 
     Args:
         years, months, weeks, days, hours, minutes: whole numbers, 0 or more.
-        seconds: 0 or more, fractions allowed.
+        seconds: 0 or more, fractions allowed; in all at least 1 second, at most a century.
 
     Raises:
-        InvalidError: a number is negative or not whole, or all are 0.
+        InvalidError: a number is negative or not whole, or the whole is too short or too long.
     """
 
     years: int = 0
@@ -111,15 +124,59 @@ class Period:
                 raise InvalidError(f"the {name} of a Period have to be 0 or more, not {value!r}")
         if not any(vars(self).values()):
             raise InvalidError("a Period has to be longer than nothing", hint="for example Period(hours=1)")
+        try:
+            longest = datetime.timedelta(self._days + 31 * self._months, self._seconds)
+        except (OverflowError, ValueError):  # no number at all is among them
+            longest = datetime.timedelta.max
+        if longest > LONGEST:
+            raise InvalidError("a Period has to be shorter than a century")
+        if longest < SHORTEST:
+            raise InvalidError(
+                f"the shortest Period is {SHORTEST.total_seconds():g} s, this one has {self.seconds:g}",
+                hint="for work without a pause, let the function loop",
+            )
+
+    @property
+    def _months(self) -> int:
+        return self.months + 12 * self.years
+
+    @property
+    def _days(self) -> int:
+        return self.days + 7 * self.weeks
+
+    @property
+    def _seconds(self) -> float:
+        return 3_600 * self.hours + 60 * self.minutes + self.seconds
+
+    @property
+    def whole_seconds(self) -> int | None:
+        """Its length in seconds; None where that is no whole number, or months make it vary."""
+        length = 86_400 * self._days + self._seconds
+        return int(length) if not self._months and length == int(length) else None
+
+    def next_after(self, moment: float, *, anchor: float) -> float:
+        """Return the first of its moments after `moment`, counted from `anchor` (unix times).
+
+        Each is counted from the anchor: a month after 31 January it is 28 February, then 31 March.
+        """
+        start = datetime.datetime.fromtimestamp(anchor, datetime.UTC)
+        longest = (31 * self._months + self._days) * 86_400 + self._seconds
+        number = max(1, math.floor((moment - anchor) / longest))
+        while (found := self._later(start, number).timestamp()) <= moment:
+            number += 1
+        return found
 
     def after(self, moment: datetime.datetime) -> datetime.datetime:
         """Return the moment one period later: months by the calendar, a missing day is the month's last."""
-        months = moment.month - 1 + self.months + 12 * self.years
+        return self._later(moment, 1)
+
+    def _later(self, moment: datetime.datetime, times: int) -> datetime.datetime:
+        months = moment.month - 1 + times * self._months
         year, month = moment.year + months // 12, months % 12 + 1
         day = min(moment.day, calendar.monthrange(year, month)[1])
         moved = moment.replace(year=year, month=month, day=day)
-        by_day = moved + datetime.timedelta(days=self.days + 7 * self.weeks)
-        exact = datetime.timedelta(hours=self.hours, minutes=self.minutes, seconds=self.seconds)
+        by_day = moved + datetime.timedelta(days=times * self._days)
+        exact = datetime.timedelta(seconds=times * self._seconds)
         if not exact or by_day.tzinfo is None:
             return by_day + exact
         return (by_day.astimezone(datetime.UTC) + exact).astimezone(by_day.tzinfo)
@@ -128,5 +185,21 @@ class Period:
         """Return the schedule as the platform keeps it."""
         return {"kind": "period", **{name: value for name, value in vars(self).items() if value}}
 
+    def __str__(self) -> str:
+        return f"Period({', '.join(f'{name}={value:g}' for name, value in vars(self).items() if value)})"
+
 
 Schedule = Cron | Period
+
+
+def from_record(record: dict[str, Any]) -> Schedule:
+    """Return the schedule that a record is of; `InvalidError` if there is none."""
+    fields = {name: value for name, value in record.items() if name != "kind"}
+    try:
+        if record.get("kind") == "cron":
+            return Cron(fields.pop("cron"), **fields)
+        if record.get("kind") == "period":
+            return Period(**fields)
+    except (KeyError, TypeError):
+        pass
+    raise InvalidError(f"not a schedule: {record!r}")

@@ -77,7 +77,7 @@ def test_an_unreachable_server_is_told_with_a_hint(stack: RunningStack) -> None:
 
 
 def test_wrong_credentials_are_told(stack: RunningStack) -> None:
-    wrong = {"TIDEMILL_TOKEN_ID": "client", "TIDEMILL_TOKEN_SECRET": "wrong"}
+    wrong = {"TIDEMILL_TOKEN_ID": stack.info.token_id, "TIDEMILL_TOKEN_SECRET": "wrong"}
     environment = stack.environment | wrong | {"TIDEMILL_SERVER_URL": stack.info.server_url}
     done = run_cli("run", f"{CALLS}::awaited", environment=environment)
     assert done.returncode == 1

@@ -1,4 +1,4 @@
-"""Payloads and code bundles too large for a message: the `blobs` bucket of the NATS object store.
+"""Payloads and code bundles too large for a message: one bucket of the NATS object store per workspace.
 
 The layout is the object store's own, so the `nats` command reads what has a name. Works on any bus, in
 containers too. Chunks of one blob are published without waiting for each other; the order in which the
@@ -15,10 +15,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from tidemill._bus.protocol import Bus, PubAck
+from tidemill._wire import subjects
 from tidemill._wire.messages import Blob
 from tidemill.exception import DataLossError, NotFoundError
 
-BUCKET, STREAM = "blobs", "OBJ_blobs"
 CHUNK = 512 << 10  # bytes; the object store's usual 128 KiB and whole megabytes are both a quarter slower
 WINDOW = 16 << 20  # bytes of one blob that are on their way to the server
 KEPT = 7 * 86_400  # seconds that a payload is kept; what has a name stays until it is deleted
@@ -28,15 +28,16 @@ GET_DELAYS = (0.05, 1.0)  # seconds: a replica may lag behind the leader that to
 _ROOM = 1024  # bytes left for headers below `max_payload`
 
 
-async def put(bus: Bus, data: bytes) -> Blob:
+async def put(bus: Bus, workspace: str, data: bytes) -> Blob:
     """Store a payload; it is kept for seven days."""
-    return await _put(bus, data, {"Nats-TTL": f"{KEPT}s"})
+    return await _put(bus, workspace, data, {"Nats-TTL": f"{KEPT}s"})
 
 
-async def get(bus: Bus, blob: Blob) -> bytes:
+async def get(bus: Bus, workspace: str, blob: Blob) -> bytes:
     """Return a payload. `NotFoundError` when it is not there, `DataLossError` when it is not what it was."""
     for delay in (*GET_DELAYS, None):
-        chunks = [stored.data async for stored in bus.read(STREAM, _chunks(blob.nuid))]
+        reading = bus.read(subjects.blobs_stream(workspace), subjects.blob_chunks(workspace, blob.nuid))
+        chunks = [stored.data async for stored in reading]
         if len(chunks) >= blob.chunks or delay is None:
             break
         await asyncio.sleep(delay)
@@ -45,25 +46,25 @@ async def get(bus: Bus, blob: Blob) -> bytes:
     return await _checked(blob, chunks)
 
 
-async def delete(bus: Bus, blob: Blob) -> None:
+async def delete(bus: Bus, workspace: str, blob: Blob) -> None:
     """Remove a payload that nobody will ask for again."""
-    await bus.purge(STREAM, _chunks(blob.nuid))
+    await _purge_chunks(bus, workspace, blob.nuid)
 
 
-async def has(bus: Bus, name: str) -> bool:
+async def has(bus: Bus, workspace: str, name: str) -> bool:
     """Say whether something is stored under a name."""
-    return await _find(bus, name) is not None
+    return await _find(bus, workspace, name) is not None
 
 
-async def put_named(bus: Bus, name: str, data: bytes) -> None:
+async def put_named(bus: Bus, workspace: str, name: str, data: bytes) -> None:
     """Store something under a name that tells its content. It stays until it is deleted."""
-    if await has(bus, name):
+    if await has(bus, workspace, name):
         return
-    blob = await _put(bus, data, {})
+    blob = await _put(bus, workspace, data, {})
     digest = base64.urlsafe_b64encode(bytes.fromhex(blob.name)).decode()
     meta = {
         "name": name,
-        "bucket": BUCKET,
+        "bucket": subjects.blobs_bucket(workspace),
         "nuid": blob.nuid,
         "size": blob.size,
         "chunks": blob.chunks,
@@ -72,25 +73,26 @@ async def put_named(bus: Bus, name: str, data: bytes) -> None:
         "options": {"max_chunk_size": CHUNK},
     }
     record = json.dumps(meta).encode()
-    await bus.store(_meta(name), record, msg_id=f"{blob.nuid}.meta", headers={"Nats-Rollup": "sub"})
+    subject = _meta(workspace, name)
+    await bus.store(subject, record, msg_id=f"{blob.nuid}.meta", headers={"Nats-Rollup": "sub"})
 
 
-async def get_named(bus: Bus, name: str) -> bytes:
+async def get_named(bus: Bus, workspace: str, name: str) -> bytes:
     """Return what is stored under a name. Raises as `get` does."""
-    if (blob := await _find(bus, name)) is None:
+    if (blob := await _find(bus, workspace, name)) is None:
         raise NotFoundError(f"nothing is stored under {name}")
-    return await get(bus, blob)
+    return await get(bus, workspace, blob)
 
 
-async def delete_named(bus: Bus, name: str) -> None:
+async def delete_named(bus: Bus, workspace: str, name: str) -> None:
     """Remove what is stored under a name; nothing happens if there is nothing."""
-    if (blob := await _find(bus, name)) is not None:
-        await bus.purge(STREAM, _meta(name))
-        await delete(bus, blob)
+    if (blob := await _find(bus, workspace, name)) is not None:
+        await bus.purge(subjects.blobs_stream(workspace), _meta(workspace, name))
+        await delete(bus, workspace, blob)
 
 
-async def _find(bus: Bus, name: str) -> Blob | None:
-    stored = await bus.last(STREAM, _meta(name))
+async def _find(bus: Bus, workspace: str, name: str) -> Blob | None:
+    stored = await bus.last(subjects.blobs_stream(workspace), _meta(workspace, name))
     if stored is None:
         return None
     meta = json.loads(stored.data)
@@ -100,28 +102,29 @@ async def _find(bus: Bus, name: str) -> Blob | None:
     return Blob(digest.hex(), meta["nuid"], meta["size"], meta["chunks"])
 
 
-async def _put(bus: Bus, data: bytes, headers: Mapping[str, str]) -> Blob:
+async def _put(bus: Bus, workspace: str, data: bytes, headers: Mapping[str, str]) -> Blob:
     for _ in range(PUT_TRIES):
         nuid = secrets.token_hex(11)
-        digest, acks = await _send(bus, nuid, data, headers)
+        digest, acks = await _send(bus, subjects.blob_chunks(workspace, nuid), data, headers)
         sequences = [ack.sequence for ack in acks]
         if sequences == sorted(sequences):
             return Blob(digest, nuid, len(data), len(acks))
-        await bus.purge(STREAM, _chunks(nuid))
+        await _purge_chunks(bus, workspace, nuid)
     raise DataLossError("the object store does not keep the order of chunks")
 
 
-async def _send(bus: Bus, nuid: str, data: bytes, headers: Mapping[str, str]) -> tuple[str, list[PubAck]]:
+async def _send(bus: Bus, subject: str, data: bytes, headers: Mapping[str, str]) -> tuple[str, list[PubAck]]:
     """Publish all chunks, a window of them at a time; return the digest and the acknowledgements."""
     digest = hashlib.sha256()
     acks: list[PubAck] = []
     on_the_way: deque[asyncio.Future[PubAck]] = deque()
     size = min(CHUNK, bus.max_payload - _ROOM)
+    nuid = subject.rpartition(".")[2]
     try:
         for number, start in enumerate(range(0, len(data), size)):
             chunk = data[start : start + size]
             msg_id = f"{nuid}.{number}"
-            on_the_way.append(bus.store(_chunks(nuid), chunk, msg_id=msg_id, headers=headers))
+            on_the_way.append(bus.store(subject, chunk, msg_id=msg_id, headers=headers))
             digest.update(chunk)
             if len(on_the_way) * size >= WINDOW:
                 acks.append(await on_the_way.popleft())
@@ -146,9 +149,9 @@ async def _checked(blob: Blob, chunks: list[bytes]) -> bytes:
     return data
 
 
-def _chunks(nuid: str) -> str:
-    return f"$O.{BUCKET}.C.{nuid}"
+async def _purge_chunks(bus: Bus, workspace: str, nuid: str) -> None:
+    await bus.purge(subjects.blobs_stream(workspace), subjects.blob_chunks(workspace, nuid))
 
 
-def _meta(name: str) -> str:
-    return f"$O.{BUCKET}.M.{base64.urlsafe_b64encode(name.encode()).decode()}"
+def _meta(workspace: str, name: str) -> str:
+    return subjects.blob_record(workspace, base64.urlsafe_b64encode(name.encode()).decode())

@@ -26,6 +26,7 @@ STORE_FAILED = 10077
 WRONG_SEQUENCE = frozenset({10071, 10164})
 NO_ROOM = frozenset({10023, 10028, 10047})  # resources of the server or account are used up
 TOO_MANY_REQUESTS = 10167  # the stream's own queue is full for a moment
+LEADERLESS = frozenset({10008, 10009, 10118})  # servers that are still choosing
 NO_MESSAGE, NO_STREAM, NO_CONSUMER, STREAM_DIFFERS = 10037, 10059, 10014, 10058
 
 BATCH, BATCH_BYTES = 1_000, 8 << 20  # of one direct get
@@ -33,6 +34,10 @@ BATCH, BATCH_BYTES = 1_000, 8 << 20  # of one direct get
 
 class Busy(StreamFull):
     """The stream could not take it this moment: worth another try."""
+
+
+class Leaderless(Refused):
+    """The servers have nobody yet who could answer."""
 
 
 _STORED = re.compile(rb'\{"stream":"([^"]+)", ?"seq":(\d+)\}')
@@ -68,6 +73,8 @@ def refusal(code: int, description: str) -> BusError:
         return Busy(description)
     if code in NO_ROOM:
         return StreamFull(description)
+    if code in LEADERLESS:
+        return Leaderless(code, description)
     return Refused(code, description)
 
 

@@ -40,6 +40,7 @@ STORE_PATIENCE = 8.0  # seconds without any word until a store with an id is sen
 MAX_LEAVING = 256 << 20  # bytes that the socket has not taken: then publishing is refused
 FLUSH_TIMEOUT = 10.0  # seconds
 CLOSE_TIMEOUT = 2.0  # seconds
+API_TIMEOUT, API_TRIES, API_PAUSE = 3.0, 5, 0.2  # seconds; of one question to JetStream
 READ_TRIES = 3  # how often a batch that stops coming is asked for again
 
 
@@ -216,9 +217,22 @@ class NatsBus:
             answer.set_result((block, data))
 
     async def api(self, verb: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Ask JetStream's API (`STREAM.INFO.X`); raises `Refused` and its relatives."""
+        """Ask JetStream's API (`STREAM.INFO.X`); raises `Refused` and its relatives.
+
+        Everything asked this way may be asked twice, and is when no answer comes: among several servers a
+        stream whose leader died has no other for up to ten seconds.
+        """
         request = json.dumps(body).encode() if body else b""
-        return jetstream.parsed(await self.request(f"{jetstream.API}.{verb}", request))
+        tries = API_TRIES
+        while True:
+            try:
+                answer = await self.request(f"{jetstream.API}.{verb}", request, timeout=API_TIMEOUT)
+                return jetstream.parsed(answer)
+            except (RequestTimeout, jetstream.Leaderless):
+                tries -= 1
+                if not tries:
+                    raise
+            await asyncio.sleep(API_PAUSE)
 
     async def flush(self) -> None:
         """See `Bus.flush`."""

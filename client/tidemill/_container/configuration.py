@@ -24,6 +24,7 @@ class Configuration(NamedTuple):
     slots: inputs that may run at the same time.
     interactive: the function may ask for the caller's terminal.
     max_payload: bytes of one message on the bus.
+    workspace: whose container it is.
     """
 
     container: str
@@ -44,6 +45,7 @@ class Configuration(NamedTuple):
     slots: int = 1
     interactive: bool = False
     max_payload: int = MAX_PAYLOAD
+    workspace: str = ""
 
     @classmethod
     def read(cls, fields: dict[str, Any]) -> "Configuration":

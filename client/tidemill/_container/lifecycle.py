@@ -60,6 +60,7 @@ def put_in_place(
         configuration.environment,
         configuration.handles,
         connect,
+        configuration.workspace,
         interact,
     )
 

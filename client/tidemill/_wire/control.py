@@ -114,7 +114,11 @@ class FunctionHandle:
 class Pool:
     """A pool's record, kept in the `pools` bucket under its id: one function with one set of options.
 
-    `deployed` pools are started again for ever after failures; others give their inputs up.
+    `deployed` pools are started again for ever after failures; others give their inputs up. A `superseded`
+    pool served an earlier version: it finishes what it is sent, and keeps no containers waiting.
+    `generation` grows when the app is to have new containers for the same code: those that were started
+    under an earlier one are replaced. `strategy` says how containers end that are replaced or superseded:
+    `rolling` lets them finish the inputs that they hold, `recreate` stops them at once.
     """
 
     id: str
@@ -130,6 +134,9 @@ class Pool:
     spec: FunctionSpec
     handles: dict[str, FunctionHandle] = field(default_factory=dict)
     deployed: bool = False
+    superseded: bool = False
+    generation: int = 0
+    strategy: str = "rolling"
 
 
 # --- requests to the registry, and their answers
@@ -137,7 +144,7 @@ class Pool:
 
 @dataclass(frozen=True, slots=True)
 class CreateApp:
-    """`tm.registry.create_app`: start a run of an app (`ephemeral` or `detached`)."""
+    """`tm.registry.<ws>.create_app`: start a run of an app (`ephemeral` or `detached`)."""
 
     name: str | None
     description: str
@@ -156,7 +163,7 @@ class AppCreated:
 
 @dataclass(frozen=True, slots=True)
 class PublishFunctions:
-    """`tm.registry.publish_functions`: make or replace the functions of an app."""
+    """`tm.registry.<ws>.publish_functions`: make or replace the functions of an app."""
 
     app_id: str
     functions: tuple[FunctionSpec, ...]
@@ -171,14 +178,14 @@ class FunctionsPublished:
 
 @dataclass(frozen=True, slots=True)
 class AppHeartbeat:
-    """`tm.registry.heartbeat`: the client of an ephemeral app is alive. Sent every 15 s."""
+    """`tm.registry.<ws>.heartbeat`: the client of an ephemeral app is alive. Sent every 15 s."""
 
     app_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class StopApp:
-    """`tm.registry.stop_app`: end an app: its pools go, its containers are stopped."""
+    """`tm.registry.<ws>.stop_app`: end an app: its pools go, its containers are stopped."""
 
     app_id: str
     reason: str = ""
@@ -191,7 +198,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class GetFunction:
-    """`tm.registry.get_function`: find a function of a deployed app. Answered by a `FunctionHandle`.
+    """`tm.registry.<ws>.get_function`: find a function of a deployed app. Answered by a `FunctionHandle`.
 
     `version` asks for one deployment; without it the newest one answers. With `function_id` that
     function is meant, whatever the names say.
@@ -206,7 +213,7 @@ class GetFunction:
 
 @dataclass(frozen=True, slots=True)
 class ListApps:
-    """`tm.registry.list_apps`: the apps of an environment, newest first. Answered by an `AppList`."""
+    """`tm.registry.<ws>.list_apps`: the apps of an environment, newest first. Answered by an `AppList`."""
 
     environment: str = "main"
     include_stopped: bool = False
@@ -215,7 +222,7 @@ class ListApps:
 
 @dataclass(frozen=True, slots=True)
 class GetApp:
-    """`tm.registry.get_app`: one app, by id or, if deployed, by name. Answered by `AppDetails`."""
+    """`tm.registry.<ws>.get_app`: one app, by id or, if deployed, by name. Answered by `AppDetails`."""
 
     app_id: str = ""
     name: str = ""
@@ -256,7 +263,7 @@ class AppDetails:
 
 @dataclass(frozen=True, slots=True)
 class CallRecord:
-    """A kept call: stored once on `tm.results.<call>.call` when it is submitted."""
+    """A kept call: stored once on `tm.results.<ws>.<call>.call` when it is submitted."""
 
     call: str
     pool: str
@@ -270,7 +277,7 @@ class CallRecord:
 
 @dataclass(frozen=True, slots=True)
 class CancelCall:
-    """`tm.scheduler.cancel`: end a call: purge what waits, stop what runs.
+    """`tm.scheduler.<ws>.cancel`: end a call: purge what waits, stop what runs.
 
     With `kept` the scheduler also stores a cancelled result for every input that has none.
     """
@@ -284,15 +291,31 @@ class CancelCall:
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """`tm.cancel.<call>`: workers stop what they run of this call and refuse what comes later."""
+    """`tm.cancel.<ws>.<call>`: workers stop what they run of this call and refuse what comes later."""
 
+    workspace: str
     call: str
     terminate_containers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
+class FindQueued:
+    """`tm.scheduler.<ws>.find_queued`: does a call still have inputs that wait, run, or are to be retried?"""
+
+    call: str
+    prefix: str
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """The answer to `FindQueued`."""
+
+    queued: bool
+
+
+@dataclass(frozen=True, slots=True)
 class GetSchedulerStatus:
-    """`tm.scheduler.status`: what the scheduler's leader knows and does."""
+    """`tm.scheduler.<ws>.status`: what the scheduler's leader knows and does for the workspace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,11 +357,15 @@ class PlacementAnswer:
 
 @dataclass(frozen=True, slots=True)
 class StopContainers:
-    """`tm.workers.<id>.stop`: end these containers; `graceful` lets running inputs finish first."""
+    """`tm.workers.<id>.stop`: end these containers; `graceful` lets running inputs finish first.
+
+    They get `finish` seconds for it.
+    """
 
     containers: tuple[str, ...]
     term: int
     graceful: bool = True
+    finish: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,6 +382,7 @@ class ContainerState:
     """One container as its worker sees it.
 
     `state` is `starting`, `idle`, `busy` or `stopping`; `since` the unix time it entered it.
+    `generation` and `superseded` are those of its pool when it was placed.
     """
 
     container: str
@@ -362,6 +390,8 @@ class ContainerState:
     state: str
     since: float
     pid: int = 0
+    generation: int = 0
+    superseded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -396,12 +426,24 @@ class SchedulerStatus:
     workers: tuple[WorkerState, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class ListWorkers:
+    """`tm.scheduler.<ws>.list_workers`: the workers that are alive. Answered by a `WorkerList`."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerList:
+    """The answer to `ListWorkers`: without leases, and with no other workspace's containers."""
+
+    workers: tuple[WorkerState, ...]
+
+
 # --- containers, further processes in them, and terminals
 
 
 @dataclass(frozen=True, slots=True)
 class ListContainers:
-    """`tm.scheduler.list_containers`: the containers that run, of one app or all. A `ContainerList`."""
+    """`tm.scheduler.<ws>.list_containers`: the containers that run, of one app or all. A `ContainerList`."""
 
     app_id: str = ""
 
@@ -429,7 +471,7 @@ class ContainerList:
 
 @dataclass(frozen=True, slots=True)
 class StopContainer:
-    """`tm.scheduler.stop_container`: end a container; what it runs runs again elsewhere.
+    """`tm.scheduler.<ws>.stop_container`: end a container; what it runs runs again elsewhere.
 
     `graceful` lets it finish what runs first, and take nothing more.
     """
@@ -440,7 +482,7 @@ class StopContainer:
 
 @dataclass(frozen=True, slots=True)
 class Execute:
-    """`tm.scheduler.execute`, and on to its worker: start a process in a container.
+    """`tm.scheduler.<ws>.execute`, and on to its worker: start a process in a container.
 
     Who asks has opened `stream`, at the other end of which the process will be. With `rows` and
     `columns` it gets a terminal of that size. `variables` are added to those of the container; without
@@ -458,7 +500,7 @@ class Execute:
 
 @dataclass(frozen=True, slots=True)
 class AskTerminal:
-    """`tm.terminals.<app>`: an input of an interactive run wants the caller's terminal.
+    """`tm.terminals.<ws>.<app>`: an input of an interactive run wants the caller's terminal.
 
     The worker has opened `stream`. Answered by a `TerminalAnswer`.
     """
@@ -484,7 +526,7 @@ class TerminalAnswer:
 
 @dataclass(frozen=True, slots=True)
 class ContainerEvent:
-    """`tm.events.container.<app>`: a container changed state (`started`, `failed`, `stopped`).
+    """`tm.events.<ws>.container.<app>`: a container changed state (`started`, `failed`, `stopped`).
 
     `failed` means that it never became ready: `failure` is what its callers are to see, and `final` says
     that another try cannot help (an image that cannot be made).
@@ -504,7 +546,7 @@ class ContainerEvent:
 
 @dataclass(frozen=True, slots=True)
 class AppEvent:
-    """`tm.events.app.<app>`: an app's life went on (`published` a version, or `stopped`)."""
+    """`tm.events.<ws>.app.<app>`: an app's life went on (`published` a version, or `stopped`)."""
 
     app_id: str
     name: str | None
@@ -516,7 +558,7 @@ class AppEvent:
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """`tm.trouble.<pool>`: why a pool's inputs do not start.
+    """`tm.trouble.<ws>.<pool>`: why a pool's inputs do not start.
 
     `final` trouble fails the waiting inputs (crash loop, image that cannot be made); other trouble is
     only told (no worker with that GPU), and the inputs go on waiting. `failure` is an encoded failure.

@@ -1,9 +1,13 @@
-"""Every subject of Tidemill, built and parsed here and nowhere else."""
+"""Every subject of Tidemill, built and parsed here and nowhere else.
+
+The workspace stands right behind the kind: what a workspace may name is a prefix of its own.
+"""
 
 import re
 from typing import NamedTuple
 
 _TOKEN = re.compile(r"[A-Za-z0-9_+-]{1,128}")
+_WORKSPACE = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 
 
 def token(value: str) -> str:
@@ -13,7 +17,14 @@ def token(value: str) -> str:
     return value
 
 
-# --- inputs: tm.inputs.<cpu|gpu>.<shard>.<capability>.<pool>.<call>.<first index>.<attempt>
+def workspace(value: str) -> str:
+    """Return `value` if it can be the name of a workspace, else raise `ValueError`."""
+    if not _WORKSPACE.fullmatch(value):
+        raise ValueError(f"not the name of a workspace: {value!r}")
+    return value
+
+
+# --- inputs: tm.inputs.<cpu|gpu>.<shard>.<workspace>.<capability>.<pool>.<call>.<first index>.<attempt>
 
 
 class InputSubject(NamedTuple):
@@ -21,6 +32,7 @@ class InputSubject(NamedTuple):
 
     kind: str
     shard: int
+    workspace: str
     capability: str
     pool: str
     call: str
@@ -38,9 +50,9 @@ def inputs_stream(capability: str, shard: int) -> str:
     return f"INPUTS_{kind_of(capability)}_{shard}"
 
 
-def inputs_prefix(capability: str, shard: int, pool: str) -> str:
+def inputs_prefix(ws: str, capability: str, shard: int, pool: str) -> str:
     """Return the subject of a pool's inputs up to the call, as it stands in the pool's handle."""
-    return f"tm.inputs.{kind_of(capability)}.{shard}.{token(capability)}.{token(pool)}"
+    return f"tm.inputs.{kind_of(capability)}.{shard}.{workspace(ws)}.{token(capability)}.{token(pool)}"
 
 
 def inputs(prefix: str, call: str, first: int, attempt: int) -> str:
@@ -50,10 +62,20 @@ def inputs(prefix: str, call: str, first: int, attempt: int) -> str:
 
 def stream_of(prefix: str) -> str:
     """Return the name of the stream that holds the inputs published under a pool's prefix."""
-    parts = prefix.split(".")
-    if len(parts) != 6 or parts[:2] != ["tm", "inputs"]:
-        raise ValueError(f"not a prefix of inputs: {prefix!r}")
+    parts = _prefix_parts(prefix)
     return f"INPUTS_{parts[2]}_{parts[3]}"
+
+
+def workspace_of(prefix: str) -> str:
+    """Return the workspace of the pool that a prefix of inputs is of."""
+    return _prefix_parts(prefix)[4]
+
+
+def _prefix_parts(prefix: str) -> list[str]:
+    parts = prefix.split(".")
+    if len(parts) != 7 or parts[:2] != ["tm", "inputs"]:
+        raise ValueError(f"not a prefix of inputs: {prefix!r}")
+    return parts
 
 
 def pool_inputs(prefix: str) -> str:
@@ -69,10 +91,10 @@ def call_inputs(prefix: str, call: str) -> str:
 def parse_inputs(subject: str) -> InputSubject:
     """Return the parts of an input's subject."""
     parts = subject.split(".")
-    if len(parts) != 9 or parts[0] != "tm" or parts[1] != "inputs":
+    if len(parts) != 10 or parts[0] != "tm" or parts[1] != "inputs":
         raise ValueError(f"not a subject of inputs: {subject!r}")
-    kind, shard, capability, pool, call, first, attempt = parts[2:]
-    return InputSubject(kind, int(shard), capability, pool, call, int(first), int(attempt))
+    kind, shard, ws, capability, pool, call, first, attempt = parts[2:]
+    return InputSubject(kind, int(shard), ws, capability, pool, call, int(first), int(attempt))
 
 
 def input_key(call: str, first: int, attempt: int) -> str:
@@ -83,75 +105,117 @@ def input_key(call: str, first: int, attempt: int) -> str:
 # --- outputs
 
 
-def replies(caller: str) -> str:
+def replies(ws: str, caller: str) -> str:
     """Return the subject on which an attached caller's outputs arrive."""
-    return f"tm.replies.{token(caller)}"
+    return f"tm.replies.{workspace(ws)}.{token(caller)}"
 
 
-def result(call: str, index: int) -> str:
+def is_reply(ws: str, subject: str) -> bool:
+    """Return whether outputs of a workspace's pools may be sent there: callers say so themselves."""
+    prefix = f"tm.replies.{ws}."
+    return subject.startswith(prefix) and _TOKEN.fullmatch(subject, len(prefix)) is not None
+
+
+def replies_stream(ws: str) -> str:
+    """Return the name of the stream that keeps the outputs of a workspace's attached calls."""
+    return f"REPLIES_{workspace(ws)}"
+
+
+def result(ws: str, call: str, index: int) -> str:
     """Return the subject of the one terminal output of an input of a kept call."""
-    return f"tm.results.{token(call)}.{index}"
+    return f"tm.results.{workspace(ws)}.{token(call)}.{index}"
 
 
-def call_record(call: str) -> str:
+def call_record(ws: str, call: str) -> str:
     """Return the subject of a kept call's own record (its pool and number of inputs)."""
-    return f"tm.results.{token(call)}.call"
+    return f"tm.results.{workspace(ws)}.{token(call)}.call"
 
 
-def call_results(call: str) -> str:
+def call_results(ws: str, call: str) -> str:
     """Return the filter for everything stored about a kept call."""
-    return f"tm.results.{token(call)}.>"
+    return f"tm.results.{workspace(ws)}.{token(call)}.>"
+
+
+def results_stream(ws: str) -> str:
+    """Return the name of the stream that keeps the results of a workspace's calls."""
+    return f"RESULTS_{workspace(ws)}"
 
 
 # --- timers
 
 
-def timer(call: str, first: int, attempt: int) -> str:
+def timer(ws: str, call: str, first: int, attempt: int) -> str:
     """Return the subject on which a delayed attempt waits."""
-    return f"tm.timers.{token(call)}.{first}.{attempt}"
+    return f"tm.timers.{workspace(ws)}.{token(call)}.{first}.{attempt}"
 
 
-def call_timers(call: str) -> str:
+def call_timers(ws: str, call: str) -> str:
     """Return the filter for all delayed attempts of a call."""
-    return f"tm.timers.{token(call)}.>"
+    return f"tm.timers.{workspace(ws)}.{token(call)}.>"
 
 
-def due(call: str, first: int, attempt: int) -> str:
+def due(ws: str, call: str, first: int, attempt: int) -> str:
     """Return the subject on which a delayed attempt appears when its time has come."""
-    return f"tm.due.{token(call)}.{first}.{attempt}"
+    return f"tm.due.{workspace(ws)}.{token(call)}.{first}.{attempt}"
 
 
-def call_due(call: str) -> str:
+def call_due(ws: str, call: str) -> str:
     """Return the filter for all delayed attempts of a call whose time has come."""
-    return f"tm.due.{token(call)}.>"
+    return f"tm.due.{workspace(ws)}.{token(call)}.>"
+
+
+_SCHEDULES = "schedules"  # stands where the call stands in other timers
+ALL_SCHEDULES = f"tm.timers.*.{_SCHEDULES}.*"
+
+
+def schedule_timer(ws: str, schedule: str) -> str:
+    """Return the subject on which a schedule waits."""
+    return f"tm.timers.{workspace(ws)}.{_SCHEDULES}.{token(schedule)}"
+
+
+def schedule_due(ws: str, schedule: str) -> str:
+    """Return the subject on which the firings of a schedule appear."""
+    return f"tm.due.{workspace(ws)}.{_SCHEDULES}.{token(schedule)}"
+
+
+def is_firing(subject: str) -> bool:
+    """Return whether what is due on a subject is a firing of a schedule."""
+    parts = subject.split(".")
+    return len(parts) == 5 and parts[3] == _SCHEDULES
+
+
+def schedule_of(subject: str) -> str:
+    """Return the schedule that a subject of timers or of what is due is about."""
+    return subject.rpartition(".")[2]
 
 
 # --- bells and requests (core NATS: an answer now, nothing to keep)
 
-ALL_DEMAND = "tm.demand.*"
+ALL_DEMAND = "tm.demand.*.*"
 ALL_WORKER_STATES = "tm.worker_states.*"
-ALL_CANCELS = "tm.cancel.*"
-ALL_CONTAINER_EVENTS = "tm.events.container.*"
+ALL_CANCELS = "tm.cancel.*.*"
+ALL_CONTAINER_EVENTS = "tm.events.*.container.*"
 
 
-def demand(pool: str) -> str:
+def demand(ws: str, pool: str) -> str:
     """Return the subject on which callers say that a pool has work."""
-    return f"tm.demand.{token(pool)}"
+    return f"tm.demand.{workspace(ws)}.{token(pool)}"
 
 
-def demanded(subject: str) -> str:
-    """Return the pool of a bell of demand."""
-    return subject.rpartition(".")[2]
+def demanded(subject: str) -> tuple[str, str]:
+    """Return the workspace that rings, and the pool that it rings for."""
+    _, _, ws, pool = subject.split(".")
+    return ws, pool
 
 
-def trouble(pool: str) -> str:
+def trouble(ws: str, pool: str) -> str:
     """Return the subject on which the scheduler tells a pool's callers why nothing starts."""
-    return f"tm.trouble.{token(pool)}"
+    return f"tm.trouble.{workspace(ws)}.{token(pool)}"
 
 
-def credit(call: str, index: int) -> str:
+def credit(ws: str, call: str, index: int) -> str:
     """Return the subject on which the reader of a generator's stream grants credit."""
-    return f"tm.credit.{token(call)}.{index}"
+    return f"tm.credit.{workspace(ws)}.{token(call)}.{index}"
 
 
 def worker(worker_id: str, verb: str) -> str:
@@ -164,57 +228,111 @@ def worker_state(worker_id: str) -> str:
     return f"tm.worker_states.{token(worker_id)}"
 
 
-def cancel(call: str) -> str:
+def cancel(ws: str, call: str) -> str:
     """Return the subject on which workers hear that a call was cancelled."""
-    return f"tm.cancel.{token(call)}"
+    return f"tm.cancel.{workspace(ws)}.{token(call)}"
 
 
-def registry(verb: str) -> str:
-    """Return the subject of a request to the registry."""
-    return f"tm.registry.{token(verb)}"
+def registry(ws: str, verb: str) -> str:
+    """Return the subject of a workspace's request to the registry; `*` for `ws` stands for each."""
+    return request("registry", ws, verb)
 
 
-def scheduler(verb: str) -> str:
-    """Return the subject of a request to the scheduler's leader."""
-    return f"tm.scheduler.{token(verb)}"
+def reveal_secrets(ws: str) -> str:
+    """Return the subject on which workers, and nobody else, ask the registry for a workspace's secrets."""
+    return request("secrets", ws, "reveal")
+
+
+def scheduler(ws: str, verb: str) -> str:
+    """Return the subject of a workspace's request to the scheduler; `*` for `ws` stands for each."""
+    return request("scheduler", ws, verb)
+
+
+def request(service: str, ws: str, verb: str) -> str:
+    """Return the subject of a workspace's request to a service; `*` for `ws` stands for each."""
+    return f"tm.{token(service)}.{ws if ws == EVERY else workspace(ws)}.{token(verb)}"
+
+
+def requester(subject: str) -> str:
+    """Return the workspace that asks on a subject of a request."""
+    parts = subject.split(".")
+    if len(parts) != 4:
+        raise ValueError(f"not a subject of a request: {subject!r}")
+    return workspace(parts[2])
+
+
+EVERY = "*"  # in the place of a workspace: any
 
 
 # --- life cycle and output
 
 
-def event(kind: str, app: str) -> str:
+def event(ws: str, kind: str, app: str) -> str:
     """Return the subject of a life-cycle event of an app."""
-    return f"tm.events.{token(kind)}.{token(app)}"
+    return f"tm.events.{workspace(ws)}.{token(kind)}.{token(app)}"
 
 
-def app_events(app: str) -> str:
+def app_events(ws: str, app: str) -> str:
     """Return the filter for all events of an app."""
-    return f"tm.events.*.{token(app)}"
+    return f"tm.events.{workspace(ws)}.*.{token(app)}"
 
 
-def logs(app: str, pool: str, container: str) -> str:
+def events_stream(ws: str) -> str:
+    """Return the name of the stream that keeps a workspace's events."""
+    return f"EVENTS_{workspace(ws)}"
+
+
+def logs(ws: str, app: str, pool: str, container: str) -> str:
     """Return the subject of a container's output."""
-    return f"tm.logs.{token(app)}.{token(pool)}.{token(container)}"
+    return f"tm.logs.{workspace(ws)}.{token(app)}.{token(pool)}.{token(container)}"
 
 
-def app_logs(app: str) -> str:
+def app_logs(ws: str, app: str) -> str:
     """Return the filter for all output of an app."""
-    return f"tm.logs.{token(app)}.>"
+    return f"tm.logs.{workspace(ws)}.{token(app)}.>"
 
 
-def dead(pool: str, call: str, index: int) -> str:
+def logs_stream(ws: str) -> str:
+    """Return the name of the stream that keeps the output of a workspace's containers."""
+    return f"LOGS_{workspace(ws)}"
+
+
+def dead(ws: str, pool: str, call: str, index: int) -> str:
     """Return the subject of an input that was given up."""
-    return f"tm.dead.{token(pool)}.{token(call)}.{index}"
+    return f"tm.dead.{workspace(ws)}.{token(pool)}.{token(call)}.{index}"
+
+
+# --- payloads: the object store's own layout
+
+
+def blobs_bucket(ws: str) -> str:
+    """Return the name of the bucket of a workspace's payloads."""
+    return f"blobs_{workspace(ws)}"
+
+
+def blobs_stream(ws: str) -> str:
+    """Return the name of the stream of a workspace's payloads."""
+    return f"OBJ_{blobs_bucket(ws)}"
+
+
+def blob_chunks(ws: str, nuid: str) -> str:
+    """Return the subject of the chunks of one payload."""
+    return f"$O.{blobs_bucket(ws)}.C.{token(nuid)}"
+
+
+def blob_record(ws: str, encoded_name: str) -> str:
+    """Return the subject of the record of a payload that has a name (in URL-safe base64)."""
+    return f"$O.{blobs_bucket(ws)}.M.{encoded_name}"
 
 
 # --- duplex streams, and what opens them
 
 
-def stream(stream_id: str, *, to_opener: bool) -> str:
+def stream(ws: str, stream_id: str, *, to_opener: bool) -> str:
     """Return the subject of one direction of a duplex stream: to who opened it, or to who answered."""
-    return f"tm.streams.{token(stream_id)}.{'back' if to_opener else 'there'}"
+    return f"tm.streams.{workspace(ws)}.{token(stream_id)}.{'back' if to_opener else 'there'}"
 
 
-def terminal(app: str) -> str:
+def terminal(ws: str, app: str) -> str:
     """Return the subject on which the caller of an interactive run is asked for its terminal."""
-    return f"tm.terminals.{token(app)}"
+    return f"tm.terminals.{workspace(ws)}.{token(app)}"

@@ -127,10 +127,9 @@ def stop(container_id: str, graceful: bool, yes: bool) -> None:
 def _ask(verb: str, message: object, answer: type[Any]) -> Any:
     """Ask the scheduler of the stack that runs."""
     from tidemill import _client, _loop
-    from tidemill._wire import subjects
 
     _check_stack()
-    return _loop.wait(_client.current().request(subjects.scheduler(verb), message, answer))
+    return _loop.wait(_client.current().request("scheduler", verb, message, answer))
 
 
 def _check_stack() -> None:

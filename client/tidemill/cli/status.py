@@ -79,15 +79,19 @@ def _checked(part: _stack.PartInfo) -> _stack.PartInfo:
 def _workers() -> tuple[WorkerState, ...]:
     """Return the reports of the workers that are alive."""
     from tidemill import _client, _loop
-    from tidemill._wire import coding
+    from tidemill._wire.control import ListWorkers, WorkerList
 
-    async def read() -> tuple[WorkerState, ...]:
-        bus = (await _client.current().connect()).bus
-        reports = {message.subject: message async for message in bus.read("KV_workers", "$KV.workers.>")}
-        present = (message.data for message in reports.values() if message.data)  # empty: it said goodbye
-        return tuple(coding.decode(WorkerState, data) for data in present)
+    async def ask() -> tuple[WorkerState, ...]:
+        client = _client.current()
+        try:
+            answer = await client.request(
+                "scheduler", "list_workers", ListWorkers(), WorkerList, patience=0.0
+            )
+        except exception.ServiceError:  # the scheduler starts again: then nobody can say
+            return ()
+        return answer.workers
 
-    return _loop.wait(read())
+    return _loop.wait(ask())
 
 
 def _as_json(found: Status) -> dict[str, Any]:

@@ -9,8 +9,8 @@ import msgspec
 from prometheus_client import Counter, Histogram
 
 from tidemill import exception
-from tidemill._bus.protocol import RequestFailed
-from tidemill._wire import coding, errors
+from tidemill._bus.protocol import Message, RequestFailed
+from tidemill._wire import coding, errors, subjects
 from tidemill_common import metrics
 from tidemill_common.bus.protocol import Endpoint
 from tidemill_common.logging import Logger
@@ -33,18 +33,32 @@ class Endpoints:
         )
 
     def endpoint(
-        self, verb: str, kind: type[Request], handler: Callable[[Request], Awaitable[object]]
+        self, verb: str, kind: type[Request], handler: Callable[[str, Request], Awaitable[object]]
     ) -> Endpoint:
-        """Return an endpoint that hands requests of type `kind` to `handler` and encodes its answer.
+        """Return an endpoint that hands a workspace and its request of type `kind` to `handler`.
 
+        The workspace is the one in the subject that was asked on: that is what NATS lets nobody else do.
         A handler refuses by raising an error of `tidemill.exception`; anything else it raises is logged
         and told to the requester as an internal error, without details.
         """
         decoder = msgspec.msgpack.Decoder(kind)
 
-        async def answer(data: bytes) -> bytes:
+        async def answer(request: Message) -> bytes:
             with self._observed(verb):
-                return coding.encode(await handler(_decoded(decoder, data)))
+                workspace = _requester(request.subject)
+                return coding.encode(await handler(workspace, _decoded(decoder, request.data)))
+
+        return answer
+
+    def internal(
+        self, verb: str, kind: type[Request], handler: Callable[[Request], Awaitable[object]]
+    ) -> Endpoint:
+        """Return an endpoint that only services ask, of no workspace; else as `endpoint`."""
+        decoder = msgspec.msgpack.Decoder(kind)
+
+        async def answer(request: Message) -> bytes:
+            with self._observed(verb):
+                return coding.encode(await handler(_decoded(decoder, request.data)))
 
         return answer
 
@@ -65,6 +79,13 @@ class Endpoints:
         finally:
             self._count.labels(verb, code).inc()
             self._seconds.labels(verb).observe(time.perf_counter() - began)
+
+
+def _requester(subject: str) -> str:
+    try:
+        return subjects.requester(subject)
+    except ValueError as error:
+        raise exception.InvalidError(str(error)) from error
 
 
 def _decoded(decoder: "msgspec.msgpack.Decoder[Any]", data: bytes) -> Any:

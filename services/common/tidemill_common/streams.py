@@ -11,8 +11,8 @@ GIB = 1 << 30
 
 SHARDS = 4  # of newly made pools; a pool keeps the shard written into its record
 
-POOLS, ROUTES, WORKERS, LEASES = "pools", "routes", "workers", "leases"
-BUCKETS = {POOLS: 0.0, ROUTES: 0.0, WORKERS: 15.0, LEASES: 0.0}  # name -> seconds to live
+POOLS, ROUTES, WORKERS, LEASES, FIRINGS = "pools", "routes", "workers", "leases", "firings"
+BUCKETS = {POOLS: 0.0, ROUTES: 0.0, WORKERS: 15.0, LEASES: 0.0, FIRINGS: 0.0}  # name -> seconds to live
 
 
 def _inputs(kind: str, shard: int) -> StreamSpec:
@@ -28,37 +28,69 @@ def _inputs(kind: str, shard: int) -> StreamSpec:
     )
 
 
-REPLIES = StreamSpec("REPLIES", ("tm.replies.*",), max_age=600.0, max_bytes=4 * GIB)
-RESULTS = StreamSpec(
-    "RESULTS",
-    ("tm.results.>",),
-    discard="new",
-    discard_new_per_subject=True,
-    max_msgs_per_subject=1,
-    max_age=7 * DAY,
-)
 # Schedules live only in a discard-old stream, where any limit would forget timers silently: so none.
 TIMERS = StreamSpec("TIMERS", ("tm.timers.>", "tm.due.>"), retention="workqueue", allow_msg_schedules=True)
-EVENTS = StreamSpec("EVENTS", ("tm.events.>",), max_age=7 * DAY, max_bytes=GIB)
-LOGS = StreamSpec("LOGS", ("tm.logs.>",), max_age=7 * DAY, max_bytes=4 * GIB)
 DEAD = StreamSpec("DEAD", ("tm.dead.>",), max_age=30 * DAY, max_bytes=GIB)
-# Payloads say themselves how long they are kept; code bundles stay.
-BLOBS = StreamSpec("OBJ_blobs", ("$O.blobs.C.>", "$O.blobs.M.>"), allow_msg_ttl=True, allow_rollup=True)
 
 
-def all_streams(*, replicas: int = 1) -> tuple[StreamSpec, ...]:
-    """Return the streams in the order in which they are made."""
+def common_streams(*, replicas: int = 1) -> tuple[StreamSpec, ...]:
+    """Return the streams that no client reads, in the order in which they are made."""
     inputs = tuple(_inputs(kind, shard) for kind in ("cpu", "gpu") for shard in range(SHARDS))
-    streams = (*inputs, REPLIES, RESULTS, TIMERS, EVENTS, LOGS, DEAD, BLOBS)
+    return tuple(replace(stream, replicas=replicas) for stream in (*inputs, TIMERS, DEAD))
+
+
+def workspace_streams(workspace: str, *, replicas: int = 1) -> tuple[StreamSpec, ...]:
+    """Return the streams of one workspace: what its clients read names the stream, not a subject."""
+    blobs = f"$O.{subjects.blobs_bucket(workspace)}"
+    streams = (
+        StreamSpec(
+            subjects.replies_stream(workspace),
+            (f"tm.replies.{workspace}.*",),
+            max_age=600.0,
+            max_bytes=4 * GIB,
+        ),
+        StreamSpec(
+            subjects.results_stream(workspace),
+            (f"tm.results.{workspace}.>",),
+            discard="new",
+            discard_new_per_subject=True,
+            max_msgs_per_subject=1,
+            max_age=7 * DAY,
+        ),
+        StreamSpec(
+            subjects.events_stream(workspace), (f"tm.events.{workspace}.>",), max_age=7 * DAY, max_bytes=GIB
+        ),
+        StreamSpec(
+            subjects.logs_stream(workspace), (f"tm.logs.{workspace}.>",), max_age=7 * DAY, max_bytes=4 * GIB
+        ),
+        # Payloads say themselves how long they are kept; code bundles stay.
+        StreamSpec(
+            subjects.blobs_stream(workspace),
+            (f"{blobs}.C.>", f"{blobs}.M.>"),
+            allow_msg_ttl=True,
+            allow_rollup=True,
+        ),
+    )
     return tuple(replace(stream, replicas=replicas) for stream in streams)
 
 
-async def apply(bus: ServiceBus, *, replicas: int = 1) -> None:
-    """Make or update every stream and bucket. Idempotent: each service does it when it starts."""
-    for stream in all_streams(replicas=replicas):
+async def apply(bus: ServiceBus, *workspaces: str, replicas: int = 1) -> None:
+    """Make or update every common stream and bucket, and those of some workspaces.
+
+    Idempotent: each service does it when it starts; the registry for all workspaces that there are.
+    """
+    for stream in common_streams(replicas=replicas):
         await bus.ensure_stream(stream)
     for name, ttl in BUCKETS.items():
         await bus.ensure_bucket(name, ttl=ttl, replicas=replicas)
+    for workspace in workspaces:
+        await apply_workspace(bus, workspace, replicas=replicas)
+
+
+async def apply_workspace(bus: ServiceBus, workspace: str, *, replicas: int = 1) -> None:
+    """Make or update the streams of a workspace."""
+    for stream in workspace_streams(workspace, replicas=replicas):
+        await bus.ensure_stream(stream)
 
 
 def pool_consumer(pool: Pool) -> ConsumerSpec:

@@ -18,7 +18,9 @@ from pathlib import Path
 from tidemill.exception import Error
 from tidemill_local.database_identity import Identity
 
-USERS = ("service", "worker", "client")
+WORKSPACE = "local"  # the one of a stack on one machine
+MEMBER = f"ak-{WORKSPACE}-00000000000000000000000000"
+USERS = ("service", "worker", MEMBER)
 
 START_TIMEOUT, STOP_TIMEOUT = 30.0, 10.0  # seconds
 _TICK = 0.002  # seconds between looks at a server that starts or stops

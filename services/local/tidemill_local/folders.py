@@ -3,10 +3,12 @@
 lock                held by the supervisor, and by its keeper, for as long as anything may be alive
 stack.json          how to reach the stack and what it consists of (0600)
 credentials.json    the passwords of NATS, kept from start to start (0600)
+secrets.key         what the stack's secrets are encrypted with (0600)
 nats/ postgres/     the data of the two servers
 logs/               one file for each part, and the supervisor's own
 """
 
+import base64
 import fcntl
 import json
 import os
@@ -67,6 +69,16 @@ class Folders:
         if words != kept:
             write_private(file, json.dumps(words))
         return words
+
+    def secrets_key(self) -> Path:
+        """Return the file with the key for secrets, the same at every start. It is made once, never again.
+
+        Without it what was stored cannot be read, so it is not replaced whatever it holds.
+        """
+        file = self.root / "secrets.key"
+        if not file.exists():
+            write_private(file, base64.b64encode(secrets.token_bytes(32)).decode() + "\n")
+        return file
 
     def tell(self, info: _stack.StackInfo) -> None:
         """Write how to reach the stack, for clients to find."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 
 from tidemill._stack import PartInfo, StackInfo
-from tidemill_local.broker import Broker, BrokerSettings
+from tidemill_local.broker import MEMBER, WORKSPACE, Broker, BrokerSettings
 from tidemill_local.database import Database
 from tidemill_local.folders import Folders
 from tidemill_local.parts import NatsPart, Part, PostgresPart, ServicePart
@@ -32,6 +32,7 @@ class Stack:
         self._drain_timeout = TEMPORARY_DRAIN_TIMEOUT if folders.temporary else DRAIN_TIMEOUT
         self._passwords = folders.passwords()
         self._broker = Broker(BrokerSettings(folders.nats, passwords=self._passwords))
+        self._secrets_key = folders.secrets_key()
         self._database = Database(folders.postgres, durable=not folders.temporary)
         self.nats = NatsPart(self._broker)
         self.postgres = PostgresPart(self._database)
@@ -108,8 +109,8 @@ class Stack:
         """Return how to reach the stack and what it consists of."""
         return StackInfo(
             server_url=self._broker.url,
-            token_id="client",  # noqa: S106 - a user's name
-            token_secret=self._passwords["client"],
+            token_id=MEMBER,
+            token_secret=self._passwords[MEMBER],
             gateway_url=f"http://{self.gateway.address}",
             pid=os.getpid(),
             folder=str(self._folders.root),
@@ -156,7 +157,12 @@ class Stack:
         }
 
     def _registry_environment(self) -> dict[str, str]:
-        return self._service_environment() | {"TIDEMILL_DATABASE_URL": self._database.url}
+        return self._service_environment() | {
+            "TIDEMILL_DATABASE_URL": self._database.url,
+            "TIDEMILL_SECRETS_KEY": "",
+            "TIDEMILL_SECRETS_KEY_FILE": str(self._secrets_key),
+            "TIDEMILL_FIRST_WORKSPACE": WORKSPACE,
+        }
 
     def _worker_environment(self) -> dict[str, str]:
         return self._service_environment() | {

@@ -2,18 +2,19 @@
 
 from typing import NamedTuple
 
-from sqlalchemy import CursorResult, any_, delete, func, literal, select, text, update
+from sqlalchemy import ColumnElement, CursorResult, any_, delete, func, literal, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from tidemill._wire import coding, ids, subjects
 from tidemill._wire.control import AppCreated, AppEvent, CreateApp
-from tidemill.exception import ConflictError, NotFoundError
-from tidemill_registry import decisions, outbox
+from tidemill._wire.deploying import LookupApp, StopDeployed
+from tidemill._wire.environments import DeleteEnvironment
+from tidemill.exception import NotFoundError
+from tidemill_registry import checks, decisions, environments, lookups, outbox, timetable
 from tidemill_registry.database import Clock, transaction
 from tidemill_registry.schema import App, Environment, PoolRow, Workspace
 
-DEFAULT_ENVIRONMENT = "main"
 EXPIRY_BATCH = 50
 RETENTION_DAYS = 30  # of stopped apps
 _SILENT = f"its client sent no heartbeat for {decisions.HEARTBEAT_TIMEOUT:.0f} s"
@@ -26,53 +27,29 @@ class _Stopping(NamedTuple):
     id: str
     name: str | None
     version: int
+    workspace: str
 
 
 class Apps:
-    """The apps of one workspace."""
+    """The apps of every workspace. An app of another workspace is not found, like one that never was."""
 
-    def __init__(self, engine: AsyncEngine, workspace: str, clock: Clock) -> None:
+    def __init__(self, engine: AsyncEngine, clock: Clock) -> None:
         self._engine = engine
-        self._workspace = workspace
         self._clock = clock
-        self._environments: dict[str, str] = {}
 
-    async def prepare(self) -> None:
-        """Make the workspace and its first environment, if they are not there."""
-        async with transaction(self._engine) as connection:
-            workspaces = upsert(Workspace).values(id=ids.new(ids.WORKSPACE), name=self._workspace)
-            await connection.execute(workspaces.on_conflict_do_nothing(index_elements=["name"]))
-            owner = select(Workspace.id).where(Workspace.name == self._workspace).scalar_subquery()
-            environments = upsert(Environment).values(
-                id=ids.new(ids.ENVIRONMENT), workspace_id=owner, name=DEFAULT_ENVIRONMENT
-            )
-            await connection.execute(
-                environments.on_conflict_do_nothing(index_elements=["workspace_id", "name"])
-            )
-
-    async def environment(self, connection: AsyncConnection, name: str) -> str:
-        """Return the id of an environment; `NotFoundError`."""
-        if name not in self._environments:
-            decisions.check_name("environment", name)
-            query = select(Environment.id).join(Workspace, Environment.workspace_id == Workspace.id)
-            query = query.where(Workspace.name == self._workspace, Environment.name == name)
-            found = await connection.scalar(query)
-            if found is None:
-                raise NotFoundError(f"there is no environment {name!r}")
-            self._environments[name] = found
-        return self._environments[name]
-
-    async def create(self, request: CreateApp) -> AppCreated:
+    async def create(self, workspace: str, request: CreateApp) -> AppCreated:
         """Make an app; a deployed one that is there already is the same app."""
         async with transaction(self._engine) as connection:
-            return await self.create_in(connection, request)
+            return await self.create_in(connection, workspace, request)
 
-    async def create_in(self, connection: AsyncConnection, request: CreateApp) -> AppCreated:
-        """Make an app in a transaction that the caller ends."""
-        decisions.check_app(request.name, request.state, request.description, request.tags)
+    async def create_in(
+        self, connection: AsyncConnection, workspace: str, request: CreateApp, *, keep: bool = False
+    ) -> AppCreated:
+        """Make an app in a transaction that the caller ends; `keep` leaves one that is there as it is."""
+        checks.check_app(request.name, request.state, request.description, request.tags)
         values = {
             "id": ids.new(ids.APP),
-            "environment_id": await self.environment(connection, request.environment),
+            "environment_id": await environments.find(connection, workspace, request.environment),
             "name": request.name,
             "description": request.description,
             "state": request.state,
@@ -84,41 +61,76 @@ class Apps:
             statement = statement.on_conflict_do_update(
                 index_elements=["environment_id", "name"],
                 index_where=App.state == literal("deployed", literal_execute=True),
-                set_={"description": request.description, "tags": request.tags},
+                set_={"description": App.description}
+                if keep
+                else {"description": request.description, "tags": request.tags},
             )
         app_id = await connection.scalar(statement.returning(App.id))
         return AppCreated(app_id=str(app_id), url="")
 
-    async def heartbeat(self, app_id: str) -> None:
+    async def look_up(self, workspace: str, request: LookupApp) -> AppCreated:
+        """Return a deployed app by its name, made without functions if that is wanted; `NotFoundError`."""
+        made = CreateApp(request.name, request.name, "deployed", request.environment)
+        async with transaction(self._engine) as connection:
+            if request.create_if_missing:
+                return await self.create_in(connection, workspace, made, keep=True)
+            found = await lookups.app_id(connection, workspace, request.name, request.environment)
+            return AppCreated(app_id=found, url="")
+
+    async def heartbeat(self, workspace: str, app_id: str) -> None:
         """Note that the client of an ephemeral app lives; `NotFoundError`, `ConflictError` if stopped."""
         async with transaction(self._engine) as connection:
             # A heartbeat lost with a power cut is followed by the next: no need to wait for the disk.
             await connection.execute(text("SET LOCAL synchronous_commit = off"))
             alive = (
                 update(App)
-                .where(App.id == app_id, App.state == "ephemeral")
+                .where(App.id == app_id, App.state == "ephemeral", _of(workspace))
                 .values(heartbeat_at=self._clock())
             )
             result: CursorResult[tuple[()]] = await connection.execute(alive)
             if result.rowcount == 0:
-                await self._check_running(connection, app_id)
+                await self._check_running(connection, workspace, app_id)
 
-    async def _check_running(self, connection: AsyncConnection, app_id: str) -> None:
-        app = (await connection.execute(select(App.state, App.stop_reason).where(App.id == app_id))).first()
+    async def _check_running(self, connection: AsyncConnection, workspace: str, app_id: str) -> None:
+        query = select(App.state, App.stop_reason).where(App.id == app_id, _of(workspace))
+        app = (await connection.execute(query)).first()
         if app is None:
             raise NotFoundError(f"there is no app {app_id!r}")
-        if app.state == "stopped":
-            raise ConflictError(stopped_message(app_id, app.stop_reason))
+        decisions.check_doable("hear the client of", app_id, app.state, app.stop_reason)
 
-    async def stop(self, app_id: str, reason: str) -> None:
+    async def stop(self, workspace: str, app_id: str, reason: str) -> None:
         """Stop an app; a stopped one stays as it is. `NotFoundError`."""
         async with transaction(self._engine) as connection:
-            query = select(App.id, App.name, App.state, App.version).where(App.id == app_id).with_for_update()
-            app = (await connection.execute(query)).first()
-            if app is None:
-                raise NotFoundError(f"there is no app {app_id!r}")
-            if app.state != "stopped":
-                await self._stop(connection, _Stopping(app.id, app.name, app.version), reason)
+            await self.stop_in(connection, workspace, app_id, reason)
+
+    async def stop_in(self, connection: AsyncConnection, workspace: str, app_id: str, reason: str) -> None:
+        """Stop an app in a transaction that the caller ends."""
+        query = select(App.id, App.name, App.state, App.version)
+        query = query.where(App.id == app_id, _of(workspace)).with_for_update()
+        app = (await connection.execute(query)).first()
+        if app is None:
+            raise NotFoundError(f"there is no app {app_id!r}")
+        decisions.check_doable("stop", app_id, app.state)
+        if app.state != "stopped":
+            await self._stop(connection, _Stopping(app.id, app.name, app.version, workspace), reason)
+
+    async def stop_named(self, workspace: str, request: StopDeployed) -> None:
+        """Stop an app by its id, or by its name if it is deployed; `NotFoundError`."""
+        async with transaction(self._engine) as connection:
+            app_id = await lookups.app_id(connection, workspace, request.app, request.environment)
+            await self.stop_in(connection, workspace, app_id, request.reason)
+
+    async def delete_environment(self, workspace: str, request: DeleteEnvironment) -> None:
+        """Stop the apps of an environment, then delete it with their records and its secrets."""
+        async with transaction(self._engine) as connection:
+            environment = await environments.lock_for_deletion(connection, workspace, request)
+            query = select(App.id, App.name, App.version).where(
+                App.environment_id == environment, App.state != "stopped"
+            )
+            for app in (await connection.execute(query.order_by(App.id).with_for_update())).all():
+                stopping = _Stopping(app.id, app.name, app.version, workspace)
+                await self._stop(connection, stopping, f"its environment {request.name!r} was deleted")
+            await environments.remove(connection, environment)
 
     async def expire(self) -> list[str]:
         """Stop ephemeral apps whose clients have gone; return their ids. Replicas share the work."""
@@ -126,16 +138,18 @@ class Apps:
             0, 0, 0, 0, 0, 0, decisions.HEARTBEAT_TIMEOUT
         )
         query = (
-            select(App.id, App.name, App.version)
+            select(App.id, App.name, App.version, Workspace.name.label("workspace"))
+            .join(Environment, App.environment_id == Environment.id)
+            .join(Workspace, Environment.workspace_id == Workspace.id)
             .where(App.state == "ephemeral", silent)
             .order_by(App.heartbeat_at)
             .limit(EXPIRY_BATCH)
-            .with_for_update(skip_locked=True)
+            .with_for_update(of=App, skip_locked=True)
         )
         async with transaction(self._engine) as connection:
             apps = (await connection.execute(query)).all()
             for app in apps:
-                await self._stop(connection, _Stopping(app.id, app.name, app.version), _SILENT)
+                await self._stop(connection, _Stopping(*app), _SILENT)
         return [app.id for app in apps]
 
     async def forget(self) -> int:
@@ -161,15 +175,16 @@ class Apps:
         assert at is not None
         pools = await connection.scalars(select(PoolRow.id).where(PoolRow.app_id == app.id))
         told = AppEvent(app.id, app.name, "stopped", at.timestamp(), app.version, reason)
+        timers = await timetable.follow(connection, app.workspace, app.id, (), app.version)
         await outbox.enqueue(
             connection,
             [
                 *(outbox.remove(pool) for pool in pools),
-                outbox.event(subjects.event("app", app.id), coding.encode(told)),
+                *timers,
+                outbox.event(subjects.event(app.workspace, "app", app.id), coding.encode(told)),
             ],
         )
 
 
-def stopped_message(app_id: str, reason: str) -> str:
-    """Return what is said to whoever wants something of a stopped app."""
-    return f"the app {app_id} is stopped{f': {reason}' if reason else ''}"
+def _of(workspace: str) -> ColumnElement[bool]:
+    return App.environment_id.in_(environments.of_workspace(workspace))

@@ -35,6 +35,7 @@ def new_engine(url: str, connections: int) -> AsyncEngine:
         max_overflow=0,
         pool_timeout=CHECKOUT_TIMEOUT,
         pool_use_lifo=True,  # the connection that was used last has its statements prepared
+        hide_parameters=True,  # what users store has no place in an error or a log
         pool_pre_ping=True,  # a restarted server costs nobody a failed request
         connect_args={
             "timeout": CONNECT_TIMEOUT,

@@ -1,135 +1,62 @@
-"""What the registry decides, as functions of values: what may be published, and what that makes.
+"""What the registry decides, as functions of values: what an app may become, and what a version makes of it.
 
 Nothing here knows SQL or NATS.
 """
 
 import hashlib
-import math
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import msgspec
 
 from tidemill._wire import coding, ids, subjects
-from tidemill._wire.control import Autoscaling, FunctionHandle, FunctionSpec, Pool, Resources, RetryPolicy
-from tidemill.exception import InvalidError
+from tidemill._wire.control import FunctionHandle, FunctionSpec, Pool, Resources
+from tidemill.exception import ConflictError, InvalidError
 
 HEARTBEAT_TIMEOUT = 60.0  # seconds without a word after which an ephemeral app's client counts as gone
-MAX_FUNCTIONS = 1_000
 # A pool's record travels in one message, whose limit is 2 MB with everything around it.
 MAX_RECORD = 1 << 20
-MAX_TIMEOUT = 86_400.0
-MAX_CONTAINERS = 100_000
-
-CREATABLE = ("ephemeral", "detached", "deployed")
-
-_OBJECT_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-_FUNCTION_NAME = re.compile(r"[\w.*<>\[\]-]{1,256}")
-_GPU = re.compile(r"[A-Za-z0-9_-]{1,32}")
 _canonical = msgspec.msgpack.Encoder(order="sorted")
 
 
-# --- checks: each raises InvalidError with one sentence
+# --- the life of an app
+
+# What an app may become. `new` is one that is not there yet.
+LIFE: Mapping[str, tuple[str, ...]] = {
+    "new": ("ephemeral", "detached", "deployed"),
+    "ephemeral": ("stopped",),
+    "detached": ("stopped",),
+    "deployed": ("stopped",),
+    "stopped": (),
+}
+LIVE = tuple(state for state, next_states in LIFE.items() if "stopped" in next_states)
+
+# What can be done to an app, and in which states.
+DOABLE: Mapping[str, tuple[str, ...]] = {
+    "publish functions for": LIVE,
+    "hear the client of": LIVE,
+    "tag": LIVE,
+    "roll back": ("deployed",),
+    "roll over": ("deployed",),
+    "stop": (*LIVE, "stopped"),  # once more changes nothing
+}
 
 
-def check_app(name: str | None, state: str, description: str, tags: Mapping[str, str]) -> None:
-    """Refuse an app that cannot be."""
-    if state not in CREATABLE:
-        raise InvalidError(f"an app cannot be made {state!r}", hint=f"use one of: {', '.join(CREATABLE)}")
-    if state == "deployed" and name is None:
-        raise InvalidError("a deployed app needs a name")
-    if name is not None:
-        check_name("app", name)
-    if len(description) > 4096:
-        raise InvalidError("an app's description is longer than 4,096 characters")
-    if len(tags) > 100 or any(len(key) > 64 or len(value) > 256 for key, value in tags.items()):
-        raise InvalidError("an app has at most 100 tags, of 64 characters with values of 256")
-    if "\0" in description or any("\0" in text for tag in tags.items() for text in tag):
-        raise InvalidError("descriptions and tags cannot contain NUL characters")
+def check_doable(action: str, app_id: str, state: str, stop_reason: str = "") -> None:
+    """Raise `ConflictError` if this cannot be done to an app in this state."""
+    if state in DOABLE[action]:
+        return
+    if state == "stopped":
+        raise ConflictError(f"the app {app_id} is stopped{f': {stop_reason}' if stop_reason else ''}")
+    raise ConflictError(f"cannot {action} the app {app_id}: it is {state}, not {' or '.join(DOABLE[action])}")
 
 
-def check_name(kind: str, name: str) -> None:
-    """Refuse a name of an app or an environment that cannot stand in a URL."""
-    if not _OBJECT_NAME.fullmatch(name):
-        raise InvalidError(
-            f"not a name for an {kind}: {name!r}",
-            hint="names are up to 64 letters, digits, '-', '_' and '.'",
-        )
-
-
-def check_functions(functions: Sequence[FunctionSpec]) -> None:
-    """Refuse a set of functions if any one of them cannot be."""
-    if len(functions) > MAX_FUNCTIONS:
-        raise InvalidError(f"an app has at most {MAX_FUNCTIONS:,} functions, not {len(functions):,}")
-    seen: set[str] = set()
-    for spec in functions:
-        if not _FUNCTION_NAME.fullmatch(spec.name):
-            raise InvalidError(f"not a name for a function: {spec.name[:300]!r}")
-        if spec.name in seen:
-            raise InvalidError(f"two functions of the app are named {spec.name!r}")
-        seen.add(spec.name)
-        if problem := next(_problems(spec), None):
-            raise InvalidError(f"function {spec.name!r}: {problem}")
-
-
-def _problems(spec: FunctionSpec) -> Iterator[str]:
-    """Yield what is wrong with a specification, most basic first."""
-    if not spec.source.serialized and not (spec.source.module and spec.source.qualname):
-        yield "it names neither a module's function nor a serialized one"
-    yield from _resource_problems(spec.resources)
-    yield from _scaling_problems(spec.autoscaling)
-    yield from _retry_problems(spec.retries)
-    if not 0 < spec.timeout <= MAX_TIMEOUT:
-        yield f"timeout must be above 0 and at most {MAX_TIMEOUT:,.0f} s"
-    if spec.startup_timeout is not None and not 0 < spec.startup_timeout <= MAX_TIMEOUT:
-        yield f"startup_timeout must be above 0 and at most {MAX_TIMEOUT:,.0f} s"
-
-
-def _resource_problems(resources: Resources) -> Iterator[str]:
-    if not (0 < resources.cpu < math.inf):
-        yield "cpu must be a number of cores above 0"
-    if resources.cpu_limit is not None and not resources.cpu <= resources.cpu_limit < math.inf:
-        yield "the limit of cpu is below its request"
-    if resources.memory <= 0:
-        yield "memory must be above 0 MiB"
-    if resources.memory_limit is not None and resources.memory_limit < resources.memory:
-        yield "the limit of memory is below its request"
-    if resources.ephemeral_disk is not None and resources.ephemeral_disk <= 0:
-        yield "ephemeral_disk must be above 0 MiB"
-    if len(resources.gpus) > 10:
-        yield "at most 10 kinds of GPU can be given as a preference"
-    for kind, count in resources.gpus:
-        if not _GPU.fullmatch(kind) or not 1 <= count <= 64:
-            yield f"not a request for GPUs: {kind!r}, {count}"
-
-
-def _scaling_problems(scaling: Autoscaling) -> Iterator[str]:
-    if not 0 <= scaling.min_containers <= MAX_CONTAINERS:
-        yield f"min_containers must be between 0 and {MAX_CONTAINERS:,}"
-    if not 0 <= scaling.buffer_containers <= MAX_CONTAINERS:
-        yield f"buffer_containers must be between 0 and {MAX_CONTAINERS:,}"
-    if scaling.max_containers is not None and scaling.max_containers < max(1, scaling.min_containers):
-        yield "max_containers must be at least 1 and at least min_containers"
-    if not 0 <= scaling.scaledown_window <= MAX_TIMEOUT:
-        yield f"scaledown_window must be between 0 and {MAX_TIMEOUT:,.0f} s"
-
-
-def _retry_problems(retries: RetryPolicy) -> Iterator[str]:
-    if not 0 <= retries.max_retries <= 1_000:
-        yield "max_retries must be between 0 and 1,000"
-    if not 0 <= retries.backoff_coefficient <= 1_000:
-        yield "backoff_coefficient must be between 0 and 1,000"
-    if not 0 <= retries.initial_delay <= MAX_TIMEOUT or not 0 <= retries.max_delay <= MAX_TIMEOUT:
-        yield f"delays of retries must be between 0 and {MAX_TIMEOUT:,.0f} s"
-
-
-# --- publishing
+# --- versions
 
 
 @dataclass(frozen=True, slots=True)
 class AppState:
-    """The app that functions are published for, as it stands."""
+    """An app of which a version is made, as it stands."""
 
     id: str
     name: str | None
@@ -141,12 +68,20 @@ class AppState:
 
 @dataclass(frozen=True, slots=True)
 class KnownPool:
-    """A pool that an earlier version made."""
+    """A pool that an earlier version made. `served_spec` is there if it is superseded: its specification."""
 
     id: str
     digest: bytes
     record: bytes
     current: bool
+    served_spec: bytes | None = None
+
+    def serving(self) -> Pool:
+        """Return its record as it is, or would be, in the present version."""
+        pool = coding.decode(Pool, self.record)
+        if self.served_spec is not None:
+            pool = replace(pool, spec=coding.decode(FunctionSpec, self.served_spec))
+        return replace(pool, superseded=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +91,9 @@ class KnownFunction:
     id: str
     name: str
     pools: tuple[KnownPool, ...]
+
+
+Known = Mapping[str, KnownFunction]  # by name
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,51 +108,117 @@ class ServedPool:
 
 
 @dataclass(frozen=True, slots=True)
-class Publication:
-    """What a publication makes of an app.
+class Superseded:
+    """A pool that serves its function no longer: the record that says so, and what it served with."""
 
-    `superseded` are the pools that no longer serve their functions, with the records that say so.
-    `version` is the app's present one when nothing is new.
+    record: bytes
+    served_spec: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """What a new version makes of an app.
+
+    `version` is the app's present one when nothing is new. `removed` are the names of functions that the
+    version before had.
     """
 
     version: int
     new_functions: dict[str, str]
     served: tuple[ServedPool, ...]
-    superseded: dict[str, bytes]
+    superseded: dict[str, Superseded]
     handles: dict[str, FunctionHandle]
+    removed: tuple[str, ...] = ()
 
 
 def publish(
     app: AppState,
-    known: Mapping[str, KnownFunction],
+    known: Known,
     functions: Sequence[FunctionSpec],
     *,
     shards: int,
     first_shard: int,
+    strategy: str = "rolling",
+    new_version: bool = False,
     new_id: Callable[[str], str] = ids.new,
 ) -> Publication:
     """Return what publishing `functions`, the app's complete set, makes of the app.
 
-    The same specification is the same pool, so that a repeated request changes nothing.
+    The same specification is the same pool, so that a repeated request changes nothing, unless a
+    `new_version` is wanted whatever the functions are.
     """
-    digests = {spec.name: digest(spec) for spec in functions}
     new_functions = {spec.name: new_id(ids.FUNCTION) for spec in functions if spec.name not in known}
     pools = []
     for number, spec in enumerate(functions):
+        spec_digest = digest(spec)
         function_id = new_functions.get(spec.name) or known[spec.name].id
-        before = _pool_with(known.get(spec.name), digests[spec.name])
+        before = _pool_with(known.get(spec.name), spec_digest)
         if before is not None:
-            pool = coding.decode(Pool, before.record)
-            pools.append(replace(pool, spec=spec, deployed=app.state == "deployed"))
+            pool = replace(before.serving(), spec=spec, deployed=app.state == "deployed")
         else:
             shard = (first_shard + number) % shards
-            pools.append(_new_pool(app, function_id, spec, shard, new_id(ids.POOL)))
-    handles = {pool.spec.name: _handle(pool) for pool in pools}
-    served = tuple(_served(replace(pool, handles=handles), digests[pool.spec.name], known) for pool in pools)
-    superseded = _superseded(known, {pool.id for pool in pools})
-    is_new = bool(superseded) or any(not item.known or not _is_current(item, known) for item in served)
-    version = app.version + 1 if is_new or app.version == 0 else app.version
-    return Publication(version, new_functions, served, superseded, handles)
+            pool = replace(_new_pool(app, function_id, spec, shard, new_id(ids.POOL)), strategy=strategy)
+        pools.append((pool, spec_digest))
+    return _publication(app, known, new_functions, pools, strategy, new_version=new_version)
+
+
+def restore(app: AppState, known: Known, chosen: Sequence[str], *, strategy: str) -> Publication:
+    """Return what it makes of an app that the `chosen` pools, those of an earlier version, serve again."""
+    pools = [
+        (pool.serving(), pool.digest)
+        for function in known.values()
+        for pool in function.pools
+        if pool.id in chosen
+    ]
+    return _publication(app, known, {}, pools, strategy)
+
+
+def roll_over(app: AppState, known: Known, *, strategy: str) -> Publication:
+    """Return what it makes of an app that all containers of its present version are replaced."""
+    pools = [
+        (pool.serving(), pool.digest)
+        for function in known.values()
+        for pool in function.pools
+        if pool.current
+    ]
+    return _publication(app, known, {}, pools, strategy, new_version=True, renew=True)
+
+
+def _publication(
+    app: AppState,
+    known: Known,
+    new_functions: dict[str, str],
+    pools: Sequence[tuple[Pool, bytes]],
+    strategy: str,
+    *,
+    new_version: bool = False,
+    renew: bool = False,
+) -> Publication:
+    """Return the version in which exactly these pools serve. With `renew` their containers are replaced."""
+    before = {pool.id: pool for function in known.values() for pool in function.pools}
+    serving = {pool.id for pool, _ in pools}
+    leaving = [pool for pool in before.values() if pool.current and pool.id not in serving]
+    coming = {pool for pool in serving if pool not in before or not before[pool].current}
+    is_new = new_version or app.version == 0 or bool(leaving or coming)
+    renewed = serving & before.keys() if renew or (is_new and strategy == "recreate") else set()
+    changed = [
+        replace(
+            pool,
+            generation=pool.generation + (pool.id in renewed),
+            strategy=strategy if pool.id in coming | renewed else pool.strategy,
+        )
+        for pool, _ in pools
+    ]
+    handles = {pool.spec.name: _handle(pool) for pool in changed}
+    served = tuple(
+        _served(replace(pool, handles=handles), spec_digest, before.get(pool.id))
+        for pool, (_, spec_digest) in zip(changed, pools, strict=True)
+    )
+    superseded = {pool.id: _superseded(pool, strategy) for pool in leaving}
+    gone = (name for name, function in known.items() if any(pool in leaving for pool in function.pools))
+    removed = tuple(sorted(set(gone) - handles.keys()))
+    version = app.version + 1 if is_new else app.version
+    return Publication(version, new_functions, served, superseded, handles, removed)
 
 
 def digest(spec: FunctionSpec) -> bytes:
@@ -240,7 +244,7 @@ def _new_pool(app: AppState, function_id: str, spec: FunctionSpec, shard: int, p
         capability=needed,
         shard=shard,
         stream=subjects.inputs_stream(needed, shard),
-        prefix=subjects.inputs_prefix(needed, shard, pool_id),
+        prefix=subjects.inputs_prefix(app.workspace, needed, shard, pool_id),
         spec=spec,
         deployed=app.state == "deployed",
     )
@@ -258,11 +262,6 @@ def _pool_with(function: KnownFunction | None, wanted: bytes) -> KnownPool | Non
     return next((pool for pool in pools if pool.digest == wanted), None)
 
 
-def _is_current(item: ServedPool, known: Mapping[str, KnownFunction]) -> bool:
-    before = _pool_with(known.get(item.pool.spec.name), item.digest)
-    return before is not None and before.current
-
-
 def _handle(pool: Pool) -> FunctionHandle:
     return FunctionHandle(
         function_id=pool.function_id,
@@ -276,33 +275,41 @@ def _handle(pool: Pool) -> FunctionHandle:
     )
 
 
-def _served(pool: Pool, spec_digest: bytes, known: Mapping[str, KnownFunction]) -> ServedPool:
+def _served(pool: Pool, spec_digest: bytes, before: KnownPool | None) -> ServedPool:
     record = coding.encode(pool)
     if len(record) > MAX_RECORD:
         raise InvalidError(
             f"function {pool.spec.name!r}: its record takes {len(record):,} bytes, above {MAX_RECORD:,}",
             hint="pass large values as arguments, or add them to the image",
         )
-    before = _pool_with(known.get(pool.spec.name), spec_digest)
-    return ServedPool(
-        pool, spec_digest, record, known=before is not None, changed=before is None or before.record != record
-    )
+    changed = before is None or not before.current or before.record != record
+    return ServedPool(pool, spec_digest, record, known=before is not None, changed=changed)
 
 
-def _superseded(known: Mapping[str, KnownFunction], serving: set[str]) -> dict[str, bytes]:
-    return {
-        pool.id: _retired(pool.record)
-        for function in known.values()
-        for pool in function.pools
-        if pool.current and pool.id not in serving
-    }
+def _superseded(known: KnownPool, strategy: str) -> Superseded:
+    """Return a pool's record with no containers kept waiting: it only finishes what it is sent.
 
-
-def _retired(record: bytes) -> bytes:
-    """Return a pool's record with no containers kept waiting: it only finishes what it was sent."""
-    pool = coding.decode(Pool, record)
+    To recreate is to replace the containers of the generation before. So those that are started later,
+    for callers who pin the version, stay.
+    """
+    pool = known.serving()
     scaling = replace(pool.spec.autoscaling, min_containers=0, buffer_containers=0)
-    return coding.encode(replace(pool, spec=replace(pool.spec, autoscaling=scaling)))
+    retired = replace(
+        pool,
+        spec=replace(pool.spec, autoscaling=scaling),
+        superseded=True,
+        generation=pool.generation + (strategy == "recreate"),
+        strategy=strategy,
+    )
+    return Superseded(coding.encode(retired), coding.encode(pool.spec))
+
+
+# --- what is kept
+
+KEPT_VERSIONS = 100  # newest versions of an app whose functions can be called
+KEPT_DAYS = 7  # that older ones stay callable after they were superseded
+MAX_KEPT_VERSIONS = 1_000  # beyond which none stays
+KEPT_RECORDS = 10_000  # versions of an app that are listed
 
 
 # --- the sweep

@@ -1,8 +1,11 @@
-"""Questions about apps and functions."""
+"""Questions about apps and functions: one of them by name or id, or a page of many."""
 
-from typing import Any
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
 
-from sqlalchemy import Row, Select, func, select
+from sqlalchemy import Row, Select, exists, func, literal, select, tuple_
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from tidemill._wire import coding
@@ -16,91 +19,225 @@ from tidemill._wire.control import (
     ListApps,
     Pool,
 )
+from tidemill._wire.deploying import AppPage, FindApps, FindFunctions, FunctionInfo, FunctionPage
 from tidemill.exception import InvalidError, NotFoundError
-from tidemill_registry.apps import Apps
+from tidemill_registry import checks, environments, pages
 from tidemill_registry.database import transaction
-from tidemill_registry.schema import App, DeploymentFunction, Environment, Function, PoolRow
+from tidemill_registry.decisions import LIFE
+from tidemill_registry.environments import of_workspace
+from tidemill_registry.schema import (
+    App,
+    Deployment,
+    DeploymentFunction,
+    Environment,
+    Function,
+    Outbox,
+    PoolRow,
+)
 
-MAX_LISTED = 1_000
+_APP_ID = re.compile(r"ap-[0-9a-z]{26}")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_DEPLOYED = App.state == literal("deployed", literal_execute=True)
 
 
-async def get_function(engine: AsyncEngine, apps: Apps, request: GetFunction) -> FunctionHandle:
-    """Return the handle of a deployed app's function, of the present or of one version."""
+# --- one app, one function
+
+
+async def app_id(connection: AsyncConnection, workspace: str, app: str, environment: str) -> str:
+    """Return the id of an app that is named by its id, or by its name if it is deployed; `NotFoundError`."""
+    query = select(App.id).join(Environment, App.environment_id == Environment.id)
+    query = query.where(Environment.id.in_(of_workspace(workspace)))
+    if _APP_ID.fullmatch(app):
+        query, what = query.where(App.id == app), f"there is no app {app!r}"
+    else:
+        query = query.where(App.name == app, Environment.name == environment, _DEPLOYED)
+        what = f"there is no deployed app {app!r} in the environment {environment!r}"
+    found = await connection.scalar(query)
+    if found is None:
+        raise NotFoundError(what)
+    return found
+
+
+async def get_function(
+    engine: AsyncEngine, workspace: str, request: GetFunction
+) -> tuple[FunctionHandle, bool]:
+    """Return the handle of a function, and whether NATS must still be told of its pool.
+
+    It is one of a deployed app, of the present or of one version, unless it is asked for by its own id.
+    """
+    wanted = App.version if request.version is None else literal(request.version)
+    pending = exists().where(Outbox.key == PoolRow.id)
+    query = (
+        select(PoolRow.record, Function.name, pending.label("pending"))
+        .join(DeploymentFunction, DeploymentFunction.pool_id == PoolRow.id)
+        .join(Function, DeploymentFunction.function_id == Function.id)
+        .join(App, DeploymentFunction.app_id == App.id)
+        .join(Environment, App.environment_id == Environment.id)
+        .where(DeploymentFunction.version == wanted, Environment.id.in_(of_workspace(workspace)))
+    )
+    if request.function_id:
+        query = query.where(Function.id == request.function_id, App.state != "stopped")
+    else:
+        query = query.where(
+            App.name == request.app_name,
+            _DEPLOYED,
+            Environment.name == request.environment,
+            Function.name == request.name,
+        )
     async with transaction(engine) as connection:
-        environment = await apps.environment(connection, request.environment)
-        app = await _deployed(connection, environment, request.app_name, request.environment)
-        version = app.version if request.version is None else request.version
-        query = _records(app.id, version).where(Function.name == request.name)
-        record = (await connection.execute(query)).first()
-    if record is None:
-        which = "" if request.version is None else f" in version {version}"
-        raise NotFoundError(f"the app {request.app_name!r} has no function {request.name!r}{which}")
-    pool = coding.decode(Pool, record.record)
-    return pool.handles[request.name]
+        row = (await connection.execute(query)).first()
+        if row is None:
+            raise await _no_function(connection, workspace, request)
+    return coding.decode(Pool, row.record).handles[row.name], row.pending
 
 
-async def list_apps(engine: AsyncEngine, apps: Apps, request: ListApps) -> AppList:
-    """Return the apps of an environment, newest first."""
-    if not 1 <= request.limit <= MAX_LISTED:
-        raise InvalidError(f"limit must be between 1 and {MAX_LISTED:,}")
-    async with transaction(engine) as connection:
-        environment = await apps.environment(connection, request.environment)
-        query = _infos().where(App.environment_id == environment)
-        if not request.include_stopped:
-            query = query.where(App.state != "stopped")
-        rows = await connection.execute(query.order_by(App.created_at.desc()).limit(request.limit))
-        return AppList(tuple(_info(row) for row in rows))
+async def _no_function(connection: AsyncConnection, workspace: str, request: GetFunction) -> NotFoundError:
+    """Return what to say of a function that was not found: the app may not be there either."""
+    which = "" if request.version is None else f" in version {request.version}"
+    if request.function_id:
+        return NotFoundError(f"there is no function {request.function_id!r}{which}")
+    app = await app_id(connection, workspace, request.app_name, request.environment)
+    words = f"the app {request.app_name!r} in the environment {request.environment!r}"
+    if request.version is not None:
+        recorded = select(Deployment.functions).where(
+            Deployment.app_id == app, Deployment.version == request.version
+        )
+        names = await connection.scalar(recorded)
+        if names is None:
+            return NotFoundError(f"{words} has no version {request.version}")
+        if request.name in names:
+            return NotFoundError(f"{words} no longer keeps the functions of version {request.version}")
+    return NotFoundError(f"{words} has no function {request.name!r}{which}")
 
 
-async def get_app(engine: AsyncEngine, apps: Apps, request: GetApp) -> AppDetails:
+async def get_app(engine: AsyncEngine, workspace: str, request: GetApp) -> AppDetails:
     """Return one app with the handles of its present functions."""
     if bool(request.app_id) == bool(request.name):
         raise InvalidError("give the id of an app or the name of a deployed one")
     async with transaction(engine) as connection:
-        app_id = request.app_id
-        if not app_id:
-            environment = await apps.environment(connection, request.environment)
-            app_id = (await _deployed(connection, environment, request.name, request.environment)).id
-        row = (await connection.execute(_infos().where(App.id == app_id))).first()
+        found = request.app_id
+        if not found:
+            found = await app_id(connection, workspace, request.name, request.environment)
+        row = (await connection.execute(_infos(workspace).where(App.id == found))).first()
         if row is None:
-            raise NotFoundError(f"there is no app {app_id!r}")
-        records = await connection.execute(_records(app_id, row.version))
-        pools = [coding.decode(Pool, record.record) for record in records]
+            raise NotFoundError(f"there is no app {found!r}")
+        serving = (
+            select(PoolRow.record)
+            .join(DeploymentFunction, DeploymentFunction.pool_id == PoolRow.id)
+            .where(DeploymentFunction.app_id == found, DeploymentFunction.version == row.version)
+        )
+        pools = [coding.decode(Pool, record) for record in await connection.scalars(serving)]
     return AppDetails(_info(row), {pool.spec.name: pool.handles[pool.spec.name] for pool in pools})
 
 
-async def _deployed(
-    connection: AsyncConnection, environment_id: str, name: str, environment: str
-) -> Row[str, int]:
-    query = select(App.id, App.version).where(
-        App.environment_id == environment_id, App.name == name, App.state == "deployed"
-    )
-    app = (await connection.execute(query)).first()
-    if app is None:
-        raise NotFoundError(f"there is no deployed app {name!r} in the environment {environment!r}")
-    return app
+# --- pages of many
 
 
-def _records(app_id: str, version: int) -> Select[bytes]:
-    """Return the query for the records of a version's pools."""
-    return (
-        select(PoolRow.record)
-        .join(DeploymentFunction, DeploymentFunction.pool_id == PoolRow.id)
+async def list_apps(engine: AsyncEngine, workspace: str, request: ListApps) -> AppList:
+    """Return the apps of an environment, newest first."""
+    states = tuple(LIFE["new"]) + (("stopped",) if request.include_stopped else ())
+    wanted = FindApps(environment=request.environment, states=states, limit=request.limit)
+    return AppList((await find_apps(engine, workspace, wanted)).apps)
+
+
+class _AppCursor(NamedTuple):
+    """Where a page of apps ends: when the last was made, in microseconds, and its id."""
+
+    created: int
+    id: str
+
+
+async def find_apps(engine: AsyncEngine, workspace: str, request: FindApps) -> AppPage:
+    """Return a page of the apps that fit a request, newest first."""
+    checks.check_limit(request.limit)
+    checks.check_tags(request.tags)
+    query = _infos(workspace).where(App.state.in_(request.states))
+    if request.name:
+        query = query.where(App.name.contains(request.name, autoescape=True))
+    if request.tags:
+        query = query.where(App.tags.contains(literal(request.tags, JSONB)))
+    if after := pages.read(request.cursor, _AppCursor):
+        made = literal(_EPOCH + timedelta(microseconds=after.created))
+        query = query.where(tuple_(App.created_at, App.id) < tuple_(made, literal(after.id)))
+    async with transaction(engine) as connection:
+        if request.environment:
+            environment = await environments.find(connection, workspace, request.environment)
+            query = query.where(App.environment_id == environment)
+        query = query.order_by(App.created_at.desc(), App.id.desc()).limit(request.limit + 1)
+        rows = (await connection.execute(query)).all()
+    return AppPage(tuple(map(_info, rows[: request.limit])), pages.after(rows, request.limit, _end_of))
+
+
+def _end_of(row: Row[*tuple[Any, ...]]) -> _AppCursor:
+    return _AppCursor((row.created_at - _EPOCH) // timedelta(microseconds=1), row.id)
+
+
+class _FunctionCursor(NamedTuple):
+    """Where a page of functions ends."""
+
+    app_id: str
+    name: str
+
+
+async def find_functions(engine: AsyncEngine, workspace: str, request: FindFunctions) -> FunctionPage:
+    """Return a page of the present functions of apps that live, by app and name."""
+    checks.check_limit(request.limit)
+    query = (
+        select(App.id.label("app_id"), App.name.label("app_name"), App.version, PoolRow.record)
+        .add_columns(Environment.name.label("environment"), Function.name)
+        .join(DeploymentFunction, _serves_now())
         .join(Function, DeploymentFunction.function_id == Function.id)
-        .where(DeploymentFunction.app_id == app_id, DeploymentFunction.version == version)
+        .join(PoolRow, DeploymentFunction.pool_id == PoolRow.id)
+        .join(Environment, App.environment_id == Environment.id)
+        .where(App.state != "stopped", Environment.id.in_(of_workspace(workspace)))
+    )
+    if after := pages.read(request.cursor, _FunctionCursor):
+        query = query.where(tuple_(App.id, Function.name) > tuple_(literal(after[0]), literal(after[1])))
+    async with transaction(engine) as connection:
+        if request.environment:
+            environment = await environments.find(connection, workspace, request.environment)
+            query = query.where(App.environment_id == environment)
+        if request.app:
+            where = request.environment or environments.DEFAULT_ENVIRONMENT
+            query = query.where(App.id == await app_id(connection, workspace, request.app, where))
+        query = query.order_by(App.id, Function.name).limit(request.limit + 1)
+        rows = (await connection.execute(query)).all()
+    functions = tuple(_function_info(row) for row in rows[: request.limit])
+    cursor = pages.after(rows, request.limit, lambda row: _FunctionCursor(row.app_id, row.name))
+    return FunctionPage(functions, cursor)
+
+
+def _serves_now() -> Any:
+    return (DeploymentFunction.app_id == App.id) & (DeploymentFunction.version == App.version)
+
+
+def _function_info(row: Row[*tuple[Any, ...]]) -> FunctionInfo:
+    pool = coding.decode(Pool, row.record)
+    return FunctionInfo(
+        function_id=pool.function_id,
+        name=row.name,
+        app_id=row.app_id,
+        app_name=row.app_name,
+        environment=row.environment,
+        pool=pool.id,
+        version=row.version,
+        spec=pool.spec,
+        web_url=pool.handles[row.name].web_url,
     )
 
 
-def _infos() -> Select[*tuple[Any, ...]]:
+def _infos(workspace: str) -> Select[*tuple[Any, ...]]:
     functions = (
         select(func.count())
         .select_from(DeploymentFunction)
         .where(DeploymentFunction.app_id == App.id, DeploymentFunction.version == App.version)
         .scalar_subquery()
     )
-    return select(
-        *App.__table__.columns, Environment.name.label("environment"), functions.label("functions")
-    ).join(Environment, App.environment_id == Environment.id)
+    return (
+        select(*App.__table__.columns, Environment.name.label("environment"), functions.label("functions"))
+        .join(Environment, App.environment_id == Environment.id)
+        .where(Environment.id.in_(of_workspace(workspace)))
+    )
 
 
 def _info(row: Row[*tuple[Any, ...]]) -> AppInfo:

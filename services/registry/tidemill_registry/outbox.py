@@ -5,13 +5,13 @@ A decision writes its rows and, in the same transaction, what NATS must be told.
 tells them again: puts and deletes are idempotent, events carry an id. Writers of one app hold its row's
 lock, so what concerns one key is in the order of its transactions.
 
-`Publisher.reconcile` compares the bucket with the tables now and then, and repairs: NATS may have lost
-its data, or an operator may have touched the bucket.
+`Publisher.reconcile` compares what NATS holds with the tables now and then, and repairs: NATS may have lost
+its data, or an operator may have touched it.
 """
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from sqlalchemy import BigInteger, Row, Text, any_, delete, func, insert, litera
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from tidemill._bus.protocol import BusError
+from tidemill._bus.protocol import BusError, Refused
 from tidemill.exception import ServiceError
 from tidemill_common import metrics, streams
 from tidemill_common.bus.protocol import ServiceBus
@@ -33,7 +33,8 @@ BATCH = 200
 SWEEP = 1.0  # seconds between looks for what another replica left behind
 RETRY = 0.2  # seconds until a failed pass is tried again
 TELL = 3.0  # seconds for one batch to reach NATS
-WAIT = 5.0  # seconds that a request waits for its rows to be told
+# A stream of several nodes whose leader died has no other for up to ten seconds.
+WAIT = 12.0  # seconds that a request waits for its rows to be told
 RECONCILE = 300.0  # seconds between comparisons of bucket and tables
 
 
@@ -48,6 +49,7 @@ class Entry(NamedTuple):
     target: str
     key: str
     body: bytes | None
+    headers: Mapping[str, str] = {}
 
 
 def put(key: str, value: bytes) -> Entry:
@@ -65,17 +67,41 @@ def event(subject: str, body: bytes) -> Entry:
     return Entry("event", subject, "", body)
 
 
+def timer(subject: str, body: bytes, headers: Mapping[str, str]) -> Entry:
+    """Return the entry that sets what waits on a subject of TIMERS; its headers say until when."""
+    return Entry("timer", subject, "", body, headers)
+
+
+def untimer(subject: str) -> Entry:
+    """Return the entry that removes what waits on a subject of TIMERS."""
+    return Entry("untimer", subject, "", None)
+
+
 async def enqueue(connection: AsyncConnection, entries: Sequence[Entry]) -> None:
     """Write entries in the transaction that decided them."""
     if entries:
         await connection.execute(insert(Outbox), [entry._asdict() for entry in entries])
 
 
+# Puts right what NATS holds, by what the tables say; returns how many repairs that took.
+Comparison = Callable[[AsyncConnection, ServiceBus], Awaitable[int]]
+
+
 class Publisher:
     """Tells NATS what the outbox holds. One runs in each replica, one at a time works."""
 
-    def __init__(self, engine: AsyncEngine, bus: ServiceBus, log: Logger, registry: metrics.Registry) -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        bus: ServiceBus,
+        log: Logger,
+        registry: metrics.Registry,
+        *,
+        compare: Sequence[Comparison] = (),
+    ) -> None:
+        """`compare` are comparisons of other read models with the tables, made with that of the pools."""
         self._engine = engine
+        self._compare = compare
         self._bus = bus
         self._log = log
         self._wake = asyncio.Event()
@@ -152,20 +178,40 @@ class Publisher:
         return len(rows)
 
     async def _tell(self, rows: Sequence[Row[Outbox]]) -> None:
-        """Tell NATS about rows, at once: of those about one key only the last matters."""
-        last = {(row.kind if row.kind == "event" else "", row.target, row.key or row.id): row for row in rows}
+        """Tell NATS about rows: the read models first, so that whoever hears an event finds them there.
+
+        Of rows about one key, or one timer, only the last matters.
+        """
+        last = {_what(row): row for row in rows}
+        models = [row for row in last.values() if row.kind in ("put", "delete")]
+        others = [row for row in last.values() if row.kind not in ("put", "delete")]
         # A replica that has lost NATS must not keep the others from telling it.
         async with asyncio.timeout(TELL):
-            await asyncio.gather(*(self._tell_one(row) for row in last.values()))
+            for together in (models, others):
+                await asyncio.gather(*(self._tell_one(row) for row in together))
 
     async def _tell_one(self, row: Row[Outbox]) -> None:
-        if row.kind == "put":
-            await self._bus.bucket(row.target).put(row.key, row.body)
-        elif row.kind == "delete":
-            await self._bus.bucket(row.target).delete(row.key)
-        else:
-            msg_id = f"outbox-{row.id}-{row.created_at.timestamp()}"
-            await self._bus.store(row.target, row.body, msg_id=msg_id)
+        msg_id = f"outbox-{row.id}-{row.created_at.timestamp()}"
+        match row.kind:
+            case "put":
+                await self._bus.bucket(row.target).put(row.key, row.body)
+            case "delete":
+                await self._bus.bucket(row.target).delete(row.key)
+            case "untimer":
+                await self._bus.purge(streams.TIMERS.name, row.target)
+            case "timer":
+                await self._set_timer(row, msg_id)
+            case _:
+                await self._bus.store(row.target, row.body, msg_id=msg_id)
+
+    async def _set_timer(self, row: Row[Outbox], msg_id: str) -> None:
+        """Set a timer. One that NATS refuses must not keep everything else from being told."""
+        try:
+            await self._bus.store(row.target, row.body, msg_id=msg_id, headers=row.headers)
+        except Refused as error:
+            self._failed.inc()
+            hint = "NATS looks for time zones on its own machine: install tzdata there"
+            self._log.error("NATS refuses a timer", timer=row.headers, error=str(error), hint=hint)
 
     def _due(self) -> bool:
         return asyncio.get_running_loop().time() >= self._reconcile_at
@@ -186,7 +232,17 @@ class Publisher:
         records = await connection.execute(select(PoolRow.id, PoolRow.record).where(missing))
         for row in records:
             await bucket.put(row.id, row.record)
-        if repairs := len(held.keys() - wanted.keys()) + len(wrong):
+        repairs = len(held.keys() - wanted.keys()) + len(wrong)
+        for compare in self._compare:
+            repairs += await compare(connection, self._bus)
+        if repairs:
             self._repairs.inc(repairs)
-            self._log.warning("repaired the bucket of pools", repairs=repairs)
+            self._log.warning("repaired what NATS holds", repairs=repairs)
         self._reconcile_at = asyncio.get_running_loop().time() + RECONCILE
+
+
+def _what(row: Row[Outbox]) -> tuple[str, str, object]:
+    """Return what a row is about: a key of a bucket, a timer's subject, or an event, which is itself."""
+    if row.kind in ("timer", "untimer"):
+        return "timer", row.target, ""
+    return ("event", row.target, row.id) if row.kind == "event" else ("", row.target, row.key)

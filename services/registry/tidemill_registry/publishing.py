@@ -1,9 +1,10 @@
-"""Publishing the functions of an app: read what is there, decide, write it with what NATS must be told."""
+"""Making a version of an app: read what is there, decide, write it with what NATS must be told."""
 
 import random
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from sqlalchemy import LargeBinary, any_, bindparam, insert, literal, or_, select, update
+from sqlalchemy import ColumnElement, LargeBinary, Text, any_, bindparam, insert, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -16,10 +17,10 @@ from tidemill._wire.control import (
     PublishFunctions,
     Source,
 )
-from tidemill.exception import ConflictError, NotFoundError
+from tidemill.exception import NotFoundError
 from tidemill_common import streams
-from tidemill_registry import decisions, outbox
-from tidemill_registry.apps import Apps, stopped_message
+from tidemill_registry import checks, decisions, environments, outbox, timetable
+from tidemill_registry.apps import Apps
 from tidemill_registry.database import Clock, transaction
 from tidemill_registry.decisions import AppState, KnownFunction, KnownPool, Publication
 from tidemill_registry.schema import (
@@ -29,117 +30,179 @@ from tidemill_registry.schema import (
     Environment,
     Function,
     PoolRow,
+    PoolSecret,
+    SecretRow,
     Workspace,
 )
 
 
-async def publish(engine: AsyncEngine, request: PublishFunctions, clock: Clock) -> FunctionsPublished:
+class Details(NamedTuple):
+    """What is recorded of a version beside its functions."""
+
+    tag: str = ""
+    strategy: str = "rolling"
+    client_version: str = ""
+    deployed_by: str = ""
+    rolled_back_to: int | None = None
+
+
+_UNTOLD = Details()
+
+
+async def publish(
+    engine: AsyncEngine, workspace: str, request: PublishFunctions, clock: Clock
+) -> FunctionsPublished:
     """Make `request.functions` the functions of the app; the same again changes nothing."""
+    checks.check_functions(request.functions)
     async with transaction(engine) as connection:
-        return await publish_in(connection, request, clock)
+        app = await locked_app(connection, workspace, request.app_id, "publish functions for")
+        return FunctionsPublished((await publish_in(connection, app, request.functions, clock)).handles)
 
 
 async def publish_in(
-    connection: AsyncConnection, request: PublishFunctions, clock: Clock
-) -> FunctionsPublished:
-    """Publish in a transaction that the caller ends."""
-    decisions.check_functions(request.functions)
-    app = await _locked_app(connection, request.app_id)
+    connection: AsyncConnection,
+    app: AppState,
+    functions: Sequence[FunctionSpec],
+    clock: Clock,
+    details: Details = _UNTOLD,
+    *,
+    new_version: bool = False,
+) -> Publication:
+    """Publish for an app whose row is locked, in a transaction that the caller ends."""
     publication = decisions.publish(
         app,
-        await _known(connection, app.id, request.functions),
-        request.functions,
+        await known(connection, app.id, _asked_for(functions)),
+        functions,
         shards=streams.SHARDS,
         first_shard=random.randrange(streams.SHARDS),  # noqa: S311  # spreads load, hides nothing
+        strategy=details.strategy,
+        new_version=new_version,
     )
-    if publication.version != app.version or any(item.changed for item in publication.served):
-        await _write(connection, app, publication, clock)
-    return FunctionsPublished(publication.handles)
+    await write(connection, app, publication, details, clock)
+    return publication
 
 
-async def rehearse(engine: AsyncEngine, apps: Apps, clock: Clock) -> None:
+async def rehearse(engine: AsyncEngine, workspace: str, apps: Apps, clock: Clock) -> None:
     """Go through the making of an app once and take it back.
 
     Statements are compiled and prepared at their first use, which costs the first real one 30 ms.
     """
     async with engine.connect() as connection:
-        app = await apps.create_in(connection, CreateApp(None, "rehearsal", "ephemeral"))
+        made = await apps.create_in(connection, workspace, CreateApp(None, "rehearsal", "ephemeral"))
+        app = await locked_app(connection, workspace, made.app_id, "publish functions for")
         function = FunctionSpec("rehearsal", Source(module="rehearsal", qualname="rehearsal"))
-        await publish_in(connection, PublishFunctions(app.app_id, (function,)), clock)
+        await publish_in(connection, app, (function,), clock)
         await connection.rollback()
 
 
-async def _locked_app(connection: AsyncConnection, app_id: str) -> AppState:
-    """Return the app, which nobody else changes until this transaction ends."""
+async def locked_app(connection: AsyncConnection, workspace: str, app_id: str, action: str) -> AppState:
+    """Return the app, which nobody else changes until this transaction ends.
+
+    `ConflictError` if `action` cannot be done to it as it is.
+    """
     query = (
-        select(
-            App.id,
-            App.name,
-            Workspace.name.label("workspace"),
-            Environment.name.label("environment"),
-            App.state,
-            App.version,
-            App.stop_reason,
-        )
+        select(App.id, App.name, Environment.name.label("environment"), App.state, App.version)
+        .add_columns(App.stop_reason)
         .join(Environment, App.environment_id == Environment.id)
         .join(Workspace, Environment.workspace_id == Workspace.id)
-        .where(App.id == app_id)
+        .where(App.id == app_id, Workspace.name == workspace)
         .with_for_update(of=App)
     )
     row = (await connection.execute(query)).first()
     if row is None:
         raise NotFoundError(f"there is no app {app_id!r}")
-    if row.state == "stopped":
-        raise ConflictError(stopped_message(app_id, row.stop_reason))
-    return AppState(row.id, row.name, row.workspace, row.environment, row.state, row.version)
+    decisions.check_doable(action, app_id, row.state, row.stop_reason)
+    return AppState(row.id, row.name, workspace, row.environment, row.state, row.version)
 
 
-async def _known(
-    connection: AsyncConnection, app_id: str, functions: Sequence[FunctionSpec]
-) -> dict[str, KnownFunction]:
-    """Return the app's functions with the pools that matter: present ones, and those asked for again."""
+def _asked_for(functions: Sequence[FunctionSpec]) -> ColumnElement[bool]:
     wanted = literal([decisions.digest(spec) for spec in functions], ARRAY(LargeBinary))
-    matters = or_(PoolRow.superseded_at.is_(None), PoolRow.digest == any_(wanted))
+    return PoolRow.digest == any_(wanted)
+
+
+async def known(
+    connection: AsyncConnection, app_id: str, others: ColumnElement[bool]
+) -> dict[str, KnownFunction]:
+    """Return the app's functions with the pools that matter: the present ones, and some `others`."""
+    matters = or_(PoolRow.superseded_at.is_(None), others)
     query = (
         select(Function.id, Function.name, PoolRow.id.label("pool"), PoolRow.digest, PoolRow.record)
-        .add_columns(PoolRow.superseded_at)
+        .add_columns(PoolRow.superseded_at, PoolRow.served_spec)
         .outerjoin(PoolRow, (PoolRow.function_id == Function.id) & matters)
         .where(Function.app_id == app_id)
     )
-    known: dict[str, KnownFunction] = {}
+    found: dict[str, KnownFunction] = {}
     for row in await connection.execute(query):
-        before = known[row.name].pools if row.name in known else ()
-        pool = KnownPool(row.pool, row.digest, row.record, row.superseded_at is None) if row.pool else None
-        known[row.name] = KnownFunction(row.id, row.name, (*before, pool) if pool else before)
-    return known
+        before = found[row.name].pools if row.name in found else ()
+        if row.pool:
+            current = row.superseded_at is None
+            before = (*before, KnownPool(row.pool, row.digest, row.record, current, row.served_spec))
+        found[row.name] = KnownFunction(row.id, row.name, before)
+    return found
 
 
-async def _write(connection: AsyncConnection, app: AppState, publication: Publication, clock: Clock) -> None:
-    """Write a publication. The order satisfies the constraints at every step."""
+async def write(
+    connection: AsyncConnection, app: AppState, publication: Publication, details: Details, clock: Clock
+) -> None:
+    """Write a publication. The order satisfies the constraints at every step.
+
+    NATS is told in an order too: pools that serve before those that no longer do, timers and events last.
+    """
+    is_new = publication.version != app.version
+    changed = [item for item in publication.served if item.changed]
+    if not is_new and not changed:
+        return
+    await _check_secrets(connection, app.workspace, [item.pool.spec for item in publication.served])
     await _supersede(connection, publication, clock)
     if publication.new_functions:
         made = publication.new_functions.items()
         rows = [{"id": function_id, "app_id": app.id, "name": name} for name, function_id in made]
         await connection.execute(insert(Function), rows)
     await _write_pools(connection, publication)
-    if publication.version != app.version:
-        await _write_version(connection, app, publication)
-    told = [outbox.put(item.pool.id, item.record) for item in publication.served if item.changed]
-    told += [outbox.put(pool, record) for pool, record in publication.superseded.items()]
-    if publication.version != app.version:
+    told = [outbox.put(item.pool.id, item.record) for item in changed]
+    told += [outbox.put(pool, retired.record) for pool, retired in publication.superseded.items()]
+    if is_new:
+        await _write_version(connection, app, publication, details)
+        serving = [item.pool for item in publication.served]
+        told += await timetable.follow(connection, app.workspace, app.id, serving, publication.version)
         happened = await connection.scalar(select(clock()))
         assert happened is not None
         event = AppEvent(app.id, app.name, "published", happened.timestamp(), publication.version)
-        told.append(outbox.event(subjects.event("app", app.id), coding.encode(event)))
+        told.append(outbox.event(subjects.event(app.workspace, "app", app.id), coding.encode(event)))
     await outbox.enqueue(connection, told)
+
+
+async def _check_secrets(
+    connection: AsyncConnection, workspace: str, functions: Sequence[FunctionSpec]
+) -> None:
+    """Refuse secrets that are not the workspace's; the others stay until this transaction ends."""
+    wanted = {secret for spec in functions for secret in spec.secrets}
+    if not wanted:
+        return
+    query = select(SecretRow.id).where(
+        SecretRow.id == any_(literal(list(wanted), ARRAY(Text))),
+        SecretRow.environment_id.in_(environments.of_workspace(workspace)),
+    )
+    there = set(await connection.scalars(query.with_for_update(key_share=True, read=True)))
+    for spec in functions:
+        for missing in (secret for secret in spec.secrets if secret not in there):
+            raise NotFoundError(
+                f"function {spec.name!r}: its secret {missing!r} is no longer there",
+                hint="store it again with `tidemill secret create`, then deploy",
+            )
 
 
 async def _supersede(connection: AsyncConnection, publication: Publication, clock: Clock) -> None:
     if publication.superseded:
         statement = update(PoolRow).where(PoolRow.id == bindparam("pool"))
         await connection.execute(
-            statement.values(superseded_at=clock(), record=bindparam("new_record")),
-            [{"pool": pool, "new_record": record} for pool, record in publication.superseded.items()],
+            statement.values(
+                superseded_at=clock(), record=bindparam("new_record"), served_spec=bindparam("spec")
+            ),
+            [
+                {"pool": pool, "new_record": retired.record, "spec": retired.served_spec}
+                for pool, retired in publication.superseded.items()
+            ],
         )
 
 
@@ -159,20 +222,30 @@ async def _write_pools(connection: AsyncConnection, publication: Publication) ->
             for item in made
         ]
         await connection.execute(insert(PoolRow), rows)
+    uses = [
+        {"pool_id": item.pool.id, "secret_id": secret}
+        for item in made
+        for secret in dict.fromkeys(item.pool.spec.secrets)
+    ]
+    if uses:
+        await connection.execute(insert(PoolSecret), uses)
     changed = [item for item in publication.served if item.known and item.changed]
     if changed:
         await connection.execute(
             update(PoolRow)
             .where(PoolRow.id == bindparam("pool"))
-            .values(superseded_at=None, record=bindparam("new_record")),
+            .values(superseded_at=None, served_spec=None, record=bindparam("new_record")),
             [{"pool": item.pool.id, "new_record": item.record} for item in changed],
         )
 
 
-async def _write_version(connection: AsyncConnection, app: AppState, publication: Publication) -> None:
+async def _write_version(
+    connection: AsyncConnection, app: AppState, publication: Publication, details: Details
+) -> None:
     version = publication.version
     row = {"id": ids.new(ids.DEPLOYMENT), "app_id": app.id, "version": version}
-    await connection.execute(insert(Deployment).values(row))
+    named = {**details._asdict(), "functions": sorted(publication.handles)}
+    await connection.execute(insert(Deployment).values(row | named))
     if publication.served:
         rows = [
             {

@@ -1,7 +1,9 @@
 """The tables of the registry. What must never be is forbidden here, not only in the code above.
 
-    workspaces -< environments -< apps -< functions -< pools
-                                      \\-< deployments -< deployment_functions >- pools
+    workspaces -< environments -< apps -< functions -< pools -< pool_secrets >- secrets
+                              \\      |           \\-< schedules
+                               \\      \\-< deployments -< deployment_functions >- pools
+                                \\-< secrets
     outbox: what is decided and not yet told to NATS
 
 Composite foreign keys carry the app along, so that a deployment cannot name another app's function, nor
@@ -12,6 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     CheckConstraint,
     DateTime,
@@ -67,17 +70,19 @@ class Workspace(Base):
 
 
 class Environment(Base):
-    """A part of a workspace in which names of apps are unique."""
+    """A part of a workspace in which names of apps and secrets are unique."""
 
     __tablename__ = "environments"
 
     id: Mapped[str] = mapped_column(primary_key=True)
     workspace_id: Mapped[str] = mapped_column(ForeignKey("workspaces.id"))
     name: Mapped[str]
+    web_suffix: Mapped[str] = mapped_column(server_default="")
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
     __table_args__ = (
         UniqueConstraint("workspace_id", "name"),
+        UniqueConstraint("workspace_id", "web_suffix"),
         CheckConstraint("name <> ''", name="name_given"),
     )
 
@@ -115,6 +120,7 @@ class App(Base):
         Index("ix_apps_heartbeat", "heartbeat_at", postgresql_where=text("state = 'ephemeral'")),
         Index("ix_apps_stopped", "stopped_at", postgresql_where=text("state = 'stopped'")),
         Index("ix_apps_environment", "environment_id", text("created_at DESC")),
+        Index("ix_apps_tags", "tags", postgresql_using="gin", postgresql_ops={"tags": "jsonb_path_ops"}),
     )
 
 
@@ -139,7 +145,8 @@ class PoolRow(Base):
     """One function with one set of options. `record` is what the `pools` bucket holds about it.
 
     `digest` is that of the specification: the same specification is the same pool. A superseded pool
-    still finishes what was sent to it, but keeps no containers waiting.
+    still finishes what is sent to it, but keeps no containers waiting: its record says so, and
+    `served_spec` keeps the specification that it had, for when a rollback brings it back.
     """
 
     __tablename__ = "pools"
@@ -153,6 +160,7 @@ class PoolRow(Base):
     record: Mapped[bytes]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     superseded_at: Mapped[datetime | None]
+    served_spec: Mapped[bytes | None]
 
     __table_args__ = (
         ForeignKeyConstraint(
@@ -164,11 +172,15 @@ class PoolRow(Base):
         Index("uq_pools_current", "function_id", unique=True, postgresql_where=text("superseded_at IS NULL")),
         CheckConstraint("octet_length(digest) = 32", name="digest_is_sha256"),
         CheckConstraint("shard >= 0", name="shard_counts"),
+        CheckConstraint("served_spec IS NULL OR superseded_at IS NOT NULL", name="present_needs_no_spec"),
     )
 
 
 class Deployment(Base):
-    """One numbered version of an app."""
+    """One numbered version of an app.
+
+    `functions` are the names of its functions: they stay when its pools are no longer kept.
+    """
 
     __tablename__ = "deployments"
 
@@ -176,10 +188,19 @@ class Deployment(Base):
     app_id: Mapped[str] = mapped_column(ForeignKey("apps.id", ondelete="CASCADE"))
     version: Mapped[int]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    tag: Mapped[str] = mapped_column(server_default="")
+    strategy: Mapped[str] = mapped_column(server_default="rolling")
+    client_version: Mapped[str] = mapped_column(server_default="")
+    deployed_by: Mapped[str] = mapped_column(server_default="")
+    rolled_back_to: Mapped[int | None]
+    functions: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default="{}")
 
     __table_args__ = (
         UniqueConstraint("app_id", "version"),
         CheckConstraint("version > 0", name="version_counts"),
+        CheckConstraint("char_length(tag) <= 50", name="tag_is_short"),
+        CheckConstraint("strategy IN ('rolling', 'recreate')", name="strategy_known"),
+        CheckConstraint("rolled_back_to BETWEEN 1 AND version - 1", name="rolled_back_to_earlier"),
     )
 
 
@@ -207,10 +228,80 @@ class DeploymentFunction(Base):
     )
 
 
+class SecretRow(Base):
+    """Variables for containers, encrypted: with a name, or known by the fingerprint of their content.
+
+    `ciphertext` can be read with the key that `key_id` names, which is nowhere in the database, and only
+    as the content of this row. `keys` are the names of the variables.
+    """
+
+    __tablename__ = "secrets"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    environment_id: Mapped[str] = mapped_column(ForeignKey("environments.id", ondelete="CASCADE"))
+    name: Mapped[str | None]
+    fingerprint: Mapped[bytes | None]
+    key_id: Mapped[str]
+    ciphertext: Mapped[bytes]
+    keys: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    last_used_at: Mapped[datetime | None]
+    created_by: Mapped[str] = mapped_column(server_default="")
+
+    __table_args__ = (
+        UniqueConstraint("environment_id", "name"),
+        UniqueConstraint("environment_id", "fingerprint"),
+        CheckConstraint("(name IS NULL) <> (fingerprint IS NULL)", name="named_or_not"),
+        CheckConstraint("name <> ''", name="name_given"),
+        CheckConstraint("octet_length(fingerprint) = 32", name="fingerprint_is_sha256"),
+        Index("ix_secrets_key_id", "key_id"),
+        Index("ix_secrets_unnamed", "updated_at", postgresql_where=text("name IS NULL")),
+    )
+
+
+class PoolSecret(Base):
+    """A pool whose containers get a secret. A secret without a name and without such a row is unused."""
+
+    __tablename__ = "pool_secrets"
+
+    pool_id: Mapped[str] = mapped_column(ForeignKey("pools.id", ondelete="CASCADE"), primary_key=True)
+    secret_id: Mapped[str] = mapped_column(ForeignKey("secrets.id", ondelete="CASCADE"), primary_key=True)
+
+    __table_args__ = (Index("ix_pool_secrets_secret_id", "secret_id"),)
+
+
+class ScheduleRow(Base):
+    """When a present function of a deployed app runs by itself. `record` is what the user declared."""
+
+    __tablename__ = "schedules"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    app_id: Mapped[str] = mapped_column(ForeignKey("apps.id", ondelete="CASCADE"))
+    function_id: Mapped[str]
+    record: Mapped[dict[str, Any]]
+    version: Mapped[int]
+    pool_id: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["app_id", "function_id"], ["functions.app_id", "functions.id"], ondelete="CASCADE"
+        ),
+        ForeignKeyConstraint(
+            ["function_id", "pool_id"], ["pools.function_id", "pools.id"], ondelete="CASCADE"
+        ),
+        UniqueConstraint("app_id", "function_id"),
+        Index("ix_schedules_function_id_pool_id", "function_id", "pool_id"),
+        CheckConstraint("version > 0", name="version_counts"),
+    )
+
+
 class Outbox(Base):
     """Something decided that NATS must be told: written with the decision, removed when it was told.
 
-    `put` and `delete` are about a key of a bucket; `event` is a message for a subject.
+    `put` and `delete` are about a key of a bucket; `event` is a message for a subject; `timer` and
+    `untimer` set and remove what waits on a subject of TIMERS.
     """
 
     __tablename__ = "outbox"
@@ -220,10 +311,12 @@ class Outbox(Base):
     target: Mapped[str]
     key: Mapped[str] = mapped_column(server_default="")
     body: Mapped[bytes | None]
+    headers: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
     __table_args__ = (
-        CheckConstraint("kind IN ('put', 'delete', 'event')", name="kind_known"),
-        CheckConstraint("(kind = 'delete') = (body IS NULL)", name="body_fits_kind"),
-        CheckConstraint("(kind = 'event') = (key = '')", name="key_fits_kind"),
+        CheckConstraint("kind IN ('put', 'delete', 'event', 'timer', 'untimer')", name="kind_known"),
+        CheckConstraint("(kind IN ('delete', 'untimer')) = (body IS NULL)", name="body_fits_kind"),
+        CheckConstraint("(kind IN ('event', 'timer', 'untimer')) = (key = '')", name="key_fits_kind"),
+        Index("ix_outbox_key", "key", postgresql_where=text("key <> ''")),
     )

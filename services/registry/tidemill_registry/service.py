@@ -1,17 +1,16 @@
 """The registry: answers requests about apps, publishes read models, watches over ephemeral apps."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
+from typing import Any
 
 from sqlalchemy import text
 
 from tidemill._wire import subjects
 from tidemill._wire.control import (
-    AppCreated,
-    AppDetails,
     AppHeartbeat,
-    AppList,
     CreateApp,
     Done,
     FunctionHandle,
@@ -22,18 +21,61 @@ from tidemill._wire.control import (
     PublishFunctions,
     StopApp,
 )
+from tidemill._wire.deploying import (
+    DeployApp,
+    FindApps,
+    FindFunctions,
+    GetTags,
+    ListDeployments,
+    LookupApp,
+    RollbackApp,
+    RolloverApp,
+    SetTags,
+    StopDeployed,
+)
+from tidemill._wire.environments import (
+    CreateEnvironment,
+    DeleteEnvironment,
+    EnvironmentInfo,
+    EnvironmentList,
+    ListEnvironments,
+    UpdateEnvironment,
+)
+from tidemill._wire.schedules import ListSchedules
+from tidemill._wire.secrets import (
+    DeleteSecret,
+    GetSecret,
+    ListSecrets,
+    PutAppSecret,
+    PutSecret,
+    RevealSecrets,
+)
 from tidemill.exception import ServiceError
-from tidemill_common.bus.protocol import Endpoint
+from tidemill_common import streams
+from tidemill_common.bus.protocol import Endpoint, ServiceBus
 from tidemill_common.requests import Endpoints
 from tidemill_common.service import Context
-from tidemill_registry import decisions, lookups, migrate, publishing
+from tidemill_registry import (
+    decisions,
+    deployments,
+    environments,
+    lookups,
+    migrate,
+    publishing,
+    retention,
+    tags,
+    timetable,
+)
 from tidemill_registry.apps import Apps
 from tidemill_registry.database import UNREACHABLE, Clock, database_clock, new_engine
 from tidemill_registry.outbox import Publisher
+from tidemill_registry.secrets import Secrets
 from tidemill_registry.settings import RegistrySettings
+from tidemill_registry.workspaces import Workspaces
 
 VERSION = "1.0.0"  # of the requests, as the micro service tells it
 SWEEP = 5.0  # seconds between looks for ephemeral apps whose clients have gone
+TRIM = 60.0  # seconds between looks for versions that are too old
 RECONNECT = 0.05  # seconds between tries to reach the database at the start
 WARM_CONNECTIONS = 2  # made before the first request: one for requests, one for the publisher
 
@@ -47,7 +89,9 @@ class Registry:
         self.settings = settings
         self._clock = clock
         self._engine = new_engine(settings.database_url.get_secret_value(), settings.database_connections)
-        self._apps = Apps(self._engine, settings.workspace, clock)
+        self._apps = Apps(self._engine, clock)
+        self._workspaces = Workspaces(self._engine)
+        self._secrets = Secrets(self._engine, settings.keyring(), clock)
         self._hearing_since: float | None = None
         self._publisher: Publisher
         self._end_serving: Callable[[], Awaitable[None]] | None = None
@@ -56,8 +100,13 @@ class Registry:
         """Reach the database, bring it to this version's schema, serve."""
         self._log = context.log
         await self._reach_database()
-        await self._apps.prepare()
-        self._publisher = Publisher(self._engine, context.bus, context.log, context.metrics)
+        await self._prepare_workspaces(context.bus)
+        if wrong := await self._secrets.check_keys():
+            context.log.error(wrong, hint="give TIDEMILL_SECRETS_KEY the keys they were stored with")
+        self._publisher = Publisher(
+            self._engine, context.bus, context.log, context.metrics, compare=(timetable.reconcile,)
+        )
+        self._bus = context.bus
         context.tasks.create_task(self._publisher.run(), name="publisher")
         context.tasks.create_task(self._sweep(), name="sweep")
         context.bus.on_reconnect(self._after_reconnect)
@@ -83,56 +132,106 @@ class Registry:
     # --- requests
 
     def _endpoints(self, make: Endpoints) -> dict[str, Endpoint]:
-        table = {
-            "create_app": make.endpoint("create_app", CreateApp, self._create_app),
-            "publish_functions": make.endpoint("publish_functions", PublishFunctions, self._publish),
-            "heartbeat": make.endpoint("heartbeat", AppHeartbeat, self._heartbeat),
-            "stop_app": make.endpoint("stop_app", StopApp, self._stop_app),
-            "get_function": make.endpoint("get_function", GetFunction, self._get_function),
-            "list_apps": make.endpoint("list_apps", ListApps, self._list_apps),
-            "get_app": make.endpoint("get_app", GetApp, self._get_app),
+        table: Sequence[tuple[str, type[Any], Callable[[str, Any], Awaitable[object]]]] = (
+            ("create_app", CreateApp, self._apps.create),
+            ("publish_functions", PublishFunctions, self._publish),
+            ("heartbeat", AppHeartbeat, self._heartbeat),
+            ("stop_app", StopApp, self._stop_app),
+            ("get_function", GetFunction, self._get_function),
+            ("list_apps", ListApps, partial(lookups.list_apps, self._engine)),
+            ("list_schedules", ListSchedules, partial(timetable.list_schedules, self._engine, self._bus)),
+            ("get_app", GetApp, partial(lookups.get_app, self._engine)),
+            ("find_apps", FindApps, partial(lookups.find_apps, self._engine)),
+            ("find_functions", FindFunctions, partial(lookups.find_functions, self._engine)),
+            ("lookup_app", LookupApp, self._apps.look_up),
+            ("deploy_app", DeployApp, self._told(deployments.deploy)),
+            ("rollback_app", RollbackApp, self._told(deployments.roll_back)),
+            ("rollover_app", RolloverApp, self._told(deployments.roll_over)),
+            ("list_deployments", ListDeployments, partial(deployments.list_versions, self._engine)),
+            ("stop_deployed", StopDeployed, self._stop_deployed),
+            ("set_tags", SetTags, partial(tags.replace, self._engine)),
+            ("get_tags", GetTags, partial(tags.read, self._engine)),
+            ("list_environments", ListEnvironments, self._list_environments),
+            ("create_environment", CreateEnvironment, partial(environments.create, self._engine)),
+            ("update_environment", UpdateEnvironment, self._change_environment),
+            ("delete_environment", DeleteEnvironment, self._delete_environment),
+            ("put_secret", PutSecret, self._secrets.put),
+            ("put_app_secret", PutAppSecret, self._secrets.put_unnamed),
+            ("get_secret", GetSecret, self._secrets.get),
+            ("list_secrets", ListSecrets, self._secrets.list_named),
+            ("delete_secret", DeleteSecret, self._secrets.remove),
+        )
+        reveal = make.endpoint("reveal_secrets", RevealSecrets, self._secrets.reveal)
+        return {
+            **{
+                subjects.registry(subjects.EVERY, verb): make.endpoint(verb, kind, handler)
+                for verb, kind, handler in table
+            },
+            subjects.reveal_secrets(subjects.EVERY): reveal,
         }
-        return {subjects.registry(verb): endpoint for verb, endpoint in table.items()}
 
-    async def _create_app(self, request: CreateApp) -> AppCreated:
-        return await self._apps.create(request)
+    def _told(self, change: Callable[..., Awaitable[Any]]) -> Callable[[str, Any], Awaitable[object]]:
+        """Return a handler that answers when NATS knows what was changed: callers' demand must find it."""
 
-    async def _publish(self, request: PublishFunctions) -> FunctionsPublished:
-        published = await publishing.publish(self._engine, request, self._clock)
-        await self._publisher.published()  # callers' demand must find the pools
+        async def handle(workspace: str, request: Any) -> object:
+            answer: object = await change(self._engine, workspace, request, self._clock)
+            await self._publisher.published()
+            return answer
+
+        return handle
+
+    async def _publish(self, workspace: str, request: PublishFunctions) -> FunctionsPublished:
+        published = await publishing.publish(self._engine, workspace, request, self._clock)
+        await self._publisher.published()
         return published
 
-    async def _heartbeat(self, request: AppHeartbeat) -> Done:
+    async def _heartbeat(self, workspace: str, request: AppHeartbeat) -> Done:
         try:
-            await self._apps.heartbeat(request.app_id)
+            await self._apps.heartbeat(workspace, request.app_id)
         except ServiceError:
             self._hearing_since = None
             raise
         return Done()
 
-    async def _stop_app(self, request: StopApp) -> Done:
-        await self._apps.stop(request.app_id, request.reason)
+    async def _stop_app(self, workspace: str, request: StopApp) -> Done:
+        await self._apps.stop(workspace, request.app_id, request.reason)
         await self._publisher.published()
         return Done()
 
-    async def _get_function(self, request: GetFunction) -> FunctionHandle:
-        return await lookups.get_function(self._engine, self._apps, request)
+    async def _stop_deployed(self, workspace: str, request: StopDeployed) -> Done:
+        await self._apps.stop_named(workspace, request)
+        await self._publisher.published()
+        return Done()
 
-    async def _list_apps(self, request: ListApps) -> AppList:
-        return await lookups.list_apps(self._engine, self._apps, request)
+    async def _get_function(self, workspace: str, request: GetFunction) -> FunctionHandle:
+        handle, pending = await lookups.get_function(self._engine, workspace, request)
+        if pending:  # it was deployed a moment ago: nobody is to call a pool that is not there
+            await self._publisher.published()
+        return handle
 
-    async def _get_app(self, request: GetApp) -> AppDetails:
-        return await lookups.get_app(self._engine, self._apps, request)
+    async def _list_environments(self, workspace: str, _request: ListEnvironments) -> EnvironmentList:
+        return await environments.list_all(self._engine, workspace)
+
+    async def _change_environment(self, workspace: str, request: UpdateEnvironment) -> EnvironmentInfo:
+        changed = await environments.change(self._engine, workspace, request)
+        await self._publisher.published()
+        return changed
+
+    async def _delete_environment(self, workspace: str, request: DeleteEnvironment) -> Done:
+        await self._apps.delete_environment(workspace, request)
+        await self._publisher.published()
+        return Done()
 
     # --- loops
 
     async def _rehearse(self) -> None:
         with suppress(ServiceError, *UNREACHABLE):  # it only makes the first request faster
-            await publishing.rehearse(self._engine, self._apps, self._clock)
+            await publishing.rehearse(self._engine, self.settings.first_workspace, self._apps, self._clock)
 
     async def _sweep(self) -> None:
         """Stop ephemeral apps whose clients have gone, and forget what was stopped long ago."""
         loop = asyncio.get_running_loop()
+        trim_at = 0.0
         while True:
             await asyncio.sleep(SWEEP)
             try:
@@ -142,6 +241,10 @@ class Registry:
                 if decisions.may_expire(now=loop.time(), hearing_since=self._hearing_since):
                     await self._expire()
                 await self._apps.forget()
+                await self._secrets.collect()
+                if loop.time() >= trim_at:
+                    trim_at = loop.time() + TRIM
+                    await retention.trim(self._engine, self._clock)
             except (ServiceError, *UNREACHABLE) as error:
                 self._hearing_since = None
                 self._log.warning("the sweep waits for the database", error=str(error))
@@ -172,6 +275,12 @@ class Registry:
         if self.settings.migrate:
             await migrate.upgrade(self._engine)
         await asyncio.gather(*(self._ping() for _ in range(WARM_CONNECTIONS)))
+
+    async def _prepare_workspaces(self, bus: ServiceBus) -> None:
+        """Make the first workspace if it is not there, and see to it that each one has its streams."""
+        await self._workspaces.create(self.settings.first_workspace)
+        for workspace in await self._workspaces.names():
+            await streams.apply_workspace(bus, workspace, replicas=self.settings.replicas)
 
     async def _ping(self) -> None:
         async with self._engine.connect() as connection:

@@ -1,8 +1,11 @@
 """Settings of the registry."""
 
-from pydantic import Field, SecretStr
+from pathlib import Path
+
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from tidemill_common.settings import ServiceSettings
+from tidemill_registry import cipher
 
 
 class RegistrySettings(ServiceSettings):
@@ -13,4 +16,42 @@ class RegistrySettings(ServiceSettings):
     database_connections: int = Field(default=10, ge=2)
     # Bring the schema to this version's at the start. Off where a job of its own does it.
     migrate: bool = True
-    workspace: str = "default"
+    # Made at the start if it is not there; more are made with `python -m tidemill_registry workspace create`.
+    first_workspace: str = "main"
+
+    # The keys that secrets are encrypted with, 32 bytes in base64 each, or a file with them. The first
+    # one encrypts, the others only decrypt. Without any, no secret can be stored or read.
+    secrets_key: SecretStr = SecretStr("")
+    secrets_key_file: Path | None = None
+
+    @field_validator("secrets_key")
+    @classmethod
+    def _readable(cls, value: SecretStr) -> SecretStr:
+        cipher.read_keys(value.get_secret_value())
+        return value
+
+    @field_validator("secrets_key_file")
+    @classmethod
+    def _with_keys(cls, value: Path | None) -> Path | None:
+        if value is not None and not _keys_in(value):
+            raise ValueError(f"there is no key in {value}")
+        return value
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> "RegistrySettings":
+        if self.secrets_key.get_secret_value() and self.secrets_key_file:
+            raise ValueError("set TIDEMILL_SECRETS_KEY or TIDEMILL_SECRETS_KEY_FILE, not both")
+        return self
+
+    def keyring(self) -> cipher.Keyring:
+        """Return the keys, which may be none."""
+        if self.secrets_key_file is not None:
+            return cipher.Keyring(_keys_in(self.secrets_key_file))
+        return cipher.Keyring(cipher.read_keys(self.secrets_key.get_secret_value()))
+
+
+def _keys_in(file: Path) -> tuple[bytes, ...]:
+    try:
+        return cipher.read_keys(file.read_text())
+    except OSError as error:
+        raise ValueError(f"cannot read the keys for secrets: {error}") from error

@@ -10,17 +10,19 @@ from tidemill._wire import coding, subjects
 from tidemill._wire.control import CancelCall, Cancelled, Done
 from tidemill_common import streams
 from tidemill_scheduler import endings
+from tidemill_scheduler.questions import check_workspace
 from tidemill_scheduler.replica import Replica
 
 
 class Cancelling:
-    """Answers `tm.scheduler.cancel`."""
+    """Answers `tm.scheduler.<ws>.cancel`."""
 
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
 
-    async def cancel(self, request: CancelCall) -> Done:
+    async def cancel(self, workspace: str, request: CancelCall) -> Done:
         """Cancel a call. Workers hear first, so that nothing is taken between the bell and the purge."""
+        check_workspace(workspace, request.prefix)
         bus = self._replica.bus
         try:
             stream, inputs = (
@@ -29,15 +31,16 @@ class Cancelling:
             )
         except ValueError as error:
             raise exception.InvalidError(str(error)) from error
-        cancelled = coding.encode(Cancelled(request.call, request.terminate_containers))
-        bus.publish(subjects.cancel(request.call), cancelled)
+        cancelled = coding.encode(Cancelled(workspace, request.call, request.terminate_containers))
+        bus.publish(subjects.cancel(workspace, request.call), cancelled)
         await bus.flush()
         purged = await asyncio.gather(
             bus.purge(stream, inputs),
-            bus.purge(streams.TIMERS.name, subjects.call_timers(request.call)),
-            bus.purge(streams.TIMERS.name, subjects.call_due(request.call)),
+            bus.purge(streams.TIMERS.name, subjects.call_timers(workspace, request.call)),
+            bus.purge(streams.TIMERS.name, subjects.call_due(workspace, request.call)),
         )
         if request.kept:
-            await endings.end_kept_call(self._replica, request.call, request.num_inputs, endings.CANCELLATION)
+            ending = endings.CANCELLATION
+            await endings.end_kept_call(self._replica, workspace, request.call, request.num_inputs, ending)
         self._replica.log.info("call cancelled", call=request.call, purged=sum(purged))
         return Done()

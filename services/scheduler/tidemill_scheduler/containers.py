@@ -22,26 +22,27 @@ from tidemill_scheduler.replica import Replica
 
 
 class Containers:
-    """Answers `tm.scheduler.list_containers`, `.stop_container` and `.execute` for one term."""
+    """Answers `tm.scheduler.<ws>.list_containers`, `.stop_container` and `.execute` for one term."""
 
     def __init__(self, replica: Replica, placer: Placer) -> None:
         self._replica = replica
         self._placer = placer
 
-    async def list(self, request: ListContainers) -> ContainerList:
-        """Return the containers that run."""
-        found = [one for one in self._infos() if not request.app_id or one.app_id == request.app_id]
+    async def list(self, workspace: str, request: ListContainers) -> ContainerList:
+        """Return the containers of a workspace that run."""
+        infos = self._infos(workspace)
+        found = [one for one in infos if not request.app_id or one.app_id == request.app_id]
         return ContainerList(tuple(sorted(found, key=lambda one: one.created)))
 
-    async def stop(self, request: StopContainer) -> Done:
+    async def stop(self, workspace: str, request: StopContainer) -> Done:
         """End a container. One that has ended meanwhile is not there."""
-        self._worker_of(request.container)
+        self._worker_of(workspace, request.container)
         await self._placer.stop((request.container,), "asked", graceful=request.graceful)
         return Done()
 
-    async def execute(self, request: Execute) -> Done:
+    async def execute(self, workspace: str, request: Execute) -> Done:
         """Have its worker start a process in a container."""
-        worker = self._worker_of(request.container)
+        worker = self._worker_of(workspace, request.container)
         try:
             await self._replica.bus.request(subjects.worker(worker, "execute"), coding.encode(request))
         except RequestFailed as error:
@@ -52,26 +53,28 @@ class Containers:
             raise exception.ServiceError(f"the worker of {request.container} does not answer") from error
         return Done()
 
-    def _infos(self) -> Iterator[ContainerInfo]:
+    def _infos(self, workspace: str) -> Iterator[ContainerInfo]:
         directory = self._replica.directory
         for worker in self._replica.fleet.states():
             for one in worker.containers:
-                pool = directory.get(one.pool) or directory.gone.get(one.pool)
-                yield ContainerInfo(
-                    one.container,
-                    pool.app_id if pool else "",
-                    pool.app_name if pool else "",
-                    pool.spec.name if pool else "",
-                    one.pool,
-                    worker.worker,
-                    one.state,
-                    ids.created(one.container),
-                )
+                pool = directory.pools.get(one.pool) or directory.gone.get(one.pool)
+                if pool is not None and pool.workspace == workspace:
+                    yield ContainerInfo(
+                        one.container,
+                        pool.app_id,
+                        pool.app_name,
+                        pool.name,
+                        one.pool,
+                        worker.worker,
+                        one.state,
+                        ids.created(one.container),
+                    )
 
-    def _worker_of(self, container: str) -> str:
-        for worker in self._replica.fleet.states():
-            if any(one.container == container for one in worker.containers):
-                return worker.worker
+    def _worker_of(self, workspace: str, container: str) -> str:
+        """Return the worker that has a container of this workspace; of others nothing is told."""
+        for info in self._infos(workspace):
+            if info.container == container:
+                return info.worker
         raise exception.NotFoundError(
             f"no container {container} runs", hint="`tidemill container list` shows those that do"
         )

@@ -52,11 +52,16 @@ COMING = frozenset({Phase.PLACED, Phase.STARTING})
 
 @dataclass(frozen=True, slots=True)
 class ContainerView:
-    """One container of a pool; `since` is the leader's own clock when it entered its phase."""
+    """One container of a pool; `since` is the leader's own clock when it entered its phase.
+
+    `generation` and `superseded` are what its pool was when it was placed.
+    """
 
     container: str
     phase: Phase
     since: float
+    generation: int = 0
+    superseded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +122,7 @@ class Failures:
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """All that a decision about one pool rests on."""
+    """All that a decision about one pool rests on. `is_full`: the workers did not take what was wanted."""
 
     limits: Autoscaling
     containers: tuple[ContainerView, ...]
@@ -126,6 +131,7 @@ class Situation:
     failures: Failures
     now: float
     single_use: bool = False
+    is_full: bool = False
 
     def count(self, phases: frozenset[Phase]) -> int:
         """Return how many containers are in one of these phases."""
@@ -184,7 +190,7 @@ def decide(situation: Situation) -> Decision:
     need = _needed(situation)
     live = situation.count(READY | COMING)
     desired = _desired(situation, need)
-    start = _allowed(situation, max(0, desired - live))
+    start = allowed(situation, max(0, desired - live))
     stop = () if start else _to_stop(situation, live, desired)
     capped = limits.max_containers is not None and desired >= limits.max_containers
     return Decision(desired, start, stop, _again_in(situation, capped=capped))
@@ -236,7 +242,7 @@ def _desired(situation: Situation, need: int) -> int:
     return desired if limits.max_containers is None else min(desired, limits.max_containers)
 
 
-def _allowed(situation: Situation, wanted: int) -> int:
+def allowed(situation: Situation, wanted: int) -> int:
     """Return how many may start: after failures only one at a time, and not before its time."""
     if situation.failures.count == 0 or wanted == 0:
         return wanted

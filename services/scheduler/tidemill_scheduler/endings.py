@@ -5,10 +5,10 @@ In this order, so that a death between the two only stores the same outputs agai
 
 import asyncio
 from collections.abc import Iterator
+from typing import Protocol
 
 from tidemill._bus.protocol import AlreadyHeld, Stored
 from tidemill._wire import coding, failure, subjects
-from tidemill._wire.control import Pool
 from tidemill._wire.messages import Chunk, Format, Output, Outputs, Payload, Status
 from tidemill._wire.payload import INLINE_LIMIT, MESSAGE_LIMIT
 from tidemill_scheduler.replica import Replica
@@ -16,6 +16,23 @@ from tidemill_scheduler.replica import Replica
 AT_ONCE = 100  # inputs ended side by side
 STORE_AT_ONCE = 1_000  # results of one call stored side by side
 SHOWN = 2_000  # characters of a failure's message that are told
+
+
+class Queue(Protocol):
+    """Where the inputs of a pool wait."""
+
+    @property
+    def workspace(self) -> str:
+        """Whose they are."""
+
+    @property
+    def stream(self) -> str:
+        """The stream that holds them."""
+
+    @property
+    def prefix(self) -> str:
+        """Their subjects up to the call."""
+
 
 CANCELLED = failure.from_text("InputCancellation", "the input was cancelled")
 
@@ -52,7 +69,7 @@ class Ending:
 CANCELLATION = Ending(Status.CANCELLED, CANCELLED)
 
 
-async def end_pool(replica: Replica, pool: Pool, ending: Ending) -> int:
+async def end_pool(replica: Replica, pool: Queue, ending: Ending) -> int:
     """End every input that waits in a pool; return how many messages there were."""
     count, batch = 0, list[Stored]()
     async for stored in replica.bus.read(pool.stream, subjects.pool_inputs(pool.prefix)):
@@ -63,37 +80,40 @@ async def end_pool(replica: Replica, pool: Pool, ending: Ending) -> int:
     return count + await _end_all(replica, pool, batch, ending)
 
 
-async def _end_all(replica: Replica, pool: Pool, batch: list[Stored], ending: Ending) -> int:
+async def _end_all(replica: Replica, pool: Queue, batch: list[Stored], ending: Ending) -> int:
     await asyncio.gather(*(_end(replica, pool, one, ending) for one in batch))
     return len(batch)
 
 
-async def _end(replica: Replica, pool: Pool, stored: Stored, ending: Ending) -> None:
+async def _end(replica: Replica, pool: Queue, stored: Stored, ending: Ending) -> None:
     try:
         chunk = coding.decode(Chunk, stored.data)
     except ValueError as error:
         replica.log.error("an input cannot be read and is dropped", subject=stored.subject, error=str(error))
     else:
-        await end_chunk(replica, chunk, ending)
+        await end_chunk(replica, pool.workspace, chunk, ending)
     await replica.bus.purge(pool.stream, stored.subject)
 
 
-async def end_chunk(replica: Replica, chunk: Chunk, ending: Ending) -> None:
+async def end_chunk(replica: Replica, workspace: str, chunk: Chunk, ending: Ending) -> None:
     """Store the outputs of a chunk that will not run; its message is left to the caller of this."""
-    await asyncio.gather(*(_store(replica, chunk, outputs) for outputs in ending.outputs(chunk)))
+    await asyncio.gather(*(_store(replica, workspace, chunk, outputs) for outputs in ending.outputs(chunk)))
     replica.metrics.ended.labels(ending.status.name.lower()).inc(len(chunk.indices))
 
 
-async def end_kept_call(replica: Replica, call: str, num_inputs: int, ending: Ending) -> None:
+async def end_kept_call(replica: Replica, workspace: str, call: str, num_inputs: int, ending: Ending) -> None:
     """Store a result for every input of a kept call that has none."""
     for start in range(0, num_inputs, STORE_AT_ONCE):
         indices = list(range(start, min(num_inputs, start + STORE_AT_ONCE)))
-        await end_chunk(replica, Chunk(call, indices, 0, "", [], 0.0), ending)
+        await end_chunk(replica, workspace, Chunk(call, indices, 0, "", [], 0.0), ending)
 
 
-async def _store(replica: Replica, chunk: Chunk, outputs: Outputs) -> None:
+async def _store(replica: Replica, workspace: str, chunk: Chunk, outputs: Outputs) -> None:
     index = outputs.items[0].index
-    subject = chunk.reply or subjects.result(chunk.call, index)
+    subject = chunk.reply or subjects.result(workspace, chunk.call, index)
+    if chunk.reply and not subjects.is_reply(workspace, chunk.reply):  # a caller wrote it
+        replica.log.error("outputs cannot be sent there", subject=chunk.reply, workspace=workspace)
+        return
     msg_id = f"{chunk.call}.{chunk.attempt}.{index}.ended"
     try:
         await replica.bus.store(subject, coding.encode(outputs), msg_id=msg_id)

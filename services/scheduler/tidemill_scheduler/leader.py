@@ -8,7 +8,6 @@ import asyncio
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
 from importlib.metadata import version
 from types import TracebackType
 from typing import Self
@@ -28,11 +27,12 @@ from tidemill_common import streams
 from tidemill_common.bus.protocol import Endpoint
 from tidemill_scheduler import endings
 from tidemill_scheduler.placements import Placer
-from tidemill_scheduler.pools import ignore
+from tidemill_scheduler.pools import Outline, ignore
+from tidemill_scheduler.questions import shown
 from tidemill_scheduler.reconciling import Reconciler
 from tidemill_scheduler.replica import Replica
 from tidemill_scheduler.scaling import Scaler
-from tidemill_scheduler.workers import Container, Lost, News
+from tidemill_scheduler.workers import Container, Lost, News, Spare
 
 SETTLE = 1.2  # seconds after which every live worker has reported to a replica that just came up
 UNKNOWN_AT_ONCE = 1_000  # pools looked for side by side
@@ -129,11 +129,18 @@ class Leader:
             self.on_lost(lost)
         for pool in fleet.active_pools():
             self.ring(pool)
-        for known in directory.pools.values():
-            if known.spec.autoscaling.min_containers:
-                self.ring(known.id)
+        for pool in directory.wanting:
+            self.ring(pool)
 
     # --- bells
+
+    def demanded(self, workspace: str, pool: str) -> None:
+        """Wake a pool that a caller has rung for, if it is one of the caller's workspace."""
+        known = self._replica.directory.pools.get(pool)
+        if known is not None and known.workspace == workspace:
+            self.ring(pool, demand=True)
+        else:
+            self._look_for(workspace, pool, demand=True)
 
     def ring(self, pool: str, *, demand: bool = False, room: bool = False) -> None:
         """Wake a pool's loop, made if it has none."""
@@ -141,9 +148,8 @@ class Leader:
             scaler.ring(demand=demand, room=room)
         elif known := self._replica.directory.get(pool):
             self._scaler(known).ring(demand=demand)
-        elif demand and pool not in self._unknown and len(self._unknown) < UNKNOWN_AT_ONCE:
-            self._unknown.add(pool)
-            self._tasks.create_task(self._find(pool), name=f"find {pool}")
+        elif outline := self._replica.directory.pools.get(pool):
+            self._look_for(outline.workspace, pool, demand=demand)
 
     def _scaler(self, pool: Pool) -> Scaler:
         scaler = self._scalers[pool.id] = Scaler(self._replica, self._placer, self, pool)
@@ -154,24 +160,34 @@ class Leader:
         await self._settled.wait()
         await scaler.run()
 
-    async def _find(self, pool: str) -> None:
-        """Look for a pool that is called and not known; tell its callers if there is none."""
+    def _look_for(self, workspace: str, pool: str, *, demand: bool) -> None:
+        if pool not in self._unknown and len(self._unknown) < UNKNOWN_AT_ONCE:
+            self._unknown.add(pool)
+            self._tasks.create_task(self._find(workspace, pool, demand=demand), name=f"find {pool}")
+
+    async def _find(self, workspace: str, pool: str, *, demand: bool) -> None:
+        """Look for a pool whose record is not at hand; tell its callers if there is none."""
         try:
-            if await self._replica.directory.find(pool):
-                self.ring(pool, demand=True)
-            else:
-                self._tell_gone(pool)
+            found = await self._replica.directory.find(pool)
+            if found is not None and found.workspace == workspace:
+                if pool not in self._scalers:
+                    self._scaler(found)
+                self.ring(pool, demand=demand)
+            elif demand:
+                self._tell_gone(workspace, pool)
         except BusError as error:
             self._replica.log.warning("a pool cannot be looked up", pool=pool, error=str(error))
         finally:
             self._unknown.discard(pool)
 
-    def _tell_gone(self, pool: str) -> None:
+    def _tell_gone(self, workspace: str, pool: str) -> None:
         gone = self._replica.directory.gone.get(pool)
+        if gone and gone.workspace != workspace:
+            gone = None
         message = f"the app {gone.app_name} has stopped" if gone else "the function is not known"
         encoded = failure.from_text("NotFoundError", message)
         trouble = Trouble(pool, message, final=gone is not None, failure=encoded)
-        self._replica.bus.publish(subjects.trouble(pool), coding.encode(trouble))
+        self._replica.bus.publish(subjects.trouble(workspace, pool), coding.encode(trouble))
         if gone:
             self._tasks.create_task(self._end_inputs(gone), name=f"end {pool}")
 
@@ -209,22 +225,22 @@ class Leader:
         self._replica.metrics.repairs.labels("lost_worker").inc()
         self._replica.log.warning("worker lost", worker=lost.worker, leases=len(lost.leases))
         for container in lost.containers:
-            if pool := self._replica.directory.get(container.pool):
+            if pool := self._replica.directory.pools.get(container.pool):
                 self._tasks.create_task(self._tell_end(pool, container), name=f"end {container.container}")
         for pool_id in lost.pools:
             self.ring(pool_id)
 
-    async def _tell_end(self, pool: Pool, container: Container) -> None:
+    async def _tell_end(self, pool: Outline, container: Container) -> None:
         """Tell the end of a container whose worker cannot: callers wait for it, to hear all output.
 
         The worker's own word for it, should it come after all, has the same id and is dropped.
         """
         event = ContainerEvent(
-            container.container, pool.id, pool.spec.name, container.worker, "stopped", time.time(), "was lost"
+            container.container, pool.id, pool.name, container.worker, "stopped", time.time(), "was lost"
         )
         try:
             await self._replica.bus.store(
-                subjects.event("container", pool.app_id),
+                subjects.event(pool.workspace, "container", pool.app_id),
                 coding.encode(event),
                 msg_id=f"{container.container}.stopped",
             )
@@ -233,31 +249,41 @@ class Leader:
 
     # --- pools come and go
 
-    def _on_pool(self, pool: Pool) -> None:
-        if scaler := self._scalers.get(pool.id):
-            scaler.update(pool)
-        elif pool.spec.autoscaling.min_containers:
-            self.ring(pool.id)
+    def _on_pool(self, outline: Outline) -> None:
+        if scaler := self._scalers.get(outline.id):
+            if pool := self._replica.directory.get(outline.id):
+                scaler.update(pool)
+        elif outline.minimum:
+            self.ring(outline.id)
 
-    def _on_pool_gone(self, pool: Pool) -> None:
+    def _on_pool_gone(self, pool: Outline) -> None:
         scaler = self._scalers.pop(pool.id, None)
         if scaler and scaler.task:
             scaler.task.cancel()
         self._tasks.create_task(self._retire(pool), name=f"retire {pool.id}")
 
-    async def _retire(self, pool: Pool) -> None:
-        """Stop a pool's containers everywhere and end its inputs, also those that come late."""
+    async def _retire(self, pool: Outline) -> None:
+        """Stop a pool's containers everywhere and end its inputs, also those that come late.
+
+        Its consumer goes too, so that stopped apps leave nothing to the server.
+        """
         await self._settled.wait()
         containers = tuple(view.container for view in self._replica.fleet.containers(pool.id))
         if containers:
             await self._placer.stop(containers, "gone", graceful=False)
         for pause in REPURGE:
             await asyncio.sleep(pause)
-            if self._replica.directory.get(pool.id):
+            if pool.id in self._replica.directory.pools:
                 return
             await self._end_inputs(pool)
+            if pause:  # its containers have ended by then, and nobody makes it again
+                await self._end_consumer(pool)
 
-    async def _end_inputs(self, pool: Pool) -> None:
+    async def _end_consumer(self, pool: Outline) -> None:
+        with suppress(BusError):  # then it ends by not being used
+            await self._replica.bus.delete_consumer(pool.stream, pool.id)
+
+    async def _end_inputs(self, pool: Outline) -> None:
         """End what waits in a pool that is gone."""
         try:
             data = failure.from_text("NotFoundError", f"the app {pool.app_name} has stopped")
@@ -269,9 +295,10 @@ class Leader:
 
     # --- what loops may ask
 
-    def spare(self, pool: str) -> dict[str, int]:
-        """Return how many containers each other pool could do without."""
-        return {name: scaler.spare for name, scaler in self._scalers.items() if name != pool and scaler.spare}
+    def spare(self, pool: str) -> dict[str, Spare]:
+        """Return what each other pool could do without."""
+        spare = {name: scaler.spare for name, scaler in self._scalers.items() if name != pool}
+        return {name: some for name, some in spare.items() if some.count}
 
     def ended(self, scaler: Scaler) -> None:
         """Forget a loop that has ended."""
@@ -282,11 +309,12 @@ class Leader:
         """Return whether a pool is looked after."""
         return pool in self._scalers
 
-    async def status(self, _request: GetSchedulerStatus) -> SchedulerStatus:
-        """Answer `tm.scheduler.status`."""
+    async def status(self, workspace: str, _request: GetSchedulerStatus) -> SchedulerStatus:
+        """Answer `tm.scheduler.<ws>.status`."""
+        mine = (scaler for scaler in self._scalers.values() if scaler.pool.workspace == workspace)
         return SchedulerStatus(
             self._replica.id,
             self.term,
-            tuple(scaler.status() for scaler in self._scalers.values()),
-            tuple(replace(state, leases=()) for state in self._replica.fleet.states()),
+            tuple(scaler.status() for scaler in mine),
+            tuple(shown(self._replica, workspace, state) for state in self._replica.fleet.states()),
         )

@@ -34,7 +34,10 @@ class Metrics:
             registry=registry,
         )
         self.due = Counter(
-            "tidemill_scheduler_due", "Delayed attempts whose time had come.", ["outcome"], registry=registry
+            "tidemill_scheduler_due",
+            "Delayed attempts and schedules whose time had come.",
+            ["outcome"],
+            registry=registry,
         )
         self.ended = Counter(
             "tidemill_scheduler_ended_inputs",

@@ -11,6 +11,7 @@ from tidemill_scheduler.replica import Replica
 
 PLACE_TIMEOUT = 0.1  # seconds for a worker to accept or refuse
 STOP_TIMEOUT = 1.0
+FINISH = 30.0  # seconds for what a container runs that is told to stop
 CANDIDATES = 5  # workers asked for one container before the pool waits for news
 
 
@@ -64,14 +65,18 @@ class Placer:
         self._replica.log.warning("no answer to a placement", worker=worker, error=type(error).__name__)
         return False
 
-    async def stop(self, containers: tuple[str, ...], why: str, *, graceful: bool = True) -> None:
+    async def stop(
+        self, containers: tuple[str, ...], why: str, *, graceful: bool = True, finish: float = FINISH
+    ) -> None:
         """Tell the workers that have them to stop containers. What does not arrive is decided again."""
         by_worker = self._replica.fleet.stopping(containers)
         self._replica.metrics.stops.labels(why).inc(sum(map(len, by_worker.values())))
-        await asyncio.gather(*(self._stop(worker, mine, graceful) for worker, mine in by_worker.items()))
+        orders = {
+            worker: StopContainers(mine, self._term, graceful, finish) for worker, mine in by_worker.items()
+        }
+        await asyncio.gather(*(self._stop(worker, order) for worker, order in orders.items()))
 
-    async def _stop(self, worker: str, containers: tuple[str, ...], graceful: bool) -> None:
-        order = StopContainers(containers, self._term, graceful)
+    async def _stop(self, worker: str, order: StopContainers) -> None:
         try:
             await self._replica.bus.request(
                 subjects.worker(worker, "stop"), coding.encode(order), timeout=STOP_TIMEOUT

@@ -65,7 +65,7 @@ class Reconciler:
         """Stop containers whose pool is gone: its end was not heard, or a stop did not arrive."""
         fleet, directory = self._replica.fleet, self._replica.directory
         for pool in fleet.active_pools():
-            if directory.get(pool) or await directory.read(pool):
+            if pool in directory.pools or await directory.read(pool):
                 continue
             containers = tuple(
                 view.container for view in fleet.containers(pool) if view.phase is not view.phase.STOPPING
@@ -77,9 +77,8 @@ class Reconciler:
     def _unattended(self) -> None:
         """Make a loop for pools that have containers, or should have, and none that decides."""
         directory = self._replica.directory
-        wanting = {pool.id for pool in directory.pools.values() if pool.spec.autoscaling.min_containers}
-        for pool in wanting | set(self._replica.fleet.active_pools()):
-            if directory.get(pool) and not self._pools.has_loop(pool):
+        for pool in directory.wanting | self._replica.fleet.active_pools():
+            if pool in directory.pools and not self._pools.has_loop(pool):
                 self._repaired("unattended", pool=pool)
                 self._pools.ring(pool)
 
@@ -89,12 +88,13 @@ class Reconciler:
         if not self._round:
             self._round.extend(directory.pools)
         for _ in range(min(count, len(self._round))):
-            pool = directory.get(self._round.popleft())
-            if pool is None or self._pools.has_loop(pool.id):
+            name = self._round.popleft()
+            if name not in directory.pools or self._pools.has_loop(name):
                 continue
-            if await directory.read(pool.id) and await self._waits(pool):
-                self._repaired("unheard", pool=pool.id)
-                self._pools.ring(pool.id, demand=True)
+            pool = await directory.read(name)
+            if pool and await self._waits(pool):
+                self._repaired("unheard", pool=name)
+                self._pools.ring(name, demand=True)
 
     async def _waits(self, pool: Pool) -> bool:
         """Return whether a pool has inputs, without making a consumer for every pool there is."""

@@ -15,7 +15,7 @@ from tidemill._wire.control import ContainerEvent, Pool, PoolStatus, Trouble
 from tidemill._wire.messages import Status
 from tidemill_common import streams
 from tidemill_common.bus.protocol import ConsumerState
-from tidemill_scheduler import endings
+from tidemill_scheduler import endings, rollouts
 from tidemill_scheduler.decisions import (
     COMING,
     READY,
@@ -30,7 +30,7 @@ from tidemill_scheduler.placements import Placer
 from tidemill_scheduler.placing import Order, choose, explain, reclaim, unfit
 from tidemill_scheduler.replica import Replica
 from tidemill_scheduler.starts import WAIT, Starts
-from tidemill_scheduler.workers import Container
+from tidemill_scheduler.workers import Container, Spare
 
 LOOK_EVERY = 0.02  # seconds between two looks at a consumer, however many bells ring
 LOOK_EVERY_ASLEEP = 0.002  # the same where nothing runs and nothing was seen to wait
@@ -41,6 +41,7 @@ TELL_AFTER = 0.5  # seconds before callers hear that no worker fits: one may jus
 TELL_EVERY = 1.0
 FULL_PAUSE = 0.25  # seconds to the next look when no worker took anything; a report rings before
 FIRST_ERROR_PAUSE, ERROR_PAUSE = 0.2, 1.0
+MORE_THAN_TIMEOUT = 10.0  # seconds on top of it for an input of a container that makes way
 ROOM_EVERY = 1.0  # seconds for containers that make room to end, before others are told to
 LINGER, LINGER_FAILED = 10.0, 120.0  # seconds for which a loop without work goes on
 
@@ -48,8 +49,8 @@ LINGER, LINGER_FAILED = 10.0, 120.0  # seconds for which a loop without work goe
 class Peers(Protocol):
     """What a pool's loop may ask of the others."""
 
-    def spare(self, pool: str) -> dict[str, int]:
-        """Return how many containers each other pool could do without."""
+    def spare(self, pool: str) -> dict[str, Spare]:
+        """Return what each other pool could do without."""
 
     def ended(self, scaler: "Scaler") -> None:
         """Forget a loop that has ended."""
@@ -165,10 +166,13 @@ class Scaler:
             await self._give_up(self._starts.doom)
         self._starts.look()
         situation = await self._situation()
-        decision = decide(situation)
+        rollout = rollouts.Rollout.of(self.pool, held=self._is_held())
+        plan = rollouts.plan(situation, decide(situation), rollout)
+        decision = plan.decision
         self._desired = decision.desired
         if decision.stop:
             await self._placer.stop(decision.stop, "idle")
+        await self._make_way(plan)
         again_in = decision.again_in
         self.wants_room = self.wants_room and bool(decision.start)
         if self._starts.uncertain:
@@ -188,15 +192,15 @@ class Scaler:
         ready = sum(view.phase in READY for view in containers)
         self._look = Look(now, state.pending + state.ack_pending, state.delivered - state.ack_pending, ready)
         self._stretch = follow(self._stretch, self._look)
-        spec = self.pool.spec
         return Situation(
-            spec.autoscaling,
+            rollouts.limits(self.pool),
             containers,
             self._look,
             self._stretch,
             self._starts.failures,
             now,
-            single_use=spec.single_use_containers,
+            single_use=self.pool.spec.single_use_containers,
+            is_full=self.wants_room,
         )
 
     async def _consumer(self) -> ConsumerState:
@@ -248,10 +252,25 @@ class Scaler:
         if self._clock() - self._room_made < ROOM_EVERY:
             return
         fleet, directory = self._replica.fleet, self._replica.directory
-        idle = fleet.idle(directory.pools, self._peers.spare(self.pool.id))
+        idle = fleet.idle(self._peers.spare(self.pool.id))
         if chosen := reclaim(self.pool, short, fleet.views(directory.image), idle):
             self._room_made = self._clock()
             await self._placer.stop(tuple(chosen), "room")
+
+    def _is_held(self) -> bool:
+        """Return whether the pool that took this one's place is still short of its minimum."""
+        if not self.pool.superseded:
+            return False
+        successor = self._replica.directory.serving(self.pool.function_id)
+        return successor is not None and self._replica.fleet.ready(successor.id) < successor.minimum
+
+    async def _make_way(self, plan: rollouts.Plan) -> None:
+        """Stop what is out of date; what is interrupted runs again at once, in a container of this pool."""
+        if plan.kill:
+            await self._placer.stop(plan.kill, "replaced", graceful=False)
+        if plan.drain:
+            finish = self.pool.spec.timeout + MORE_THAN_TIMEOUT
+            await self._placer.stop(plan.drain, "replaced", finish=finish)
 
     # --- trouble
 
@@ -268,7 +287,7 @@ class Scaler:
         if now < due:
             return due - now
         self._told = now
-        self._replica.bus.publish(subjects.trouble(self.pool.id), coding.encode(trouble))
+        self._replica.bus.publish(subjects.trouble(self.pool.workspace, self.pool.id), coding.encode(trouble))
         return TELL_EVERY
 
     def _what_is_wrong(self, situation: Situation, decision: Decision) -> Trouble | None:
@@ -286,7 +305,7 @@ class Scaler:
         """Fail what waits: the callers at once, and the inputs themselves for whoever asks later."""
         message = f"its containers fail to start: {self._starts.reason}"
         trouble = Trouble(self.pool.id, message, final=True, failure=data)
-        self._replica.bus.publish(subjects.trouble(self.pool.id), coding.encode(trouble))
+        self._replica.bus.publish(subjects.trouble(self.pool.workspace, self.pool.id), coding.encode(trouble))
         count = await endings.end_pool(self._replica, self.pool, endings.Ending(Status.FAILURE, data))
         self._starts.doom = None
         self._replica.log.error("pool given up", pool=self.pool.id, messages=count, reason=message)
@@ -294,11 +313,12 @@ class Scaler:
     # --- what others may know
 
     @property
-    def spare(self) -> int:
+    def spare(self) -> Spare:
         """Return how many of the pool's containers exceed what it needs now."""
         containers = self._replica.fleet.containers(self.pool.id)
         live = sum(view.phase in READY | COMING for view in containers)
-        return max(0, live - max(self.pool.spec.autoscaling.min_containers, self._look.backlog))
+        count = max(0, live - max(rollouts.limits(self.pool).min_containers, self._look.backlog))
+        return Spare(count, self.pool.spec.resources)
 
     def update(self, pool: Pool) -> None:
         """Take a new record of the pool."""

@@ -1,13 +1,11 @@
 """The scheduler: what it hears, and the loops that every replica runs.
 
-tm.demand.*            bells of callers           -> the leader's pools
+tm.demand.*.*          bells of callers           -> the leader's pools
 tm.worker_states.*     reports of workers         -> the fleet (every replica), the leader's pools
-tm.events.container.*  lives of containers        -> the leader's pools
+tm.events.*.container.*  lives of containers        -> the leader's pools
 pools bucket           what can be called         -> the directory (every replica)
 tm.due.>               delayed attempts, due      -> the inputs of their pools (every replica)
-tm.scheduler.cancel    requests of callers        (every replica)
-tm.scheduler.status, list_containers, stop_container, execute
-                       requests of the CLI        (the leader)
+tm.scheduler.*.<verb>  requests of callers        (every replica; about single containers: the leader)
 """
 
 import asyncio
@@ -25,8 +23,10 @@ from tidemill._wire.control import (
     CancelCall,
     ContainerEvent,
     Execute,
+    FindQueued,
     GetSchedulerStatus,
     ListContainers,
+    ListWorkers,
     StopContainer,
     WorkerState,
 )
@@ -40,6 +40,7 @@ from tidemill_scheduler.leader import Leader
 from tidemill_scheduler.metrics import Metrics
 from tidemill_scheduler.placements import Placer
 from tidemill_scheduler.pools import Directory
+from tidemill_scheduler.questions import Questions
 from tidemill_scheduler.replica import Replica
 from tidemill_scheduler.settings import Settings
 from tidemill_scheduler.timers import DueMover
@@ -83,8 +84,14 @@ class Scheduler:
         )
         self._due = DueMover(replica, tasks)
         await self._due.start()
-        cancel = endpoints.endpoint("cancel", CancelCall, Cancelling(replica).cancel)
-        await bus.serve("scheduler", version("tidemill"), {subjects.scheduler("cancel"): cancel})
+        questions = Questions(replica)
+        table = {
+            "cancel": endpoints.endpoint("cancel", CancelCall, Cancelling(replica).cancel),
+            "find_queued": endpoints.endpoint("find_queued", FindQueued, questions.find_queued),
+            "list_workers": endpoints.endpoint("list_workers", ListWorkers, questions.list_workers),
+        }
+        served = {subjects.scheduler(subjects.EVERY, verb): endpoint for verb, endpoint in table.items()}
+        await bus.serve("scheduler", version("tidemill"), served)
 
     async def drain(self) -> None:
         """Pull nothing more and let somebody else lead."""
@@ -117,7 +124,8 @@ class Scheduler:
 
     def _on_demand(self, message: Message) -> None:
         if self._leader:
-            self._leader.ring(subjects.demanded(message.subject), demand=True)
+            workspace, pool = subjects.demanded(message.subject)
+            self._leader.demanded(workspace, pool)
 
     def _on_report(self, message: Message) -> None:
         if (replica := self.replica) is None:
@@ -171,12 +179,13 @@ def _leader_requests(replica: Replica, leader: Leader, endpoints: Endpoints) -> 
     """Return what only the leader answers, by subject."""
     containers = Containers(replica, Placer(replica, leader.term))
     made = endpoints.endpoint
-    return {
-        subjects.scheduler("status"): made("status", GetSchedulerStatus, leader.status),
-        subjects.scheduler("list_containers"): made("list_containers", ListContainers, containers.list),
-        subjects.scheduler("stop_container"): made("stop_container", StopContainer, containers.stop),
-        subjects.scheduler("execute"): made("execute", Execute, containers.execute),
+    table = {
+        "status": made("status", GetSchedulerStatus, leader.status),
+        "list_containers": made("list_containers", ListContainers, containers.list),
+        "stop_container": made("stop_container", StopContainer, containers.stop),
+        "execute": made("execute", Execute, containers.execute),
     }
+    return {subjects.scheduler(subjects.EVERY, verb): endpoint for verb, endpoint in table.items()}
 
 
 def _replica(context: Context) -> Replica:

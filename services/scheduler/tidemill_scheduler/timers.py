@@ -3,6 +3,8 @@
 NATS keeps the clock: when a timer fires, its message appears on `tm.due.>`, on a durable consumer that
 all replicas share. A replica publishes the payload under the input's own key and only then acknowledges,
 so that a death in between ends with one input: the second publish of the key is a repeat.
+
+Firings of schedules come the same way; what becomes of them stands in `schedules`.
 """
 
 import asyncio
@@ -13,10 +15,12 @@ from tidemill._wire import coding, subjects
 from tidemill._wire.control import Pool
 from tidemill._wire.messages import Chunk
 from tidemill._wire.subjects import InputSubject
+from tidemill.exception import InvalidError
 from tidemill_common import streams
 from tidemill_common.bus.protocol import Delivery, Puller
 from tidemill_scheduler import endings
 from tidemill_scheduler.replica import Replica
+from tidemill_scheduler.schedules import Firings
 
 SUBJECT_HEADER = "Tidemill-Subject"  # of a timer: the subject that its payload is published on when due
 
@@ -33,6 +37,7 @@ class DueMover:
         self._replica = replica
         self._tasks = tasks
         self._moving: set[asyncio.Task[None]] = set()
+        self._firings = Firings(replica)
         self._puller: Puller | None = None
 
     async def start(self) -> None:
@@ -75,6 +80,8 @@ class DueMover:
 
     async def _publish(self, delivery: Delivery) -> str:
         """Publish a due input, or end it if its pool is gone; acknowledge. Returns what was done."""
+        if subjects.is_firing(delivery.subject):
+            return await self._fire(delivery)
         try:
             subject = delivery.headers[SUBJECT_HEADER]
             target = subjects.parse_inputs(subject)
@@ -95,27 +102,36 @@ class DueMover:
         await delivery.ack()
         return outcome
 
+    async def _fire(self, delivery: Delivery) -> str:
+        try:
+            outcome = await self._firings.act(delivery)
+        except (ValueError, InvalidError) as error:
+            return await self._bury(delivery, str(error))
+        await delivery.ack()
+        return outcome
+
     def _ring(self, pool: Pool) -> None:
         """Wake the pool as a caller would; its callers ring again each second if this is lost."""
-        self._replica.bus.publish(subjects.demand(pool.id), b"")
+        self._replica.bus.publish(subjects.demand(pool.workspace, pool.id), b"")
 
     async def _end(self, delivery: Delivery, target: InputSubject) -> str:
         try:
             chunk = coding.decode(Chunk, delivery.data)
         except ValueError as error:
             return await self._bury(delivery, str(error))
-        await endings.end_chunk(self._replica, chunk, endings.CANCELLATION)
+        await endings.end_chunk(self._replica, target.workspace, chunk, endings.CANCELLATION)
         self._replica.log.info("a due input was ended: its pool is gone", pool=target.pool, call=target.call)
         await delivery.ack()
         return "ended"
 
     async def _bury(self, delivery: Delivery, reason: str) -> str:
         """Keep what cannot be read where it can be looked at, instead of delivering it for ever."""
-        tail = delivery.subject.split(".")[2:]
-        call = tail[0] if tail else "unknown"
+        workspace, call, *_ = (*delivery.subject.split(".")[2:], "unknown", "unknown")
         self._replica.log.error("a due message cannot be read", due=delivery.subject, reason=reason)
         await self._replica.bus.store(
-            subjects.dead("unknown", call, 0), delivery.data, headers={"Tidemill-Reason": reason}
+            subjects.dead(workspace, "unknown", call, 0),
+            delivery.data,
+            headers={"Tidemill-Reason": reason},
         )
         await delivery.ack()
         return "buried"

@@ -5,10 +5,11 @@ monotonic clock: a worker is dead when nothing was heard of it for four seconds 
 clock stands.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from tidemill._wire.control import Capacity, ContainerState, Pool, WorkerState
+from tidemill._wire.control import Capacity, ContainerState, Pool, Resources, WorkerState
 from tidemill_scheduler.decisions import COMING, READY, ContainerView, Phase
 from tidemill_scheduler.placing import IdleContainer, WorkerView, without
 
@@ -31,6 +32,8 @@ class Container:
     asked: float
     reported_since: float = -1.0
     was_ready: bool = False
+    generation: int = 0
+    superseded: bool = False
     stop_asked: float = float("-inf")
 
     def is_stillborn(self) -> bool:
@@ -40,7 +43,8 @@ class Container:
     def view(self, now: float) -> ContainerView:
         """Return it as decisions see it: one that was just told to stop counts as stopping."""
         stopping = now - self.stop_asked < UNREPORTED
-        return ContainerView(self.container, Phase.STOPPING if stopping else self.phase, self.since)
+        phase = Phase.STOPPING if stopping else self.phase
+        return ContainerView(self.container, phase, self.since, self.generation, self.superseded)
 
 
 @dataclass(slots=True)
@@ -80,6 +84,13 @@ class Lost:
     def pools(self) -> frozenset[str]:
         """The pools that it served."""
         return frozenset(container.pool for container in self.containers)
+
+
+class Spare(NamedTuple):
+    """What a pool could do without: some of its containers, with what each of them holds."""
+
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody asks this
+    resources: Resources
 
 
 class Fleet:
@@ -126,7 +137,10 @@ class Fleet:
         """Take in what a worker says of one container; return whether its pool is worth a look."""
         container = worker.containers.get(told.container)
         if container is None:
-            container = Container(told.container, told.pool, worker.state.worker, Phase.PLACED, now, now)
+            container = Container(
+                told.container, told.pool, worker.state.worker, Phase.PLACED, now, now,
+                generation=told.generation, superseded=told.superseded,
+            )  # fmt: skip
             self._add(worker, container)
         return _update(container, told.state, told.since, now)
 
@@ -162,7 +176,11 @@ class Fleet:
         if owner := self._workers.get(worker):
             now = self._clock()
             self._specs[container] = pool
-            self._add(owner, Container(container, pool.id, worker, Phase.PLACED, now, now))
+            placed = Container(
+                container, pool.id, worker, Phase.PLACED, now, now,
+                generation=pool.generation, superseded=pool.superseded,
+            )  # fmt: skip
+            self._add(owner, placed)
 
     def refused(self, container: str, worker: str) -> None:
         """Note that a worker did not take a container; it is asked last for a second."""
@@ -215,6 +233,10 @@ class Fleet:
         now = self._clock()
         return tuple(container.view(now) for container in self._pools.get(pool, {}).values())
 
+    def ready(self, pool: str) -> int:
+        """Return how many of a pool's containers are ready."""
+        return sum(one.phase in READY for one in self._pools.get(pool, {}).values())
+
     def container(self, pool: str, container: str) -> Container | None:
         """Return one container of a pool."""
         return self._pools.get(pool, {}).get(container)
@@ -255,15 +277,13 @@ class Fleet:
             shunned=worker.shunned_until > now or not worker.confirmed,
         )
 
-    def idle(self, pools: dict[str, Pool], spare: dict[str, int]) -> Iterator[IdleContainer]:
+    def idle(self, spare: Mapping[str, Spare]) -> Iterator[IdleContainer]:
         """Yield idle containers of pools that can spare some: `spare` says how many of each."""
         now = self._clock()
-        for pool, count in spare.items():
-            if pool not in pools:
-                continue
+        for pool, (count, resources) in spare.items():
             idle = [one for one in self._pools.get(pool, {}).values() if one.view(now).phase is Phase.IDLE]
             for one in sorted(idle, key=lambda container: container.since)[:count]:
-                yield IdleContainer(one.container, one.worker, now - one.since, pools[pool].spec.resources)
+                yield IdleContainer(one.container, one.worker, now - one.since, resources)
 
     def _add(self, worker: Worker, container: Container) -> None:
         worker.containers[container.container] = container

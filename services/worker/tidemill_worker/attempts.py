@@ -35,10 +35,10 @@ class Attempts:
         at = datetime.now(UTC) + timedelta(seconds=delay)
         headers = {
             "Nats-Schedule": f"@at {at.isoformat(timespec='milliseconds').replace('+00:00', 'Z')}",
-            "Nats-Schedule-Target": subjects.due(chunk.call, first, chunk.attempt),
+            "Nats-Schedule-Target": subjects.due(pool.workspace, chunk.call, first, chunk.attempt),
             SUBJECT_HEADER: input_subject(pool.prefix, chunk),
         }
-        timer = subjects.timer(chunk.call, first, chunk.attempt)
+        timer = subjects.timer(pool.workspace, chunk.call, first, chunk.attempt)
         self._node.metrics.attempts.labels("failure").inc(len(left))
         self._publish(work, chunk, timer, headers, None)
 
@@ -94,6 +94,6 @@ class Attempts:
 
     def _ring(self, pool: Pool) -> None:
         try:
-            self._node.bus.publish(subjects.demand(pool.id), b"")
+            self._node.bus.publish(subjects.demand(pool.workspace, pool.id), b"")
         except BusError:
             return  # its callers ring every second

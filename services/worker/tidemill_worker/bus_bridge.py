@@ -40,6 +40,7 @@ class Bridge:
         self._node = node
         self._pool = pool
         self._runner = runner
+        self._may = permissions.of(pool.workspace)
         self._subscriptions: dict[int, Subscription | None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._storing = 0  # bytes
@@ -109,15 +110,15 @@ class Bridge:
     # --- operations
 
     def _publish(self, _number: int, subject: str, data: bytes, reply: str, headers: Headers) -> None:
-        if permissions.may_publish(subject, headers or {}) and not reply:
+        if self._may.may_publish(subject, headers or {}) and not reply:
             self._node.bus.publish(subject, data, headers=headers)
 
     def _store(self, number: int, subject: str, data: bytes, msg_id: str, headers: Headers) -> None:
-        if not permissions.may_store(subject, msg_id, headers or {}):
+        if not self._may.may_store(subject, msg_id, headers or {}):
             raise _refused(f"a container may not store on {subject}")
         if self._storing + len(data) > MAX_STORING:
             raise StreamFull("too much is unanswered")
-        pool = permissions.pool_of(subject)
+        pool = self._may.pool_of(subject)
         if pool is None or pool in self._pools:
             self._store_now(number, subject, data, msg_id, headers)
         else:
@@ -154,13 +155,13 @@ class Bridge:
             self._storing -= len(data)
 
     def _request(self, number: int, subject: str, data: bytes, timeout: float, headers: Headers) -> None:
-        if not permissions.may_request(subject) or not permissions.may_carry(headers or {}):
+        if not self._may.may_request(subject) or not permissions.may_carry(headers or {}):
             raise _refused(f"a container may not ask on {subject}")
         timeout = min(float(timeout), MAX_TIMEOUT)
         self._start(number, self._node.bus.request(subject, data, timeout=timeout, headers=headers))
 
     def _subscribe(self, number: int, subscription: int, subject: str, queue: str) -> None:
-        if not permissions.may_subscribe(subject) or queue:
+        if not self._may.may_subscribe(subject) or queue:
             raise _refused(f"a container may not listen to {subject}")
         if subscription in self._subscriptions or len(self._subscriptions) >= MAX_SUBSCRIPTIONS:
             raise RequestFailed("resource_exhausted", "the container has too many subscriptions")
@@ -198,7 +199,7 @@ class Bridge:
             self._node.spawn(live.close(), "end of a container's subscription")
 
     def _last(self, number: int, stream: str, subject: str) -> None:
-        if not permissions.may_read(stream, subject):
+        if not self._may.may_read(stream, subject):
             raise _refused(f"a container may not read {subject}")
         self._start(number, self._get_last(stream, subject))
 
@@ -207,7 +208,7 @@ class Bridge:
         return None if stored is None else _as_sent(stored)
 
     def _read(self, number: int, stream: str, subject: str, since: float | None, sequence: int) -> None:
-        if not permissions.may_read(stream, subject):
+        if not self._may.may_read(stream, subject):
             raise _refused(f"a container may not read {subject}")
         self._start(number, self._get_batch(stream, subject, since, sequence))
 
@@ -226,7 +227,7 @@ class Bridge:
         return batch, None
 
     def _purge(self, number: int, stream: str, subject: str, below: int) -> None:
-        if not permissions.may_purge(stream, subject):
+        if not self._may.may_purge(stream, subject):
             raise _refused(f"a container may not remove {subject}")
         self._start(number, self._node.bus.purge(stream, subject, below=below))
 

@@ -326,7 +326,7 @@ class Container:
             if part.number in self.parts and index in part.left:
                 self.kill(Killed.STALLED)
 
-        return Stream(self._node, part.work.chunk.call, index, grant, stalled)
+        return Stream(self._node, part.work.workspace, part.work.chunk.call, index, grant, stalled)
 
     # --- the end
 

@@ -14,7 +14,7 @@ from tidemill import exception
 from tidemill._bus.protocol import BusError
 from tidemill._wire import coding, failure, subjects
 from tidemill._wire.control import ContainerEvent, ContainerState, Execute, Placement, Pool
-from tidemill_worker import decisions
+from tidemill_worker import decisions, secrets
 from tidemill_worker.attempts import Attempts
 from tidemill_worker.capacity import Reservation, Room
 from tidemill_worker.children import Children
@@ -28,10 +28,14 @@ from tidemill_worker.runtime import Runtime
 from tidemill_worker.templates import ForkError
 
 STARTUP = 30.0  # seconds that every container gets to become ready, unless it says otherwise
-FINISH = 30.0  # seconds that running inputs get when a container is told to stop
+FINISH = 30.0  # seconds that running inputs get when a container is told to stop, unless the order says
 EXIT_HOOKS = 30.0  # seconds for exit hooks after that
 REAP_TRIES, REAP_PAUSE = 100, 0.01  # for an init that has said goodbye to be gone
 EVENT_TRIES, EVENT_PAUSE = 10, 1.0  # of an event that the broker does not take
+
+
+# An image that cannot be made, a secret that was deleted: another try would fail as well.
+_FINAL = (exception.ImageBuildError, secrets.Refused)
 
 
 class StartFailed(Exception):
@@ -78,8 +82,11 @@ class Containers:
         self._node.on_change()
         return ""
 
-    def stop(self, container_id: str, *, graceful: bool) -> None:
-        """End a container, after what it runs or at once. One that is not here has ended."""
+    def stop(self, container_id: str, *, graceful: bool, finish: float = FINISH) -> None:
+        """End a container, after what it runs or at once. One that is not here has ended.
+
+        What it runs gets `finish` seconds.
+        """
         container = self._containers.get(container_id)
         if container is None:
             return
@@ -87,7 +94,7 @@ class Containers:
             self._kill(container, Killed.STOP)
         elif container_id not in self._stopping:
             self._stopping.add(container_id)
-            self._node.spawn(self._stop(container), f"stop {container_id}")
+            self._node.spawn(self._stop(container, finish), f"stop {container_id}")
 
     def _stop_gracefully(self, container_id: str) -> None:
         self.stop(container_id, graceful=True)
@@ -99,11 +106,11 @@ class Containers:
             raise exception.NotFoundError(f"the container {order.container} does not run any more")
         await container.sessions.execute(order)
 
-    def cancel(self, call: str, *, terminate: bool) -> None:
+    def cancel(self, workspace: str, call: str, *, terminate: bool) -> None:
         """End everything of a call that is here, and remember to refuse what comes later."""
-        self._node.cancelled.add(call)
+        self._node.cancelled.add((workspace, call))
         for held in self._leases.held.values():
-            if held.chunk.call == call:
+            if (held.workspace, held.chunk.call) == (workspace, call):
                 held.voided = True
         for queue in self._pools.values():
             queue.cancel(kill=terminate)
@@ -111,9 +118,12 @@ class Containers:
     def states(self) -> tuple[ContainerState, ...]:
         """Return the containers for the worker's report."""
         return tuple(
-            ContainerState(one.id, one.pool.id, one.phase.value, one.since, one.pid)
+            ContainerState(
+                one.id, one.pool.id, one.phase.value, one.since, one.pid,
+                one.pool.generation, one.pool.superseded,
+            )
             for one in self._containers.values()
-        )
+        )  # fmt: skip
 
     def reconnected(self) -> None:
         """Let user code know that messages may have been missed."""
@@ -167,8 +177,8 @@ class Containers:
         try:
             start = await self._runtime.start(container.id, reservation)
         except exception.Error as error:
-            told = failure.from_text(type(error).__name__, str(error))
-            raise StartFailed(told, final=isinstance(error, exception.ImageBuildError)) from error
+            told = failure.from_text(_public_name(error), str(error))
+            raise StartFailed(told, final=isinstance(error, _FINAL)) from error
         except (ForkError, BusError, OSError) as error:
             raise StartFailed(failure.from_text("ExecutionError", str(error))) from error
         except Exception as error:
@@ -226,11 +236,11 @@ class Containers:
             container.kill(Killed.STARTUP)
             await container.ended
 
-    async def _stop(self, container: Container) -> None:
+    async def _stop(self, container: Container, finish: float) -> None:
         """Let it finish, run its exit hooks, and see that it ends."""
         self._queue(container.pool).retire(container)
         with suppress(TimeoutError):
-            async with asyncio.timeout(FINISH):
+            async with asyncio.timeout(finish):
                 await container.drained.wait()
         if not container.drained.is_set():
             container.kill(Killed.STOP)
@@ -315,17 +325,23 @@ class Containers:
             container.id, pool.id, pool.spec.name, self._node.id, state, time.time(), reason,
             phases or {}, failure, final,
         )  # fmt: skip
-        self._node.spawn(self._publish(pool.app_id, event), f"event {container.id}")
+        subject = subjects.event(pool.workspace, "container", pool.app_id)
+        self._node.spawn(self._publish(subject, event), f"event {container.id}")
 
-    async def _publish(self, app: str, event: ContainerEvent) -> None:
+    async def _publish(self, subject: str, event: ContainerEvent) -> None:
         data, msg_id = coding.encode(event), f"{event.container}.{event.state}"
         for _ in range(EVENT_TRIES):
             try:
-                await self._node.bus.store(subjects.event("container", app), data, msg_id=msg_id)
+                await self._node.bus.store(subject, data, msg_id=msg_id)
                 return
             except BusError as error:
                 self._node.log.warning("an event is not stored", container=event.container, error=str(error))
                 await asyncio.sleep(EVENT_PAUSE)
+
+
+def _public_name(error: exception.Error) -> str:
+    """Return the name under which callers know an error."""
+    return next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == exception.__name__)
 
 
 def _in_words(end: Exit) -> str:

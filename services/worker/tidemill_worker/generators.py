@@ -24,7 +24,13 @@ class Stream:
     """
 
     def __init__(
-        self, node: Node, call: str, index: int, grant: Callable[[Credit], None], stalled: Callable[[], None]
+        self,
+        node: Node,
+        workspace: str,
+        call: str,
+        index: int,
+        grant: Callable[[Credit], None],
+        stalled: Callable[[], None],
     ) -> None:
         self.pieces = 0
         self._bytes = 0
@@ -32,7 +38,7 @@ class Stream:
         self._credit = WINDOW
         self._grant = grant
         self._stalled = stalled
-        self._subject = subjects.credit(call, index)
+        self._subject = subjects.credit(workspace, call, index)
         self._subscription: Subscription | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._ended = False

@@ -33,7 +33,7 @@ class Log:
         self._node = node
         self._pool = pool
         self._container = container
-        self._subject = subjects.logs(pool.app_id, pool.id, container)
+        self._subject = subjects.logs(pool.workspace, pool.app_id, pool.id, container)
         self._loop = asyncio.get_running_loop()
         self._records: list[LogRecord] = []
         self._size = 0  # of the batch

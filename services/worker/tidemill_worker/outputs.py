@@ -73,19 +73,19 @@ class Outbox:
         self.finish(work, items, 0.0, container)
 
     async def _send_large(self, work: Work, items: list[Item], seconds: float, container: str) -> None:
-        items = list(await asyncio.gather(*(self._put(item) for item in items)))
+        items = list(await asyncio.gather(*(self._put(work.workspace, item) for item in items)))
         self.send(work, items, seconds, container)
         work.stores -= 1
         self._leases.settle(work)
 
-    async def _put(self, item: Item) -> Item:
+    async def _put(self, workspace: str, item: Item) -> Item:
         """Return an output whose payload fits into a message."""
         index, status, (form, data), piece = item
         if not isinstance(data, bytes) or len(data) <= INLINE_LIMIT:
             return item
         while True:
             try:
-                return index, status, (form, await blobs.put(self._node.bus, data)), piece
+                return index, status, (form, await blobs.put(self._node.bus, workspace, data)), piece
             except BusError as error:
                 self._node.log.warning("a large output is not stored yet", error=str(error))
                 await asyncio.sleep(RETRY_STORE)
@@ -106,7 +106,8 @@ class Outbox:
         """Store each result under its own name. Pieces of a stream have no such place."""
         for item in items:
             if item[1] != Status.YIELD:
-                self._store_batch(work, subjects.result(work.chunk.call, item[0]), [item], 0.0, container)
+                subject = subjects.result(work.workspace, work.chunk.call, item[0])
+                self._store_batch(work, subject, [item], 0.0, container)
 
     def _store_batch(self, work: Work, subject: str, batch: list[Item], each: float, container: str) -> None:
         chunk = work.chunk

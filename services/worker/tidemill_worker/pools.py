@@ -144,7 +144,7 @@ class PoolQueue:
 
     def _on_delivery(self, delivery: Delivery) -> None:
         try:
-            held = work.read(delivery, self._node.clock())
+            held = work.read(delivery, self.pool.workspace, self._node.clock())
         except ValueError as error:
             self._node.spawn(self._bury(delivery, str(error)), "bury")
             return
@@ -152,7 +152,7 @@ class PoolQueue:
             self._pull()
             return
         self._leases.take(held)
-        if held.chunk.call in self._node.cancelled:
+        if (held.workspace, held.chunk.call) in self._node.cancelled:
             held.voided = True
             self._fates.cancelled(held, held.chunk.indices)
             self._pull()
@@ -218,7 +218,7 @@ class PoolQueue:
         assert part.fetched is not None
         while True:
             try:
-                part.fetched[index] = await blobs.get(self._node.bus, blob)
+                part.fetched[index] = await blobs.get(self._node.bus, part.work.workspace, blob)
                 return
             except BusError as error:
                 self._node.log.warning("a payload cannot be read yet", blob=blob.name, error=str(error))
@@ -232,8 +232,8 @@ class PoolQueue:
     async def _bury(self, delivery: Delivery, reason: str) -> None:
         """Keep what cannot be read where it can be looked at, instead of delivering it for ever."""
         self._node.log.error("an input cannot be read", subject=delivery.subject, reason=reason)
-        call = delivery.subject.split(".")[6]
-        dead = subjects.dead(self.pool.id, call, 0)
+        call = delivery.subject.removeprefix(f"{self.pool.prefix}.").split(".")[0]
+        dead = subjects.dead(self.pool.workspace, self.pool.id, call, 0)
         await self._node.bus.store(dead, delivery.data, headers={"Tidemill-Reason": reason})
         await delivery.ack()
 

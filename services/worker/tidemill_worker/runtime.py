@@ -18,6 +18,7 @@ from typing import Any
 from tidemill._container.configuration import Configuration
 from tidemill._wire.control import Pool
 from tidemill.image import key as image_key
+from tidemill_worker import secrets
 from tidemill_worker.capacity import Reservation
 from tidemill_worker.images import Images
 from tidemill_worker.node import Node
@@ -55,22 +56,23 @@ class Runtime:
         """Start a container's processes.
 
         Raises:
-            tidemill.exception.Error: its image or its code cannot be had: another try will not help.
+            tidemill.exception.Error: its image, its code or its secrets cannot be had.
             ForkError: no process could be made of it.
         """
         pool, spec = reservation.pool, reservation.pool.spec
         began = time.perf_counter()
         image = await self._images.get(spec.image)
-        sources, serialized = await asyncio.gather(
-            self._sources.bundles(spec.source.bundles, image),
-            self._sources.serialized(spec.source.serialized),
+        sources, serialized, revealed = await asyncio.gather(
+            self._sources.bundles(pool.workspace, spec.source.bundles, image),
+            self._sources.serialized(pool.workspace, spec.source.serialized),
+            secrets.fetch(self._node, pool),
         )
         prepared = time.perf_counter()
         folder = self.folder(container)
         workdir = folder / "root" / image.recipe.workdir.lstrip("/")
         for path in (workdir, folder / "tmp"):
             path.mkdir(parents=True, mode=0o700)
-        variables = {**image.recipe.env, **spec.env}
+        variables = {**image.recipe.env, **revealed, **spec.env}
         surroundings = _surroundings(container, pool, reservation, folder)
         if any(name.startswith(_EARLY) for name in variables):
             sockets = await self._templates.start_alone(
@@ -131,4 +133,5 @@ def _configuration(
         restrict_output=spec.restrict_output,
         interactive=spec.interactive,
         handles={name: asdict(handle) for name, handle in pool.handles.items()},
+        workspace=pool.workspace,
     )

@@ -3,7 +3,7 @@
 tm.workers.<id>.place   orders of the scheduler's leader  -> a container, or a refusal
 tm.workers.<id>.stop    the same                          -> containers end
 tm.workers.<id>.execute users, through the leader         -> further processes in containers
-tm.cancel.*             calls that were cancelled         -> their inputs end
+tm.cancel.*.*           calls that were cancelled         -> their inputs end
 inputs of its pools     pulled by `pools`                 -> containers -> outputs
 """
 
@@ -140,9 +140,9 @@ class Worker:
             "tidemill-worker",
             VERSION,
             {
-                subjects.worker(self.id, "place"): endpoints.endpoint("place", Placement, self._place),
-                subjects.worker(self.id, "stop"): endpoints.endpoint("stop", StopContainers, self._stop),
-                subjects.worker(self.id, "execute"): endpoints.endpoint("execute", Execute, self._execute),
+                subjects.worker(self.id, "place"): endpoints.internal("place", Placement, self._place),
+                subjects.worker(self.id, "stop"): endpoints.internal("stop", StopContainers, self._stop),
+                subjects.worker(self.id, "execute"): endpoints.internal("execute", Execute, self._execute),
             },
             metadata={"worker": self.id},
         )
@@ -167,7 +167,7 @@ class Worker:
     async def _stop(self, order: StopContainers) -> Done:
         if self._is_current(order.term):
             for container in order.containers:
-                self._containers.stop(container, graceful=order.graceful)
+                self._containers.stop(container, graceful=order.graceful, finish=order.finish)
         return Done()
 
     async def _execute(self, order: Execute) -> Done:
@@ -185,7 +185,7 @@ class Worker:
         except ValueError as error:
             self._node.log.warning("a cancellation cannot be read", error=str(error))
             return
-        self._containers.cancel(told.call, terminate=told.terminate_containers)
+        self._containers.cancel(told.workspace, told.call, terminate=told.terminate_containers)
 
     def _on_reconnect(self) -> None:
         self._reporter.tell()

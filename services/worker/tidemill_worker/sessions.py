@@ -93,7 +93,7 @@ class Sessions:
     async def _run(self, order: Execute, started: "asyncio.Future[None]") -> None:
         try:
             async with (
-                on_bus(self._node.bus, order.stream, opener=False) as outer,
+                on_bus(self._node.bus, self._pool.workspace, order.stream, opener=False) as outer,
                 self._stream() as (number, inner),
             ):
                 variables = {**self._variables, **order.variables}
@@ -144,7 +144,7 @@ class Sessions:
     async def _lend(self) -> None:
         stream = ids.new(ids.STREAM)
         try:
-            async with on_bus(self._node.bus, stream, opener=True) as outer:
+            async with on_bus(self._node.bus, self._pool.workspace, stream, opener=True) as outer:
                 answer = await self._ask_caller(stream)
                 async with self._stream() as (number, inner):
                     device = await self._device(number, answer)
@@ -162,7 +162,7 @@ class Sessions:
 
     async def _ask_caller(self, stream: str) -> TerminalAnswer:
         asked = AskTerminal(stream, self._container, self._pool.spec.name)
-        subject = subjects.terminal(self._pool.app_id)
+        subject = subjects.terminal(self._pool.workspace, self._pool.app_id)
         try:
             data = await self._node.bus.request(subject, coding.encode(asked), timeout=TERMINAL_TIMEOUT)
             answer = coding.decode(TerminalAnswer, data)

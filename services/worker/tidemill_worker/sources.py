@@ -1,4 +1,4 @@
-"""The users' code: bundles by their digest, unpacked once and compiled, and pickled functions.
+"""The users' code: bundles by workspace and digest, unpacked once and compiled, and pickled functions.
 
 A bundle is a tar of regular files. Whatever else it holds, or names that lead out of it, is refused.
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 from tidemill import exception
 from tidemill._bus import blobs
 from tidemill._bus.protocol import Bus
+from tidemill._wire import subjects
 from tidemill_worker import folders
 from tidemill_worker.children import Children
 from tidemill_worker.images import Image
@@ -35,30 +36,31 @@ class Sources:
         self._folder = folders.prepare(folder)
         self._bus = bus
         self._children = children
-        self._getting: dict[str, asyncio.Task[Path]] = {}
+        self._getting: dict[Path, asyncio.Task[Path]] = {}
 
-    async def bundles(self, digests: tuple[str, ...], image: Image) -> tuple[str, ...]:
+    async def bundles(self, workspace: str, digests: tuple[str, ...], image: Image) -> tuple[str, ...]:
         """Return the folders of some bundles, fetched and unpacked where they are not there."""
-        unpacked = await asyncio.gather(*(self._bundle(digest, image) for digest in digests))
+        unpacked = await asyncio.gather(*(self._bundle(workspace, digest, image) for digest in digests))
         return tuple(map(str, unpacked))
 
-    async def serialized(self, digest: str) -> bytes | None:
+    async def serialized(self, workspace: str, digest: str) -> bytes | None:
         """Return a function that was sent by value, or None where there is none."""
-        return await self._fetch(digest) if digest else None
+        return await self._fetch(workspace, digest) if digest else None
 
-    async def _bundle(self, digest: str, image: Image) -> Path:
-        folder = self._folder / _plain(digest)
+    async def _bundle(self, workspace: str, digest: str, image: Image) -> Path:
+        # Who knows another workspace's digest does not have its code.
+        folder = self._folder / subjects.workspace(workspace) / _plain(digest)
         if folder.is_dir():
             return folder
-        task = self._getting.get(digest)
+        task = self._getting.get(folder)
         if task is None:
-            task = asyncio.create_task(self._get(digest, folder, image), name=f"bundle {digest[:12]}")
-            task.add_done_callback(lambda _: self._getting.pop(digest, None))
-            self._getting[digest] = task
+            task = asyncio.create_task(self._get(workspace, folder, image), name=f"bundle {digest[:12]}")
+            task.add_done_callback(lambda _: self._getting.pop(folder, None))
+            self._getting[folder] = task
         return await asyncio.shield(task)
 
-    async def _get(self, digest: str, folder: Path, image: Image) -> Path:
-        data = await self._fetch(digest)
+    async def _get(self, workspace: str, folder: Path, image: Image) -> Path:
+        data = await self._fetch(workspace, folder.name)
         making = folders.making(folder)
         try:
             await asyncio.to_thread(unpack, data, making)
@@ -68,8 +70,8 @@ class Sources:
             await asyncio.to_thread(shutil.rmtree, making, ignore_errors=True)
         return folder
 
-    async def _fetch(self, digest: str) -> bytes:
-        data = await blobs.get_named(self._bus, digest)
+    async def _fetch(self, workspace: str, digest: str) -> bytes:
+        data = await blobs.get_named(self._bus, workspace, digest)
         if hashlib.sha256(data).hexdigest() != digest:
             raise exception.DataLossError(f"the code {digest[:12]} is not what was sent")
         return data

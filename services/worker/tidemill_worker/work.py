@@ -1,6 +1,5 @@
 """What is held of the broker: delivered chunks, and the parts of them that containers have."""
 
-import re
 from collections.abc import Hashable, Iterable
 
 import msgspec
@@ -8,9 +7,6 @@ import msgspec
 from tidemill._wire import subjects
 from tidemill._wire.messages import Blob, Chunk, Payload
 from tidemill_common.bus.protocol import Delivery
-
-# User code may have written the chunk: what the worker publishes on must be a caller's own subject.
-_REPLY = re.compile(r"tm\.replies\.[A-Za-z0-9_-]{1,128}")
 
 _decode = msgspec.msgpack.Decoder(Chunk).decode
 
@@ -21,12 +17,24 @@ class Work:
     An input is open until its terminal output, or its next attempt, has been handed to the broker.
     """
 
-    __slots__ = ("arrived", "chunk", "delivery", "key", "older", "open", "renew_at", "stores", "voided")
+    __slots__ = (
+        "arrived",
+        "chunk",
+        "delivery",
+        "key",
+        "older",
+        "open",
+        "renew_at",
+        "stores",
+        "voided",
+        "workspace",
+    )
 
-    def __init__(self, delivery: Delivery, chunk: Chunk, now: float) -> None:
+    def __init__(self, delivery: Delivery, workspace: str, chunk: Chunk, now: float) -> None:
         self.delivery = delivery
+        self.workspace = workspace
         self.chunk = chunk
-        self.key: Hashable = (chunk.call, chunk.indices[0], chunk.attempt)
+        self.key: Hashable = (workspace, chunk.call, chunk.indices[0], chunk.attempt)
         self.open = len(chunk.indices)
         self.stores = 0
         self.arrived = now
@@ -80,8 +88,8 @@ class Part:
         return [(item.format, fetched.get(index, item.data)) for index, item in self.left.items()]
 
 
-def read(delivery: Delivery, now: float) -> Work:
-    """Return the work that a delivery brings; `ValueError` if it is none."""
+def read(delivery: Delivery, workspace: str, now: float) -> Work:
+    """Return the work that a delivery to a workspace's pool brings; `ValueError` if it is none."""
     try:
         chunk = _decode(delivery.data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -94,9 +102,10 @@ def read(delivery: Delivery, now: float) -> Work:
         or "." in chunk.call
     ):
         raise ValueError("the chunk is not the one of its subject")
-    if chunk.reply and not _REPLY.fullmatch(chunk.reply):
+    # User code may have written the chunk: outputs only go to a caller of the same workspace.
+    if chunk.reply and not subjects.is_reply(workspace, chunk.reply):
         raise ValueError("outputs cannot be sent there")
-    return Work(delivery, chunk, now)
+    return Work(delivery, workspace, chunk, now)
 
 
 def whole_part(work: Work) -> Part:

@@ -10,7 +10,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from tidemill import Client
 from tidemill._sync import Call
-from tidemill._wire import subjects
 from tidemill._wire.control import AppDetails, AppInfo, GetApp
 
 
@@ -27,7 +26,7 @@ def record_of(client: Client) -> Callable[[str], AppInfo]:
     """What the registry has about an app."""
 
     async def ask(app_id: str) -> AppInfo:
-        details = await client.request(subjects.registry("get_app"), GetApp(app_id=app_id), AppDetails)
+        details = await client.request("registry", "get_app", GetApp(app_id=app_id), AppDetails)
         return details.app
 
     call: Any = Call(ask)

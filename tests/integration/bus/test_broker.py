@@ -9,12 +9,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tidemill_local.broker import Broker, BrokerError, BrokerSettings
+from tidemill_local.broker import MEMBER, USERS, Broker, BrokerError, BrokerSettings
 
 PARENT = """
 import asyncio, sys
 from pathlib import Path
-from tidemill_local.broker import Broker, BrokerSettings
+from tidemill_local.broker import MEMBER, USERS, Broker, BrokerSettings
 
 async def main():
     broker = Broker(BrokerSettings(Path(sys.argv[1])))
@@ -48,6 +48,6 @@ async def test_a_server_that_cannot_start_says_why(broker: Broker, folder: Path)
 
 async def test_every_server_has_passwords_of_its_own(folder: Path) -> None:
     first, second = BrokerSettings(folder), BrokerSettings(folder)
-    assert first.passwords.keys() == {"service", "worker", "client"}
+    assert first.passwords.keys() == set(USERS)
     assert not set(first.passwords.values()) & set(second.passwords.values())
-    assert first.passwords["client"] not in repr(first)
+    assert first.passwords[MEMBER] not in repr(first)

@@ -116,8 +116,8 @@ async def test_a_subject_cannot_smuggle_in_a_command(bus: ServiceBus, name: str)
 async def test_a_request_is_answered(new_bus: Connect, name: str) -> None:
     service, caller = await new_bus(), await new_bus()
 
-    async def double(data: bytes) -> bytes:
-        return data * 2
+    async def double(request: Message) -> bytes:
+        return request.data * 2
 
     await service.serve("doubler", "1.0.0", {name: double})
     answers = await asyncio.gather(*(caller.request(name, b"%d" % n) for n in range(50)))
@@ -136,7 +136,7 @@ async def test_a_request_without_an_answer_times_out(bus: ServiceBus, name: str)
 
 
 async def test_a_refusal_arrives_with_code_message_and_hint(new_bus: Connect, name: str) -> None:
-    async def refuse(data: bytes) -> bytes:
+    async def refuse(request: Message) -> bytes:
         raise RequestFailed("not_found", "no app\nof that name", "run: tidemill app list")
 
     await (await new_bus()).serve("refuser", "1.0.0", {name: refuse})
@@ -151,7 +151,7 @@ async def test_a_refusal_arrives_with_code_message_and_hint(new_bus: Connect, na
 
 
 async def test_an_endpoint_that_breaks_answers_an_internal_error(new_bus: Connect, name: str) -> None:
-    async def fail(data: bytes) -> bytes:
+    async def fail(request: Message) -> bytes:
         raise KeyError("secret detail")
 
     await (await new_bus()).serve("broken", "1.0.0", {name: fail})

@@ -15,7 +15,7 @@ from tidemill._bus.protocol import Disconnected, Message
 from tidemill_common.bus.nats import NatsServiceBus
 from tidemill_common.bus.protocol import ConsumerSpec, Delivery, StreamSpec
 from tidemill_common.lease import Lease
-from tidemill_local.broker import Broker
+from tidemill_local.broker import MEMBER, Broker
 
 INPUTS = StreamSpec(
     "INPUTS",
@@ -247,7 +247,7 @@ async def test_a_cut_worker_gets_its_work_once(nats: ConnectNats) -> None:
 async def test_nothing_is_lost_while_the_server_is_killed_again_and_again(
     broker: Broker, nats: ConnectNats
 ) -> None:
-    caller, worker = await nats("client"), await nats("worker")
+    caller, worker = await nats(MEMBER), await nats("worker")
     await worker.ensure_stream(INPUTS)
     await worker.ensure_stream(StreamSpec("REPLIES", ("replies.*",)))
     results: set[bytes] = set()
@@ -388,20 +388,20 @@ async def test_leadership_goes_on_over_a_short_outage(broker: Broker, nats: Conn
 
 
 async def test_the_first_connection_fails_fast_and_clearly(broker: Broker) -> None:
-    url, password = broker.url, broker.settings.passwords["client"]
+    url, password = broker.url, broker.settings.passwords[MEMBER]
     with pytest.raises(Disconnected, match="Authorization Violation"):
-        await connect(url, "client", "wrong")
+        await connect(url, MEMBER, "wrong")
     stop_answering(broker)  # the system accepts for it
     with pytest.raises(Disconnected, match="no answer from"):
-        await connect(url, "client", password, timeout=0.2)
+        await connect(url, MEMBER, password, timeout=0.2)
     broker.kill()
     with pytest.raises(Disconnected, match="cannot connect"):
-        await connect(url, "client", password)
+        await connect(url, MEMBER, password)
 
 
 async def test_one_server_of_several_is_enough(broker: Broker) -> None:
-    password = broker.settings.passwords["client"]
-    bus = await connect(f"nats://127.0.0.1:1,{broker.url}", "client", password)
+    password = broker.settings.passwords[MEMBER]
+    bus = await connect(f"nats://127.0.0.1:1,{broker.url}", MEMBER, password)
     await bus.flush()
     await bus.close()
 

@@ -10,7 +10,7 @@ import pytest
 from bus_connections import ConnectNats, connect_to
 
 from tidemill._bus.jetstream import HELD_TEXT
-from tidemill._bus.protocol import AlreadyHeld, NoResponder, Refused, StreamFull
+from tidemill._bus.protocol import AlreadyHeld, Message, NoResponder, Refused, StreamFull
 from tidemill_common import streams
 from tidemill_common.bus import puller
 from tidemill_common.bus.protocol import ConsumerSpec, Delivery, StreamSpec
@@ -262,10 +262,10 @@ async def test_leases_have_what_the_recipe_needs(nats: ConnectNats) -> None:
 
 async def test_all_streams_are_made_and_made_again(nats: ConnectNats) -> None:
     bus = await nats()
-    await asyncio.gather(*(streams.apply(bus) for _ in range(3)))  # services start together
-    await streams.apply(bus)
+    await asyncio.gather(*(streams.apply(bus, "main") for _ in range(3)))  # services start together
+    await streams.apply(bus, "main")
     names = {stream["config"]["name"] for stream in (await bus.api("STREAM.LIST"))["streams"]}
-    assert names >= {spec.name for spec in streams.all_streams()}
+    assert names >= {spec.name for spec in (*streams.common_streams(), *streams.workspace_streams("main"))}
 
 
 async def test_a_changed_storage_is_refused_not_ignored(nats: ConnectNats) -> None:
@@ -309,8 +309,8 @@ async def test_a_server_keeps_its_port_and_what_it_stored(broker: Broker, nats: 
 async def test_services_are_found_by_the_micro_protocol(nats: ConnectNats) -> None:
     service, other = await nats(), await nats()
 
-    async def echo(data: bytes) -> bytes:
-        return data
+    async def echo(request: Message) -> bytes:
+        return request.data
 
     stop = await service.serve("echo", "1.2.3", {"tm.echo.say": echo}, metadata={"part": "test"})
     await other.request("tm.echo.say", b"x")

@@ -100,6 +100,24 @@ async def test_making_a_consumer_again_changes_nothing(bus: ServiceBus, queue: C
     assert (state.pending, state.ack_pending) == (3, 2)
 
 
+async def test_a_consumer_goes_unless_somebody_holds_something_of_it(
+    bus: ServiceBus, queue: ConsumerSpec
+) -> None:
+    inbox: asyncio.Queue[Delivery] = asyncio.Queue()
+    await fill(bus, queue, 2)
+    puller = bus.pull(queue, inbox.put_nowait)
+    puller.want(1)
+    (held,) = await taken(inbox)
+    assert not await bus.delete_consumer(queue.stream, queue.name)
+    assert await bus.consumer_state(queue.stream, queue.name)
+    await held.ack()
+    await puller.close()
+    assert await bus.delete_consumer(queue.stream, queue.name)
+    assert await bus.consumer_state(queue.stream, queue.name) is None
+    assert await bus.delete_consumer(queue.stream, queue.name)
+    assert (await bus.ensure_consumer(queue)).pending == 1
+
+
 async def test_a_message_comes_again_when_its_lease_ran_out(bus: ServiceBus, queue: ConsumerSpec) -> None:
     inbox: asyncio.Queue[Delivery] = asyncio.Queue()
     await fill(bus, queue, 1)

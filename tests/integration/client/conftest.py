@@ -14,15 +14,15 @@ sys.path.insert(0, str(Path(__file__).parent))
 from played_worker import PlayedWorker
 
 from tidemill import _loop
-from tidemill_local.broker import Broker
+from tidemill_local.broker import MEMBER, Broker
 
 
 @pytest.fixture
 def connected(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
     """A broker that the SDK finds by itself; everything of the SDK is closed at the end."""
     monkeypatch.setenv("TIDEMILL_SERVER_URL", broker.url)
-    monkeypatch.setenv("TIDEMILL_TOKEN_ID", "client")
-    monkeypatch.setenv("TIDEMILL_TOKEN_SECRET", broker.settings.passwords["client"])
+    monkeypatch.setenv("TIDEMILL_TOKEN_ID", MEMBER)
+    monkeypatch.setenv("TIDEMILL_TOKEN_SECRET", broker.settings.passwords[MEMBER])
     yield broker
     _loop.close()
     assert not [thread for thread in threading.enumerate() if thread.name == "tidemill-loop"]

@@ -13,16 +13,18 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Self
 
 from tidemill._bus import blobs
-from tidemill._bus.protocol import AlreadyHeld, RequestFailed
+from tidemill._bus.protocol import AlreadyHeld, Message, RequestFailed
 from tidemill._wire import coding, failure, ids, payload, subjects
 from tidemill._wire.control import (
     CallRecord,
     CancelCall,
     Done,
+    FindQueued,
     FunctionHandle,
     FunctionSpec,
     GetFunction,
     Pool,
+    Queued,
     Source,
     Trouble,
 )
@@ -32,7 +34,7 @@ from tidemill.functions import Function
 from tidemill_common import streams
 from tidemill_common.bus import nats
 from tidemill_common.bus.protocol import Delivery
-from tidemill_local.broker import Broker
+from tidemill_local.broker import WORKSPACE, Broker
 
 BOUND = 30.0  # seconds that anything here may take
 
@@ -45,12 +47,12 @@ class PlayedPool:
         self.slots = slots
         self.is_generator = inspect.isgeneratorfunction(function)
         pool = ids.new(ids.POOL)
-        self.prefix = subjects.inputs_prefix("cpu", 0, pool)
+        self.prefix = subjects.inputs_prefix(WORKSPACE, "cpu", 0, pool)
         self.handle = FunctionHandle(
             ids.new(ids.FUNCTION), name, "ap-1", pool, self.prefix, self.is_generator
         )
         self.record = Pool(
-            pool, "ap-1", "app", self.handle.function_id, "main", "main", "cpu", 0,
+            pool, "ap-1", "app", self.handle.function_id, WORKSPACE, "main", "cpu", 0,
             subjects.inputs_stream("cpu", 0), self.prefix, FunctionSpec(name, Source()),
         )  # fmt: skip
         self.runs: Counter[tuple[str, int]] = Counter()  # (call, index) -> executions
@@ -92,10 +94,14 @@ class PlayedWorker:
     async def _open(self) -> None:
         password = self._broker.settings.passwords["worker"]
         self.bus = await nats.connect(self._broker.url, "worker", password)
-        await streams.apply(self.bus)
-        await self.bus.serve("scheduler", "1.0.0", {subjects.scheduler("cancel"): self._cancel})
-        await self.bus.serve("registry", "1.0.0", {subjects.registry("get_function"): self._get_function})
-        await self.bus.subscribe("tm.demand.*", lambda message: self.demands.update((message.subject,)))
+        await streams.apply(self.bus, WORKSPACE)
+        asked = {"cancel": self._cancel, "find_queued": self._find_queued}
+        served = {subjects.scheduler(WORKSPACE, verb): answer for verb, answer in asked.items()}
+        await self.bus.serve("scheduler", "1.0.0", served)
+        await self.bus.serve(
+            "registry", "1.0.0", {subjects.registry(WORKSPACE, "get_function"): self._get_function}
+        )
+        await self.bus.subscribe("tm.demand.*.*", lambda message: self.demands.update((message.subject,)))
         await self.bus.subscribe(
             "tm.credit.>", lambda message: self.credits.append(coding.decode(Credit, message.data))
         )
@@ -167,7 +173,7 @@ class PlayedWorker:
     async def _run(self, pool: PlayedPool, chunk: Chunk, index: int, arguments: Payload) -> Output:
         data = arguments.data
         if isinstance(data, Blob):
-            data = await blobs.get(self.bus, data)
+            data = await blobs.get(self.bus, WORKSPACE, data)
         args, kwargs = payload.decode(arguments.format, data)
         try:
             if pool.is_generator:
@@ -187,7 +193,9 @@ class PlayedWorker:
         return Output(index, Status.SUCCESS, await self._payload(*payload.encode(value)))
 
     async def _payload(self, form: int, data: bytes) -> Payload:
-        return Payload(form, data if len(data) <= INLINE_LIMIT else await blobs.put(self.bus, data))
+        return Payload(
+            form, data if len(data) <= INLINE_LIMIT else await blobs.put(self.bus, WORKSPACE, data)
+        )
 
     async def _stream(self, pool: PlayedPool, chunk: Chunk, index: int, pieces: Any) -> Output:
         count = 0
@@ -214,7 +222,7 @@ class PlayedWorker:
         if not chunk.reply:
             for item in items:
                 outputs = Outputs(chunk.call, chunk.attempt, [item], seconds, container)
-                await self._keep(subjects.result(chunk.call, item.index), outputs)
+                await self._keep(subjects.result(WORKSPACE, chunk.call, item.index), outputs)
             return
         outputs = Outputs(chunk.call, chunk.attempt, items, seconds, container)
         await self._store(pool, chunk, outputs, str(items[0].index))
@@ -234,8 +242,8 @@ class PlayedWorker:
 
     # --- what else answers
 
-    async def _cancel(self, data: bytes) -> bytes:
-        request = coding.decode(CancelCall, data)
+    async def _cancel(self, asked: Message) -> bytes:
+        request = coding.decode(CancelCall, asked.data)
         self.cancelled.append(request)
         await self.bus.purge(
             subjects.stream_of(request.prefix), subjects.call_inputs(request.prefix, request.call)
@@ -245,12 +253,18 @@ class PlayedWorker:
                 data = failure.from_text("InputCancellation", "the input was cancelled")
                 output = Output(index, Status.CANCELLED, Payload(Format.FAILURE, data))
                 await self._keep(
-                    subjects.result(request.call, index), Outputs(request.call, 0, [output], 0.0)
+                    subjects.result(WORKSPACE, request.call, index), Outputs(request.call, 0, [output], 0.0)
                 )
         return coding.encode(Done())
 
-    async def _get_function(self, data: bytes) -> bytes:
-        request = coding.decode(GetFunction, data)
+    async def _find_queued(self, asked: Message) -> bytes:
+        request = coding.decode(FindQueued, asked.data)
+        waiting = subjects.call_inputs(request.prefix, request.call)
+        found = await self.bus.last(subjects.stream_of(request.prefix), waiting)
+        return coding.encode(Queued(found is not None))
+
+    async def _get_function(self, asked: Message) -> bytes:
+        request = coding.decode(GetFunction, asked.data)
         for pool in self._pools.values():
             if request.function_id == pool.handle.function_id or request.name == pool.handle.name:
                 return coding.encode(pool.handle)
@@ -261,12 +275,14 @@ class PlayedWorker:
         data = failure.from_exception(error) if error else b""
         trouble = Trouble(pool.handle.pool, message, final=error is not None, failure=data)
         self._loop.call_soon_threadsafe(
-            self.bus.publish, subjects.trouble(pool.handle.pool), coding.encode(trouble)
+            self.bus.publish, subjects.trouble(WORKSPACE, pool.handle.pool), coding.encode(trouble)
         )
 
     def record_of(self, call: str) -> CallRecord:
         """Return a kept call's record."""
-        stored = self.do(self.bus.last("RESULTS", subjects.call_record(call)))
+        stored = self.do(
+            self.bus.last(subjects.results_stream(WORKSPACE), subjects.call_record(WORKSPACE, call))
+        )
         return coding.decode(CallRecord, stored.data)
 
 

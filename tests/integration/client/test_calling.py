@@ -17,7 +17,7 @@ from tidemill._wire.payload import INLINE_LIMIT
 from tidemill.call_graph import InputStatus
 from tidemill.function_call import FunctionCall
 from tidemill.functions import Function
-from tidemill_local.broker import Broker
+from tidemill_local.broker import MEMBER, WORKSPACE, Broker
 
 
 def square(x: int) -> int:
@@ -140,7 +140,7 @@ def test_payloads_of_attached_calls_do_not_stay_in_the_object_store(
     f.remote(os.urandom(INLINE_LIMIT + 1))
 
     async def stored() -> int:
-        return sum([1 async for _ in worker.bus.read("OBJ_blobs", "$O.blobs.C.>")])
+        return sum([1 async for _ in worker.bus.read("OBJ_blobs_local", "$O.blobs_local.C.>")])
 
     eventually(lambda: worker.do(stored()) == 0)
 
@@ -253,7 +253,9 @@ def test_a_cancelled_call_ends_with_an_error_and_its_input_does_not_start(worker
 def test_a_call_of_which_nothing_is_stored_any_more_has_expired(worker: PlayedWorker) -> None:
     call = worker.function(square).spawn(1)
     call.get(timeout=20)
-    worker.do(worker.bus.purge("RESULTS", subjects.call_results(call.object_id)))
+    worker.do(
+        worker.bus.purge(subjects.results_stream(WORKSPACE), subjects.call_results(WORKSPACE, call.object_id))
+    )
     for timeout in (0, 5, None):
         with pytest.raises(exception.OutputExpiredError):
             call.get(timeout=timeout)
@@ -292,7 +294,7 @@ def test_a_call_of_many_inputs_is_iterated_in_ranges(worker: PlayedWorker) -> No
 
 def test_a_client_of_its_own_is_opened_and_closed(worker: PlayedWorker, connected: Broker) -> None:
     f = worker.function(square)
-    with _client.Client.from_credentials("client", connected.settings.passwords["client"]) as client:
+    with _client.Client.from_credentials(MEMBER, connected.settings.passwords[MEMBER]) as client:
         client.hello()
         f._client = client
         assert f.remote(2) == 4
@@ -311,7 +313,7 @@ async def test_the_shared_client_outlives_its_context(worker: PlayedWorker) -> N
 
 
 def test_wrong_credentials_are_an_auth_error(connected: Broker) -> None:
-    client = _client.Client.from_credentials("client", "wrong")
+    client = _client.Client.from_credentials(MEMBER, "wrong")
     with pytest.raises(exception.AuthError):
         client.hello()
 
@@ -403,7 +405,7 @@ def test_the_bell_of_a_pool_rings_while_a_call_waits(worker: PlayedWorker, event
     pool = worker.deploy(square)
     pool.held = asyncio.Event()
     f = worker.caller_of(pool)
-    bell = subjects.demand(pool.handle.pool)
+    bell = subjects.demand(WORKSPACE, pool.handle.pool)
     thread = threading.Thread(target=f.remote, args=(1,))
     thread.start()
     eventually(lambda: worker.demands[bell] >= 3)

@@ -188,7 +188,9 @@ def test_replies_are_purged_while_a_slow_call_waits(
 
 def _stored_replies(worker: PlayedWorker) -> int:
     async def stored() -> int:
-        return sum([len(stored.data) async for stored in worker.bus.read("REPLIES", "tm.replies.*")])
+        return sum(
+            [len(stored.data) async for stored in worker.bus.read("REPLIES_local", "tm.replies.local.*")]
+        )
 
     return int(worker.do(stored()))
 

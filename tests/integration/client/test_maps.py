@@ -295,7 +295,7 @@ def test_a_full_queue_holds_a_map_back_and_refuses_a_single_call(worker: PlayedW
     pool = worker.deploy(square, slots=1)
     pool.held = asyncio.Event()
     f = worker.caller_of(pool)
-    full = next(spec for spec in streams.all_streams() if spec.name == pool.record.stream)
+    full = next(spec for spec in streams.common_streams() if spec.name == pool.record.stream)
     worker.do(worker.bus.ensure_stream(replace(full, max_bytes=4_000)))
     f.spawn(2)
     with pytest.raises(exception.ResourceExhaustedError):

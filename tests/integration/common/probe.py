@@ -3,6 +3,7 @@
 import asyncio
 import sys
 
+from tidemill._bus.protocol import Message
 from tidemill_common.service import Context, run
 from tidemill_common.settings import ServiceSettings
 
@@ -30,11 +31,11 @@ class Probe:
         finally:
             self.context.log.info("loop ended")
 
-    async def ask(self, data: bytes) -> bytes:
+    async def ask(self, request: Message) -> bytes:
         self.asked.set()
-        if data == b"slow":
+        if request.data == b"slow":
             await self.context.stopping.wait()
-        return data
+        return request.data
 
     async def ready(self) -> str | None:
         return None if self.asked.is_set() else "nobody has asked yet"

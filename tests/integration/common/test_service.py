@@ -37,7 +37,7 @@ async def test_it_tells_its_starter_that_it_serves_and_where(launch: Any) -> Non
 async def test_its_streams_and_buckets_are_there_when_it_serves(launch: Any, bus: ServiceBus) -> None:
     await launch(PROBE).serving()
     assert await bus.bucket(streams.POOLS).items() == {}
-    await bus.store("tm.events.probe.ap-1", b"x")
+    await bus.store("tm.dead.main.po-1.fc-1.0", b"x")
 
 
 async def test_readiness_is_its_own_word_and_that_of_nats(

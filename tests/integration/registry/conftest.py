@@ -1,9 +1,15 @@
 """A registry in a process of its own, and somebody who asks it."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import asyncio
+import secrets
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+from stored_records import Records, spec
 
 from tidemill._wire import coding, subjects
 from tidemill._wire.control import (
@@ -17,7 +23,6 @@ from tidemill._wire.control import (
     GetFunction,
     Pool,
     PublishFunctions,
-    Source,
     StopApp,
 )
 from tidemill_common import streams
@@ -25,18 +30,24 @@ from tidemill_common.bus.nats import connect
 from tidemill_common.bus.protocol import ServiceBus
 from tidemill_local.broker import Broker
 from tidemill_local.database import Database
+from tidemill_registry import environments
+from tidemill_registry.database import new_engine
 
 Answer = TypeVar("Answer")
+WORKSPACE = "main"
 
 
 class Client:
     """What the SDK does with the registry, without the SDK."""
 
-    def __init__(self, bus: ServiceBus) -> None:
+    def __init__(self, bus: ServiceBus, workspace: str = WORKSPACE) -> None:
         self.bus = bus
+        self.workspace = workspace
 
     async def ask(self, verb: str, request: object, kind: type[Answer]) -> Answer:
-        answer = await self.bus.request(subjects.registry(verb), coding.encode(request), timeout=10.0)
+        answer = await self.bus.request(
+            subjects.registry(self.workspace, verb), coding.encode(request), timeout=30.0
+        )
         return coding.decode(kind, answer)
 
     async def create(self, name: str | None = None, state: str = "ephemeral") -> str:
@@ -65,10 +76,6 @@ class Client:
         return coding.decode(Pool, value) if value is not None else None
 
 
-def spec(name: str = "f", **fields: Any) -> FunctionSpec:
-    return FunctionSpec(name=name, source=Source(module="m", qualname=name), **fields)
-
-
 @pytest.fixture(name="spec")
 def make_spec() -> Callable[..., FunctionSpec]:
     return spec
@@ -77,7 +84,7 @@ def make_spec() -> Callable[..., FunctionSpec]:
 @pytest.fixture
 async def bus(broker: Broker) -> AsyncIterator[ServiceBus]:
     bus = await connect(broker.url, "service", broker.settings.passwords["service"])
-    await streams.apply(bus)
+    await streams.apply(bus, WORKSPACE)
     yield bus
     await bus.close()
 
@@ -97,3 +104,29 @@ def start_registry(launch: Callable[..., Any], database: Database) -> Callable[.
         return registry
 
     return start
+
+
+# --- the tables without NATS: one PostgreSQL for a module, a workspace for each test
+
+
+@pytest.fixture(scope="module")
+def shared_database() -> Iterator[Database]:
+    with tempfile.TemporaryDirectory(prefix="tm-") as folder:
+        database = Database(Path(folder), durable=False)
+        asyncio.run(database.start())
+        yield database
+        database.kill()
+
+
+@pytest.fixture
+async def engine(shared_database: Database) -> AsyncIterator[AsyncEngine]:
+    engine = new_engine(shared_database.url, 10)
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture
+async def records(engine: AsyncEngine) -> Records:
+    workspace = f"w{secrets.token_hex(6)}"
+    await environments.prepare(engine, workspace)
+    return Records(engine, workspace)

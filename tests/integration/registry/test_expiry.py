@@ -11,9 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tidemill._wire.control import CreateApp, FunctionSpec, PublishFunctions, Source
 from tidemill.exception import ConflictError
-from tidemill_registry import publishing
+from tidemill_registry import environments, publishing
 from tidemill_registry.apps import RETENTION_DAYS, Apps
 from tidemill_registry.database import new_engine
+
+WORKSPACE = "main"
 
 
 class Clock:
@@ -43,13 +45,12 @@ async def engine(database: Any) -> AsyncIterator[AsyncEngine]:
 
 @pytest.fixture
 async def apps(engine: AsyncEngine, clock: Clock) -> Apps:
-    apps = Apps(engine, "default", clock)
-    await apps.prepare()
-    return apps
+    await environments.prepare(engine, WORKSPACE)
+    return Apps(engine, clock)
 
 
 async def create(apps: Apps, state: str = "ephemeral") -> str:
-    return (await apps.create(CreateApp("app", "", state))).app_id
+    return (await apps.create(WORKSPACE, CreateApp("app", "", state))).app_id
 
 
 async def count(engine: AsyncEngine, query: str) -> int:
@@ -65,14 +66,14 @@ async def test_an_app_without_a_heartbeat_for_a_minute_is_stopped(apps: Apps, cl
     assert await apps.expire() == [app_id]
     assert await apps.expire() == []
     with pytest.raises(ConflictError, match="no heartbeat for 60 s"):
-        await apps.heartbeat(app_id)
+        await apps.heartbeat(WORKSPACE, app_id)
 
 
 async def test_a_heartbeat_gives_another_minute(apps: Apps, clock: Clock) -> None:
     app_id = await create(apps)
     for _ in range(5):
         clock.advance(seconds=59)
-        await apps.heartbeat(app_id)
+        await apps.heartbeat(WORKSPACE, app_id)
     clock.advance(seconds=59)
     assert await apps.expire() == []
     clock.advance(seconds=2)
@@ -89,12 +90,12 @@ async def test_apps_that_outlive_their_client_need_no_heartbeat(apps: Apps, cloc
 async def test_an_expired_app_takes_its_pools_along(apps: Apps, clock: Clock, engine: AsyncEngine) -> None:
     app_id = await create(apps)
     spec = FunctionSpec("f", Source(module="m", qualname="f"))
-    await publishing.publish(engine, PublishFunctions(app_id, (spec,)), clock)
+    await publishing.publish(engine, WORKSPACE, PublishFunctions(app_id, (spec,)), clock)
     clock.advance(minutes=2)
     await apps.expire()
     assert await count(engine, "outbox WHERE kind = 'put'") == 1
     assert await count(engine, "outbox WHERE kind = 'delete'") == 1
-    assert await count(engine, "outbox WHERE kind = 'event' AND target LIKE 'tm.events.app.%'") == 2
+    assert await count(engine, "outbox WHERE kind = 'event' AND target LIKE 'tm.events.main.app.%'") == 2
 
 
 async def test_replicas_that_sweep_at_once_stop_each_app_once(
@@ -102,7 +103,7 @@ async def test_replicas_that_sweep_at_once_stop_each_app_once(
 ) -> None:
     created = {await create(apps) for _ in range(30)}
     clock.advance(minutes=2)
-    replicas = [Apps(engine, "default", clock) for _ in range(4)]
+    replicas = [Apps(engine, clock) for _ in range(4)]
     swept = await asyncio.gather(*(replica.expire() for replica in replicas))
     swept.append(await apps.expire())
     stopped = [app_id for part in swept for app_id in part]
@@ -111,11 +112,11 @@ async def test_replicas_that_sweep_at_once_stop_each_app_once(
 
 
 async def test_what_was_stopped_long_ago_is_forgotten(apps: Apps, clock: Clock, engine: AsyncEngine) -> None:
-    await apps.stop(await create(apps), "")
+    await apps.stop(WORKSPACE, await create(apps), "")
     running = await create(apps, "detached")
     clock.advance(days=RETENTION_DAYS - 1)
     assert await apps.forget() == 0
     clock.advance(days=2)
     assert await apps.forget() == 1
     assert await count(engine, "apps") == 1
-    await apps.heartbeat(running)
+    await apps.heartbeat(WORKSPACE, running)

@@ -45,7 +45,7 @@ async def test_pools_are_in_the_bucket_when_publishing_is_answered(client: Any, 
     pools = await client.pools()
     assert set(pools) == {handle.pool for handle in handles.values()}
     f = pools[handles["f"].pool]
-    assert (f.app_id, f.app_name, f.workspace, f.environment) == (app_id, "app", "default", "main")
+    assert (f.app_id, f.app_name, f.workspace, f.environment) == (app_id, "app", "main", "main")
     assert (f.capability, f.stream) == ("gpu-T4", f"INPUTS_gpu_{f.shard}")
     assert f.handles == handles
     assert handles["f"].prefix == f.prefix
@@ -152,7 +152,7 @@ async def test_stopping_an_app_takes_its_pools_away_and_tells_everybody(client: 
     other = await client.publish(await client.create(), spec("f"))
     await client.stop(app_id, "done")
     assert set(await client.pools()) == {other["f"].pool}
-    told = await client.bus.last("EVENTS", subjects.event("app", app_id))
+    told = await client.bus.last("EVENTS_main", subjects.event("main", "app", app_id))
     event = coding.decode(AppEvent, told.data)
     assert (event.app_id, event.name, event.state, event.reason) == (app_id, "app", "stopped", "done")
     assert first["f"].pool not in await client.pools()

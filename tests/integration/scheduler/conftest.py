@@ -1,5 +1,6 @@
 """Every test here runs on a real NATS server and on the verified in-memory bus."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -22,7 +23,7 @@ async def parts(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
             return broker.connect()
 
         parts = Parts(await connect_memory(), connect_memory, None)
-        await streams.apply(parts.bus)
+        await streams.apply(parts.bus, "main")
         yield parts
         await parts.close()
         return
@@ -32,13 +33,14 @@ async def parts(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     async def connect() -> ServiceBus:
         return await nats.connect(server.url, "service", server.settings.passwords["service"])
 
-    async def restart() -> None:
+    async def restart(down: float) -> None:
         server.kill()
+        await asyncio.sleep(down)  # the outage itself
         await server.start()
 
     try:
         parts = Parts(await connect(), connect, restart)
-        await streams.apply(parts.bus)
+        await streams.apply(parts.bus, "main")
         yield parts
         await parts.close()
     finally:

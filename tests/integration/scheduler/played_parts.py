@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from tidemill._bus.protocol import RequestFailed
+from tidemill._bus.protocol import Message, RequestFailed
 from tidemill._wire import coding, ids, subjects
 from tidemill._wire.control import (
     Capacity,
@@ -52,7 +52,7 @@ def make_pool(pool: str = "", *, deployed: bool = False, **spec: object) -> Pool
         capability,
         0,
         subjects.inputs_stream(capability, 0),
-        subjects.inputs_prefix(capability, 0, pool),
+        subjects.inputs_prefix("main", capability, 0, pool),
         FunctionSpec("f", Source(), **spec),  # type: ignore[arg-type]
         deployed=deployed,
     )
@@ -76,7 +76,7 @@ class Caller:
     async def start(self) -> "Caller":
         """Listen for trouble."""
         await self.bus.subscribe(
-            subjects.trouble(self.pool.id),
+            subjects.trouble(self.pool.workspace, self.pool.id),
             lambda message: self.troubles.append(coding.decode(Trouble, message.data)),
         )
         return self
@@ -102,7 +102,7 @@ class Caller:
 
     def ring(self) -> None:
         """Tell the scheduler that there is work."""
-        self.bus.publish(subjects.demand(self.pool.id), b"")
+        self.bus.publish(subjects.demand(self.pool.workspace, self.pool.id), b"")
 
 
 class PlayedWorker:
@@ -177,8 +177,8 @@ class PlayedWorker:
             self.report()
             await asyncio.sleep(1.0)
 
-    async def _place(self, data: bytes) -> bytes:
-        placement = coding.decode(Placement, data)
+    async def _place(self, asked: Message) -> bytes:
+        placement = coding.decode(Placement, asked.data)
         self.placements.append(placement)
         self.placed_at.append(time.perf_counter())
         if self.silent:
@@ -195,8 +195,8 @@ class PlayedWorker:
         self.set(placement.container, placement.pool.id, "idle" if self.ready_at_once else "starting")
         return coding.encode(PlacementAnswer(accepted=True))
 
-    async def _stop(self, data: bytes) -> bytes:
-        order = coding.decode(StopContainers, data)
+    async def _stop(self, asked: Message) -> bytes:
+        order = coding.decode(StopContainers, asked.data)
         self.stops.append(order)
         for container in order.containers:
             self.containers.pop(container, None)
@@ -205,7 +205,11 @@ class PlayedWorker:
 
     def set(self, container: str, pool: str, state: str) -> None:
         """Bring a container into a state and report it."""
-        self.containers[container] = ContainerState(container, pool, state, time.time())
+        placed = self.pools[pool]
+        known = self.containers.get(container) or ContainerState(
+            container, pool, state, 0.0, generation=placed.generation, superseded=placed.superseded
+        )
+        self.containers[container] = replace(known, state=state, since=time.time())
         self.report()
 
     def set_all(self, state: str) -> None:
@@ -225,7 +229,7 @@ class PlayedWorker:
             event = ContainerEvent(
                 one.container, one.pool, "f", self.id, "failed", time.time(), "no module", {}, failure, final
             )
-            await self.bus.store(subjects.event("container", "ap-1"), coding.encode(event))
+            await self.bus.store(subjects.event("main", "container", "ap-1"), coding.encode(event))
         self.report()
 
     @property

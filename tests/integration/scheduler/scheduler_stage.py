@@ -19,7 +19,7 @@ class Parts:
     """The parts of one test, on one bus; each has a connection of its own."""
 
     def __init__(
-        self, bus: ServiceBus, connect: Connect, restart: Callable[[], Awaitable[None]] | None
+        self, bus: ServiceBus, connect: Connect, restart: Callable[[float], Awaitable[None]] | None
     ) -> None:
         self.bus = bus
         self._connect = connect
@@ -73,12 +73,12 @@ class Parts:
             while [one async for one in self.bus.read(pool.stream, subjects.pool_inputs(pool.prefix))]:
                 await asyncio.sleep(0.01)
 
-    async def restart_broker(self) -> None:
-        """Kill the server, start it again; return when the test's own connection is back."""
+    async def restart_broker(self, *, down: float = 0.0) -> None:
+        """Kill the server, start it again `down` seconds later; return when the own connection is back."""
         assert self._restart is not None
         back = asyncio.Event()
         undo = self.bus.on_reconnect(back.set)
-        await self._restart()
+        await self._restart(down)
         await asyncio.wait_for(back.wait(), BOUND)
         undo()
 

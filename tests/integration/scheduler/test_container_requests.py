@@ -8,7 +8,7 @@ import pytest
 from played_parts import BOUND, PlayedWorker, make_pool, until
 from scheduler_stage import Parts
 
-from tidemill._bus.protocol import NoResponder, RequestFailed
+from tidemill._bus.protocol import Message, NoResponder, RequestFailed
 from tidemill._wire import coding, ids, subjects
 from tidemill._wire.control import (
     ContainerList,
@@ -21,12 +21,12 @@ from tidemill._wire.control import (
 A = TypeVar("A")
 
 
-async def ask(parts: Parts, verb: str, message: object, answer: type[A]) -> A:
+async def ask(parts: Parts, verb: str, message: object, answer: type[A], workspace: str = "main") -> A:
     """Ask the leader, who may only begin to serve."""
     async with asyncio.timeout(BOUND):
         while True:
             try:
-                data = await parts.bus.request(subjects.scheduler(verb), coding.encode(message))
+                data = await parts.bus.request(subjects.scheduler(workspace, verb), coding.encode(message))
                 return coding.decode(answer, data)
             except NoResponder:
                 await asyncio.sleep(0.002)
@@ -73,7 +73,7 @@ async def test_a_container_is_stopped_by_its_worker(parts: Parts, graceful: bool
     ("verb", "message"),
     [
         ("stop_container", StopContainer("co-01ja8m3k9x4q7w2v5y6z0b1c2d")),
-        ("execute", Execute("co-01ja8m3k9x4q7w2v5y6z0b1c2d", "st-1", ("true",))),
+        ("execute", Execute("co-01ja8m3k9x4q7w2v5y6z0b1c2d", "sm-1", ("true",))),
     ],
 )
 async def test_a_container_that_does_not_run_is_not_found(parts: Parts, verb: str, message: Any) -> None:
@@ -88,8 +88,8 @@ async def test_an_order_for_a_process_goes_to_the_containers_worker(parts: Parts
     worker, container = await with_container(parts)
     orders: list[Execute] = []
 
-    async def execute(data: bytes) -> bytes:
-        orders.append(coding.decode(Execute, data))
+    async def execute(asked: Message) -> bytes:
+        orders.append(coding.decode(Execute, asked.data))
         return coding.encode(Done())
 
     await worker.bus.serve("more", "0.0.1", {subjects.worker(worker.id, "execute"): execute})
@@ -101,17 +101,31 @@ async def test_an_order_for_a_process_goes_to_the_containers_worker(parts: Parts
 async def test_why_a_worker_refuses_a_process_is_told(parts: Parts) -> None:
     worker, container = await with_container(parts)
 
-    async def refuse(_data: bytes) -> bytes:
+    async def refuse(_asked: Message) -> bytes:
         raise RequestFailed("conflict", "the container is only starting", "try again")
 
     await worker.bus.serve("more", "0.0.1", {subjects.worker(worker.id, "execute"): refuse})
     with pytest.raises(RequestFailed, match="only starting") as caught:
-        await ask(parts, "execute", Execute(container, "st-1", ("true",)), Done)
+        await ask(parts, "execute", Execute(container, "sm-1", ("true",)), Done)
     assert (caught.value.code, caught.value.hint) == ("conflict", "try again")
 
 
 async def test_a_worker_that_is_gone_is_told_as_such(parts: Parts) -> None:
     _, container = await with_container(parts)
     with pytest.raises(RequestFailed, match="gone") as caught:
-        await ask(parts, "execute", Execute(container, "st-1", ("true",)), Done)
+        await ask(parts, "execute", Execute(container, "sm-1", ("true",)), Done)
     assert caught.value.code == "not_found"
+
+
+async def test_another_workspace_neither_sees_a_container_nor_touches_it(parts: Parts) -> None:
+    worker, container = await with_container(parts)
+    answer = await ask(parts, "list_containers", ListContainers(), ContainerList, "other")
+    assert answer.containers == ()
+    for verb, message in (
+        ("stop_container", StopContainer(container)),
+        ("execute", Execute(container, "sm-1", ("true",))),
+    ):
+        with pytest.raises(RequestFailed) as caught:
+            await ask(parts, verb, message, Done, "other")
+        assert caught.value.code == "not_found"
+    assert not worker.stops

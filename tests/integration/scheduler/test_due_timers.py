@@ -20,7 +20,7 @@ async def store_due(bus: ServiceBus, caller: Caller, index: int, attempt: int = 
     """Store an attempt as it appears when its timer fires."""
     target = subjects.inputs(caller.pool.prefix, caller.call, index, attempt)
     await bus.store(
-        subjects.due(caller.call, index, attempt),
+        subjects.due("main", caller.call, index, attempt),
         coding.encode(caller.chunk(index, attempt)),
         msg_id=f"due.{subjects.input_key(caller.call, index, attempt)}",
         headers={"Tidemill-Subject": target, "traceparent": "00-1-2-01"},
@@ -72,12 +72,12 @@ async def test_a_timer_fires_into_its_pool_when_its_time_has_come(parts: Parts) 
     at = datetime.now(UTC) + timedelta(seconds=1)
     began = time.monotonic()
     await parts.bus.store(
-        subjects.timer(caller.call, 0, 1),
+        subjects.timer("main", caller.call, 0, 1),
         coding.encode(caller.chunk(0, 1)),
         msg_id=subjects.input_key(caller.call, 0, 1),
         headers={
             "Nats-Schedule": f"@at {at:%Y-%m-%dT%H:%M:%S.%fZ}",
-            "Nats-Schedule-Target": subjects.due(caller.call, 0, 1),
+            "Nats-Schedule-Target": subjects.due("main", caller.call, 0, 1),
             "Tidemill-Subject": subjects.inputs(caller.pool.prefix, caller.call, 0, 1),
         },
     )
@@ -106,15 +106,15 @@ async def test_a_due_attempt_of_a_pool_that_is_gone_is_cancelled(parts: Parts) -
     await parts.scheduler()
     caller = Caller(parts.bus, make_pool())
     await store_due(parts.bus, caller, 3)
-    stored = await parts.stored(streams.RESULTS.name, subjects.result(caller.call, 3))
+    stored = await parts.stored("RESULTS_main", subjects.result("main", caller.call, 3))
     assert coding.decode(Outputs, stored.data).items[0].status == Status.CANCELLED
     assert await nothing_due(parts.bus)
 
 
 async def test_what_cannot_be_read_is_kept_among_the_dead(parts: Parts) -> None:
     await parts.scheduler()
-    await parts.bus.store("tm.due.fc-broken.0.0", b"?", headers={"Tidemill-Subject": "nonsense"})
-    stored = await parts.stored(streams.DEAD.name, "tm.dead.unknown.fc-broken.0")
+    await parts.bus.store("tm.due.main.fc-broken.0.0", b"?", headers={"Tidemill-Subject": "nonsense"})
+    stored = await parts.stored(streams.DEAD.name, "tm.dead.main.unknown.fc-broken.0")
     assert stored.data == b"?"
 
 
@@ -126,13 +126,15 @@ async def test_cancelling_a_call_empties_its_queue_and_tells_the_workers(parts: 
     await caller.submit(20, ring=False)
     await other.submit(2, ring=False)
     request = CancelCall(caller.call, caller.pool.prefix, 20, kept=True, terminate_containers=True)
-    answer = await parts.bus.request(subjects.scheduler("cancel"), coding.encode(request))
+    answer = await parts.bus.request(subjects.scheduler("main", "cancel"), coding.encode(request))
     assert coding.decode(Done, answer) == Done()
     assert await waiting(parts.bus, caller.pool) == []
     assert len(await waiting(parts.bus, other.pool)) == 2
-    assert coding.decode(Cancelled, heard[0].data) == Cancelled(caller.call, terminate_containers=True)
+    assert coding.decode(Cancelled, heard[0].data) == Cancelled(
+        "main", caller.call, terminate_containers=True
+    )
     for index in range(20):
-        stored = await parts.bus.last(streams.RESULTS.name, subjects.result(caller.call, index))
+        stored = await parts.bus.last("RESULTS_main", subjects.result("main", caller.call, index))
         assert stored is not None
         assert coding.decode(Outputs, stored.data).items[0].status == Status.CANCELLED
 
@@ -140,11 +142,11 @@ async def test_cancelling_a_call_empties_its_queue_and_tells_the_workers(parts: 
 async def test_cancelling_a_call_leaves_the_results_that_are_there(parts: Parts) -> None:
     await parts.scheduler()
     caller = await parts.caller(make_pool())
-    await parts.bus.store(subjects.result(caller.call, 1), b"mine")
+    await parts.bus.store(subjects.result("main", caller.call, 1), b"mine")
     request = CancelCall(caller.call, caller.pool.prefix, 3, kept=True)
     for _ in range(2):  # a second request does no harm
-        await parts.bus.request(subjects.scheduler("cancel"), coding.encode(request))
-    stored = await parts.bus.last(streams.RESULTS.name, subjects.result(caller.call, 1))
+        await parts.bus.request(subjects.scheduler("main", "cancel"), coding.encode(request))
+    stored = await parts.bus.last("RESULTS_main", subjects.result("main", caller.call, 1))
     assert stored is not None
     assert stored.data == b"mine"
 
@@ -154,20 +156,22 @@ async def test_a_cancelled_call_is_not_tried_again_later(parts: Parts) -> None:
     caller = await parts.caller(make_pool())
     at = datetime.now(UTC) + timedelta(hours=1)
     await parts.bus.store(
-        subjects.timer(caller.call, 0, 1),
+        subjects.timer("main", caller.call, 0, 1),
         coding.encode(caller.chunk(0, 1)),
         headers={
             "Nats-Schedule": f"@at {at:%Y-%m-%dT%H:%M:%SZ}",
-            "Nats-Schedule-Target": subjects.due(caller.call, 0, 1),
+            "Nats-Schedule-Target": subjects.due("main", caller.call, 0, 1),
             "Tidemill-Subject": subjects.inputs(caller.pool.prefix, caller.call, 0, 1),
         },
     )
     request = CancelCall(caller.call, caller.pool.prefix)
-    await parts.bus.request(subjects.scheduler("cancel"), coding.encode(request))
+    await parts.bus.request(subjects.scheduler("main", "cancel"), coding.encode(request))
     assert not [one async for one in parts.bus.read(streams.TIMERS.name, "tm.timers.>")]
 
 
 async def test_a_prefix_that_is_none_is_refused(parts: Parts) -> None:
     await parts.scheduler()
     with pytest.raises(RequestFailed, match="not a prefix of inputs"):
-        await parts.bus.request(subjects.scheduler("cancel"), coding.encode(CancelCall("fc-1", "tm.other")))
+        await parts.bus.request(
+            subjects.scheduler("main", "cancel"), coding.encode(CancelCall("fc-1", "tm.other"))
+        )

@@ -27,7 +27,7 @@ async def stage(broker: Broker) -> AsyncIterator[Parts]:
         return await nats.connect(broker.url, "service", broker.settings.passwords["service"])
 
     parts = Parts(await connect(), connect, None)
-    await streams.apply(parts.bus)
+    await streams.apply(parts.bus, "main")
     yield parts
     await parts.close()
 
@@ -37,7 +37,9 @@ async def status(bus: ServiceBus, above: int = 0) -> SchedulerStatus:
     async with asyncio.timeout(15):
         while True:
             try:
-                data = await bus.request(subjects.scheduler("status"), coding.encode(GetSchedulerStatus()))
+                data = await bus.request(
+                    subjects.scheduler("main", "status"), coding.encode(GetSchedulerStatus())
+                )
                 if (answer := coding.decode(SchedulerStatus, data)).term > above:
                     return answer
             except BusError:

@@ -164,7 +164,7 @@ async def test_a_crash_loop_of_a_running_app_ends_its_inputs_after_three_failure
     assert "no module named 'nothing'" in caller.troubles[-1].message
     await until(lambda: caller.troubles[-1].final, "the end")
     for index in range(2):
-        stored = await parts.stored(streams.RESULTS.name, subjects.result(caller.call, index))
+        stored = await parts.stored("RESULTS_main", subjects.result("main", caller.call, index))
         outputs = coding.decode(Outputs, stored.data)
         assert outputs.items[0].status == Status.FAILURE
         assert outputs.items[0].payload.data == FAILURE
@@ -189,13 +189,13 @@ async def test_attached_callers_of_a_crash_loop_get_their_outputs(parts: Parts) 
     await parts.scheduler()
     worker = await parts.worker()
     worker.ready_at_once = False
-    caller = await parts.caller(make_pool(), reply=subjects.replies(ids.new(ids.CALLER)))
+    caller = await parts.caller(make_pool(), reply=subjects.replies("main", ids.new(ids.CALLER)))
     await caller.submit(2)
     await until(lambda: worker.starting, "a start")
     await worker.fail_start(FAILURE, final=True)
     await parts.empty(caller.pool)
     outputs = [
-        coding.decode(Outputs, stored.data) async for stored in parts.bus.read("REPLIES", caller.reply)
+        coding.decode(Outputs, stored.data) async for stored in parts.bus.read("REPLIES_main", caller.reply)
     ]
     assert {output.items[0].index for output in outputs} == {0, 1}
     assert {output.items[0].status for output in outputs} == {Status.FAILURE}
@@ -240,7 +240,7 @@ async def test_a_pool_that_is_gone_is_stopped_and_emptied(parts: Parts) -> None:
     await until(lambda: not worker.containers, "no container")
     assert not worker.stops[0].graceful
     await parts.empty(caller.pool)
-    stored = await parts.stored(streams.RESULTS.name, subjects.result(caller.call, 2))
+    stored = await parts.stored("RESULTS_main", subjects.result("main", caller.call, 2))
     assert coding.decode(Outputs, stored.data).items[0].status == Status.CANCELLED
     caller.ring()
     await until(lambda: caller.troubles, "trouble")
@@ -302,7 +302,7 @@ async def test_the_status_tells_of_pools_and_workers(parts: Parts) -> None:
     worker.leases = ("$JS.ACK.1",)
     worker.report()
     await parts.bus.flush()
-    data = await parts.bus.request(subjects.scheduler("status"), coding.encode(GetSchedulerStatus()))
+    data = await parts.bus.request(subjects.scheduler("main", "status"), coding.encode(GetSchedulerStatus()))
     status = coding.decode(SchedulerStatus, data)
     assert status.term == scheduler.term
     (pool,) = status.pools

@@ -17,7 +17,7 @@ BUS = """
     async def call(bus, prefix, value):
         caller, id = ids.new(ids.CALLER), ids.new(ids.CALL)
         arrived = asyncio.get_running_loop().create_future()
-        reply = subjects.replies(caller)
+        reply = subjects.replies("main", caller)
         live = await bus.subscribe(reply, lambda message: arrived.set_result(message.data))
         chunk = Chunk(id, [0], 0, reply, [Payload(*payload.encode_call((value,), {}))], 0.0)
         key = subjects.input_key(id, 0, 0)
@@ -71,8 +71,8 @@ async def test_blobs_travel_both_ways(stage: Stage) -> None:
         + """
     async def f(size):
         bus = _runtime.container.connect()
-        blob = await blobs.put(bus, b"x" * size)
-        return len(await blobs.get(bus, blob))
+        blob = await blobs.put(bus, "main", b"x" * size)
+        return len(await blobs.get(bus, "main", blob))
     """
     )
     await stage.place(pool)
@@ -80,10 +80,10 @@ async def test_blobs_travel_both_ways(stage: Stage) -> None:
 
 
 FORBIDDEN = {
-    "store": 'await bus.store("tm.results.fc-1.0", b"", msg_id="x")',
-    "rollup": 'await bus.store("$O.blobs.C.x", b"", msg_id="x", headers={"Nats-Rollup": "all"})',
+    "store": 'await bus.store("tm.results.main.fc-1.0", b"", msg_id="x")',
+    "rollup": 'await bus.store("$O.blobs_main.C.x", b"", msg_id="x", headers={"Nats-Rollup": "all"})',
     "listen": 'await bus.subscribe("tm.inputs.>", print)',
-    "listen to all": 'await bus.subscribe("tm.replies.*", print)',
+    "listen to all": 'await bus.subscribe("tm.replies.main.*", print)',
     "ask": 'await bus.request("tm.workers.wo-1.stop", b"")',
     "read": 'await bus.last("INPUTS_cpu_0", "tm.inputs.>")',
     "remove": 'await bus.purge("INPUTS_cpu_0", "tm.inputs.>")',
@@ -129,13 +129,13 @@ async def test_subscriptions_end_with_their_container(stage: Stage) -> None:
         BUS
         + """
     async def f(caller):
-        await _runtime.container.connect().subscribe(subjects.replies(caller), print)
+        await _runtime.container.connect().subscribe(subjects.replies("main", caller), print)
     """
     )
     (container,) = await stage.place(pool)
     caller = ids.new(ids.CALLER)
     await stage.result(await stage.call(pool, (caller,)))
-    stage.bus.publish(subjects.replies(caller), b"heard")
+    stage.bus.publish(subjects.replies("main", caller), b"heard")
     await stage.until(lambda: "heard" in stage.text(container))
     await stage.stop(container)
     assert (await stage.event(container, "stopped")).reason == "exited with status 0"

@@ -148,7 +148,7 @@ async def test_a_start_that_takes_too_long_is_given_up(stage: Stage) -> None:
 
 async def test_code_that_is_not_there_is_told(stage: Stage) -> None:
     pool = await stage.pool(f"{FINE}  # nobody else has this")
-    await stage.bus.purge("OBJ_blobs", "$O.blobs.M.>")
+    await stage.bus.purge("OBJ_blobs_main", "$O.blobs_main.M.>")
     container = ids.new(ids.CONTAINER)
     await stage.ask_to_place(pool, container)
     event = await stage.event(container)

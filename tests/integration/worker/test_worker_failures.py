@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from worker_stage import Stage, eventually
+from worker_stage import WORKSPACE, Stage, eventually
 
 from tidemill import exception
 from tidemill._container.processes import descendants
@@ -57,8 +57,8 @@ async def test_a_failure_with_retries_left_waits_in_the_timers(stage: Stage) -> 
     (timer,) = await stored(stage, "TIMERS", "tm.timers.>")
     chunk = coding.decode(Chunk, timer.data)
     assert (chunk.call, chunk.indices, chunk.attempt, chunk.failures, chunk.losses) == (call, [1], 1, 2, 0)
-    assert timer.subject == subjects.timer(call, 1, 1)
-    assert timer.headers["Nats-Schedule-Target"] == subjects.due(call, 1, 1)
+    assert timer.subject == subjects.timer(WORKSPACE, call, 1, 1)
+    assert timer.headers["Nats-Schedule-Target"] == subjects.due(WORKSPACE, call, 1, 1)
     assert timer.headers["Tidemill-Subject"] == subjects.inputs(pool.prefix, call, 1, 1)
     assert timer.headers["Nats-Schedule"].startswith("@at ")
 
@@ -265,7 +265,7 @@ async def test_a_cancelled_call_ends_with_all_its_inputs(stage: Stage, kind: str
     await stage.place(pool)
     call = await stage.call(pool, (), (), ())
     await stage.until(lambda: "runs" in stage.text())
-    stage.bus.publish(subjects.cancel(call), coding.encode(Cancelled(call)))
+    stage.bus.publish(subjects.cancel(WORKSPACE, call), coding.encode(Cancelled(WORKSPACE, call)))
     outputs = await stage.results(call, 3)
     assert {one.output.status for one in outputs} == {Status.CANCELLED}
     await stage.settled(pool)
@@ -278,7 +278,7 @@ async def test_a_container_goes_on_after_a_cancelled_input(stage: Stage) -> None
     (container,) = await stage.place(pool)
     call = await stage.call(pool, (60,))
     await stage.until(lambda: "runs" in stage.text())
-    stage.bus.publish(subjects.cancel(call), coding.encode(Cancelled(call)))
+    stage.bus.publish(subjects.cancel(WORKSPACE, call), coding.encode(Cancelled(WORKSPACE, call)))
     await stage.result(call)
     after = await stage.result(await stage.call(pool, (0,)))
     assert (after.value, after.container) == (0, container)
@@ -290,7 +290,9 @@ async def test_terminating_containers_kills_them_at_once(stage: Stage) -> None:
     call = await stage.call(pool, ())
     await stage.until(lambda: "runs" in stage.text())
     began = time.monotonic()
-    stage.bus.publish(subjects.cancel(call), coding.encode(Cancelled(call, terminate_containers=True)))
+    stage.bus.publish(
+        subjects.cancel(WORKSPACE, call), coding.encode(Cancelled(WORKSPACE, call, terminate_containers=True))
+    )
     assert (await stage.result(call)).output.status == Status.CANCELLED
     await stage.event(container, "stopped")
     assert time.monotonic() - began < 1.5
@@ -302,7 +304,7 @@ async def test_inputs_of_a_cancelled_call_that_come_later_are_refused(stage: Sta
     from tidemill._wire import ids
 
     call = ids.new(ids.CALL)
-    stage.bus.publish(subjects.cancel(call), coding.encode(Cancelled(call)))
+    stage.bus.publish(subjects.cancel(WORKSPACE, call), coding.encode(Cancelled(WORKSPACE, call)))
     await stage.bus.flush()
     await stage.call(pool, (str(folder / "ran"),), call=call)
     assert (await stage.result(call)).output.status == Status.CANCELLED

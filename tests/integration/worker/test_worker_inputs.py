@@ -5,7 +5,7 @@ import os
 from typing import Any
 
 import pytest
-from worker_stage import Stage, eventually
+from worker_stage import WORKSPACE, Stage, eventually
 
 from tidemill._bus import blobs
 from tidemill._wire import coding, ids, payload, subjects
@@ -53,13 +53,13 @@ async def test_large_payloads_travel_through_the_object_store_both_ways(stage: S
     await stage.place(pool)
     data = os.urandom(INLINE_LIMIT + 1)
     form, encoded = payload.encode_call((data,), {})
-    blob = await blobs.put(stage.bus, encoded)
+    blob = await blobs.put(stage.bus, WORKSPACE, encoded)
     inputs = [Payload(form, blob), Payload(*payload.encode_call((b"ab",), {}))]
     small = await stage.submit(pool, ids.new(ids.CALL), inputs)
     first, second = await stage.results(small, 2)
     result = first.output.payload
     assert isinstance(result.data, Blob)
-    assert payload.decode(result.format, await blobs.get(stage.bus, result.data)) == data + data
+    assert payload.decode(result.format, await blobs.get(stage.bus, WORKSPACE, result.data)) == data + data
     assert second.value == b"abab"
     await stage.settled(pool)
 
@@ -68,8 +68,8 @@ async def test_a_lost_blob_fails_its_input_and_no_other(stage: Stage) -> None:
     pool = await stage.pool(DOUBLE)
     await stage.place(pool)
     form, encoded = payload.encode_call((b"x" * (INLINE_LIMIT + 1),), {})
-    blob = await blobs.put(stage.bus, encoded)
-    await blobs.delete(stage.bus, blob)
+    blob = await blobs.put(stage.bus, WORKSPACE, encoded)
+    await blobs.delete(stage.bus, WORKSPACE, blob)
     inputs = [Payload(form, blob), Payload(*payload.encode_call((4,), {}))]
     first, second = await stage.results(await stage.submit(pool, ids.new(ids.CALL), inputs), 2)
     assert "the argument is lost" in str(first.error)
@@ -92,10 +92,13 @@ async def test_kept_results_are_stored_one_by_one_and_the_first_wins(stage: Stag
     await stage.place(pool)
     call = ids.new(ids.CALL)
     theirs = coding.encode(Outputs(call, 9, [], 0.0))
-    await stage.bus.store(subjects.result(call, 1), theirs)
+    await stage.bus.store(subjects.result(WORKSPACE, call, 1), theirs)
     await stage.call(pool, (1,), (2,), (3,), call=call, reply="")
     await stage.settled(pool)
-    stored = {index: await stage.bus.last("RESULTS", subjects.result(call, index)) for index in range(3)}
+    stored = {
+        index: await stage.bus.last("RESULTS_main", subjects.result(WORKSPACE, call, index))
+        for index in range(3)
+    }
     assert stored[1] is not None
     assert stored[1].data == theirs
     for index in (0, 2):
@@ -155,7 +158,7 @@ async def test_what_cannot_be_read_is_kept_among_the_dead(stage: Stage) -> None:
     call = ids.new(ids.CALL)
     await stage.bus.store(subjects.inputs(pool.prefix, call, 0, 0), b"nonsense")
     await stage.settled(pool)
-    dead = await stage.bus.last("DEAD", subjects.dead(pool.id, call, 0))
+    dead = await stage.bus.last("DEAD", subjects.dead(WORKSPACE, pool.id, call, 0))
     assert dead is not None
     assert dead.data == b"nonsense"
 

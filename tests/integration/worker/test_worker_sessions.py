@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from worker_stage import Stage, eventually
+from worker_stage import WORKSPACE, Stage, eventually
 
 from tidemill import exception
 from tidemill._bus.protocol import Message, RequestFailed
@@ -32,7 +32,7 @@ def f(question):
 async def process(stage: Stage, container: str, *arguments: str, **order: Any) -> AsyncIterator[Duplex]:
     """Hold the stream of a process in a container."""
     stream = ids.new(ids.STREAM)
-    async with on_bus(stage.bus, stream, opener=True, piece=PIECE_TO_CONTAINER) as end:
+    async with on_bus(stage.bus, WORKSPACE, stream, opener=True, piece=PIECE_TO_CONTAINER) as end:
         asked = Execute(container, stream, arguments, **order)
         await stage.bus.request(subjects.worker(stage.worker, "execute"), coding.encode(asked))
         end.open()
@@ -169,7 +169,7 @@ class Caller:
         self._may_answer = asyncio.Event()
 
     async def open(self) -> None:
-        await self._stage.bus.subscribe(subjects.terminal(self._pool.app_id), self._on_ask)
+        await self._stage.bus.subscribe(subjects.terminal(WORKSPACE, self._pool.app_id), self._on_ask)
 
     def _on_ask(self, message: Message) -> None:
         self.asked.set_result(coding.decode(AskTerminal, message.data))
@@ -181,7 +181,7 @@ class Caller:
     async def lend(self) -> AsyncIterator[Duplex]:
         async with asyncio.timeout(LIMIT):
             asked = await self.asked
-        async with on_bus(self._stage.bus, asked.stream, opener=False) as end:
+        async with on_bus(self._stage.bus, WORKSPACE, asked.stream, opener=False) as end:
             end.open()
             self._stage.bus.publish(self.reply, coding.encode(self.answer))
             yield end

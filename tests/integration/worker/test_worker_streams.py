@@ -129,7 +129,10 @@ async def test_output_of_subprocesses_is_there_and_in_the_stream(stage: Stage) -
     (container,) = await stage.place(pool)
     await stage.result(await stage.call(pool, ()))
     await stage.until(lambda: "from below\n" in stage.text() and "raw\n" in stage.text())
-    stored = [one async for one in stage.bus.read("LOGS", logs(pool.app_id, pool.id, container))]
+    stored = [
+        one
+        async for one in stage.bus.read("LOGS_main", logs(pool.workspace, pool.app_id, pool.id, container))
+    ]
     assert stored
 
 

@@ -28,6 +28,7 @@ from tidemill_common import streams
 from tidemill_common.bus.nats import NatsServiceBus
 
 TIMEOUT = 8.0  # seconds
+WORKSPACE = "main"
 
 
 @dataclasses.dataclass
@@ -57,7 +58,7 @@ class Stage:
     def __init__(self, bus: NatsServiceBus) -> None:
         self.bus = bus
         self.caller = ids.new(ids.CALLER)
-        self.reply = subjects.replies(self.caller)
+        self.reply = subjects.replies(WORKSPACE, self.caller)
         self.states: dict[str, WorkerState] = {}
         self.events: list[ContainerEvent] = []
         self.outputs: list[Arrived] = []
@@ -67,7 +68,7 @@ class Stage:
         self._changed = asyncio.Event()
 
     async def open(self) -> None:
-        await streams.apply(self.bus)
+        await streams.apply(self.bus, WORKSPACE)
         await self.bus.subscribe(subjects.ALL_WORKER_STATES, self._on_state)
         await self.bus.subscribe(subjects.ALL_CONTAINER_EVENTS, self._on_event)
         await self.bus.subscribe(self.reply, self._on_outputs)
@@ -119,7 +120,7 @@ class Stage:
         """Make the record of a pool whose function stands in `code`."""
         bundle = _source.pack({"user.py": textwrap.dedent(code).encode()})
         digest = hashlib.sha256(bundle).hexdigest()
-        await blobs.put_named(self.bus, digest, bundle)
+        await blobs.put_named(self.bus, WORKSPACE, digest, bundle)
         image = spec.pop("image", ImageSpec())
         source = Source((digest,), "user", function)
         pool_id = ids.new(ids.POOL)
@@ -129,12 +130,12 @@ class Stage:
             app_id=ids.new(ids.APP),
             app_name="test",
             function_id=ids.new(ids.FUNCTION),
-            workspace="main",
+            workspace=WORKSPACE,
             environment="main",
             capability="cpu",
             shard=shard,
             stream=subjects.inputs_stream("cpu", shard),
-            prefix=subjects.inputs_prefix("cpu", shard, pool_id),
+            prefix=subjects.inputs_prefix(WORKSPACE, "cpu", shard, pool_id),
             spec=FunctionSpec(function, source, image, **spec),
         )
 
@@ -236,7 +237,7 @@ class Stage:
         return "".join(record.text for record in self.logs if not container or record.container == container)
 
     def grant(self, call: str, index: int, pieces: int, size: int = 1 << 30) -> None:
-        self.bus.publish(subjects.credit(call, index), coding.encode(Credit(pieces, size)))
+        self.bus.publish(subjects.credit(WORKSPACE, call, index), coding.encode(Credit(pieces, size)))
 
 
 async def eventually(condition: Callable[[], Awaitable[Any]], timeout: float = TIMEOUT) -> Any:

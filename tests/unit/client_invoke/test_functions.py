@@ -14,7 +14,7 @@ from tidemill._wire.control import FunctionHandle
 from tidemill.function_call import FunctionCall
 from tidemill.functions import Function
 
-HANDLE = FunctionHandle("fu-1", "double", "ap-1", "po-1", "tm.inputs.cpu.0.cpu.po-1")
+HANDLE = FunctionHandle("fu-1", "double", "ap-1", "po-1", "tm.inputs.cpu.0.main.cpu.po-1")
 
 
 def double(x: int) -> int:

@@ -1,17 +1,35 @@
 """A type checker sees the real signatures of `.remote`, `.map`, `.spawn` and their `.aio`."""
 
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).parent
+import tidemill
+
+SAMPLE = Path(__file__).parent / "typed_sample.py"
 
 
 def test_mypy_sees_the_signatures_that_the_decorated_functions_have(tmp_path: Path) -> None:
     """The sample asserts each type, and each wrong call in it must be one: unused ignores are errors."""
     command = [
         sys.executable, "-m", "mypy", "--strict", "--warn-unused-ignores", "--config-file", "",
-        "--cache-dir", str(tmp_path), str(HERE / "typed_sample.py"),
+        "--cache-dir", str(tmp_path), str(SAMPLE),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=110)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_pyright_sees_the_signatures_that_the_decorated_functions_have(tmp_path: Path) -> None:
+    shutil.copy(SAMPLE, tmp_path)
+    configuration = {
+        "typeCheckingMode": "standard",
+        "reportUnnecessaryTypeIgnoreComment": "error",
+        "extraPaths": [str(Path(tidemill.__file__).parents[1])],
+    }
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps(configuration))
+    command = [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, "--project", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=110)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 errors, 0 warnings" in done.stdout

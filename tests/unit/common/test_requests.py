@@ -7,34 +7,34 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from tidemill import exception
-from tidemill._bus.protocol import RequestFailed
+from tidemill._bus.protocol import Message, RequestFailed
 from tidemill._wire import coding, errors
 from tidemill._wire.control import AppHeartbeat, Done
-from tidemill_common.bus.protocol import Endpoint
 from tidemill_common.requests import Endpoints
 
 REQUEST = coding.encode(AppHeartbeat("ap-1"))
 
 
 def endpoint(
-    handler: Callable[[AppHeartbeat], Awaitable[object]], registry: CollectorRegistry | None = None
-) -> Endpoint:
+    handler: Callable[[str, AppHeartbeat], Awaitable[object]], registry: CollectorRegistry | None = None
+) -> Callable[[bytes], Awaitable[bytes]]:
     made = Endpoints(structlog.get_logger(), registry or CollectorRegistry())
-    return made.endpoint("heartbeat", AppHeartbeat, handler)
+    served = made.endpoint("heartbeat", AppHeartbeat, handler)
+    return lambda data: served(Message("tm.registry.main.heartbeat", data, "", {}))
 
 
-async def done(request: AppHeartbeat) -> Done:
+async def done(workspace: str, request: AppHeartbeat) -> Done:
     return Done()
 
 
-async def refused(endpoint: Endpoint, data: bytes = REQUEST) -> RequestFailed:
+async def refused(endpoint: Callable[[bytes], Awaitable[bytes]], data: bytes = REQUEST) -> RequestFailed:
     with pytest.raises(RequestFailed) as caught:
         await endpoint(data)
     return caught.value
 
 
 async def test_a_handler_gets_the_typed_request_and_its_answer_is_encoded() -> None:
-    async def answer(request: AppHeartbeat) -> AppHeartbeat:
+    async def answer(workspace: str, request: AppHeartbeat) -> AppHeartbeat:
         return AppHeartbeat(request.app_id + "!")
 
     assert coding.decode(AppHeartbeat, await endpoint(answer)(REQUEST)) == AppHeartbeat("ap-1!")
@@ -56,7 +56,7 @@ async def test_fields_of_a_later_version_do_no_harm() -> None:
 
 @pytest.mark.parametrize("code", sorted(errors.CLASSES))
 async def test_an_error_of_ours_keeps_its_code_its_words_and_its_hint(code: str) -> None:
-    async def fail(request: AppHeartbeat) -> Done:
+    async def fail(workspace: str, request: AppHeartbeat) -> Done:
         raise errors.CLASSES[code]("no", hint="try this")
 
     failure = await refused(endpoint(fail))
@@ -64,7 +64,7 @@ async def test_an_error_of_ours_keeps_its_code_its_words_and_its_hint(code: str)
 
 
 async def test_a_crash_of_a_handler_is_told_without_its_details() -> None:
-    async def crash(request: AppHeartbeat) -> Done:
+    async def crash(workspace: str, request: AppHeartbeat) -> Done:
         raise RuntimeError("password=hunter2")
 
     failure = await refused(endpoint(crash))
@@ -76,7 +76,7 @@ async def test_a_crash_of_a_handler_is_told_without_its_details() -> None:
 async def test_requests_are_counted_by_verb_and_outcome() -> None:
     registry = CollectorRegistry()
 
-    async def fail(request: AppHeartbeat) -> Done:
+    async def fail(workspace: str, request: AppHeartbeat) -> Done:
         if request.app_id == "ap-2":
             raise exception.NotFoundError("none")
         return Done()

@@ -5,7 +5,7 @@ from typing import Any
 
 from tidemill._wire.control import Capacity, ContainerState, FunctionSpec, Pool, Source, WorkerState
 from tidemill_scheduler.decisions import Phase
-from tidemill_scheduler.workers import Fleet
+from tidemill_scheduler.workers import Fleet, Spare
 
 POOL = Pool(
     "po-1",
@@ -17,7 +17,7 @@ POOL = Pool(
     "cpu",
     0,
     "INPUTS_cpu_0",
-    "tm.inputs.cpu.0.cpu.po-1",
+    "tm.inputs.cpu.0.main.cpu.po-1",
     FunctionSpec("f", Source()),
 )
 
@@ -222,7 +222,7 @@ def test_the_longest_idle_of_a_pool_are_offered_as_spare() -> None:
     clock.now += 5.0
     fleet.report(report(("co-1", "idle"), ("co-2", "idle"), ("co-3", "busy")))
     clock.now += 5.0
-    offered = list(fleet.idle({"po-1": POOL}, {"po-1": 1}))
+    offered = list(fleet.idle({"po-1": Spare(1, POOL.spec.resources)}))
     assert [(one.container, one.idle) for one in offered] == [("co-1", 10.0)]
 
 

@@ -21,7 +21,7 @@ from tidemill_scheduler.placing import (
 
 def pool(capability: str = "cpu", labels: dict[str, tuple[str, ...]] | None = None, **resources: Any) -> Pool:
     spec = FunctionSpec("f", Source(), resources=Resources(**resources), labels=labels or {})
-    prefix = f"tm.inputs.cpu.0.{capability}.po-1"
+    prefix = f"tm.inputs.cpu.0.main.{capability}.po-1"
     return Pool("po-1", "ap-1", "app", "fu-1", "main", "main", capability, 0, "INPUTS_cpu_0", prefix, spec)
 
 

@@ -7,7 +7,7 @@ from tidemill._wire import coding, control, errors, ids, subjects
 from tidemill._wire.messages import Blob, Chunk, Output, Outputs, Payload
 
 CHUNK = Chunk(
-    "fc-1", [0, 1], 0, "tm.replies.cl-1", [Payload(1, b"x"), Payload(2, Blob("aa", "n", 5, 1))], 1.5
+    "fc-1", [0, 1], 0, "tm.replies.main.cl-1", [Payload(1, b"x"), Payload(2, Blob("aa", "n", 5, 1))], 1.5
 )
 SPEC = control.FunctionSpec(
     "f",
@@ -48,15 +48,49 @@ def test_unknown_fields_of_a_newer_version_are_passed_over() -> None:
 
 
 def test_an_input_subject_is_parsed_as_it_was_built() -> None:
-    prefix = subjects.inputs_prefix("gpu-h100+gpu-a100", 3, "po-1")
+    prefix = subjects.inputs_prefix("main", "gpu-h100+gpu-a100", 3, "po-1")
     parsed = subjects.parse_inputs(subjects.inputs(prefix, "fc-1", 7, 2))
-    assert parsed == ("gpu", 3, "gpu-h100+gpu-a100", "po-1", "fc-1", 7, 2)
+    assert parsed == ("gpu", 3, "main", "gpu-h100+gpu-a100", "po-1", "fc-1", 7, 2)
 
 
 @pytest.mark.parametrize("bad", ["", "a.b", "a b", "*", ">", "a\r\nPUB x", "x" * 129])
 def test_no_foreign_text_becomes_part_of_a_subject(bad: str) -> None:
     with pytest.raises(ValueError, match="not a subject token"):
-        subjects.replies(bad)
+        subjects.replies("main", bad)
+
+
+@pytest.mark.parametrize("bad", ["", "Main", "a.b", "-a", "a_b", "*", ">", "a\n", "x" * 33])
+def test_a_workspace_is_named_by_a_slug(bad: str) -> None:
+    with pytest.raises(ValueError, match="not the name of a workspace"):
+        subjects.demand(bad, "po-1")
+
+
+@pytest.mark.parametrize("workspace", ["a", "my-team", "0-0", "x" * 32])
+def test_the_id_of_a_token_names_its_workspace(workspace: str) -> None:
+    assert ids.workspace_of_token(ids.new_token(workspace)) == workspace
+
+
+@pytest.mark.parametrize(
+    "bad", ["", "client", "ak-main", "ak-Main-" + "0" * 26, "ak--" + "0" * 26, "ak-a.b-" + "0" * 26]
+)
+def test_what_is_not_the_id_of_a_token_is_refused(bad: str) -> None:
+    with pytest.raises(ValueError, match="not the id of a token"):
+        ids.workspace_of_token(bad)
+
+
+@pytest.mark.parametrize(
+    ("subject", "allowed"),
+    [
+        ("tm.replies.main.cl-1", True),
+        ("tm.replies.other.cl-1", False),
+        ("tm.replies.main.cl-1.more", False),
+        ("tm.replies.main.*", False),
+        ("tm.results.main.cl-1", False),
+        ("tm.replies.main.", False),
+    ],
+)
+def test_outputs_are_sent_to_callers_of_the_same_workspace_only(subject: str, allowed: bool) -> None:
+    assert subjects.is_reply("main", subject) is allowed
 
 
 def test_ids_sort_by_time_and_fit_a_token() -> None:

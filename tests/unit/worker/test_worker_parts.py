@@ -165,14 +165,14 @@ def test_the_runtime_layer_has_what_containers_need_and_no_services(tmp_path: Pa
 class Delivered:
     """A delivery that was never on a server."""
 
-    def __init__(self, chunk: object, subject: str = "tm.inputs.cpu.0.cpu.po-1.fc-1.0.0") -> None:
+    def __init__(self, chunk: object, subject: str = "tm.inputs.cpu.0.main.cpu.po-1.fc-1.0.0") -> None:
         self.subject = subject
         self.data: bytes = msgpack.packb(chunk)
 
 
 def part(count: int) -> work.Part:
     inputs = [Payload(1, bytes([index])) for index in range(count)]
-    held = work.read(Delivered(Chunk("fc-1", list(range(count)), 0, "", inputs, 0.0)), 0.0)  # type: ignore[arg-type]
+    held = work.read(Delivered(Chunk("fc-1", list(range(count)), 0, "", inputs, 0.0)), "main", 0.0)  # type: ignore[arg-type]
     return work.whole_part(held)
 
 
@@ -204,7 +204,7 @@ def test_payloads_from_blobs_stand_where_the_blobs_were() -> None:
 )
 def test_what_is_no_chunk_is_refused(chunk: list[Any]) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - any of msgspec's
-        work.read(Delivered(chunk), 0.0)  # type: ignore[arg-type]
+        work.read(Delivered(chunk), "main", 0.0)  # type: ignore[arg-type]
 
 
 # --- frames
@@ -295,55 +295,60 @@ async def test_a_deadline_that_was_moved_later_does_not_fire_early() -> None:
 
 # --- permissions
 
-
-@pytest.mark.parametrize(
-    "subject",
-    ["tm.inputs.cpu.0.cpu.po-1.fc-1.0.0", "tm.results.fc-1.call", "$O.blobs.C.abc", "$O.blobs.M.YWJj"],
-)
-def test_containers_may_store_what_calls_need(subject: str) -> None:
-    assert permissions.may_store(subject, "id", {})
+MAY = permissions.of("main")
 
 
 @pytest.mark.parametrize(
     "subject",
     [
-        "tm.inputs.cpu.0.cpu.po-1.fc-1.0.0.more",
-        "tm.inputs.cpu.0.cpu.*.fc-1.0.0",
-        "tm.results.fc-1.0",
-        "tm.replies.cl-1",
-        "tm.timers.fc-1.0.1",
-        "tm.logs.ap-1.po-1.co-1",
+        "tm.inputs.cpu.0.main.cpu.po-1.fc-1.0.0",
+        "tm.results.main.fc-1.call",
+        "$O.blobs_main.C.abc",
+        "$O.blobs_main.M.YWJj",
+    ],
+)
+def test_containers_may_store_what_calls_need(subject: str) -> None:
+    assert MAY.may_store(subject, "id", {})
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        "tm.inputs.cpu.0.main.cpu.po-1.fc-1.0.0.more",
+        "tm.inputs.cpu.0.main.cpu.*.fc-1.0.0",
+        "tm.results.main.fc-1.0",
+        "tm.replies.main.cl-1",
+        "tm.timers.main.fc-1.0.1",
+        "tm.logs.main.ap-1.po-1.co-1",
         "tm.workers.wo-1.place",
         "$KV.pools.po-1",
-        "$JS.API.STREAM.PURGE.REPLIES",
-        "$O.blobs.C.*",
-        "tm.demand.po-1",
+        "$JS.API.STREAM.PURGE.REPLIES_main",
+        "$O.blobs_main.C.*",
+        "tm.demand.main.po-1",
     ],
 )
 def test_containers_may_store_nothing_else(subject: str) -> None:
-    assert not permissions.may_store(subject, "id", {})
+    assert not MAY.may_store(subject, "id", {})
 
 
 def test_headers_that_rule_the_server_are_refused() -> None:
-    assert permissions.may_store("$O.blobs.M.YWJj", "id", {"Nats-Rollup": "sub"})
-    assert not permissions.may_store("$O.blobs.M.YWJj", "id", {"Nats-Rollup": "all"})
-    assert not permissions.may_store("$O.blobs.M.YWJj", "id", {"nats-rollup": "sub"})
-    assert not permissions.may_store("tm.results.fc-1.call", "id", {"Other": "a\r\nNats-Rollup: all"})
-    assert not permissions.may_store("tm.results.fc-1.call", "a\r\nNats-Rollup: all", {})
-    assert not permissions.may_store(
-        "tm.results.fc-1.call", "id", {"Nats-Schedule": "@at 2030-01-01T00:00:00Z"}
-    )
+    assert MAY.may_store("$O.blobs_main.M.YWJj", "id", {"Nats-Rollup": "sub"})
+    assert not MAY.may_store("$O.blobs_main.M.YWJj", "id", {"Nats-Rollup": "all"})
+    assert not MAY.may_store("$O.blobs_main.M.YWJj", "id", {"nats-rollup": "sub"})
+    assert not MAY.may_store("tm.results.main.fc-1.call", "id", {"Other": "a\r\nNats-Rollup: all"})
+    assert not MAY.may_store("tm.results.main.fc-1.call", "a\r\nNats-Rollup: all", {})
+    assert not MAY.may_store("tm.results.main.fc-1.call", "id", {"Nats-Schedule": "@at 2030-01-01T00:00:00Z"})
 
 
 def test_wildcards_are_for_results_logs_and_events_of_one_thing() -> None:
-    assert permissions.may_subscribe("tm.results.fc-1.*")
-    assert permissions.may_read("LOGS", "tm.logs.ap-1.>")
-    assert not permissions.may_subscribe("tm.results.*.0")
-    assert not permissions.may_subscribe("tm.replies.*")
-    assert not permissions.may_read("LOGS", "tm.logs.>")
-    assert not permissions.may_purge("RESULTS", "tm.results.fc-1.0")
+    assert MAY.may_subscribe("tm.results.main.fc-1.*")
+    assert MAY.may_read("LOGS_main", "tm.logs.main.ap-1.>")
+    assert not MAY.may_subscribe("tm.results.main.*.0")
+    assert not MAY.may_subscribe("tm.replies.main.*")
+    assert not MAY.may_read("LOGS_main", "tm.logs.main.>")
+    assert not MAY.may_purge("RESULTS_main", "tm.results.main.fc-1.0")
 
 
 def test_the_pool_of_an_input_is_known_from_its_subject() -> None:
-    assert permissions.pool_of("tm.inputs.gpu.3.gpu-H100+gpu-L4.po-1.fc-1.0.0") == "po-1"
-    assert permissions.pool_of("tm.results.fc-1.call") is None
+    assert MAY.pool_of("tm.inputs.gpu.3.main.gpu-H100+gpu-L4.po-1.fc-1.0.0") == "po-1"
+    assert MAY.pool_of("tm.results.main.fc-1.call") is None

@@ -300,6 +300,13 @@ class MemoryBus:
         consumer = found.consumers.get(name) if found else None
         return consumer.state() if consumer else None
 
+    async def delete_consumer(self, stream: str, name: str) -> bool:
+        """See `ServiceBus.delete_consumer`."""
+        state = await self.consumer_state(stream, name)
+        if state and not state.ack_pending:
+            self._server.delete_consumer(stream, name)
+        return not state or not state.ack_pending
+
     def pull(self, spec: ConsumerSpec, on_delivery: Callable[[Delivery], None]) -> MemoryPuller:
         """See `ServiceBus.pull`."""
         puller = MemoryPuller(lambda: self._server.stream(spec.stream).consumer(spec), on_delivery)

@@ -26,6 +26,11 @@ class MemoryDelivery:
         self.redelivered = count > 1
 
     @property
+    def time(self) -> float:
+        """See `Delivery.time`."""
+        return self._message.time
+
+    @property
     def headers(self) -> Mapping[str, str]:
         """See `Delivery.headers`."""
         return self._message.headers

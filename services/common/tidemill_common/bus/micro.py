@@ -96,7 +96,7 @@ class MicroService:
         async with self._turn:
             began = time.perf_counter_ns()
             try:
-                self._reply(request, await endpoint(request.data))
+                self._reply(request, await endpoint(request))
             except RequestFailed as error:
                 statistics.errors += 1
                 statistics.last_error = f"{error.code}: {error.message}"

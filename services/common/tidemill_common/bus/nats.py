@@ -78,6 +78,20 @@ class NatsServiceBus(NatsBus):
                 return None
             raise
 
+    async def delete_consumer(self, stream: str, name: str) -> bool:
+        """See `ServiceBus.delete_consumer`."""
+        state = await self.consumer_state(stream, name)
+        if state is None:
+            return True
+        if state.ack_pending:
+            return False
+        try:
+            await self.api(f"CONSUMER.DELETE.{stream}.{name}")
+        except Refused as error:
+            if error.code not in (jetstream.NO_CONSUMER, jetstream.NO_STREAM):
+                raise
+        return True
+
     async def account(self) -> dict[str, Any]:
         """See `ServiceBus.account`."""
         return await self.api("INFO")

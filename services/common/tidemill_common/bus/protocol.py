@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from tidemill._bus.protocol import Bus, Stored
+from tidemill._bus.protocol import Bus, Message, Stored
 
-# An endpoint gets the request's bytes and returns the answer's; it raises RequestFailed to refuse.
-Endpoint = Callable[[bytes], Awaitable[bytes]]
+# An endpoint gets the request and returns the answer's bytes; it raises RequestFailed to refuse.
+Endpoint = Callable[[Message], Awaitable[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,10 @@ class Delivery(Protocol):
     ack_subject: str  # names the lease; publishing `-NAK` to it hands the message back
     pending: int  # how many more wait behind it
     redelivered: bool
+
+    @property
+    def time(self) -> float:
+        """When the stream stored it (the server's unix time)."""
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -137,6 +141,12 @@ class ServiceBus(Bus, Protocol):
     async def consumer_state(self, stream: str, name: str) -> ConsumerState | None:
         """Return a consumer's state, or None if it is gone."""
 
+    async def delete_consumer(self, stream: str, name: str) -> bool:
+        """Remove a consumer, unless it has un-acknowledged messages; return whether it is gone.
+
+        Those would all be delivered again at once.
+        """
+
     def pull(self, spec: ConsumerSpec, on_delivery: Callable[[Delivery], None]) -> Puller:
         """Pull from a consumer, making it when it is missing. Starts without credit."""
 
@@ -160,7 +170,7 @@ class ServiceBus(Bus, Protocol):
         *,
         metadata: Mapping[str, str] | None = None,
     ) -> Callable[[], Awaitable[None]]:
-        """Answer requests (subject -> endpoint) as a NATS micro service; return what ends it.
+        """Answer requests (subject or pattern -> endpoint) as a NATS micro service; return what ends it.
 
         Replicas share a queue group. Each request runs in a task of its own, at most 256 at once.
         """

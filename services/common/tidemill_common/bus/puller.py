@@ -64,6 +64,12 @@ class NatsDelivery:
         bus.hold(self)
 
     @property
+    def time(self) -> float:
+        """See `Delivery.time`."""
+        fields = self.ack_subject.split(".")
+        return int(fields[9 if len(fields) > 9 else 7]) / 1e9
+
+    @property
     def headers(self) -> Mapping[str, str]:
         """See `Delivery.headers`."""
         return parse_headers(self._block)
