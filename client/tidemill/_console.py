@@ -9,6 +9,7 @@ connection ends, and at the latest when this process does, the terminal is as it
 
 import asyncio
 import atexit
+import concurrent.futures
 import os
 import select
 import sys
@@ -100,7 +101,7 @@ class _Keyboard:
 
     def _run(self) -> None:
         # What is sent fails when the stream is over, and the loop may be gone: then nobody needs more input.
-        with suppress(exception.Error, OSError, RuntimeError, asyncio.CancelledError):
+        with suppress(exception.Error, OSError, RuntimeError, concurrent.futures.CancelledError):
             while self._read():
                 pass
 

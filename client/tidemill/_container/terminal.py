@@ -9,9 +9,11 @@ import builtins
 import os
 import signal
 import sys
+import threading
 from _queue import Empty, SimpleQueue
 from collections.abc import Callable
 from contextlib import suppress
+from types import FrameType
 from typing import Any
 
 from tidemill import exception
@@ -24,23 +26,26 @@ PATIENCE = 30.0  # seconds for the terminal to be there; the worker says sooner 
 
 
 class Terminal:
-    """What `interact()`, `breakpoint()` and `input()` of user code go through. For the main thread."""
+    """What `interact()`, `breakpoint()` and `input()` of user code go through, in whichever thread."""
 
     def __init__(self, outbox: Outbox, *, interactive: bool) -> None:
         self.is_attached = False
         self.on_interrupt: Callable[[], None] = _raise_interrupt
+        self._is_ours = False  # from the attachment until the caller has the terminal back
+        self._one_at_a_time = threading.Lock()
         self._outbox = outbox
         self._interactive = interactive
         self._answers: SimpleQueue[tuple[str, Any]] = SimpleQueue()
         self._released: SimpleQueue[None] = SimpleQueue()
         self._descriptors: list[int] = []  # the usual ones, meanwhile
         self._streams: tuple[Any, ...] = ()
-        self._handler: Any = None
+        self._usual_handler: Any = None
 
     def install(self) -> None:
-        """Have user code come here when it wants to talk with somebody."""
+        """Have user code come here when it wants to talk with somebody. For the main thread."""
         sys.breakpointhook = self.breakpoint
         if self._interactive:
+            self._usual_handler = signal.signal(signal.SIGINT, self._on_signal)
             original = builtins.input
 
             def ask(prompt: object = "", /) -> str:
@@ -68,13 +73,16 @@ class Terminal:
             InteractiveTimeoutError: the caller does not answer.
             Error: the caller cannot lend its terminal.
         """
-        if self.is_attached:
-            return
         if not self._interactive:
             raise exception.InvalidError(
                 f"{what} needs somebody to talk with: this is not an interactive run",
                 hint="run it with `tidemill run -i`, or in `app.run(interactive=True)`",
             )
+        with self._one_at_a_time:
+            if not self.is_attached:
+                self._ask()
+
+    def _ask(self) -> None:
         _empty(self._answers)
         _empty(self._released)
         self._outbox.frame(FromRunner.INTERACT)
@@ -105,13 +113,15 @@ class Terminal:
         self._streams = (sys.stdin, sys.stdout, sys.stderr)
         sys.stdin = _text(0, "r")
         sys.stdout, sys.stderr = _text(1, "w"), _text(2, "w")
-        self._handler = signal.signal(signal.SIGINT, lambda _number, _frame: self.on_interrupt())
-        self.is_attached = True
+        self.is_attached = self._is_ours = True
 
     def release(self) -> None:
         """Give the terminal back, if there is one; return when the caller has it."""
-        if not self.is_attached:
-            return
+        if self.is_attached:
+            with self._one_at_a_time:
+                self._disconnect()
+
+    def _disconnect(self) -> None:
         self.is_attached = False
         for stream in (sys.stdout, sys.stderr):
             with suppress(Exception):
@@ -122,7 +132,14 @@ class Terminal:
             os.close(usual)
         self._outbox.frame(FromRunner.RELEASE)
         self._released.get()  # at the latest when the stream to the caller has been given up
-        signal.signal(signal.SIGINT, self._handler)  # not before: a late Ctrl-C is no signal to stop
+        self._is_ours = False  # not before: a late Ctrl-C is no signal to stop
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        """Take SIGINT for a Ctrl-C where there is a terminal, else for what it usually is."""
+        if self._is_ours:
+            self.on_interrupt()
+        else:
+            self._usual_handler(number, frame)
 
     # --- the reading thread
 

@@ -377,6 +377,30 @@ def test_an_input_talks_with_the_callers_terminal_and_gives_it_back(start: Start
     assert "".join(container.logged().values()) == "to the log\n"
 
 
+def test_a_thread_may_ask_and_two_at_once_share_the_terminal(start: Start) -> None:
+    container = start(
+        """
+        import threading
+        import tidemill
+        def f():
+            asking = [threading.Thread(target=tidemill.interact) for _ in range(4)]
+            for thread in asking:
+                thread.start()
+            for thread in asking:
+                thread.join()
+            return input("all? ")
+        """,
+        **INTERACTIVE,
+    )
+    caller, chunk = Caller(container), container.give([()])
+    session = caller.lend()
+    session.see(b"all? ")
+    session.write(b"yes\n")
+    caller.take_back(session)
+    assert container.result(chunk) == "yes"
+    assert len(container.frames.of(FromRunner.INTERACT)) == 1
+
+
 def test_each_input_borrows_the_terminal_anew(start: Start) -> None:
     container = start("def f(): return input()", **INTERACTIVE)
     caller = Caller(container)
