@@ -24,6 +24,7 @@ from tidemill._bus.protocol import (
     Bus,
     BusError,
     Disconnected,
+    NotLetIn,
     PubAck,
     RequestTimeout,
     StreamFull,
@@ -134,7 +135,11 @@ class Caller:
             if error is None or isinstance(error, AlreadyHeld):
                 if stored is not None:
                     stored()
-            elif isinstance(error, RequestTimeout | Disconnected) and tries > 1:
+            elif (
+                isinstance(error, RequestTimeout | Disconnected)
+                and not isinstance(error, NotLetIn)
+                and tries > 1
+            ):
                 self.loop.call_later(TICK, self._store, subject, data, key, stored, refused, tries - 1)
             else:
                 refused(explain(error))
@@ -283,6 +288,11 @@ class Caller:
             self._pause = min(SILENT_MAX, self._pause * 2)
             self.replies.read_again()
 
+    def fail_all(self, error: BaseException) -> None:
+        """Fail every call that waits."""
+        for call in list(self.calls.values()):
+            call.fail(error)
+
     def at_close(self, close: Callable[[], Awaitable[None]]) -> None:
         """Have something end with this session."""
         self._closers.append(close)
@@ -294,8 +304,7 @@ class Caller:
             await close()
         if self._ticking is not None:
             self._ticking.cancel()
-        for call in list(self.calls.values()):
-            call.fail(exception.ClientClosed("the client was closed"))
+        self.fail_all(exception.ClientClosed("the client was closed"))
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=TICK)
         for task in self._tasks:
@@ -325,6 +334,8 @@ def explain(error: BaseException) -> BaseException:
             return exception.ResourceExhaustedError(
                 "the queue is full", hint="wait until inputs have been worked off, or raise its size"
             )
+        case NotLetIn():
+            return exception.AuthError(str(error), hint="the token was revoked or has expired")
         case Disconnected():
             return exception.ConnectionError(
                 f"no connection to the server: {error}", hint="start one with `tidemill up`"

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from tidemill import _loop, _runtime, _sync, exception
-from tidemill._bus.protocol import Bus, BusError, Disconnected, NoResponder, RequestFailed
+from tidemill._bus.protocol import Bus, BusError, Disconnected, NoResponder, NotLetIn, RequestFailed
 from tidemill._caller import Caller, explain
 from tidemill._wire import coding, errors, ids, subjects
 from tidemill._wire.control import ErrorReply
@@ -24,6 +24,8 @@ REQUEST_TIMEOUT = 30.0  # seconds
 FIND_RESPONDER = 10.0  # seconds for which a request waits for its service to come (back) up
 FIND_PAUSE = 0.2
 CREDENTIALS_HINT = "check TIDEMILL_TOKEN_ID and TIDEMILL_TOKEN_SECRET, or the profile in use"
+UNDECIDED = "the server lets nobody in now: the registry does not answer it"
+REGISTRY_HINT = "look with `tidemill status`, or try again in a moment"
 NO_SERVER_HINT = "start one with `tidemill up`"
 
 
@@ -238,17 +240,28 @@ class Client:
             bus = await nats.connect(
                 found.server_url, found.token_id, found.token_secret, name=f"tidemill client {os.getpid()}"
             )
+        except NotLetIn as error:
+            if not error.final:
+                raise exception.ConnectionError(UNDECIDED, hint=REGISTRY_HINT) from error
+            raise exception.AuthError(
+                f"{found.server_url} does not know these credentials", hint=CREDENTIALS_HINT
+            ) from error
         except Disconnected as error:
-            if "authorization" in str(error).lower():
-                raise exception.AuthError(
-                    f"{found.server_url} does not know these credentials", hint=CREDENTIALS_HINT
-                ) from error
             raise exception.ConnectionError(str(error), hint=NO_SERVER_HINT) from error
         try:
-            return bus, _workspace_of(found)
+            workspace = _workspace_of(found)
         except exception.AuthError:
             await bus.close()
             raise
+        bus.on_shut_out = self._shut_out
+        return bus, workspace
+
+    def _shut_out(self) -> None:
+        """The token is good no more: end what waits, and let the next call find out for itself."""
+        caller, self.caller = self.caller, None
+        if caller is not None:
+            message = "the server does not let this client in any more"
+            caller.fail_all(exception.AuthError(message, hint="the token was revoked or has expired"))
 
     def check_lasting(self) -> None:
         """Refuse to start a temporary stack for what is to stay.

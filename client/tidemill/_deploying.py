@@ -26,7 +26,7 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 STRATEGIES = ("rolling", "recreate")
-DEPLOY_TIMEOUT = 20.0  # seconds of one try
+DEPLOY_TIMEOUT = 15.0  # seconds of one try: the registry itself waits for at most 5
 TRIES = 3
 
 

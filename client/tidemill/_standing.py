@@ -127,7 +127,7 @@ class Standing:
         await _deploying.stop(record)
         self._record = None
         for function in self._functions.values():
-            if function._handle is not None and function._handle.app_id == record.app_id:
+            if function._is_of(record.app_id):
                 function._unhydrate()
 
     @_sync.method
@@ -148,7 +148,10 @@ class Standing:
         Raises:
             InvalidError: it neither runs nor was deployed or looked up here.
         """
-        return self._reach().url
+        from tidemill import _deploying
+
+        record = self._reach()
+        return record.url or _deploying.page(record.app_id)
 
     @_sync.method
     async def set_tags(self, tags: Mapping[str, str], *, client: "Client | None" = None) -> None:

@@ -17,6 +17,7 @@ from tidemill.functions import Function
 
 if TYPE_CHECKING:
     from tidemill._client import Client
+    from tidemill._logs import Logs
     from tidemill._running import Running
     from tidemill.image import Image
     from tidemill.retries import Retries
@@ -95,6 +96,19 @@ class App(Standing, metaclass=_later.Listed):
         self._is_starting = False
 
     # --- what it is
+
+    @property
+    def logs(self) -> "Logs":
+        """What the app's containers printed: see `Logs`. The app has to run, to be deployed or stopped."""
+        from tidemill import _client, _logs
+
+        async def find() -> "_logs.Origin":
+            named = self._app_id or self._name
+            if not named:
+                raise InvalidError("an app without a name that has never run has no logs")
+            return await _logs.of_app(_client.current(), named)
+
+        return _logs.Logs(find)
 
     @property
     def is_running(self) -> bool:
@@ -225,7 +239,6 @@ class App(Standing, metaclass=_later.Listed):
             function,
             name=template.name,
             app=self,
-            spec=lambda source: declaration.spec(source, self._defaults),
             is_generator=template.is_generator,
         )
         self._add(made, declaration, self._defaults)
@@ -325,17 +338,23 @@ class App(Standing, metaclass=_later.Listed):
         self._is_starting = True
         before, functions = self._record, [*self._functions.values()]
         handles = [(function, function._handle, function._client) for function in functions]
+        record = None
         try:
             plan = await _plan.make(self, name, config.environment(environment_name))
             connection = _client.current(client)
             how = {"detach": detach, "interactive": interactive}
             async with _running.run(plan, connection, _output.current(), **how) as running:
                 self._running = running
-                self._stand(_deploying.Record(running.app_id, running.url, connection), running.handles)
+                record = _deploying.Record(running.app_id, running.url, connection)
+                self._stand(record, running.handles)
                 yield self
         finally:
-            self._running, self._is_starting, self._record = None, False, before
+            self._running, self._is_starting = None, False
+            if self._record is record:  # it was not deployed meanwhile
+                self._record = before
             for function, handle, earlier in handles:
+                if record is not None and not function._is_of(record.app_id):
+                    continue
                 if handle is None:
                     function._unhydrate()
                 else:  # another app that runs has the function too: it is called through that one again

@@ -9,12 +9,13 @@ from tidemill.function_call import FunctionCall
 
 if TYPE_CHECKING:
     from tidemill._client import Client
+    from tidemill._logs import Logs
     from tidemill._map import ForEach, Map, StarMap
     from tidemill._outcome import End
     from tidemill._remote_gen import RemoteGen
     from tidemill._single import Later
     from tidemill._spawn_map import SpawnMap, SpawnMapForEffect
-    from tidemill._wire.control import FunctionHandle, FunctionSpec, Source
+    from tidemill._wire.control import FunctionHandle
     from tidemill.app import App
 
 P = ParamSpec("P")
@@ -70,7 +71,6 @@ class Function(Generic[P, R, O]):
         *,
         name: str,
         app: "App | None" = None,
-        spec: "Callable[[Source], FunctionSpec] | None" = None,
         is_generator: bool | None = None,
         client: "Client | None" = None,
     ) -> None:
@@ -80,14 +80,12 @@ class Function(Generic[P, R, O]):
             raw: the Python function; None where it is not in this process.
             name: its name in the app.
             app: the app that it was declared in.
-            spec: gives its specification for the server, once its source is known.
             is_generator: whether it yields; None where that is still to be found out.
             client: the client for all calls; without it the one that calls are made with by default.
         """
         self._raw = raw
         self._name = name
         self._app = app
-        self._spec = spec
         self._is_generator = is_generator
         self._client = client
         self._handle: FunctionHandle | None = None
@@ -275,6 +273,18 @@ class Function(Generic[P, R, O]):
             raise self._not_hydrated()
         return handle.function_id
 
+    @property
+    def logs(self) -> "Logs":
+        """What the function's containers printed: see `Logs`."""
+        from tidemill import _client, _logs
+
+        async def find() -> "_logs.Origin":
+            client = _client.current(self._client)
+            handle = await self._find(client)
+            return await _logs.of_function(client, handle.app_id, handle.name, handle.function_id)
+
+        return _logs.Logs(find)
+
     @_sync.method
     async def info(self, *, refresh: bool = False) -> FunctionInfo:
         """Return what the server knows about it."""
@@ -316,6 +326,10 @@ class Function(Generic[P, R, O]):
     def _unhydrate(self) -> None:
         """Forget the handle: the app does not run any more."""
         self._handle = None
+
+    def _is_of(self, app_id: str) -> bool:
+        """Return whether it is called through this app."""
+        return self._handle is not None and self._handle.app_id == app_id
 
     def _present_handle(self) -> "FunctionHandle | None":
         """Return the handle if it is here: published, found before, or known to this container."""

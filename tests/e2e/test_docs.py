@@ -13,6 +13,7 @@ from pseudo_terminal import AtTerminal
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"```(python|console)\n(.*?)```", re.DOTALL)
+OTHER_CALLERS = ("rest.md", "other-languages.md")  # are in test_other_callers.py
 SESSION = re.compile(r"\$ tidemill (?:deploy|secret create) ")
 COMMAND = re.compile(r"\$ (.+)\n((?:(?!\$ ).*\n)*)")
 TALK = re.compile(r"\$ tidemill run -i (\S+\.py)\n((?:(?!\$ ).*\n)*)")
@@ -57,6 +58,8 @@ talks: list[Talk] = []
 def programs() -> list[Program]:
     found = []
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        if page.name in OTHER_CALLERS:
+            continue
         files: dict[str, str] = {}
         for language, text in BLOCK.findall(page.read_text()):
             if language == "python":

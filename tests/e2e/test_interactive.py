@@ -124,14 +124,14 @@ def listed(stack: RunningStack, *arguments: str) -> list[dict[str, Any]]:
 
 def ready_container(stack: RunningStack, app_id: str) -> str:
     found = listed(stack, "--app-id", app_id)
-    return next((one["container"] for one in found if one["state"] in ("idle", "busy")), "")
+    return next((one["container_id"] for one in found if one["state"] in ("idle", "busy")), "")
 
 
 def test_running_containers_are_listed(stack: RunningStack) -> None:
     with holding(stack) as (_, container):
-        (found,) = [one for one in listed(stack) if one["container"] == container]
+        (found,) = [one for one in listed(stack) if one["container_id"] == container]
         assert (found["app_name"], found["state"]) == ("interactive", "idle")
-        assert [one["container"] for one in listed(stack, "--app-id", found["app_id"])] == [container]
+        assert [one["container_id"] for one in listed(stack, "--app-id", found["app_id"])] == [container]
         assert listed(stack, "--app-id", "ap-another") == []
         assert container in stack.cli("container", "list").stdout
 
@@ -206,7 +206,7 @@ def test_what_a_stopped_container_ran_runs_again_in_another(stack: RunningStack,
     gate = tmp_path / "gate"
     with holding(stack, "hold_busy", "--gate", str(gate)) as (program, container):
         assert stack.cli("container", "stop", "-y", container).returncode == 0
-        wait_until(lambda: container not in [one["container"] for one in listed(stack)])
+        wait_until(lambda: container not in [one["container_id"] for one in listed(stack)])
         gate.touch()
         assert program.stdout.readline() == "finished True\n"
 

@@ -1,80 +1,77 @@
 """`tidemill container`: the containers that run, one by one."""
 
 import contextlib
-import json
 import os
 import signal
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from tidemill.cli.asking import client, json_option, yes_option
+from tidemill.cli.groups import CommandTable
+
 if TYPE_CHECKING:
     from tidemill._exec import Process
-    from tidemill._wire.control import ContainerInfo
+
+_HERE = "tidemill.cli.container"
+COMMANDS = {
+    "list": (f"{_HERE}:list_containers", "List the containers that run."),
+    "logs": ("tidemill.cli.logs:container_logs", "Show what a container printed."),
+    "exec": (f"{_HERE}:execute", "Run a program in a container."),
+    "stop": (f"{_HERE}:stop", "Stop a container."),
+}
 
 
-@click.group()
+@click.group(cls=CommandTable, table=COMMANDS)
 def container() -> None:
-    """Look at running containers, run programs in them, stop them."""
+    """Look at containers, run programs in them, stop them. CONTAINER is a container's id (co-...)."""
+
+
+container_argument = click.argument("container_id", metavar="CONTAINER")
 
 
 # --- list
 
 
-@container.command("list")
+@click.command("list")
 @click.option("--app-id", default="", metavar="ID", help="Only the containers of this app.")
-@click.option("--json", "as_json", is_flag=True, help="Write everything as JSON.")
-def list_(app_id: str, as_json: bool) -> None:
+@json_option
+def list_containers(app_id: str, as_json: bool) -> None:
     """List the containers that run, oldest first."""
     from tidemill._wire.control import ContainerList, ListContainers
+    from tidemill.cli import listing
 
     found = _ask("list_containers", ListContainers(app_id), ContainerList).containers
-    if as_json:
-        click.echo(json.dumps([asdict(one) for one in found], indent=2))
-    else:
-        _show(found)
-
-
-def _show(found: "tuple[ContainerInfo, ...]") -> None:
-    import datetime
-
-    from tidemill.cli.status import table
-
-    columns = ("container", "app", "app id", "function", "state", "started")
-    rows = []
-    for one in found:
-        started = datetime.datetime.fromtimestamp(one.created, datetime.UTC).astimezone()
-        cells = (one.container, one.app_name, one.app_id, one.function, one.state)
-        rows.append((*cells, f"{started:%Y-%m-%d %H:%M:%S}"))
-    table(columns, rows)
+    columns = ("Container ID", "App ID", "App Name", "Function", "State", "Start Time")
+    rows = [
+        (one.container, one.app_id, one.app_name, one.function, one.state, listing.time(one.created))
+        for one in found
+    ]
+    listing.show(columns, rows, as_json=as_json)
 
 
 # --- exec
 
 
-@container.command(
-    "exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
-)
+@click.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.option("--pty/--no-pty", default=None, help="Whether it gets a terminal. Default: if this is one.")
-@click.argument("container_id", metavar="CONTAINER")
+@container_argument
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="COMMAND...")
-def exec_(container_id: str, command: tuple[str, ...], pty: bool | None) -> int:
+def execute(container_id: str, command: tuple[str, ...], pty: bool | None) -> int:
     """Run a program in a running container, with the input and output of this one.
 
     Ends with the program's exit status; the program ends with this command.
     """
-    from tidemill import _client, _console, _loop
+    from tidemill import _console, _loop
     from tidemill._exec import Process
 
     if pty and not _console.is_terminal():
         raise click.UsageError("--pty needs a terminal at standard input and output")
     terminal = _console.is_terminal() if pty is None else pty
-    _check_stack()
-    process = Process(_client.current(), container_id, command, terminal=terminal)
+    process = Process(client(), container_id, command, terminal=terminal)
     with _signals_passed_on(process, terminal=terminal):
         return _loop.wait(process.run())
 
@@ -107,10 +104,10 @@ def _signals_passed_on(process: "Process", *, terminal: bool) -> Iterator[None]:
 # --- stop
 
 
-@container.command()
+@click.command()
 @click.option("--graceful", is_flag=True, help="Let it finish what it runs first; it takes nothing more.")
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-@click.argument("container_id", metavar="CONTAINER")
+@yes_option
+@container_argument
 def stop(container_id: str, graceful: bool, yes: bool) -> None:
     """Stop a container; what it runs now runs again in another."""
     from tidemill._wire.control import Done, StopContainer
@@ -121,20 +118,8 @@ def stop(container_id: str, graceful: bool, yes: bool) -> None:
     click.echo(f"Stopping {container_id}", err=True)
 
 
-# --- what all of them need
-
-
 def _ask(verb: str, message: object, answer: type[Any]) -> Any:
-    """Ask the scheduler of the stack that runs."""
-    from tidemill import _client, _loop
+    """Return the scheduler's answer, or raise its error."""
+    from tidemill import _loop
 
-    _check_stack()
-    return _loop.wait(_client.current().request("scheduler", verb, message, answer))
-
-
-def _check_stack() -> None:
-    """Refuse where no stack runs: one that is started for this command has no containers."""
-    from tidemill import _stack, exception
-
-    if not os.environ.get("TIDEMILL_SERVER_URL") and _stack.find() is None:
-        raise exception.ConnectionError("no stack is running", hint="start one with `tidemill up`")
+    return _loop.wait(client().request("scheduler", verb, message, answer))

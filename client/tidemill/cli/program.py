@@ -15,9 +15,11 @@ from tidemill.exception import Error
 # name -> (module that has it under its name, what it does)
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "run": ("tidemill.cli.run", "Run a function or a local entrypoint of an app."),
-    "container": ("tidemill.cli.container", "Look at running containers, run programs in them, stop them."),
     "deploy": ("tidemill.cli.deploy", "Deploy an app, which stays until it is stopped."),
-    "app": ("tidemill.cli.app", "Look after apps: list, info, history, rollback, stop, ..."),
+    "app": ("tidemill.cli.app", "Look after apps: list, info, history, logs, rollback, stop, ..."),
+    "container": ("tidemill.cli.container", "Look at containers: list, logs, exec, stop."),
+    "call": ("tidemill.cli.call", "Look at calls and what they led to."),
+    "dead": ("tidemill.cli.dead", "Look at inputs that were given up, and try them again."),
     "secret": ("tidemill.cli.secret", "Keep passwords and keys for functions on the server."),
     "environment": ("tidemill.cli.environment", "Divide the workspace into environments."),
     "profile": ("tidemill.cli.profile", "Choose between servers."),

@@ -113,7 +113,11 @@ def _worker_as_json(worker: WorkerState) -> dict[str, Any]:
 
 
 def _show(found: Status, *, verbose: bool) -> None:
-    console = _console()
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=_WIDE)  # nothing is cut for who reads a file or a pipe
     if found.parts:
         columns = ("part", "state", "pid", "address", "version", *(("log",) if verbose else ()))
         rows = [_part_row(part, verbose=verbose) for part in found.parts]
@@ -153,19 +157,6 @@ def _worker_row(worker: WorkerState, *, verbose: bool) -> tuple[str, ...]:
     )
     room = (str(worker.pid), f"{worker.free.cpu:g}/{worker.total.cpu:g}", str(worker.free.memory))
     return (*cells, *room) if verbose else cells
-
-
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Write a table to standard output."""
-    _console().print(_table(columns, rows))
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    # Nothing is cut for who reads a file or a pipe.
-    return console if console.is_terminal else Console(highlight=False, width=_WIDE)
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:

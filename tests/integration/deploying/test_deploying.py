@@ -186,3 +186,16 @@ def test_a_call_under_way_is_finished_by_its_version(client: Client, name: str, 
     deploy(work="second")
     assert call.get(timeout=30) == "first"
     assert Function.from_name(name, "work", client=client).remote() == "second"
+
+
+def test_an_app_that_is_deployed_while_it_runs_stays(client: Client, name: str) -> None:
+    app = App(name)
+    function = app.function(serialized=True, name="one")(lambda: 1)
+    with app.run(client=client):
+        running = function.object_id
+        app.deploy(client=client)
+        deployed = function.object_id
+        assert function.remote() == 1
+    assert function.object_id == deployed != running
+    assert function.remote() == 1
+    assert app.info().state == "deployed"

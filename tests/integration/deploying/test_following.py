@@ -144,3 +144,25 @@ def test_nothing_is_followed_once_the_client_is_closed(
         caller = client.caller
     assert not function.is_hydrated
     assert caller not in _following._sessions
+
+
+def test_a_container_goes_along_with_deployments_too(
+    client: Client, other: Client, name: str, deploy: Deploy
+) -> None:
+    def ask(name: str) -> int:
+        import sys
+
+        import tidemill
+
+        known = sys.modules.setdefault("known_here", type(sys)("known_here")).__dict__
+        known.setdefault("number", tidemill.Function.from_name(name, "number"))
+        number: int = known["number"].remote()
+        return number
+
+    deploy(number=1, using=other)
+    app = App("asking")
+    asking = app.function(serialized=True, name="ask", max_containers=1)(ask)
+    with app.run(client=client):
+        assert asking.remote(name) == 1
+        deploy(number=2, using=other)
+        wait_until(lambda: asking.remote(name) == 2)
