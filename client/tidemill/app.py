@@ -193,7 +193,7 @@ class App(metaclass=_later.Listed):
 
         Args:
             image: the environment it runs in; the app's by default.
-            schedule: a `Cron` or a `Period` at which it runs by itself, once deployed.
+            schedule: a `Cron` or a `Period` at which it runs by itself, while the app is deployed or running.
             env: environment variables; None leaves one out.
             secrets: further environment variables.
             gpu: a type with an optional count (`"H100:2"`), a list in order of preference, or `"any"`.
@@ -441,7 +441,6 @@ class App(metaclass=_later.Listed):
             )
             specs.append(declaration.spec(packed.source, defaults))
             blobs.update(packed.blobs)
-        _tell_about_schedules(specs)
         return tuple(specs), blobs
 
     if not TYPE_CHECKING:
@@ -461,12 +460,3 @@ def _check_parentheses(decorator: str, given: Any) -> None:
 def _is_rerun(before: Any, now: Any) -> bool:
     """Return whether a definition comes again because the cell of a notebook was run again."""
     return "ipykernel" in sys.modules and getattr(before, "name", "") == getattr(now, "name", now.__name__)
-
-
-def _tell_about_schedules(specs: "Sequence[FunctionSpec]") -> None:
-    if names := [spec.name for spec in specs if spec.schedule]:
-        warnings.warn(
-            f"schedules do not fire in this version of Tidemill: {', '.join(names)}",
-            UserWarning,
-            stacklevel=2,
-        )
