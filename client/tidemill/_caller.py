@@ -10,7 +10,7 @@ other's fate only here: a pool's final trouble fails those that wait for it.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,6 +24,7 @@ from tidemill._bus.protocol import (
     Bus,
     BusError,
     Disconnected,
+    NotLetIn,
     PubAck,
     RequestTimeout,
     StreamFull,
@@ -68,6 +69,7 @@ class Caller:
         self._lost = Lost(self._is_queued, self.replies)
         self._ticking: asyncio.TimerHandle | None = None
         self._undo: Callable[[], None] = lambda: None
+        self._closers: list[Callable[[], Awaitable[None]]] = []
 
     async def open(self) -> None:
         """Subscribe to this process's outputs."""
@@ -133,7 +135,11 @@ class Caller:
             if error is None or isinstance(error, AlreadyHeld):
                 if stored is not None:
                     stored()
-            elif isinstance(error, RequestTimeout | Disconnected) and tries > 1:
+            elif (
+                isinstance(error, RequestTimeout | Disconnected)
+                and not isinstance(error, NotLetIn)
+                and tries > 1
+            ):
                 self.loop.call_later(TICK, self._store, subject, data, key, stored, refused, tries - 1)
             else:
                 refused(explain(error))
@@ -282,13 +288,23 @@ class Caller:
             self._pause = min(SILENT_MAX, self._pause * 2)
             self.replies.read_again()
 
+    def fail_all(self, error: BaseException) -> None:
+        """Fail every call that waits."""
+        for call in list(self.calls.values()):
+            call.fail(error)
+
+    def at_close(self, close: Callable[[], Awaitable[None]]) -> None:
+        """Have something end with this session."""
+        self._closers.append(close)
+
     async def close(self) -> None:
         """Fail what is outstanding and leave nothing behind."""
         self._undo()
+        for close in self._closers:
+            await close()
         if self._ticking is not None:
             self._ticking.cancel()
-        for call in list(self.calls.values()):
-            call.fail(exception.ClientClosed("the client was closed"))
+        self.fail_all(exception.ClientClosed("the client was closed"))
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=TICK)
         for task in self._tasks:
@@ -318,6 +334,8 @@ def explain(error: BaseException) -> BaseException:
             return exception.ResourceExhaustedError(
                 "the queue is full", hint="wait until inputs have been worked off, or raise its size"
             )
+        case NotLetIn():
+            return exception.AuthError(str(error), hint="the token was revoked or has expired")
         case Disconnected():
             return exception.ConnectionError(
                 f"no connection to the server: {error}", hint="start one with `tidemill up`"

@@ -9,10 +9,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from tidemill import _loop, _runtime, _sync, exception
-from tidemill._bus.protocol import Bus, BusError, Disconnected, NoResponder, RequestFailed
+from tidemill._bus.protocol import Bus, BusError, Disconnected, NoResponder, NotLetIn, RequestFailed
 from tidemill._caller import Caller, explain
 from tidemill._wire import coding, errors, ids, subjects
 from tidemill._wire.control import ErrorReply
+from tidemill.config import config
 
 if TYPE_CHECKING:
     from tidemill import _stack
@@ -22,7 +23,9 @@ A = TypeVar("A")
 REQUEST_TIMEOUT = 30.0  # seconds
 FIND_RESPONDER = 10.0  # seconds for which a request waits for its service to come (back) up
 FIND_PAUSE = 0.2
-CREDENTIALS_HINT = "check TIDEMILL_TOKEN_ID and TIDEMILL_TOKEN_SECRET"
+CREDENTIALS_HINT = "check TIDEMILL_TOKEN_ID and TIDEMILL_TOKEN_SECRET, or the profile in use"
+UNDECIDED = "the server lets nobody in now: the registry does not answer it"
+REGISTRY_HINT = "look with `tidemill status`, or try again in a moment"
 NO_SERVER_HINT = "start one with `tidemill up`"
 
 
@@ -38,9 +41,10 @@ class Credentials:
 def _from_env() -> "Client":
     """Return the client that this process shares.
 
-    It finds its server through `TIDEMILL_SERVER_URL`, `TIDEMILL_TOKEN_ID` and `TIDEMILL_TOKEN_SECRET`;
-    else it uses the local stack that runs (`tidemill up`); else, where the `local` extra is installed, it
-    starts a temporary one that ends with this process. Inside containers it goes over the worker.
+    It finds its server through `TIDEMILL_SERVER_URL`, `TIDEMILL_TOKEN_ID` and `TIDEMILL_TOKEN_SECRET`,
+    or through the active profile of the configuration file; else it uses the local stack that runs
+    (`tidemill up`); else, where the `local` extra is installed, it starts a temporary one that ends with
+    this process. Inside containers it goes over the worker.
     """
     with _shared.lock:
         client = _shared.client
@@ -56,11 +60,9 @@ def _from_credentials(token_id: str, token_secret: str, *, server_url: str = "")
     Args:
         token_id: the token's id.
         token_secret: its secret.
-        server_url: `nats://host:port`; without it `TIDEMILL_SERVER_URL`, else the local stack's.
+        server_url: `nats://host:port`; without it the configured one, else the local stack's.
     """
-    return Client(
-        Credentials(server_url or os.environ.get("TIDEMILL_SERVER_URL", ""), token_id, token_secret)
-    )
+    return Client(Credentials(server_url or config["server_url"], token_id, token_secret))
 
 
 class Client:
@@ -233,32 +235,55 @@ class Client:
         import_nats()
         from tidemill._bus import nats
 
-        found = await self._find_server()
+        found = await self.find_server()
         try:
             bus = await nats.connect(
                 found.server_url, found.token_id, found.token_secret, name=f"tidemill client {os.getpid()}"
             )
+        except NotLetIn as error:
+            if not error.final:
+                raise exception.ConnectionError(UNDECIDED, hint=REGISTRY_HINT) from error
+            raise exception.AuthError(
+                f"{found.server_url} does not know these credentials", hint=CREDENTIALS_HINT
+            ) from error
         except Disconnected as error:
-            if "authorization" in str(error).lower():
-                raise exception.AuthError(
-                    f"{found.server_url} does not know these credentials", hint=CREDENTIALS_HINT
-                ) from error
             raise exception.ConnectionError(str(error), hint=NO_SERVER_HINT) from error
         try:
-            return bus, _workspace_of(found)
+            workspace = _workspace_of(found)
         except exception.AuthError:
             await bus.close()
             raise
+        bus.on_shut_out = self._shut_out
+        return bus, workspace
 
-    async def _find_server(self) -> Credentials:
+    def _shut_out(self) -> None:
+        """The token is good no more: end what waits, and let the next call find out for itself."""
+        caller, self.caller = self.caller, None
+        if caller is not None:
+            message = "the server does not let this client in any more"
+            caller.fail_all(exception.AuthError(message, hint="the token was revoked or has expired"))
+
+    def check_lasting(self) -> None:
+        """Refuse to start a temporary stack for what is to stay.
+
+        Raises:
+            ConnectionError: no server runs.
+        """
+        if self.caller is not None or _runtime.container is not None:
+            return
+        from tidemill import _stack
+
+        given = self._credentials
+        if not ((given is not None and given.server_url) or config["server_url"] or _stack.find()):
+            raise exception.ConnectionError("no server is running", hint=NO_SERVER_HINT)
+
+    async def find_server(self) -> Credentials:
+        """Return where this client's server is, and what it shows it; a temporary stack may be started."""
         given = self._credentials
         if given is not None and given.server_url:
             return given
-        url = os.environ.get("TIDEMILL_SERVER_URL", "")
-        if url:
-            return Credentials(
-                url, os.environ.get("TIDEMILL_TOKEN_ID", ""), os.environ.get("TIDEMILL_TOKEN_SECRET", "")
-            )
+        if url := config["server_url"]:
+            return Credentials(url, config["token_id"], config["token_secret"])
         stack = await self._find_stack()
         if given is not None:
             return Credentials(stack.server_url, given.token_id, given.token_secret)

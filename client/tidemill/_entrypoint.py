@@ -8,6 +8,7 @@ import typing
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
+from tidemill import _runtime
 from tidemill.exception import InvalidError
 
 if TYPE_CHECKING:
@@ -61,6 +62,18 @@ def importing(reference: str) -> Iterator[None]:
 def imported_now() -> str:
     """Return what the command line is importing, or an empty text."""
     return _importing_now.reference
+
+
+def check_place(method: str) -> None:
+    """Refuse to start an app at the top of a module that is imported for its functions."""
+    where = imported_now()
+    if _runtime.container is not None and _runtime.current_input.get() is None:
+        where = "a container"
+    if where:
+        raise InvalidError(
+            f"app.{method}() at the top of a module that {where} imports",
+            hint='put it under `if __name__ == "__main__":`',
+        )
 
 
 # --- parameters as options

@@ -8,6 +8,7 @@ stream's leader.
 
 import asyncio
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,8 +20,8 @@ from tidemill._map_call import BACKOFF, BACKOFF_MAX, TOLD_AFTER
 from tidemill._outcome import Outcome
 from tidemill._wire import coding, failure, ids, subjects
 from tidemill._wire.control import CallRecord, CancelCall, Done, FunctionHandle, Trouble
-from tidemill._wire.messages import Chunk, Format, Outputs, Payload, Status
-from tidemill._wire.payload import INLINE_LIMIT
+from tidemill._wire.messages import Blob, Chunk, Format, Outputs, Payload, Status
+from tidemill._wire.payload import INLINE_LIMIT, MAX_PAYLOAD
 
 if TYPE_CHECKING:
     from tidemill._caller import Caller
@@ -73,6 +74,31 @@ async def spawn_map(
     # The record comes last because only now the number of inputs is known; nobody has the id before.
     await _store_record(caller, handle, call, count)
     return _function_call(function, client, call)
+
+
+async def start(
+    caller: "Caller", handle: FunctionHandle, call: str, inputs: Mapping[int, tuple[int, bytes]], total: int
+) -> CallRecord:
+    """Start a kept call of `total` inputs under an id; return its record when those given are queued.
+
+    The call's record comes last: where it is, every input was queued. Until then this may be repeated:
+    what is queued is not queued twice. What has finished already is to be left out.
+
+    Raises:
+        ResourceExhaustedError: the queue is full. Some inputs may be in it.
+    """
+    for first in range(0, len(inputs), UNSTORED):
+        some = list(inputs.items())[first : first + UNSTORED]
+        async with asyncio.TaskGroup() as group:
+            for index, (form, data) in some:
+                group.create_task(_start_one(caller, handle, call, index, form, data))
+    return await _store_record(caller, handle, call, total)
+
+
+async def _start_one(
+    caller: "Caller", handle: FunctionHandle, call: str, index: int, form: int, data: bytes
+) -> None:
+    await _submit(caller, handle, call, index, await _payload(caller, form, data), ("", ""))
 
 
 class _Spawning:
@@ -186,9 +212,10 @@ async def _submit(
     await queued
 
 
-async def _store_record(caller: "Caller", handle: FunctionHandle, call: str, num_inputs: int) -> None:
+async def _store_record(caller: "Caller", handle: FunctionHandle, call: str, num_inputs: int) -> CallRecord:
     record = CallRecord(call, handle.pool, handle.prefix, num_inputs, time.time())
     await caller.store(subjects.call_record(caller.workspace, call), coding.encode(record), f"{call}.call")
+    return record
 
 
 # --- reading
@@ -202,14 +229,17 @@ class Stored(NamedTuple):
 
 
 class KeptCall:
-    """What is stored about a kept call, as one reader sees it."""
+    """What is stored about a kept call, as one reader sees it. `max_size` bounds results (bytes)."""
 
-    def __init__(self, caller: "Caller", call: str) -> None:
+    def __init__(
+        self, caller: "Caller", call: str, *, max_size: int = MAX_PAYLOAD, record: CallRecord | None = None
+    ) -> None:
         self.caller = caller
+        self._max_size = max_size
         self._call = call
         self._workspace = caller.workspace
         self._stream = subjects.results_stream(caller.workspace)
-        self._record: CallRecord | None = None
+        self._record = record
 
     async def record(self) -> CallRecord:
         """Return the call's own record; `OutputExpiredError` when it is gone."""
@@ -249,6 +279,10 @@ class KeptCall:
             return None
         output = coding.decode(Outputs, data).items[0]
         form, body = output.payload
+        if not isinstance(body, bytes) and Blob(*body).size > self._max_size:
+            raise exception.RequestSizeError(
+                f"the result has {Blob(*body).size:,} bytes, read here are up to {self._max_size:,}"
+            )
         return await self.caller.outcome(output.status, form, body, keep=True)
 
     async def outputs(self) -> dict[int, "Stored"]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 _APP = """
-    cls deploy from_id info list logs lookup objects sandboxes server stats stop
+    cls from_id list logs objects sandboxes server stats
 """
 _IMAGE = """
     add_local_dir add_local_file apt_install build cmd dockerfile_commands entrypoint from_aws_ecr
@@ -13,7 +13,7 @@ _IMAGE = """
     pip_install_private_repos poetry_install_from_file publish run_commands run_function shell uv_sync
 """
 _SECRETS = """
-    create_deployed hydrate info object_id objects update
+    create_deployed get_dashboard_url
 """
 _VOLUME = """
     batch_upload commit copy_files create_deployed ephemeral from_id hydrate info iterdir listdir object_id

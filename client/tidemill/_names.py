@@ -8,6 +8,7 @@ from tidemill.exception import InvalidError
 
 _OBJECT = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _TAG = re.compile(r"[A-Za-z0-9_.-]{1,63}")
+_DEPLOYMENT_TAG = re.compile(r"[A-Za-z0-9_.-]{1,50}")
 _VARIABLE = re.compile(r"[^=\0]+")
 
 MAX_TAGS = 10
@@ -36,6 +37,16 @@ def check_tags(tags: Any) -> dict[str, str]:
                 hint="keys and values are up to 63 letters, digits, '-', '_' and '.'",
             )
     return dict(tags)
+
+
+def check_deployment_tag(tag: Any) -> str:
+    """Return the tag of a deployment if it can be one, else raise `InvalidError`."""
+    if not isinstance(tag, str) or not _DEPLOYMENT_TAG.fullmatch(tag):
+        raise InvalidError(
+            f"not a tag for a deployment: {tag!r}",
+            hint="it is up to 50 letters, digits, '-', '_' and '.'",
+        )
+    return tag
 
 
 def check_variables(what: str, variables: Any) -> dict[str, str]:

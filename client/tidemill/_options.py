@@ -42,7 +42,7 @@ class Defaults:
 class Declaration:
     """One declared function: what the platform is told, apart from its code, and what that needs.
 
-    `template` lacks only source and environment: a secret may have to be read first.
+    `template` lacks its source, and its secrets: those are stored first and then named by their ids.
     """
 
     template: FunctionSpec
@@ -54,10 +54,10 @@ class Declaration:
     include_source: bool
 
     def spec(self, source: Source, defaults: Defaults) -> FunctionSpec:
-        """Return the complete specification, with the defaults of the app that runs it.
+        """Return the specification, with the defaults of the app that runs it, without its secrets.
 
         Raises:
-            InvalidError: a secret cannot be read, or a pickled function does not fit its image.
+            InvalidError: a pickled function does not fit its image.
             UnimplementedError: it needs what this version does not have.
         """
         name = self.template.name
@@ -65,13 +65,9 @@ class Declaration:
         image = self.image_of(defaults)
         if source.serialized:
             _check_python(name, image)
-        env: dict[str, str] = {}
-        for item in (*defaults.secrets, *self.secrets):
-            env.update(item._variables())
-        env.update(self.env)
         options = {**self.template.options, **({"python": image._python} if source.serialized else {})}
         return dataclasses.replace(
-            self.template, source=source, image=image._spec(), env=env, options=options
+            self.template, source=source, image=image._spec(), env=dict(self.env), options=options
         )
 
     def image_of(self, defaults: Defaults) -> Image:

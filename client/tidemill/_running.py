@@ -10,15 +10,15 @@ import asyncio
 import contextlib
 import logging
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tidemill import exception
-from tidemill._bus import blobs
 from tidemill._bus.protocol import BusError
 from tidemill._caller import explain
 from tidemill._output import Output
+from tidemill._plan import Plan, send, tree
 from tidemill._watching import Watch
 from tidemill._wire.control import (
     AppCreated,
@@ -26,7 +26,6 @@ from tidemill._wire.control import (
     CreateApp,
     Done,
     FunctionHandle,
-    FunctionSpec,
     FunctionsPublished,
     PublishFunctions,
     StopApp,
@@ -39,22 +38,8 @@ if TYPE_CHECKING:
 STOP_TIMEOUT = 5.0  # seconds
 STOP_PAUSE = 0.2  # seconds between two tries
 PUBLISH_TIMEOUT = 60.0  # seconds
-UPLOADS = 8  # at once
 
 _log = logging.getLogger("tidemill")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Everything that a run needs, worked out before anything is sent."""
-
-    name: str | None
-    description: str
-    tags: Mapping[str, str]
-    specs: tuple[FunctionSpec, ...]
-    blobs: Mapping[str, bytes]
-    environment: str
-    detach: bool
 
 
 @dataclass(frozen=True)
@@ -67,9 +52,9 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def run(plan: Plan, client: "Client", output: Output | None) -> AsyncIterator[Running]:
-    """Run an app while this context is open."""
-    current = _Run(plan, client, output)
+async def run(plan: Plan, client: "Client", output: Output | None, *, detach: bool) -> AsyncIterator[Running]:
+    """Run an app while this context is open; `detach` lets it go on afterwards."""
+    current = _Run(plan, client, output, detach=detach)
     try:
         yield await current.start()
     except BaseException as error:
@@ -83,8 +68,9 @@ async def run(plan: Plan, client: "Client", output: Output | None) -> AsyncItera
 class _Run:
     """The steps of one run. What is not there yet need not be ended."""
 
-    def __init__(self, plan: Plan, client: "Client", output: Output | None) -> None:
+    def __init__(self, plan: Plan, client: "Client", output: Output | None, *, detach: bool) -> None:
         self._plan = plan
+        self._detach = detach
         self._client = client
         self._shown = output or Output(quiet=True)
         self._is_watched = output is not None
@@ -103,15 +89,14 @@ class _Run:
         if self._is_watched:
             await self._open_watch(created.app_id)
         self._shown.status("Creating objects…")
-        await self._store_blobs()
         handles = await self._publish(created.app_id)
-        self._shown.line("\n".join(_tree(self._plan)))
+        self._shown.line("\n".join(tree(self._plan)))
         self._shown.status("Running…")
         return Running(created.app_id, created.url, handles)
 
     async def _create(self) -> AppCreated:
         plan = self._plan
-        state = "detached" if plan.detach else "ephemeral"
+        state = "detached" if self._detach else "ephemeral"
         message = CreateApp(plan.name, plan.description, state, plan.environment, dict(plan.tags))
         return await self._client.request("registry", "create_app", message, AppCreated)
 
@@ -123,29 +108,12 @@ class _Run:
         except BusError as error:
             raise explain(error) from error
 
-    async def _store_blobs(self) -> None:
-        """Store the code, each bundle once, whichever app or run brought it first."""
-        caller = await self._client.connect()
-        room = asyncio.Semaphore(UPLOADS)
-
-        async def store(name: str, data: bytes) -> None:
-            async with room:
-                await blobs.put_named(caller.bus, caller.workspace, name, data)
-
-        try:
-            await asyncio.gather(*(store(name, data) for name, data in self._plan.blobs.items()))
-        except BusError as error:
-            raise explain(error) from error
-
     async def _publish(self, app_id: str) -> Mapping[str, FunctionHandle]:
         if not self._plan.specs:
             return {}
+        message = PublishFunctions(app_id, await send(self._plan, self._client))
         published = await self._client.request(
-            "registry",
-            "publish_functions",
-            PublishFunctions(app_id, self._plan.specs),
-            FunctionsPublished,
-            timeout=PUBLISH_TIMEOUT,
+            "registry", "publish_functions", message, FunctionsPublished, timeout=PUBLISH_TIMEOUT
         )
         self._is_published = True
         return published.handles
@@ -170,7 +138,7 @@ class _Run:
         try:
             if created is None:
                 return
-            if self._plan.detach and self._is_published:
+            if self._detach and self._is_published:
                 self._shown.line(f"The app {created.app_id} goes on after this program.{_view(created)}")
                 return
             self._shown.status("Stopping app…")
@@ -234,13 +202,6 @@ def _explain_missing_module(error: BaseException) -> None:
 
 def _view(created: AppCreated) -> str:
     return f" View it at {created.url}" if created.url else ""
-
-
-def _tree(plan: Plan) -> Iterator[str]:
-    yield "✓ Created objects."
-    for number, spec in enumerate(plan.specs, start=1):
-        branch = "└──" if number == len(plan.specs) else "├──"
-        yield f"{branch} Created function {spec.name}."
 
 
 def _reason(error: BaseException | None) -> str:

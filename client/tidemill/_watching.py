@@ -38,7 +38,9 @@ class Watch:
         self._seen: set[str] = set()
         self._order: deque[str] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._undo: Callable[[], None] = lambda: None
+        self._away = False
+        self._held: deque[Message] = deque(maxlen=REMEMBERED)  # while what was missed is read
+        self._undo: list[Callable[[], None]] = []
 
     async def open(self) -> None:
         """Listen. Logs come first, so that a container's last words are heard before its end."""
@@ -47,7 +49,10 @@ class Watch:
             (self._events, self._on_event),
         ):
             self._subscriptions.append(await self._bus.subscribe(subject, callback))
-        self._undo = self._bus.on_reconnect(self._on_reconnect)
+        self._undo = [
+            self._bus.on_disconnect(self._on_disconnect),
+            self._bus.on_reconnect(self._on_reconnect),
+        ]
 
     async def until_quiet(self, timeout: float) -> bool:
         """Wait until every container that started has ended; return whether they have."""
@@ -62,7 +67,8 @@ class Watch:
 
     async def close(self) -> None:
         """Listen no more."""
-        self._undo()
+        for undo in self._undo:
+            undo()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -73,8 +79,11 @@ class Watch:
                 _log.debug("a subscription is left behind: %s", error)
 
     def _on_logs(self, message: Message) -> None:
-        self._heard = time.time()
-        self._take_logs(message.data, message.headers)
+        if self._away or self._tasks:
+            self._held.append(message)
+        else:
+            self._heard = time.time()
+            self._take_logs(message.data, message.headers)
 
     def _take_logs(self, data: bytes, headers: Mapping[str, str]) -> None:
         if self._is_repeat(headers.get("Nats-Msg-Id", "")):
@@ -117,10 +126,20 @@ class Watch:
 
     # --- after the connection was away
 
+    def _on_disconnect(self) -> None:
+        self._away = True
+
     def _on_reconnect(self) -> None:
+        self._away = False
         task = asyncio.get_running_loop().create_task(self._catch_up(), name="read output again")
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._caught_up)
+
+    def _caught_up(self, task: "asyncio.Task[None]") -> None:
+        """Show what came meanwhile: it stands behind what was missed."""
+        self._tasks.discard(task)
+        while self._held and not self._tasks:
+            self._on_logs(self._held.popleft())
 
     async def _catch_up(self) -> None:
         since = self._heard - TOLERANCE

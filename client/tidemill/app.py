@@ -4,21 +4,20 @@ import contextlib
 import sys
 import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, Protocol, Self, TypeVar, overload
 
-from tidemill import _entrypoint, _later, _names, _options, _runtime, _sync, secret, volume
+from tidemill import _entrypoint, _later, _names, _options, _sync, secret, volume
 from tidemill import image as images
 from tidemill._entrypoint import LocalEntrypoint
 from tidemill._options import Declaration, Defaults
-from tidemill.config import config
+from tidemill._standing import Standing
 from tidemill.exception import InvalidError, UnimplementedError
 from tidemill.functions import Function
 
 if TYPE_CHECKING:
     from tidemill._client import Client
-    from tidemill._running import Plan, Running
-    from tidemill._wire.control import FunctionSpec
+    from tidemill._running import Running
     from tidemill.image import Image
     from tidemill.retries import Retries
     from tidemill.schedule import Schedule
@@ -50,7 +49,7 @@ class FunctionDecorator(Protocol):
     def __call__(self, function: Callable[P, R], /) -> Function[P, R, R]: ...
 
 
-class App(metaclass=_later.Listed):
+class App(Standing, metaclass=_later.Listed):
     """A group of functions that run, and are deployed, together.
 
     Args:
@@ -84,37 +83,18 @@ class App(metaclass=_later.Listed):
     ) -> None:
         if not isinstance(include_source, bool):
             raise InvalidError(f"include_source has to be True or False, not {include_source!r}")
-        self._name = None if name is None else _names.check_object("an app", name)
-        self._tags = _names.check_tags(tags or {})
+        super().__init__(name, tags)
         self._defaults = Defaults(
             image=images.check(image),
             secrets=secret.check(secrets),
             volumes=volume.check(volumes),
             include_source=include_source,
         )
-        self._functions: dict[str, Function[..., Any, Any]] = {}
-        self._declared: dict[str, tuple[Declaration, Defaults]] = {}
         self._entrypoints: dict[str, LocalEntrypoint[..., Any]] = {}
         self._running: Running | None = None
         self._is_starting = False
-        self._app_id: str | None = None
 
     # --- what it is
-
-    @property
-    def name(self) -> str | None:
-        """The name that was given, or None."""
-        return self._name
-
-    @property
-    def app_id(self) -> str | None:
-        """The id (`ap-...`) of a running or stopped app, else None."""
-        return self._app_id
-
-    @property
-    def description(self) -> str | None:
-        """The name, or what else tells which program this is."""
-        return self._name or " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])[:200]
 
     @property
     def is_running(self) -> bool:
@@ -245,7 +225,6 @@ class App(metaclass=_later.Listed):
             function,
             name=template.name,
             app=self,
-            spec=lambda source: declaration.spec(source, self._defaults),
             is_generator=template.is_generator,
         )
         self._add(made, declaration, self._defaults)
@@ -309,40 +288,6 @@ class App(metaclass=_later.Listed):
             self._tags = {**other_app._tags, **self._tags}
         return self
 
-    # --- tags and links
-
-    @_sync.method
-    async def set_tags(self, tags: Mapping[str, str], *, client: "Client | None" = None) -> None:  # noqa: ARG002
-        """Replace all tags. A run takes those that it begins with.
-
-        Raises:
-            InvalidError: a tag cannot be one.
-            UnimplementedError: the app runs: this version cannot change the tags of one that does.
-        """
-        checked = _names.check_tags(tags)
-        if self._running is not None and checked != self._tags:
-            raise UnimplementedError(
-                "the tags of a running app cannot be changed in this version of Tidemill",
-                hint="set them before app.run()",
-            )
-        self._tags = checked
-
-    @_sync.method
-    async def get_tags(self, *, client: "Client | None" = None) -> dict[str, str]:  # noqa: ARG002
-        """Return the tags."""
-        return dict(self._tags)
-
-    @_sync.method
-    async def get_dashboard_url(self) -> str:
-        """Return where the running app can be looked at.
-
-        Raises:
-            InvalidError: it does not run.
-        """
-        if self._running is None:
-            raise InvalidError("an app has a page while it runs", hint="use `with app.run():`")
-        return self._running.url
-
     # --- running
 
     @_sync.context
@@ -371,22 +316,28 @@ class App(metaclass=_later.Listed):
             InvalidError: it runs already, or a module is being imported by a container or command line.
             ConnectionError: no server can be reached, and none can be started.
         """
-        from tidemill import _client, _output, _running
+        from tidemill import _client, _deploying, _output, _plan, _running, config
 
         self._check_can_run(name, interactive=interactive)
         self._is_starting = True
-        before = [(function, function._handle, function._client) for function in self._functions.values()]
+        before, functions = self._record, [*self._functions.values()]
+        handles = [(function, function._handle, function._client) for function in functions]
+        record = None
         try:
-            plan = await self._plan(name, detach=detach, environment=environment_name)
+            plan = await _plan.make(self, name, config.environment(environment_name))
             connection = _client.current(client)
-            async with _running.run(plan, connection, _output.current()) as running:
-                self._running, self._app_id = running, running.app_id
-                for key, made in running.handles.items():
-                    self._functions[key]._hydrate(made, connection)
+            async with _running.run(plan, connection, _output.current(), detach=detach) as running:
+                self._running = running
+                record = _deploying.Record(running.app_id, running.url, connection)
+                self._stand(record, running.handles)
                 yield self
         finally:
             self._running, self._is_starting = None, False
-            for function, handle, earlier in before:
+            if self._record is record:  # it was not deployed meanwhile
+                self._record = before
+            for function, handle, earlier in handles:
+                if record is not None and not function._is_of(record.app_id):
+                    continue
                 if handle is None:
                     function._unhydrate()
                 else:  # another app that runs has the function too: it is called through that one again
@@ -399,49 +350,7 @@ class App(metaclass=_later.Listed):
             raise UnimplementedError("interactive runs are not in this version of Tidemill")
         if self._running is not None or self._is_starting:
             raise InvalidError("App is already running", hint="call the functions, inside of what runs it")
-        where = _entrypoint.imported_now()
-        if _runtime.container is not None and _runtime.current_input.get() is None:
-            where = "a container"
-        if where:
-            raise InvalidError(
-                f"app.run() at the top of a module that {where} imports",
-                hint='put it under `if __name__ == "__main__":`',
-            )
-
-    async def _plan(self, name: str | None, *, detach: bool, environment: str | None) -> "Plan":
-        """Work out everything that can fail here, before anything is started or sent."""
-        import asyncio
-
-        from tidemill._running import Plan
-
-        specs, blobs = await asyncio.to_thread(self._pack)
-        return Plan(
-            name or self._name,
-            name or self.description or "",
-            self._tags,
-            specs,
-            blobs,
-            environment or config["environment"],
-            detach,
-        )
-
-    def _pack(self) -> "tuple[tuple[FunctionSpec, ...], dict[str, bytes]]":
-        from tidemill._source import Packer
-
-        packer = Packer()
-        specs: list[FunctionSpec] = []
-        blobs: dict[str, bytes] = {}
-        for key, (declaration, defaults) in self._declared.items():
-            packed = packer.pack(
-                self._functions[key].get_raw_f(),
-                key,
-                serialized=declaration.serialized,
-                include_source=declaration.include_source,
-                modules=declaration.image_of(defaults)._modules,
-            )
-            specs.append(declaration.spec(packed.source, defaults))
-            blobs.update(packed.blobs)
-        return tuple(specs), blobs
+        _entrypoint.check_place("run")
 
     if not TYPE_CHECKING:
 

@@ -1,9 +1,14 @@
-"""Settings from the environment: `TIDEMILL_<NAME>`, and `MODAL_<NAME>` where Modal has the same setting."""
+"""Settings: from the environment, else from the active profile of the configuration file, else defaults.
+
+`TIDEMILL_<NAME>` wins over `MODAL_<NAME>`, which is read where Modal has the same setting, and both over
+the file (`tidemill._profiles`). A container has no file: it belongs to the environment that it runs in.
+"""
 
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from tidemill import _runtime
 from tidemill.exception import InvalidError
 
 
@@ -20,6 +25,7 @@ class _Setting(NamedTuple):
     default: Any
     read: Callable[[str], Any]
     as_modal: bool = False  # whether MODAL_<NAME> is read too
+    in_profile: bool = True  # whether a profile may have it
 
 
 # What concerns a server of Modal's (its URL, tokens) is never read from MODAL_... variables.
@@ -27,23 +33,25 @@ _SETTINGS: Mapping[str, _Setting] = {
     "server_url": _Setting("", str),
     "token_id": _Setting("", str),
     "token_secret": _Setting("", str),
-    "home": _Setting("~/.tidemill", str),
+    "home": _Setting("~/.tidemill", str, in_profile=False),
     "environment": _Setting("main", str, as_modal=True),
     "loglevel": _Setting("WARNING", str.upper, as_modal=True),
     "logs_timeout": _Setting(10.0, float, as_modal=True),  # seconds to wait for the last output of a run
     "heartbeat_interval": _Setting(15.0, float),  # seconds between signs of life of a running app
     "force_build": _Setting(False, _flag, as_modal=True),
 }
+_REDACTED = ("token_secret",)
+_SERVER = ("server_url", "token_id", "token_secret")
 
 
 class Config:
-    """The settings of this process. The environment is read at each look, so that tests can change it."""
+    """The settings of this process. Environment and file are read at each look."""
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return a setting, or `default` where it is not set.
 
         Raises:
-            InvalidError: the environment has something that cannot be its value.
+            InvalidError: the environment or the file has something that cannot be its value.
         """
         setting = _SETTINGS.get(key)
         if setting is None:
@@ -51,7 +59,10 @@ class Config:
         for name in self._variables(key, setting):
             text = os.environ.get(name)
             if text is not None and text != "":
-                return _read(name, setting, text)
+                return _read(f"{name}={text!r}", setting, text)
+        profile = self._profile(key, setting)
+        if key in profile:
+            return _read(f"{key} = {profile[key]!r} in the configuration file", setting, profile[key])
         return setting.default if default is None else default
 
     def __getitem__(self, key: str) -> Any:
@@ -59,13 +70,26 @@ class Config:
             raise KeyError(key)
         return self.get(key)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return all settings; the secret ones are masked."""
+    def to_dict(self, *, redact: bool = True) -> dict[str, Any]:
+        """Return all settings; the secret ones are masked unless `redact` is False."""
         values = {key: self.get(key) for key in _SETTINGS}
-        return {key: "***" if key == "token_secret" and value else value for key, value in values.items()}
+        return {
+            key: "***" if redact and key in _REDACTED and value else value for key, value in values.items()
+        }
 
     def __repr__(self) -> str:
         return repr(self.to_dict())
+
+    @staticmethod
+    def _profile(key: str, setting: _Setting) -> Mapping[str, Any]:
+        """Return the profile to read a setting from; an empty one where none may be read."""
+        if not setting.in_profile or not _runtime.is_local():
+            return {}
+        if key in _SERVER and os.environ.get("TIDEMILL_SERVER_URL"):
+            return {}  # the token of one server is not shown to another
+        from tidemill import _profiles
+
+        return _profiles.active().settings
 
     @staticmethod
     def _variables(key: str, setting: _Setting) -> list[str]:
@@ -73,11 +97,25 @@ class Config:
         return [prefix + key.upper() for prefix in prefixes]
 
 
-def _read(name: str, setting: _Setting, text: str) -> Any:
+def _read(shown: str, setting: _Setting, value: Any) -> Any:
+    if type(value) is int and type(setting.default) is float:
+        return float(value)
+    if type(value) is type(setting.default) and not isinstance(value, str):
+        return value
     try:
-        return setting.read(text)
-    except ValueError as error:
-        raise InvalidError(f"{name}={text!r} cannot be read: {error}") from error
+        return setting.read(value)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InvalidError(f"{shown} cannot be read: {error}") from error
 
 
 config = Config()
+
+
+def environment(given: str | None = None) -> str:
+    """Return the environment that is meant: the given one, else the container's, else the configured one."""
+    if given:
+        return given
+    if _runtime.container is not None:
+        return _runtime.container.environment
+    name: str = config["environment"]
+    return name

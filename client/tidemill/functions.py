@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tidemill._remote_gen import RemoteGen
     from tidemill._single import Later
     from tidemill._spawn_map import SpawnMap, SpawnMapForEffect
-    from tidemill._wire.control import FunctionHandle, FunctionSpec, Source
+    from tidemill._wire.control import FunctionHandle
     from tidemill.app import App
 
 P = ParamSpec("P")
@@ -37,7 +37,7 @@ class FunctionInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class _Lookup:
+class Lookup:
     """How a function that was not declared here is found."""
 
     app_name: str = ""
@@ -70,7 +70,6 @@ class Function(Generic[P, R, O]):
         *,
         name: str,
         app: "App | None" = None,
-        spec: "Callable[[Source], FunctionSpec] | None" = None,
         is_generator: bool | None = None,
         client: "Client | None" = None,
     ) -> None:
@@ -80,18 +79,16 @@ class Function(Generic[P, R, O]):
             raw: the Python function; None where it is not in this process.
             name: its name in the app.
             app: the app that it was declared in.
-            spec: gives its specification for the server, once its source is known.
             is_generator: whether it yields; None where that is still to be found out.
             client: the client for all calls; without it the one that calls are made with by default.
         """
         self._raw = raw
         self._name = name
         self._app = app
-        self._spec = spec
         self._is_generator = is_generator
         self._client = client
         self._handle: FunctionHandle | None = None
-        self._lookup: _Lookup | None = None
+        self._lookup: Lookup | None = None
         self.__name__ = name
         if raw is not None:
             self.__doc__ = raw.__doc__
@@ -115,7 +112,8 @@ class Function(Generic[P, R, O]):
         Args:
             app_name: the app.
             name: the function's name in it.
-            version: one deployment; without it the newest when it is first used.
+            version: one deployment, for good; without it always the newest: new calls go to a version as
+                soon as it is deployed, calls under way finish where they are.
             environment_name: the environment; without it the configured one.
             client: the client to use.
         """
@@ -124,14 +122,14 @@ class Function(Generic[P, R, O]):
                 f"{name!r} is a method", hint=f"use Cls.from_name({app_name!r}, {name.partition('.')[0]!r})"
             )
         function: Function[..., Any, Any] = Function(None, name=name, client=client)
-        function._lookup = _Lookup(app_name, name, environment_name or "", version)
+        function._lookup = Lookup(app_name, name, environment_name or "", version)
         return function
 
     @classmethod
     def from_id(cls, function_id: str, *, client: "Client | None" = None) -> "Function[..., Any, Any]":
         """Return the function with this id. Nothing is asked until it is used."""
         function: Function[..., Any, Any] = Function(None, name=function_id, client=client)
-        function._lookup = _Lookup(function_id=function_id)
+        function._lookup = Lookup(function_id=function_id)
         return function
 
     @_sync.method
@@ -144,7 +142,7 @@ class Function(Generic[P, R, O]):
         from tidemill import _client
 
         self._client = client or self._client
-        await self._find(_client.current(self._client))
+        await self._find(_client.current(self._client), refresh=True)
         return self
 
     # --- calls
@@ -316,6 +314,10 @@ class Function(Generic[P, R, O]):
         """Forget the handle: the app does not run any more."""
         self._handle = None
 
+    def _is_of(self, app_id: str) -> bool:
+        """Return whether it is called through this app."""
+        return self._handle is not None and self._handle.app_id == app_id
+
     def _present_handle(self) -> "FunctionHandle | None":
         """Return the handle if it is here: published, found before, or known to this container."""
         if self._handle is None and self._lookup is None and _runtime.container is not None:
@@ -329,9 +331,11 @@ class Function(Generic[P, R, O]):
             return handle
         if self._lookup is None:
             raise self._not_hydrated()
-        self._handle = await _look_up(client, self._lookup)
-        self._name = self._handle.name
-        return self._handle
+        from tidemill import _following
+
+        self._handle = handle = await _following.find(client, self, self._lookup, refresh=refresh)
+        self._name = handle.name
+        return handle
 
     def _check_present(self, method: str) -> None:
         """Refuse, as early as it can be known, what cannot be called in this way."""
@@ -367,30 +371,8 @@ def _itself(value: Any) -> Any:
     return value
 
 
-async def _look_up(client: "Client", lookup: _Lookup) -> "FunctionHandle":
-    from tidemill._wire.control import FunctionHandle, GetFunction
-    from tidemill.config import config
-
-    environment = lookup.environment or _environment() or config["environment"]
-    message = GetFunction(lookup.app_name, lookup.name, environment, lookup.version, lookup.function_id)
-    try:
-        return await client.request("registry", "get_function", message, FunctionHandle)
-    except exception.NotFoundError as error:
-        if lookup.function_id:
-            raise exception.NotFoundError(f"there is no function {lookup.function_id}") from error
-        raise exception.NotFoundError(
-            f"there is no function {lookup.name!r} in an app {lookup.app_name!r} of the environment "
-            f"{environment!r}",
-            hint=error.hint,
-        ) from error
-
-
-def _environment() -> str:
-    return _runtime.container.environment if _runtime.container is not None else ""
-
-
 def _arrive(
-    name: str, handle: "FunctionHandle | None", lookup: _Lookup | None, is_generator: bool | None
+    name: str, handle: "FunctionHandle | None", lookup: Lookup | None, is_generator: bool | None
 ) -> Function[..., Any, Any]:
     """Rebuild a function that travelled."""
     function: Function[..., Any, Any] = Function(None, name=name, is_generator=is_generator)

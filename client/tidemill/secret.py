@@ -1,23 +1,47 @@
-"""Environment variables that a function gets when its container starts."""
+"""Environment variables that a function gets when its container starts, and that nobody else sees."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from tidemill import _dotenv, _later, _names, _runtime
-from tidemill.exception import InvalidError, UnimplementedError
+from tidemill import _dotenv, _later, _names, _runtime, _sync
+from tidemill._secret_objects import SecretObjects, store
+from tidemill.exception import ExecutionError, InvalidError, NotFoundError
 
 if TYPE_CHECKING:
+    import datetime
+
     from tidemill._client import Client
+    from tidemill._wire import secrets as wire
+
+
+@dataclass(frozen=True, slots=True)
+class SecretInfo:
+    """What is known of a secret: its variables by name, never their values."""
+
+    name: str | None
+    created_at: "datetime.datetime"
+    created_by: str
+    secret_id: str
+    environment: str
+    keys: tuple[str, ...]
+    updated_at: "datetime.datetime"
+    last_used_at: "datetime.datetime | None"
 
 
 class Secret(metaclass=_later.Listed):
     """A set of environment variables for containers. Made by one of its `from_...` methods.
 
+    The values go to the server encrypted at rest, and to the containers of the functions that name the
+    secret; they are in no specification, no log and no source that is sent.
+
     Example:
-        `@app.function(secrets=[tidemill.Secret.from_dict({"TOKEN": "..."})])`
+        `@app.function(secrets=[tidemill.Secret.from_name("database", required_keys=["PASSWORD"])])`
     """
+
+    objects: ClassVar[SecretObjects] = SecretObjects()
 
     def __init__(self, *_args: Any, **_kwargs: Any) -> None:
         raise InvalidError(
@@ -28,11 +52,33 @@ class Secret(metaclass=_later.Listed):
     _name: str | None
     _shown: str
     _read: Callable[[], dict[str, str]]
+    _environment: str | None
+    _required: tuple[str, ...]
+    _client: "Client | None"
+    _info: "wire.SecretInfo | None"
 
     @classmethod
-    def _make(cls, shown: str, read: Callable[[], dict[str, str]], name: str | None = None) -> "Secret":
+    def _make(
+        cls,
+        shown: str,
+        read: Callable[[], dict[str, str]],
+        name: str | None = None,
+        environment: str | None = None,
+        required: tuple[str, ...] = (),
+        client: "Client | None" = None,
+    ) -> "Secret":
         secret = cls.__new__(cls)
         secret._name, secret._shown, secret._read = name, shown, read
+        secret._environment, secret._required, secret._client = environment, required, client
+        secret._info = None
+        return secret
+
+    @classmethod
+    def _known(cls, info: "wire.SecretInfo", client: "Client") -> "Secret":
+        """Return a named secret that the server told about."""
+        assert info.name is not None
+        secret = cls.from_name(info.name, environment_name=info.environment, client=client)
+        secret._info = info
         return secret
 
     @classmethod
@@ -66,7 +112,7 @@ class Secret(metaclass=_later.Listed):
         path: str | os.PathLike[str] | None = None,
         *,
         filename: str = ".env",
-        client: "Client | None" = None,  # noqa: ARG003 - part of the signature to match
+        client: "Client | None" = None,
     ) -> "Secret":
         """Return a secret with the variables of a `.env` file, read when the app starts.
 
@@ -74,28 +120,30 @@ class Secret(metaclass=_later.Listed):
             path: a folder, or a file such as `__file__`: the search goes upwards from there. Default: the
                 current folder.
             filename: the file's name. Default `.env`.
+            client: the connection to use.
 
         Raises:
             InvalidError: when the app starts: there is no such file, or a line of it cannot be read.
         """
         start = Path.cwd() if path is None else Path(path)
-        return cls._make("Secret.from_dotenv()", lambda: _read_dotenv(start, filename))
+        return cls._make("Secret.from_dotenv()", lambda: _read_dotenv(start, filename), client=client)
 
     @classmethod
     def from_name(
         cls,
         name: str,
         *,
-        environment_name: str | None = None,  # noqa: ARG003 - part of the signature to match
+        environment_name: str | None = None,
         required_keys: Sequence[str] = (),
-        client: "Client | None" = None,  # noqa: ARG003 - part of the signature to match
+        client: "Client | None" = None,
     ) -> "Secret":
-        """Return the secret that is stored under a name. It is not looked at before the app starts.
+        """Return the secret that is stored under a name. It is not looked at before it is needed.
 
         Args:
             name: the secret's name.
-            environment_name: the environment it is in; the configured one by default.
-            required_keys: variables that it must have.
+            environment_name: the environment it is in; by default that of the app which uses it.
+            required_keys: variables that it must have: an app that uses it does not start otherwise.
+            client: the connection to use.
 
         Raises:
             InvalidError: the name cannot be one.
@@ -103,19 +151,95 @@ class Secret(metaclass=_later.Listed):
         _names.check_object("a secret", name)
         if isinstance(required_keys, str) or not all(isinstance(key, str) for key in required_keys):
             raise InvalidError(f"required_keys has to be a list of names, not {required_keys!r}")
-        return cls._make(f"Secret.from_name({name!r})", lambda: _refuse(name), name)
+        shown = f"Secret.from_name({name!r})"
+        return cls._make(shown, dict, name, environment_name, tuple(required_keys), client)
+
+    # --- what the server has
 
     @property
     def name(self) -> str | None:
         """The name it is stored under, or None."""
         return self._name
 
+    @property
+    def object_id(self) -> str:
+        """Its id (`se-...`).
+
+        Raises:
+            ExecutionError: the server was not asked for it yet.
+        """
+        if self._info is None:
+            raise ExecutionError(f"{self!r} has no id yet", hint="call .hydrate() first")
+        return self._info.secret_id
+
+    @property
+    def is_hydrated(self) -> bool:
+        """Whether the server was asked for it."""
+        return self._info is not None
+
+    @_sync.method
+    async def hydrate(self, client: "Client | None" = None) -> Self:
+        """Ask the server for it now; values that have no name are stored there.
+
+        Raises:
+            NotFoundError: there is none of this name.
+            InvalidError: it lacks a required key.
+        """
+        self._client = client or self._client
+        await self._ask()
+        return self
+
+    @_sync.method
+    async def info(self, *, refresh: bool = False) -> SecretInfo:
+        """Return what is known about it.
+
+        Raises:
+            NotFoundError: there is none of this name.
+        """
+        known = self._info if self._info is not None and not refresh else await self._ask()
+        return SecretInfo(
+            name=known.name,
+            created_at=_time(known.created),
+            created_by=known.created_by,
+            secret_id=known.secret_id,
+            environment=known.environment,
+            keys=known.keys,
+            updated_at=_time(known.updated),
+            last_used_at=None if known.last_used is None else _time(known.last_used),
+        )
+
+    @_sync.method
+    async def update(self, env_dict: Mapping[str, str]) -> None:
+        """Set variables of a named secret, as `dict.update` does. Containers that start afterwards have them.
+
+        Raises:
+            NotFoundError: there is none of this name.
+            InvalidError: it has no name, or a variable cannot be one.
+        """
+        if self._name is None:
+            raise InvalidError(f"{self!r} has no name under which it could be changed")
+        values = _names.check_variables("Secret.update", env_dict)
+        known = await self._ask()
+        self._info = await store(
+            self._name, values, environment_name=known.environment, client=self._client, merge=True
+        )
+
+    async def _ask(self, environment: str | None = None) -> "wire.SecretInfo":
+        from tidemill import _client
+
+        self._info = await resolve(self, _client.current(self._client), environment)
+        return self._info
+
     def _variables(self) -> dict[str, str]:
-        """Return the variables, read now."""
+        """Return the variables that go to the server, read now; a named secret's are there already."""
         return self._read()
 
     def __repr__(self) -> str:
         return self._shown
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Values stay here: a function that travels by value may refer to its secrets.
+        return _arrive, (self._shown, self._name, self._environment, self._required)
 
     if not TYPE_CHECKING:
 
@@ -123,18 +247,55 @@ class Secret(metaclass=_later.Listed):
             raise _later.missing(self, name)
 
 
+# --- to the server
+
+
+async def resolve(secret: Secret, client: "Client", environment: str | None = None) -> "wire.SecretInfo":
+    """Return what the server has under a secret's name, or has made of its values.
+
+    Raises:
+        NotFoundError: there is none of this name.
+        InvalidError: it lacks a required key, or cannot be read here.
+    """
+    from tidemill import config
+    from tidemill._wire import secrets as wire
+
+    where = config.environment(secret._environment or environment)
+    if secret._name is None:
+        message = wire.PutAppSecret(secret._variables(), where)
+        return await client.request("registry", "put_app_secret", message, wire.SecretInfo)
+    asked = wire.GetSecret(secret._name, where, secret._required)
+    try:
+        return await client.request("registry", "get_secret", asked, wire.SecretInfo)
+    except NotFoundError as error:
+        raise NotFoundError(
+            f"there is no secret {secret._name!r} in the environment {where!r}",
+            hint=f"make it with: tidemill secret create {secret._name} KEY=VALUE",
+        ) from error
+
+
+def _time(seconds: float) -> "datetime.datetime":
+    import datetime
+
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+
+
+def _arrive(shown: str, name: str | None, environment: str | None, required: tuple[str, ...]) -> Secret:
+    """Rebuild a secret that travelled."""
+    if name is not None:
+        return Secret.from_name(name, environment_name=environment, required_keys=required)
+
+    def refuse() -> dict[str, str]:
+        raise InvalidError(f"the values of {shown} are not in this process")
+
+    return Secret._make(shown, refuse)
+
+
 def _read_dotenv(start: Path, filename: str) -> dict[str, str]:
     path = _dotenv.find(start, filename)
     if path is None:
         raise InvalidError(f"no file {filename} in {start} or above it")
     return _names.check_variables(str(path), _dotenv.parse(path.read_text(encoding="utf-8")))
-
-
-def _refuse(name: str) -> dict[str, str]:
-    raise UnimplementedError(
-        f"Secret.from_name({name!r}): stored secrets are not in this version of Tidemill",
-        hint="use Secret.from_dict, from_dotenv or from_local_environ",
-    )
 
 
 def check(secrets: Any) -> tuple[Secret, ...]:

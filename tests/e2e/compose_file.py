@@ -73,7 +73,8 @@ def read_env(path: Path) -> dict[str, str]:
 
 def read(variables: Mapping[str, str]) -> dict[str, Any]:
     """Return the file with its variables filled in."""
-    return yaml.safe_load(_filled(FILE.read_text(), variables))  # type: ignore[no-any-return]
+    record: dict[str, Any] = _filled(yaml.safe_load(FILE.read_text()), variables)
+    return record
 
 
 def services(record: Mapping[str, Any]) -> dict[str, Service]:
@@ -87,18 +88,21 @@ def seconds(text: str) -> float:
     return float(text[:-1])
 
 
-def _filled(text: str, variables: Mapping[str, str]) -> str:
-    def value(match: re.Match[str]) -> str:
-        name, kind, word = match.groups()
-        if found := variables.get(name, ""):
-            return found
-        if kind == "-":
-            return word or ""
-        raise KeyError(f"{name} is not set: {word or ''}")
+def _filled(value: Any, variables: Mapping[str, str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _filled(part, variables) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_filled(part, variables) for part in value]
+    return _VARIABLE.sub(lambda match: _value(match, variables), value) if isinstance(value, str) else value
 
-    return "\n".join(
-        line if line.lstrip().startswith("#") else _VARIABLE.sub(value, line) for line in text.split("\n")
-    )
+
+def _value(match: re.Match[str], variables: Mapping[str, str]) -> str:
+    name, kind, word = match.groups()
+    if found := variables.get(name, ""):
+        return found
+    if kind == "?":
+        raise KeyError(f"{name} is not set: {word}")
+    return word or ""
 
 
 def _service(name: str, record: Mapping[str, Any]) -> Service:

@@ -1,6 +1,8 @@
 """docker-compose.yml: it is valid, says what it must, and its services, as it starts them, run an app."""
 
+import json
 import os
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -12,13 +14,26 @@ import pytest
 from compose_file import ROOT, Service
 from compose_stage import ComposeStage, missing
 
+from tidemill_common import identities
 from tidemill_common.settings import ServiceSettings
 from tidemill_gateway.settings import GatewaySettings
+from tidemill_registry import jwt
 from tidemill_registry.settings import RegistrySettings
 from tidemill_scheduler.settings import Settings as SchedulerSettings
 from tidemill_worker.settings import Settings as WorkerSettings
 
-VARIABLES = compose_file.read_env(ROOT / ".env.example")
+EXAMPLE = compose_file.read_env(ROOT / ".env.example")
+ACCOUNTS = ROOT / "deploy" / "nats" / "accounts.conf"
+
+
+def _filled_in() -> dict[str, str]:
+    """Return what an operator writes into `.env`."""
+    seed = jwt.new_seed()
+    keys = {"NATS_ISSUER": jwt.Issuer(seed).public, "NATS_ISSUER_SEED": seed}
+    return {name: value or keys.get(name) or secrets.token_hex(24) for name, value in EXAMPLE.items()}
+
+
+VARIABLES = _filled_in()
 RECORD = compose_file.read(VARIABLES)
 SERVICES = compose_file.services(RECORD)
 SETTINGS: dict[str, type[ServiceSettings]] = {
@@ -67,6 +82,17 @@ def test_the_file_is_valid_by_the_compose_specification() -> None:
         check=False,
     )
     assert checked.returncode == 0, checked.stdout
+
+
+def test_the_accounts_of_nats_are_those_of_the_code() -> None:
+    names = {user: f"$NATS_{user.upper()}_PASSWORD" for user in (*identities.SERVICE_USERS, "system")}
+    text = json.dumps(identities.configuration(names, "$NATS_ISSUER"), indent=2)
+    for name in (*names.values(), "$NATS_ISSUER"):
+        text = text.replace(f'"{name}"', name)  # in quotes it would not be replaced by the server
+    body = text.removeprefix("{\n").removesuffix("\n}")
+    assert ACCOUNTS.read_text().partition("\n\n")[2] == f"{body}\n", (
+        "write this into deploy/nats/accounts.conf"
+    )
 
 
 def test_it_cannot_be_started_without_passwords() -> None:
@@ -129,7 +155,7 @@ def _run_app(stage: ComposeStage, folder: Path) -> str:
     client = {
         "TIDEMILL_SERVER_URL": ",".join(f"nats://{node}:4222" for node in NATS_NODES),
         "TIDEMILL_TOKEN_ID": "ak-main-00000000000000000000000000",
-        "TIDEMILL_TOKEN_SECRET": VARIABLES["NATS_CLIENT_PASSWORD"],
+        "TIDEMILL_TOKEN_SECRET": VARIABLES["FIRST_TOKEN_SECRET"],
         "TIDEMILL_HOME": str(folder),
     }
     done = stage.run("client", "python", str(program), environment=client)

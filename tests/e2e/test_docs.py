@@ -12,6 +12,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"```(python|console)\n(.*?)```", re.DOTALL)
+OTHER_CALLERS = ("rest.md", "other-languages.md")  # are in test_other_callers.py
+SESSION = re.compile(r"\$ tidemill (?:deploy|secret create) ")
+COMMAND = re.compile(r"\$ (.+)\n((?:(?!\$ ).*\n)*)")
 SHOWN = re.compile(r"\$ ((?:tidemill run -q|python) (\S+\.py).*)\n((?:(?!\$ ).*\n)*)")
 
 
@@ -26,15 +29,33 @@ class Program:
     output: str
 
 
+@dataclass(frozen=True)
+class Session:
+    """Commands shown on a page, and the files of the page that they work with."""
+
+    page: str
+    files: dict[str, str]
+    commands: list[tuple[str, str]]
+
+
+sessions: list[Session] = []
+
+
 def programs() -> list[Program]:
     found = []
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        if page.name in OTHER_CALLERS:
+            continue
         files: dict[str, str] = {}
         for language, text in BLOCK.findall(page.read_text()):
             if language == "python":
                 name = text.partition("\n")[0].removeprefix("# ")
                 assert name.endswith(".py"), f"{page.name}: a program does not say its file name: {name}"
                 files[name] = text
+                continue
+            if files and SESSION.match(text):
+                sessions.append(Session(page.name, files, COMMAND.findall(text)))
+                files = {}
                 continue
             for command, file, output in SHOWN.findall(text):
                 if file in files:
@@ -69,6 +90,27 @@ def test_a_program_prints_what_its_page_shows(
     )
     assert done.returncode == 0, done.stderr
     assert sorted(done.stdout.splitlines()) == sorted(program.output.splitlines()), done.stderr
+
+
+@pytest.mark.parametrize("session", sessions, ids=lambda session: session.page)
+def test_the_commands_of_a_session_print_what_their_page_shows(
+    session: Session, tmp_path: Path, stack_environment: dict[str, str]
+) -> None:
+    for file, text in session.files.items():
+        (tmp_path / file).write_text(text)
+    binaries = Path(sys.executable).parent
+    environment = {**stack_environment, "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}"}
+    for command, output in session.commands:
+        done = subprocess.run(
+            shlex.split(command),
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+        assert (done.returncode, done.stdout) == (0, output), done.stderr
 
 
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)

@@ -11,6 +11,7 @@ What is relied on of nats-py's private parts is listed in `tests/integration/bus
 import asyncio
 import random
 import ssl
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, cast
@@ -25,6 +26,11 @@ from tidemill._bus.framing import Handler, Reader
 
 RETRY_WAIT = (0.05, 0.2)  # seconds between tries to reconnect, jittered
 PING_INTERVAL = 10  # seconds; a server that misses two answers is left
+# The server asks the registry who somebody is. When nobody answers it refuses like anybody else, but only
+# after the time that its configuration gives the registry (1 s).
+SLOW_REFUSAL = 0.7  # seconds after which a refusal says nothing about the credentials
+REFUSED_WAIT = 2.0  # seconds between tries to reconnect after refusals, at most
+REFUSED_FOR = 10.0  # seconds of quick refusals after which a reconnect is given up
 CLOSE_TIMEOUT = 1.0  # seconds for buffered data to leave before a connection is cut
 
 
@@ -32,15 +38,22 @@ class Connection(Client):
     """A NATS client whose messages go straight to handlers.
 
     `lost` is called in the moment the connection breaks, `restored` after nats-py has made it again and
-    the server has confirmed every subscription.
+    the server has confirmed every subscription, `refused` when it will not be made again: the server has
+    said for a while that it does not know these credentials any more.
     """
 
-    def __init__(self, lost: Callable[[], None], restored: Callable[[], None]) -> None:
+    def __init__(
+        self, lost: Callable[[], None], restored: Callable[[], None], refused: Callable[[], None]
+    ) -> None:
         super().__init__()
         self.handlers: dict[bytes, Handler] = {}
         self._lost = lost
         self._restored = restored
+        self._refused = refused
         self._tries = 0
+        self._tried_at = 0.0
+        self._refusals = 0  # one after the other
+        self._refused_since: float | None = None
         self._socket = _Socket(self.handlers, self._control, self._on_lost)
         self._transport = self._socket
 
@@ -59,7 +72,7 @@ class Connection(Client):
                     allow_reconnect=False,
                     max_reconnect_attempts=-1,
                     ping_interval=PING_INTERVAL,
-                    error_cb=_ignore,  # every error that matters is followed by `lost`
+                    error_cb=self._on_error,
                     disconnected_cb=self._on_disconnected,
                     reconnected_cb=self._on_reconnected,
                 )
@@ -117,9 +130,14 @@ class Connection(Client):
 
     async def _select_next_server(self) -> None:
         """Connect to the next server: at once the first time, then after a short wait."""
+        if self._is_shut_out():
+            self._refused()
+            raise errors.NoServersError
         if self._tries:
-            await asyncio.sleep(random.uniform(*RETRY_WAIT))  # noqa: S311
+            wait = random.uniform(*RETRY_WAIT)  # noqa: S311
+            await asyncio.sleep(min(REFUSED_WAIT, wait * 2**self._refusals))
         self._tries += 1
+        self._tried_at = time.monotonic()
         server = self._server_pool.pop(0)
         self._server_pool.append(server)
         self._current_server = server
@@ -152,6 +170,21 @@ class Connection(Client):
 
         _step(self._process_info(json.loads(info)))
 
+    def _is_shut_out(self) -> bool:
+        since = self._refused_since
+        return since is not None and time.monotonic() - since > REFUSED_FOR
+
+    async def _on_error(self, error: Exception) -> None:
+        """Count refusals. Whatever else matters is followed by `lost`."""
+        if not is_refusal(error):
+            return
+        self._refusals += 1
+        now = time.monotonic()
+        if now - self._tried_at >= SLOW_REFUSAL:
+            self._refused_since = None
+        elif self._refused_since is None:
+            self._refused_since = now
+
     def _on_lost(self) -> None:
         self._tries = 0
         self._lost()
@@ -160,6 +193,7 @@ class Connection(Client):
         self._lost()
 
     async def _on_reconnected(self) -> None:
+        self._refusals, self._refused_since = 0, None
         self._restored()
 
 
@@ -315,8 +349,10 @@ class _Stream(asyncio.Protocol):
             self._more.set_result(None)
 
 
-async def _ignore(error: Exception) -> None:
-    pass
+def is_refusal(error: BaseException) -> bool:
+    """Return whether an error of nats-py says that the server does not let us in."""
+    told = str(error).lower()
+    return isinstance(error, errors.Error) and ("authorization" in told or "authentication" in told)
 
 
 def _step(coroutine: Any) -> None:

@@ -16,13 +16,14 @@ from nats.nuid import NUID
 
 from tidemill._bus import jetstream
 from tidemill._bus.batches import Batch
-from tidemill._bus.connection import Connection
+from tidemill._bus.connection import SLOW_REFUSAL, Connection, is_refusal
 from tidemill._bus.framing import checked, header_block, parse_headers, publication, status_of
 from tidemill._bus.protocol import (
     BusError,
     Disconnected,
     Message,
     NoResponder,
+    NotLetIn,
     PubAck,
     Refused,
     RequestFailed,
@@ -32,7 +33,7 @@ from tidemill._bus.protocol import (
     TooLarge,
 )
 from tidemill._bus.unanswered import Unanswered
-from tidemill._wire import coding
+from tidemill._wire import coding, subjects
 from tidemill._wire.control import ErrorReply
 
 STORE_TIMEOUT = 30.0  # seconds without any word until a store fails
@@ -41,6 +42,7 @@ MAX_LEAVING = 256 << 20  # bytes that the socket has not taken: then publishing 
 FLUSH_TIMEOUT = 10.0  # seconds
 CLOSE_TIMEOUT = 2.0  # seconds
 API_TIMEOUT, API_TRIES, API_PAUSE = 3.0, 5, 0.2  # seconds; of one question to JetStream
+LET_IN = 10.0  # seconds for which a server that nobody answers is asked again to let us in
 READ_TRIES = 3  # how often a batch that stops coming is asked for again
 
 
@@ -48,7 +50,7 @@ async def connect(
     url: str, user: str = "", password: str = "", *, name: str = "tidemill", timeout: float = 5.0
 ) -> "NatsBus":
     """Connect to NATS; `Disconnected` if it cannot be done within `timeout` seconds."""
-    bus = NatsBus()
+    bus = NatsBus(user)
     await bus.open(url, user, password, name=name, timeout=timeout)
     return bus
 
@@ -56,14 +58,15 @@ async def connect(
 class NatsBus:
     """A connection to NATS. Made by `connect`."""
 
-    def __init__(self) -> None:
+    def __init__(self, user: str = "") -> None:
         self.max_payload = 1 << 20
         self._loop = asyncio.get_running_loop()
-        self._inbox = f"_INBOX.{NUID().next().decode()}"
-        self._connection = Connection(self._down, self._up)
+        self._inbox = f"{subjects.inbox(user)}.{NUID().next().decode()}"
+        self._connection = Connection(self._down, self._up, self._shut_out)
         self._unanswered = Unanswered(self._loop, f"{self._inbox}.u", self._send)
         self._connected = False
         self._closing = False
+        self._why_not = Disconnected("not connected to NATS")
         self._tokens = itertools.count()
         self._out: list[bytes] = []
         self._congested = False
@@ -73,9 +76,22 @@ class NatsBus:
         self._others: set[asyncio.Future[Any]] = set()  # flushes and batches: fail with the connection
         self._reconnect_callbacks: dict[object, Callable[[], None]] = {}
         self._disconnect_callbacks: dict[object, Callable[[], None]] = {}
+        self.on_shut_out: Callable[[], None] = _nothing
 
     async def open(self, url: str, user: str, password: str, *, name: str, timeout: float) -> None:
-        """Make the connection; see `connect`."""
+        """Make the connection; see `connect`. A server that has nobody to ask about us is asked again."""
+        deadline = self._loop.time() + LET_IN
+        while True:
+            try:
+                await self._open(url, user, password, name=name, timeout=timeout)
+                return
+            except NotLetIn as error:
+                if error.final or self._loop.time() > deadline:
+                    raise
+            self._connection = Connection(self._down, self._up, self._shut_out)
+
+    async def _open(self, url: str, user: str, password: str, *, name: str, timeout: float) -> None:
+        began = self._loop.time()
         try:
             async with asyncio.timeout(timeout):
                 await self._connection.open(url, user, password, name=name, inbox=self._inbox)
@@ -86,6 +102,9 @@ class NatsBus:
             self._connection.cut()
             if isinstance(error, TimeoutError):
                 raise Disconnected(f"no answer from {url} within {timeout:g} s") from error
+            if is_refusal(error):
+                final = self._loop.time() - began < SLOW_REFUSAL
+                raise NotLetIn(f"{url} does not let us in: {error}", final=final) from error
             if isinstance(error, OSError | errors.Error):
                 raise Disconnected(f"cannot connect to {url}: {error}") from error
             raise
@@ -98,6 +117,7 @@ class NatsBus:
         if self._closing:
             return
         self._closing = True
+        self._why_not = Disconnected("the connection was closed")
         with suppress(BusError, TimeoutError):
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 await self.flush()
@@ -112,7 +132,7 @@ class NatsBus:
     ) -> None:
         """See `Bus.publish`."""
         if not self._connected:
-            raise Disconnected("not connected to NATS")
+            raise self._why_not
         block = header_block(headers) if headers else ""
         if error := self._unsendable(len(data) + len(block)):
             raise error
@@ -143,7 +163,7 @@ class NatsBus:
         With some `patience` (seconds) it is sent again after a reconnect, or when no answer comes.
         """
         size = len(data) + len(block)
-        error = Disconnected("the connection was closed") if self._closing else self._unsendable(size)
+        error = self._why_not if self._closing else self._unsendable(size)
         if error:
             return _failed(self._loop, error)
         token = str(next(self._tokens))
@@ -237,7 +257,7 @@ class NatsBus:
     async def flush(self) -> None:
         """See `Bus.flush`."""
         if not self._connected:
-            raise Disconnected("not connected to NATS")
+            raise self._why_not
         self._write()
         answered = self._connection.ping()
         late = self._loop.call_later(FLUSH_TIMEOUT, _fail, answered, Disconnected("no answer to a ping"))
@@ -259,7 +279,7 @@ class NatsBus:
             callback(Message(subject.decode(), data, reply.decode(), parse_headers(block)))
 
         if not self._connected:
-            raise Disconnected("not connected to NATS")
+            raise self._why_not
         sid = self._connection.listen(checked(subject), checked(queue) if queue else "", deliver)
         try:
             await self.flush()
@@ -359,6 +379,13 @@ class NatsBus:
         for callback in list(self._reconnect_callbacks.values()):
             callback()
 
+    def _shut_out(self) -> None:
+        """There will be no connection any more: the token was revoked or has expired."""
+        self._closing = True
+        self._why_not = NotLetIn("the server does not let us in any more", final=True)
+        self._unanswered.fail_all(self._why_not)
+        self.on_shut_out()
+
     def _renew(self) -> None:
         """Do what cannot wait after a reconnect. Services renew their leases here."""
 
@@ -393,6 +420,10 @@ def service_refusal(headers: Mapping[str, str], body: bytes) -> RequestFailed | 
     except ValueError:  # a service of somebody else
         reply = ErrorReply(code, headers.get("Nats-Service-Error", ""))
     return RequestFailed(reply.code, reply.message, reply.hint)
+
+
+def _nothing() -> None:
+    pass
 
 
 def _register(

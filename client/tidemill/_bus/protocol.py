@@ -45,6 +45,17 @@ class Disconnected(BusError):
     """The connection is gone, or was never made; what was under way may or may not have happened."""
 
 
+class NotLetIn(Disconnected):
+    """The server refused these credentials.
+
+    It asks the registry about them: a refusal that is not `final` came because nobody answered it.
+    """
+
+    def __init__(self, message: str, *, final: bool) -> None:
+        super().__init__(message)
+        self.final = final
+
+
 class NoResponder(BusError):
     """Nobody serves the requested subject."""
 

@@ -141,6 +141,11 @@ def results_stream(ws: str) -> str:
     return f"RESULTS_{workspace(ws)}"
 
 
+def claim(ws: str, key: str) -> str:
+    """Return the subject of what an idempotency key stands for: it takes the place of a call's id."""
+    return call_record(ws, key)
+
+
 # --- timers
 
 
@@ -189,12 +194,21 @@ def schedule_of(subject: str) -> str:
     return subject.rpartition(".")[2]
 
 
+# --- answers
+
+
+def inbox(user: str) -> str:
+    """Return the prefix of the inboxes of a user, which no other user may listen to."""
+    return f"_INBOX.{user}" if _TOKEN.fullmatch(user) else "_INBOX"
+
+
 # --- bells and requests (core NATS: an answer now, nothing to keep)
 
 ALL_DEMAND = "tm.demand.*.*"
 ALL_WORKER_STATES = "tm.worker_states.*"
 ALL_CANCELS = "tm.cancel.*.*"
 ALL_CONTAINER_EVENTS = "tm.events.*.container.*"
+ALL_APP_EVENTS = "tm.events.*.app.*"
 
 
 def demand(ws: str, pool: str) -> str:
@@ -261,6 +275,11 @@ def requester(subject: str) -> str:
     return workspace(parts[2])
 
 
+def internal(service: str, verb: str) -> str:
+    """Return the subject of a request to a service that only services may make."""
+    return f"tm.internal.{token(service)}.{token(verb)}"
+
+
 EVERY = "*"  # in the place of a workspace: any
 
 
@@ -270,6 +289,11 @@ EVERY = "*"  # in the place of a workspace: any
 def event(ws: str, kind: str, app: str) -> str:
     """Return the subject of a life-cycle event of an app."""
     return f"tm.events.{workspace(ws)}.{token(kind)}.{token(app)}"
+
+
+def workspace_of_event(subject: str) -> str:
+    """Return the workspace of an event."""
+    return subject.split(".")[2]
 
 
 def app_events(ws: str, app: str) -> str:

@@ -9,11 +9,19 @@ from typing import Any, NoReturn
 import click
 
 from tidemill.cli import errors
+from tidemill.cli.groups import CommandTable
 from tidemill.exception import Error
 
-# name -> (module, what it does); a command's module is imported when the command is run
+# name -> (module that has it under its name, what it does)
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "run": ("tidemill.cli.run", "Run a function or a local entrypoint of an app."),
+    "deploy": ("tidemill.cli.deploy", "Deploy an app, which stays until it is stopped."),
+    "app": ("tidemill.cli.app", "Look after apps: list, info, history, rollback, stop, ..."),
+    "secret": ("tidemill.cli.secret", "Keep passwords and keys for functions on the server."),
+    "environment": ("tidemill.cli.environment", "Divide the workspace into environments."),
+    "profile": ("tidemill.cli.profile", "Choose between servers."),
+    "token": ("tidemill.cli.token", "Make and end the tokens that programs use."),
+    "config": ("tidemill.cli.config", "Look at the settings."),
     "up": ("tidemill.cli.stack", "Start a stack on this machine that stays."),
     "down": ("tidemill.cli.stack", "Stop the stack that `up` started."),
     "status": ("tidemill.cli.status", "Show the stack's parts and its workers."),
@@ -23,31 +31,13 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
 INTERRUPTED = 128 + 2  # what a shell shows for a program that SIGINT ended
 
 
-class _Commands(click.Group):
-    """The table of commands as a click group."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        if cmd_name not in COMMANDS:
-            return None
-        command: click.Command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        """List the commands from the table, without importing them."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, sentence) for name, (_, sentence) in COMMANDS.items()])
-
-
 def _version(ctx: click.Context, _parameter: click.Parameter, asked: Any) -> None:
     if asked:
         ctx.invoke(importlib.import_module("tidemill.cli.version").version)
         ctx.exit()
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=CommandTable, table=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version."
 )

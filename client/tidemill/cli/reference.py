@@ -1,4 +1,4 @@
-"""What `tidemill run` is to run: reading a reference, importing what it names, choosing in it."""
+"""What a command is to run or deploy: reading a reference, importing what it names, choosing in it."""
 
 import importlib
 import importlib.util
@@ -8,10 +8,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tidemill import _entrypoint
-from tidemill.exception import InvalidError, NotFoundError
+from tidemill.cli import errors
+from tidemill.exception import Error, InvalidError, NotFoundError
+
+if TYPE_CHECKING:
+    from tidemill.app import App
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +25,13 @@ class Reference:
     source: str
     name: str
     is_module: bool
+    command: str = "run"  # that was given it
 
     def __str__(self) -> str:
         return f"{self.source}::{self.name}" if self.name else self.source
 
 
-def read(text: str, *, is_module: bool) -> Reference:
+def read(text: str, *, is_module: bool, command: str = "run") -> Reference:
     """Return the reference that a text stands for. Raises `InvalidError` with the form that is meant."""
     source, separator, name = text.partition("::")
     if separator and not name:
@@ -36,19 +41,21 @@ def read(text: str, *, is_module: bool) -> Reference:
         raise InvalidError(f"{text} has a single colon", hint=f"write {meant}")
     if is_module:
         if source.endswith(".py") or "/" in source:
-            raise InvalidError(f"{source} is a file, not a module", hint=f"leave -m out: tidemill run {text}")
-        return Reference(source, name, is_module=True)
+            raise InvalidError(
+                f"{source} is a file, not a module", hint=f"leave -m out: tidemill {command} {text}"
+            )
+        return Reference(source, name, is_module=True, command=command)
     path = Path(source)
     if path.suffix != ".py" and "/" not in source and not path.exists():
         raise InvalidError(
             f"{source} is not a file",
-            hint=f"for a module write: tidemill run -m {text}; for a file, {source}.py",
+            hint=f"for a module write: tidemill {command} -m {text}; for a file, {source}.py",
         )
     if "." in path.stem:
         raise InvalidError(f"{path.name} has a dot too many to be imported", hint="rename the file")
     if not path.is_file():
         raise NotFoundError(f"the file {source} does not exist")
-    return Reference(source, name, is_module=False)
+    return Reference(source, name, is_module=False, command=command)
 
 
 def load(reference: Reference) -> ModuleType:
@@ -59,6 +66,29 @@ def load(reference: Reference) -> ModuleType:
     sys.path[:0] = [folder for folder in dict.fromkeys(folders) if folder not in sys.path]
     with _entrypoint.importing(str(reference)):
         return _load_module(reference.source) if reference.is_module else _load_file(Path(reference.source))
+
+
+def load_or_tell(named: Reference) -> ModuleType | None:
+    """Import the user's code; an exception of it is shown, with a hint where we know better."""
+    try:
+        return load(named)
+    except Exception as error:  # whatever the user's code raises is for the user to see
+        if isinstance(error, Error) and not errors.is_from_user(error):
+            raise
+        errors.show_exception(error)
+        errors.show(f"{named.source} cannot be imported", _import_hint(error, named))
+        return None
+
+
+def _import_hint(error: Exception, named: Reference) -> str:
+    if isinstance(error, Error):
+        return error.hint
+    if isinstance(error, ImportError) and "no known parent package" in str(error) and not named.is_module:
+        dotted = ".".join(Path(named.source).with_suffix("").parts)
+        return f"a file of a package is given as a module: tidemill {named.command} -m {dotted}"
+    if isinstance(error, SyntaxError):
+        return f"this is Python {sys.version_info.major}.{sys.version_info.minor}"
+    return ""
 
 
 def _load_module(name: str) -> ModuleType:
@@ -124,6 +154,30 @@ def find(module: ModuleType, reference: Reference) -> Runnable:
             f"{reference.source} has nothing to run of the name {reference.name}", hint=_listed(candidates)
         )
     return _only(wanted, reference)
+
+
+def find_app(module: ModuleType, reference: Reference) -> "App":
+    """Return the app that a reference names: by its variable; without a name `app`, or the only one.
+
+    Raises `InvalidError` or `NotFoundError`, which list what there is.
+    """
+    from tidemill.app import App
+
+    apps: dict[str, App] = _apps(module)
+    if not apps:
+        raise _nothing(module, reference)
+    listed = f"there is {', '.join(apps)}"
+    if reference.name:
+        named = getattr(module, reference.name, None)
+        if not isinstance(named, App):
+            raise NotFoundError(f"{reference.source} has no app of the name {reference.name}", hint=listed)
+        return named
+    if len(apps) == 1:
+        return next(iter(apps.values()))
+    if "app" not in apps:
+        example = f"{'-m ' if reference.is_module else ''}{reference.source}::{next(iter(apps))}"
+        raise InvalidError(f"{reference} has {len(apps)} apps: name one, as in {example}", hint=listed)
+    return apps["app"]
 
 
 def _only(candidates: Sequence[Runnable], reference: Reference) -> Runnable:

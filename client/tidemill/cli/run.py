@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType, ModuleType
+from types import FrameType
 from typing import Any
 
 import click
@@ -16,6 +16,7 @@ import click
 from tidemill import _alias, _entrypoint, _stack
 from tidemill.cli import errors, reference
 from tidemill.cli.reference import Reference, Runnable
+from tidemill.config import config
 from tidemill.exception import Error, InvalidError
 
 
@@ -48,8 +49,8 @@ def run(ref: str, arguments: tuple[str, ...], is_module: bool, interactive: bool
     """Run a local entrypoint or a function of an app.
 
     REFERENCE is `file.py` or `file.py::name`; `tidemill run REFERENCE --help` shows the arguments that it
-    takes. Uses the server that TIDEMILL_SERVER_URL names, else the stack that `tidemill up` started, else a
-    temporary one.
+    takes. Uses the server that TIDEMILL_SERVER_URL or the active profile names, else the stack that
+    `tidemill up` started, else a temporary one.
     """
     if interactive:
         raise click.UsageError("--interactive is not in this version of Tidemill")
@@ -65,7 +66,7 @@ def _run(named: Reference, arguments: tuple[str, ...], options: Options) -> int:
             _begin_stack()
         _alias.install()
         sys.argv[:] = [named.source, *arguments]
-        module = _load(named)
+        module = reference.load_or_tell(named)
         if module is None:
             return 1
         chosen = reference.find(module, named)
@@ -76,31 +77,8 @@ def _run(named: Reference, arguments: tuple[str, ...], options: Options) -> int:
 
 def _begin_stack() -> None:
     """Have a temporary stack start while the user's code is imported, if there is no other server."""
-    if not os.environ.get("TIDEMILL_SERVER_URL") and _stack.find() is None:
+    if not config["server_url"] and _stack.find() is None:
         _stack.begin_temporary()
-
-
-def _load(named: Reference) -> ModuleType | None:
-    """Import the user's code; an exception of it is shown, with a hint where we know better."""
-    try:
-        return reference.load(named)
-    except Exception as error:  # whatever the user's code raises is for the user to see
-        if isinstance(error, Error) and not errors.is_from_user(error):
-            raise
-        errors.show_exception(error)
-        errors.show(f"{named.source} cannot be imported", _import_hint(error, named))
-        return None
-
-
-def _import_hint(error: Exception, named: Reference) -> str:
-    if isinstance(error, Error):
-        return error.hint
-    if isinstance(error, ImportError) and "no known parent package" in str(error) and not named.is_module:
-        dotted = ".".join(Path(named.source).with_suffix("").parts)
-        return f"a file of a package is run with: tidemill run -m {dotted}"
-    if isinstance(error, SyntaxError):
-        return f"this is Python {sys.version_info.major}.{sys.version_info.minor}"
-    return ""
 
 
 class _Failure:

@@ -3,8 +3,8 @@
     run(service)
       logging, event loop
       health answers         /healthz from the first moment on
-      connection to NATS     tried until it is there
-      streams and buckets    made if they are not
+      connection to NATS     tried until it is there, from the moment the gate is open
+      streams and buckets    made if they are not there, or waited for by those who may not
       service.start()        subscribes, starts its loops in the task group, returns when it serves
       ... SIGTERM or SIGINT ...
       service.drain()        bounded; a second signal cuts it short
@@ -29,7 +29,7 @@ from typing import Any, Protocol, TypeVar
 from prometheus_client import Counter
 
 from tidemill._bus.protocol import BusError
-from tidemill_common import logging, metrics, streams
+from tidemill_common import identities, logging, metrics, streams
 from tidemill_common.bus.nats import connect
 from tidemill_common.bus.protocol import ServiceBus
 from tidemill_common.health import Health, HealthServer
@@ -143,6 +143,8 @@ class _Process:
     async def _connect(self) -> ServiceBus:
         """Return a connection to NATS, however long that takes."""
         settings = self._settings
+        if settings.gate_fd is not None:
+            await _closed(settings.gate_fd)
         password = settings.nats_password.get_secret_value()
         return await self._persist(
             "cannot reach NATS yet",
@@ -156,7 +158,10 @@ class _Process:
 
     async def _apply_streams(self, bus: ServiceBus) -> bool:
         async def apply() -> bool:
-            await streams.apply(bus, replicas=self._settings.replicas)
+            if self._service.name in identities.WITHOUT_STREAMS:
+                await bus.last_in_bucket(streams.LEASES, "none")  # refused until it is there
+            else:
+                await streams.apply(bus, replicas=self._settings.replicas)
             return True
 
         return await self._persist("cannot make the streams yet", apply)
@@ -265,6 +270,11 @@ class _Process:
             if not self._stopping.is_set():
                 self._log.warning("the connection to NATS is lost")
 
+        def on_shut_out() -> None:
+            self._log.error("NATS does not let this service in any more")
+            self._stop()
+
+        bus.on_shut_out = on_shut_out
         bus.on_disconnect(on_disconnect)
         bus.on_reconnect(lambda: self._log.info("connected to NATS again"))
 
@@ -285,3 +295,15 @@ class _Process:
         if self._stopping.is_set():
             self._hurry.set()
         self._stopping.set()
+
+
+async def _closed(descriptor: int) -> None:
+    """Return when the other end of a pipe was closed, or something was written to it."""
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    loop.add_reader(descriptor, readable.set)
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)

@@ -24,6 +24,10 @@ class ServiceSettings(BaseSettings):
     # A file descriptor that is told, in one line of JSON, when the service serves.
     ready_fd: int | None = Field(default=None, ge=0)
 
+    # A file descriptor that is closed when it makes sense to connect to NATS: services that NATS lets in by
+    # their token cannot connect before the registry serves.
+    gate_fd: int | None = Field(default=None, ge=0)
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
 

@@ -11,6 +11,7 @@ import secrets
 import shutil
 import signal
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -54,7 +55,8 @@ class BrokerSettings:
         host: the address it listens on.
         port: 0 for any free one, kept from then on.
         sync_always: bring every message to the disk before it is acknowledged (a ninth of the throughput).
-        passwords: by user name; generated when not given.
+        passwords: by user name, who may do everything; generated when not given.
+        access: accounts and authorization in the server's words, instead of these users.
     """
 
     folder: Path
@@ -64,6 +66,7 @@ class BrokerSettings:
     passwords: dict[str, str] = field(
         default_factory=lambda: {user: secrets.token_urlsafe(24) for user in USERS}, repr=False
     )
+    access: Mapping[str, object] | None = field(default=None, repr=False)
 
 
 class Broker:
@@ -160,7 +163,7 @@ class Broker:
             "ports_file_dir": str(self._ports_folder),
             "logfile": str(self.log),
             "jetstream": jetstream,
-            "authorization": {"users": users},
+            **(self.settings.access or {"authorization": {"users": users}}),
         }
 
     def _spawn(self) -> subprocess.Popen[bytes]:

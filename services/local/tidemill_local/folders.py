@@ -2,7 +2,7 @@
 
 lock                held by the supervisor, and by its keeper, for as long as anything may be alive
 stack.json          how to reach the stack and what it consists of (0600)
-credentials.json    the passwords of NATS, kept from start to start (0600)
+credentials.json    passwords, keys and first tokens, kept from start to start (0600)
 secrets.key         what the stack's secrets are encrypted with (0600)
 nats/ postgres/     the data of the two servers
 logs/               one file for each part, and the supervisor's own
@@ -10,7 +10,6 @@ logs/               one file for each part, and the supervisor's own
 
 import base64
 import fcntl
-import json
 import os
 import secrets
 import tempfile
@@ -20,7 +19,8 @@ from pathlib import Path
 
 from tidemill import _stack
 from tidemill.exception import ConflictError
-from tidemill_local.broker import USERS
+from tidemill_local import credentials
+from tidemill_local.credentials import Credentials
 
 LOCK_PATIENCE = 1.0  # seconds: those who only look whether a stack runs hold the lock for an instant
 
@@ -58,17 +58,14 @@ class Folders:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             folder.chmod(0o700)
 
-    def passwords(self) -> dict[str, str]:
-        """Return the passwords of NATS's users, the same at every start."""
+    def credentials(self) -> Credentials:
+        """Return who may connect, the same at every start."""
         file = self.root / "credentials.json"
-        try:
-            kept: dict[str, str] = json.loads(file.read_text())
-        except (FileNotFoundError, ValueError):
-            kept = {}
-        words = {user: kept.get(user) or secrets.token_urlsafe(24) for user in USERS}
-        if words != kept:
-            write_private(file, json.dumps(words))
-        return words
+        kept = credentials.load(file)
+        if kept is None:
+            kept = credentials.generate()
+            write_private(file, credentials.dump(kept))
+        return kept
 
     def secrets_key(self) -> Path:
         """Return the file with the key for secrets, the same at every start. It is made once, never again.

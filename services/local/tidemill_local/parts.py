@@ -121,7 +121,7 @@ class ServicePart:
     """One of Tidemill's services. It tells on a descriptor when it serves, and where.
 
     `environment` is asked at each start: what it names may have moved since the last one. `hint` says
-    where there is more to read when it does not start.
+    where there is more to read when it does not start. With `gate` it connects to NATS when that is set.
     """
 
     def __init__(
@@ -131,6 +131,7 @@ class ServicePart:
         log: Path,
         stop_timeout: float,
         hint: str,
+        gate: asyncio.Event | None = None,
     ) -> None:
         self.name = name
         self.log = log
@@ -138,6 +139,7 @@ class ServicePart:
         self._environment = environment
         self._stop_timeout = stop_timeout
         self._hint = hint
+        self._gate = gate
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -155,9 +157,10 @@ class ServicePart:
         reader, writer = os.pipe()
         try:
             try:
-                self._process = self._spawn(writer)
+                gate = self._launch(writer)
             finally:
                 os.close(writer)
+            await self._open(gate)
             async with asyncio.timeout(START_TIMEOUT):
                 self.address = json.loads(await _first_line(reader))["address"]
         except TimeoutError:
@@ -187,8 +190,29 @@ class ServicePart:
             self._process.wait()
         self._process = None
 
-    def _spawn(self, ready: int) -> subprocess.Popen[bytes]:
-        environment = {**self._environment(), "TIDEMILL_READY_FD": str(ready)}
+    def _launch(self, ready: int) -> int:
+        """Start the process; return the descriptor that is its gate."""
+        inner, outer = os.pipe()
+        try:
+            self._process = self._spawn(ready, inner)
+        except BaseException:
+            os.close(outer)
+            raise
+        finally:
+            os.close(inner)
+        return outer
+
+    async def _open(self, gate: int) -> None:
+        """Let the process connect when it makes sense."""
+        try:
+            if self._gate is not None:
+                await self._gate.wait()
+        finally:
+            os.close(gate)
+
+    def _spawn(self, ready: int, gate: int) -> subprocess.Popen[bytes]:
+        told = {"TIDEMILL_READY_FD": str(ready), "TIDEMILL_GATE_FD": str(gate)}
+        environment = {**self._environment(), **told}
         with self.log.open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-P", "-m", f"tidemill_{self.name}"],
@@ -197,7 +221,7 @@ class ServicePart:
                 stderr=log,
                 env=environment,
                 cwd="/",
-                pass_fds=(ready,),
+                pass_fds=(ready, gate),
                 start_new_session=True,  # a Ctrl-C at the terminal is for the supervisor
                 preexec_fn=Identity("own").entry(die_with_parent=True),  # noqa: PLW1509  # it only calls prctl
             )

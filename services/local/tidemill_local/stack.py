@@ -1,15 +1,18 @@
 """A whole stack: its parts, in what order they start and stop, and how it describes itself."""
 
 import asyncio
+import json
 import logging
 import os
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 
 from tidemill._stack import PartInfo, StackInfo
-from tidemill_local.broker import MEMBER, WORKSPACE, Broker, BrokerSettings
+from tidemill_common.identities import SYSTEM_USER
+from tidemill_local.broker import WORKSPACE, Broker, BrokerSettings
 from tidemill_local.database import Database
 from tidemill_local.folders import Folders
 from tidemill_local.parts import NatsPart, Part, PostgresPart, ServicePart
@@ -30,16 +33,17 @@ class Stack:
     def __init__(self, folders: Folders) -> None:
         self._folders = folders
         self._drain_timeout = TEMPORARY_DRAIN_TIMEOUT if folders.temporary else DRAIN_TIMEOUT
-        self._passwords = folders.passwords()
-        self._broker = Broker(BrokerSettings(folders.nats, passwords=self._passwords))
+        self._credentials = folders.credentials()
+        self._broker = Broker(BrokerSettings(folders.nats, access=self._credentials.access()))
         self._secrets_key = folders.secrets_key()
         self._database = Database(folders.postgres, durable=not folders.temporary)
         self.nats = NatsPart(self._broker)
         self.postgres = PostgresPart(self._database)
         self.registry = self._service("registry", self._registry_environment)
-        self.scheduler = self._service("scheduler", self._service_environment)
-        self.gateway = self._service("gateway", self._service_environment)
-        self.worker = self._service("worker", self._worker_environment)
+        self.scheduler = self._service("scheduler", partial(self._service_environment, "scheduler"))
+        self.gateway = self._service("gateway", partial(self._service_environment, "gateway"))
+        self._lets_in = asyncio.Event()  # the registry, whom NATS asks who somebody is
+        self.worker = self._service("worker", self._worker_environment, self._lets_in)
         self.states: dict[str, str] = dict.fromkeys((part.name for part in self.parts), "starting")
         self._serving_since: dict[str, float] = {}
 
@@ -109,8 +113,8 @@ class Stack:
         """Return how to reach the stack and what it consists of."""
         return StackInfo(
             server_url=self._broker.url,
-            token_id=MEMBER,
-            token_secret=self._passwords[MEMBER],
+            token_id=self._credentials.member,
+            token_secret=self._credentials.member_secret,
             gateway_url=f"http://{self.gateway.address}",
             pid=os.getpid(),
             folder=str(self._folders.root),
@@ -138,36 +142,45 @@ class Stack:
     async def _start(self, part: Part) -> None:
         await part.start()
         self.states[part.name] = "serving"
+        if part is self.registry:
+            self._lets_in.set()
         self._serving_since[part.name] = time.monotonic()
         _log.info("%s serves at %s (pid %s)", part.name, part.address, part.pid)
 
-    def _service(self, name: str, environment: Callable[[], Mapping[str, str]]) -> ServicePart:
+    def _service(
+        self, name: str, environment: Callable[[], Mapping[str, str]], gate: asyncio.Event | None = None
+    ) -> ServicePart:
         log = self._folders.logs / f"{name}.log"
         hint = "`tidemill up` keeps its logs" if self._folders.temporary else f"see {log}"
-        return ServicePart(name, environment, log, self._drain_timeout + _MARGIN, hint)
+        return ServicePart(name, environment, log, self._drain_timeout + _MARGIN, hint, gate)
 
-    def _service_environment(self) -> dict[str, str]:
+    def _service_environment(self, name: str) -> dict[str, str]:
         return {
             **_inherited(),
             "TIDEMILL_NATS_URL": self._broker.url,
-            "TIDEMILL_NATS_USER": "service",
-            "TIDEMILL_NATS_PASSWORD": self._passwords["service"],
+            "TIDEMILL_NATS_USER": name,
+            "TIDEMILL_NATS_PASSWORD": self._credentials.passwords.get(name, ""),
             "TIDEMILL_LOG_FORMAT": "json",
             "TIDEMILL_DRAIN_TIMEOUT": str(self._drain_timeout),
         }
 
     def _registry_environment(self) -> dict[str, str]:
-        return self._service_environment() | {
+        known = self._credentials
+        tokens = {known.member: known.member_secret, known.worker: known.worker_secret}
+        return self._service_environment("registry") | {
             "TIDEMILL_DATABASE_URL": self._database.url,
             "TIDEMILL_SECRETS_KEY": "",
             "TIDEMILL_SECRETS_KEY_FILE": str(self._secrets_key),
             "TIDEMILL_FIRST_WORKSPACE": WORKSPACE,
+            "TIDEMILL_FIRST_TOKENS": json.dumps(tokens),
+            "TIDEMILL_NATS_ISSUER_SEED": known.issuer_seed,
+            "TIDEMILL_NATS_SYSTEM_PASSWORD": known.passwords[SYSTEM_USER],
         }
 
     def _worker_environment(self) -> dict[str, str]:
-        return self._service_environment() | {
-            "TIDEMILL_NATS_USER": "worker",
-            "TIDEMILL_NATS_PASSWORD": self._passwords["worker"],
+        return self._service_environment("worker") | {
+            "TIDEMILL_NATS_USER": self._credentials.worker,
+            "TIDEMILL_NATS_PASSWORD": self._credentials.worker_secret,
             "TIDEMILL_DATA_DIR": str(self._folders.worker),
             # The one machine there is: a function that asks for a region runs here as well.
             "TIDEMILL_WORKER_REGION": "*",

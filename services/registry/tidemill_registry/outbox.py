@@ -34,7 +34,7 @@ SWEEP = 1.0  # seconds between looks for what another replica left behind
 RETRY = 0.2  # seconds until a failed pass is tried again
 TELL = 3.0  # seconds for one batch to reach NATS
 # A stream of several nodes whose leader died has no other for up to ten seconds.
-WAIT = 20.0  # seconds that a request waits for its rows to be told
+WAIT = 12.0  # seconds that a request waits for its rows to be told
 RECONCILE = 300.0  # seconds between comparisons of bucket and tables
 
 

@@ -4,6 +4,7 @@
                               \\      |           \\-< schedules
                                \\      \\-< deployments -< deployment_functions >- pools
                                 \\-< secrets
+    workspaces -< tokens
     outbox: what is decided and not yet told to NATS
 
 Composite foreign keys carry the app along, so that a deployment cannot name another app's function, nor
@@ -225,6 +226,30 @@ class DeploymentFunction(Base):
             ["function_id", "pool_id"], ["pools.function_id", "pools.id"], ondelete="CASCADE"
         ),
         Index("ix_deployment_functions_function_id_pool_id", "function_id", "pool_id"),
+    )
+
+
+class Token(Base):
+    """Whoever may connect. Members' tokens are of a workspace, workers' of none; a secret is not kept."""
+
+    __tablename__ = "tokens"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    workspace_id: Mapped[str | None] = mapped_column(ForeignKey("workspaces.id"))
+    name: Mapped[str] = mapped_column(server_default="")
+    kind: Mapped[str]
+    secret_sha256: Mapped[bytes]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint("kind IN ('member', 'worker', 'gpu-worker')", name="kind_known"),
+        CheckConstraint("(kind = 'member') = (workspace_id IS NOT NULL)", name="members_have_workspace"),
+        CheckConstraint("octet_length(secret_sha256) = 32", name="secret_is_sha256"),
+        Index("ix_tokens_workspace_id", "workspace_id"),
+        Index("ix_tokens_revoked_at", "revoked_at", postgresql_where=text("revoked_at IS NOT NULL")),
     )
 
 

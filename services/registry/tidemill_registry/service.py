@@ -50,8 +50,16 @@ from tidemill._wire.secrets import (
     PutSecret,
     RevealSecrets,
 )
+from tidemill._wire.tokens import (
+    CreateToken,
+    ListTokens,
+    RevokeToken,
+    TokenInfo,
+    TokenList,
+    VerifyToken,
+)
 from tidemill.exception import ServiceError
-from tidemill_common import streams
+from tidemill_common import identities, streams
 from tidemill_common.bus.protocol import Endpoint, ServiceBus
 from tidemill_common.requests import Endpoints
 from tidemill_common.service import Context
@@ -59,6 +67,7 @@ from tidemill_registry import (
     decisions,
     deployments,
     environments,
+    jwt,
     lookups,
     migrate,
     publishing,
@@ -67,10 +76,13 @@ from tidemill_registry import (
     timetable,
 )
 from tidemill_registry.apps import Apps
+from tidemill_registry.callout import Callout
 from tidemill_registry.database import UNREACHABLE, Clock, database_clock, new_engine
 from tidemill_registry.outbox import Publisher
+from tidemill_registry.revocations import Revocations
 from tidemill_registry.secrets import Secrets
 from tidemill_registry.settings import RegistrySettings
+from tidemill_registry.tokens import Tokens
 from tidemill_registry.workspaces import Workspaces
 
 VERSION = "1.0.0"  # of the requests, as the micro service tells it
@@ -91,6 +103,9 @@ class Registry:
         self._engine = new_engine(settings.database_url.get_secret_value(), settings.database_connections)
         self._apps = Apps(self._engine, clock)
         self._workspaces = Workspaces(self._engine)
+        self._tokens = Tokens(self._engine, clock)
+        self._callout: Callout | None = None
+        self._revocations: Revocations | None = None
         self._secrets = Secrets(self._engine, settings.keyring(), clock)
         self._hearing_since: float | None = None
         self._publisher: Publisher
@@ -100,7 +115,9 @@ class Registry:
         """Reach the database, bring it to this version's schema, serve."""
         self._log = context.log
         await self._reach_database()
-        await self._prepare_workspaces(context.bus)
+        await self._prepare_workspaces()
+        await self._let_in(context)
+        await self._apply_streams(context.bus)
         if wrong := await self._secrets.check_keys():
             context.log.error(wrong, hint="give TIDEMILL_SECRETS_KEY the keys they were stored with")
         self._publisher = Publisher(
@@ -127,6 +144,8 @@ class Registry:
         """Take no more requests. What is decided and not told yet waits in the outbox."""
         if self._end_serving is not None:
             await self._end_serving()
+        if self._callout is not None:
+            await self._callout.stop()
         await self._engine.dispose()
 
     # --- requests
@@ -160,7 +179,11 @@ class Registry:
             ("get_secret", GetSecret, self._secrets.get),
             ("list_secrets", ListSecrets, self._secrets.list_named),
             ("delete_secret", DeleteSecret, self._secrets.remove),
+            ("create_token", CreateToken, self._tokens.create),
+            ("list_tokens", ListTokens, self._list_tokens),
+            ("revoke_token", RevokeToken, self._revoke_token),
         )
+        verify = make.internal("verify_token", VerifyToken, self._verify_token)
         reveal = make.endpoint("reveal_secrets", RevealSecrets, self._secrets.reveal)
         return {
             **{
@@ -168,6 +191,7 @@ class Registry:
                 for verb, kind, handler in table
             },
             subjects.reveal_secrets(subjects.EVERY): reveal,
+            subjects.internal("registry", "verify_token"): verify,
         }
 
     def _told(self, change: Callable[..., Awaitable[Any]]) -> Callable[[str, Any], Awaitable[object]]:
@@ -221,6 +245,37 @@ class Registry:
         await self._apps.delete_environment(workspace, request)
         await self._publisher.published()
         return Done()
+
+    async def _list_tokens(self, workspace: str, request: ListTokens) -> TokenList:
+        return TokenList(await self._tokens.of(workspace, include_revoked=request.include_revoked))
+
+    async def _revoke_token(self, workspace: str, request: RevokeToken) -> Done:
+        await self._tokens.revoke(workspace, request.token_id)
+        if self._revocations is not None:
+            self._revocations.soon()
+        return Done()
+
+    async def _verify_token(self, request: VerifyToken) -> TokenInfo:
+        token = await self._tokens.verify(request.token_id, request.secret)
+        await self._tokens.note_use(token.token_id)
+        return token
+
+    # --- who may connect
+
+    async def _let_in(self, context: Context) -> None:
+        """Answer NATS's questions who somebody is. Clients and workers cannot connect before that."""
+        seed = self.settings.nats_issuer_seed.get_secret_value()
+        if not seed:
+            return
+        issuer = jwt.Issuer(seed)
+        self._callout = Callout(context.bus, self._tokens, issuer, context.log, context.metrics)
+        await self._callout.start()
+        password = self.settings.nats_system_password.get_secret_value()
+        if password:
+            self._revocations = Revocations(
+                self._tokens, self.settings.nats_url, identities.SYSTEM_USER, password, context.log
+            )
+            context.tasks.create_task(self._revocations.run(), name="revocations")
 
     # --- loops
 
@@ -276,9 +331,15 @@ class Registry:
             await migrate.upgrade(self._engine)
         await asyncio.gather(*(self._ping() for _ in range(WARM_CONNECTIONS)))
 
-    async def _prepare_workspaces(self, bus: ServiceBus) -> None:
-        """Make the first workspace if it is not there, and see to it that each one has its streams."""
+    async def _prepare_workspaces(self) -> None:
+        """Make what an installation begins with, if it is not there."""
         await self._workspaces.create(self.settings.first_workspace)
+        given = {token: secret.get_secret_value() for token, secret in self.settings.first_tokens.items()}
+        if given:
+            await self._tokens.ensure(given)
+
+    async def _apply_streams(self, bus: ServiceBus) -> None:
+        """See to it that each workspace has its streams."""
         for workspace in await self._workspaces.names():
             await streams.apply_workspace(bus, workspace, replicas=self.settings.replicas)
 

@@ -18,6 +18,13 @@ class RegistrySettings(ServiceSettings):
     migrate: bool = True
     # Made at the start if it is not there; more are made with `python -m tidemill_registry workspace create`.
     first_workspace: str = "main"
+    # Tokens (id -> secret, in JSON) that are made at the start, with which an installation begins.
+    first_tokens: dict[str, SecretStr] = Field(default_factory=dict)
+
+    # The seed (`SA...`) of the key that NATS's auth callout trusts. Without it nobody is asked here.
+    nats_issuer_seed: SecretStr = SecretStr("")
+    # Of the user `system` of NATS's system account, who ends the connections of revoked tokens.
+    nats_system_password: SecretStr = SecretStr("")
 
     # The keys that secrets are encrypted with, 32 bytes in base64 each, or a file with them. The first
     # one encrypts, the others only decrypt. Without any, no secret can be stored or read.

@@ -59,6 +59,55 @@ def _differences(connection: Connection) -> list[object]:
     return list(compare_metadata(MigrationContext.configure(connection), Base.metadata))
 
 
+OLD_DATA = """
+INSERT INTO workspaces (id, name) VALUES ('ws-1', 'w');
+INSERT INTO environments (id, workspace_id, name) VALUES ('en-1', 'ws-1', 'main'), ('en-2', 'ws-1', 'dev');
+INSERT INTO apps (id, environment_id, name, state, version) VALUES ('ap-1', 'en-1', 'one', 'deployed', 2);
+INSERT INTO functions (id, app_id, name) VALUES ('fu-1', 'ap-1', 'f'), ('fu-2', 'ap-1', 'g');
+INSERT INTO pools (id, app_id, function_id, digest, capability, shard, record, superseded_at)
+    VALUES ('po-1', 'ap-1', 'fu-1', decode(repeat('aa', 32), 'hex'), 'cpu', 0, 'one', NULL),
+           ('po-2', 'ap-1', 'fu-2', decode(repeat('bb', 32), 'hex'), 'cpu', 0, 'two', now());
+INSERT INTO deployments (id, app_id, version) VALUES ('de-1', 'ap-1', 1), ('de-2', 'ap-1', 2);
+INSERT INTO deployment_functions (app_id, version, function_id, pool_id)
+    VALUES ('ap-1', 1, 'fu-2', 'po-2'), ('ap-1', 1, 'fu-1', 'po-1'), ('ap-1', 2, 'fu-1', 'po-1');
+INSERT INTO outbox (kind, target, key, body) VALUES ('put', 'pools', 'po-1', 'one');
+"""
+NEW_DATA = """
+INSERT INTO secrets (id, environment_id, name, key_id, ciphertext, keys)
+    VALUES ('st-1', 'en-1', 's', 'k', '', '{}');
+INSERT INTO pool_secrets (pool_id, secret_id) VALUES ('po-1', 'st-1');
+INSERT INTO schedules (id, app_id, function_id, record, version, pool_id)
+    VALUES ('sc-1', 'ap-1', 'fu-1', '{}', 1, 'po-1');
+INSERT INTO outbox (kind, target, body) VALUES ('timer', 'tm.timers.x', 'x');
+UPDATE deployments SET tag = 'v2', rolled_back_to = 1 WHERE version = 2;
+"""
+
+
+async def carry_out(engine: AsyncEngine, statements: str) -> None:
+    async with engine.begin() as connection:
+        for statement in statements.split(";\n"):
+            if statement.strip():
+                await connection.execute(text(statement.replace(":", "\\:")))
+
+
+async def test_a_database_with_data_goes_up_down_and_up_again(engine: AsyncEngine) -> None:
+    await migrate.upgrade(engine, "0001")
+    await carry_out(engine, OLD_DATA)
+    for _ in range(2):
+        await migrate.upgrade(engine)
+        async with engine.connect() as connection:
+            rows = await connection.execute(text("SELECT functions FROM deployments ORDER BY version"))
+            assert [tuple(row.functions) for row in rows] == [("f", "g"), ("f",)]
+            suffixes = await connection.scalars(text("SELECT web_suffix FROM environments ORDER BY id"))
+            assert list(suffixes) == ["", "en-2"]
+        await carry_out(engine, NEW_DATA)
+        await migrate.downgrade(engine, "0001")
+    counts = {"apps": 1, "functions": 2, "pools": 2, "deployments": 2, "deployment_functions": 3, "outbox": 1}
+    async with engine.connect() as connection:
+        for table, count in counts.items():
+            assert await connection.scalar(text(f"SELECT count(*) FROM {table}")) == count, table
+
+
 async def test_up_again_does_nothing(engine: AsyncEngine) -> None:
     await migrate.upgrade(engine)
     await migrate.upgrade(engine)

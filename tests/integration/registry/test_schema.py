@@ -23,9 +23,14 @@ INSERT INTO pools (id, app_id, function_id, digest, capability, shard, record)
     VALUES ('po-1', 'ap-1', 'fu-1', decode(repeat('aa', 32), 'hex'), 'cpu', 0, ''),
            ('po-2', 'ap-2', 'fu-2', decode(repeat('aa', 32), 'hex'), 'cpu', 0, '');
 INSERT INTO deployments (id, app_id, version) VALUES ('de-1', 'ap-1', 1), ('de-2', 'ap-2', 1);
+INSERT INTO secrets (id, environment_id, name, key_id, ciphertext, keys)
+    VALUES ('st-1', 'en-1', 's', 'k', '', '{}');
 """
 SERVED = "INSERT INTO deployment_functions (app_id, version, function_id, pool_id) VALUES "
 POOL = "INSERT INTO pools (id, app_id, function_id, digest, capability, shard, record) VALUES "
+VERSION = "INSERT INTO deployments (id, app_id, version, tag, strategy, rolled_back_to) VALUES "
+SECRET = "INSERT INTO secrets (id, environment_id, name, fingerprint, key_id, ciphertext, keys) VALUES "
+SCHEDULE = "INSERT INTO schedules (id, app_id, function_id, record, version, pool_id) VALUES "
 APP = "INSERT INTO apps (id, environment_id, name, state, heartbeat_at, stopped_at) VALUES "
 
 
@@ -111,6 +116,30 @@ async def test_an_app_in_order_can_be_stored(connection: AsyncConnection) -> Non
         (
             SERVED + "('ap-1', 2, 'fu-1', 'po-1')",
             "fk_deployment_functions_app_id_version",
+        ),
+        (VERSION + f"('de-9', 'ap-1', 2, '{'x' * 51}', 'rolling', NULL)", "ck_deployments_tag_is_short"),
+        (VERSION + "('de-9', 'ap-1', 2, '', 'sudden', NULL)", "ck_deployments_strategy_known"),
+        (VERSION + "('de-9', 'ap-1', 2, '', 'rolling', 2)", "ck_deployments_rolled_back_to_earlier"),
+        ("UPDATE pools SET served_spec = 'x' WHERE id = 'po-1'", "ck_pools_present_needs_no_spec"),
+        (
+            "INSERT INTO environments (id, workspace_id, name) VALUES ('en-2', 'ws-1', 'dev')",
+            "uq_environments_workspace_id_web_suffix",
+        ),
+        (SECRET + "('st-9', 'en-1', 's', NULL, 'k', '', '{}')", "uq_secrets_environment_id_name"),
+        (SECRET + "('st-9', 'en-1', NULL, NULL, 'k', '', '{}')", "ck_secrets_named_or_not"),
+        (SECRET + "('st-9', 'en-1', NULL, 'short', 'k', '', '{}')", "ck_secrets_fingerprint_is_sha256"),
+        ("INSERT INTO pool_secrets VALUES ('po-1', 'st-9')", "fk_pool_secrets_secret_id"),
+        (
+            SCHEDULE + "('sc-9', 'ap-1', 'fu-1b', '{}', 1, 'po-1')",
+            "fk_schedules_function_id_pool_id",
+        ),
+        (
+            "INSERT INTO outbox (kind, target, key, body) VALUES ('timer', 't', 'k', 'x')",
+            "ck_outbox_key_fits_kind",
+        ),
+        (
+            "INSERT INTO outbox (kind, target, key, body) VALUES ('untimer', 't', '', 'x')",
+            "ck_outbox_body_fits_kind",
         ),
         (
             "INSERT INTO outbox (kind, target, key, body) VALUES ('shout', 't', 'k', 'x')",

@@ -128,3 +128,37 @@ def test_running_at_import_is_refused(folder: Path) -> None:
     (folder / "runs_itself.py").write_text(ONE_FUNCTION + "with app.run(): pass\n")
     with pytest.raises(InvalidError):
         chosen("runs_itself.py")
+
+
+# --- what is deployed
+
+
+def deployed(text: str) -> str | None:
+    named = reference.read(text, is_module=False, command="deploy")
+    return reference.find_app(reference.load(named), named).name
+
+
+def test_the_only_app_is_deployed(folder: Path) -> None:
+    (folder / "only.py").write_text(HEAD + "mill = tidemill.App('a')\n")
+    assert deployed("only.py") == deployed("only.py::mill") == "a"
+
+
+def test_of_several_apps_the_one_named_app_is_deployed(folder: Path) -> None:
+    (folder / "several.py").write_text(HEAD + "one = tidemill.App('1')\napp = tidemill.App('2')\n")
+    assert deployed("several.py") == "2"
+    assert deployed("several.py::one") == "1"
+
+
+def test_of_several_apps_one_has_to_be_named(folder: Path) -> None:
+    (folder / "unclear.py").write_text(HEAD + "one = tidemill.App('1')\ntwo = tidemill.App('2')\n")
+    with pytest.raises(InvalidError, match=r"2 apps: name one, as in unclear\.py::one"):
+        deployed("unclear.py")
+    with pytest.raises(NotFoundError, match="no app of the name three") as caught:
+        deployed("unclear.py::three")
+    assert caught.value.hint == "there is one, two"
+
+
+def test_a_file_without_an_app_is_not_deployed(folder: Path) -> None:
+    (folder / "appless.py").write_text("x = 1\n")
+    with pytest.raises(InvalidError, match="has no app"):
+        deployed("appless.py")

@@ -2,13 +2,14 @@ import inspect
 import pickle
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import declared
 import pytest
 
 import tidemill
-from tidemill import App, Image, Secret, Volume, _entrypoint, _runtime
+from tidemill import App, Image, Secret, Volume, _entrypoint, _plan, _runtime
 from tidemill.exception import ExecutionError, InvalidError, UnimplementedError
 from tidemill.functions import Function
 
@@ -57,11 +58,11 @@ def test_an_app_travels_as_its_name() -> None:
 
 
 def test_what_an_app_cannot_do_yet_is_said() -> None:
-    for name in ("cls", "deploy", "server", "logs"):
+    for name in ("cls", "server", "logs"):
         with pytest.raises(AttributeError, match=f"App.{name} is not in this version"):
             getattr(App("a"), name)
-    with pytest.raises(AttributeError, match=r"App\.lookup is not in this version"):
-        App.lookup("a")
+    with pytest.raises(AttributeError, match=r"App\.sandboxes is not in this version"):
+        App.sandboxes
 
 
 PARAMETERS = """
@@ -212,8 +213,11 @@ def test_an_included_app_keeps_its_own_defaults() -> None:
     app, included = App("a", image=own), App("b", image=other)
     app.function()(declared.plain)
     included.function()(declared.generator)
-    specs, _ = app.include(included)._pack()
-    assert {spec.name: spec.image for spec in specs} == {"plain": own._spec(), "generator": other._spec()}
+    plan = _plan.pack(app.include(included), None, "main")
+    assert {spec.name: spec.image for spec in plan.specs} == {
+        "plain": own._spec(),
+        "generator": other._spec(),
+    }
 
 
 def test_tags_need_not_be_inherited() -> None:
@@ -261,7 +265,7 @@ async def test_tags_are_awaitable_too() -> None:
 
 
 def test_an_app_that_does_not_run_has_no_page() -> None:
-    with pytest.raises(InvalidError, match="while it runs"):
+    with pytest.raises(InvalidError, match="neither runs nor is deployed"):
         App("a").get_dashboard_url()
 
 
@@ -291,8 +295,8 @@ def test_a_module_that_is_being_imported_runs_no_app(app: App, monkeypatch: pyte
 def test_runs_that_cannot_be_are_refused_before_anything_starts(app: App) -> None:
     assert "interactive" in refused(app, interactive=True)
     assert "name" in refused(app, name="a b")
-    app.function(secrets=[Secret.from_name("s")], name="secretive")(declared.plain)
-    assert "secretive" in refused(app) or "Secret.from_name('s')" in refused(app)
+    app.function(secrets=[Secret.from_dotenv(filename=".nowhere")], name="secretive")(declared.plain)
+    assert ".nowhere" in refused(app)
     assert not app.is_running
 
 
@@ -301,10 +305,49 @@ def test_a_failed_start_can_be_tried_again(app: App) -> None:
         assert "interactive" in refused(app, interactive=True)
 
 
-def test_a_schedule_is_said_not_to_fire(app: App) -> None:
-    app.function(schedule=tidemill.Period(days=1), name="daily")(declared.plain)
-    with pytest.warns(UserWarning, match="daily"):
-        app._pack()
+# --- what cannot be deployed
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ({"name": "a b"}, "name"),
+        ({"strategy": "blue"}, "strategy"),
+        ({"tag": "x" * 51}, "tag"),
+        ({"tag": "a b"}, "tag"),
+    ],
+)
+def test_deployments_that_cannot_be_are_refused(app: App, parameters: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidError, match=said):
+        app.deploy(**parameters)
+
+
+def test_an_app_without_a_name_is_not_deployed() -> None:
+    with pytest.raises(InvalidError, match="without a name"):
+        App().deploy()
+
+
+def test_a_module_that_is_being_imported_deploys_no_app(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    with _entrypoint.importing("tidemill deploy hello.py"), pytest.raises(InvalidError, match=r"hello\.py"):
+        app.deploy()
+    monkeypatch.setattr(_runtime, "container", _runtime.Container("co-1", "ap-1", "app", "f", "main", {}))
+    with pytest.raises(InvalidError, match=r"app\.deploy\(\).* a container imports"):
+        app.deploy()
+
+
+def test_nothing_is_deployed_to_a_stack_that_would_end_with_the_program(
+    app: App, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TIDEMILL_HOME", str(tmp_path))
+    monkeypatch.delenv("TIDEMILL_SERVER_URL", raising=False)
+    with pytest.raises(tidemill.exception.ConnectionError, match="no server is running"):
+        app.deploy(client=tidemill.Client())
+
+
+def test_in_its_containers_an_app_has_their_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_runtime, "container", _runtime.Container("co-1", "ap-1", "a", "f", "main", {}))
+    assert App("a").app_id == "ap-1"
+    assert App("b").app_id is None
 
 
 # --- types

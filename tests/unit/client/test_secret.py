@@ -1,10 +1,11 @@
 import os
+import pickle
 from pathlib import Path
 
 import pytest
 
 from tidemill import Secret, _dotenv, _runtime
-from tidemill.exception import InvalidError, UnimplementedError
+from tidemill.exception import ExecutionError, InvalidError
 
 
 def test_a_secret_from_a_dictionary_leaves_none_out() -> None:
@@ -59,11 +60,26 @@ def test_a_dotenv_file_is_read_when_the_app_starts_and_not_before(tmp_path: Path
     assert secret._variables() == {"A": "1"}
 
 
-def test_a_named_secret_is_lazy_and_then_refused() -> None:
+def test_a_named_secret_is_lazy() -> None:
     secret = Secret.from_name("my-secret", required_keys=["TOKEN"])
     assert secret.name == "my-secret"
-    with pytest.raises(UnimplementedError, match="my-secret"):
-        secret._variables()
+    assert not secret.is_hydrated
+    with pytest.raises(ExecutionError, match="no id yet"):
+        secret.object_id
+
+
+def test_a_secret_without_a_name_cannot_be_changed() -> None:
+    with pytest.raises(InvalidError, match="no name"):
+        Secret.from_dict({"A": "1"}).update({"A": "2"})
+
+
+def test_values_do_not_travel_with_a_function() -> None:
+    data = pickle.dumps(Secret.from_dict({"PASSWORD": "hunter2"}))
+    assert b"hunter2" not in data
+    with pytest.raises(InvalidError, match="not in this process"):
+        pickle.loads(data)._variables()
+    named = pickle.loads(pickle.dumps(Secret.from_name("stored", required_keys=["A"])))
+    assert (named.name, named._required) == ("stored", ("A",))
 
 
 @pytest.mark.parametrize("name", ["", "a b", "x" * 65, None, "a/b"])

@@ -12,7 +12,7 @@ from typing import Any
 import declared
 import pytest
 
-from tidemill import App, Image, _source
+from tidemill import App, Image, _plan, _source
 from tidemill._source import Packer
 from tidemill.exception import InvalidError, ModuleNotMountable, SerializationError
 from tidemill.image import LocalModule
@@ -312,8 +312,9 @@ def test_a_whole_app_is_packed() -> None:
     app.function()(declared.plain)
     app.function(include_source=True)(declared.generator)
     app.function(serialized=True, name="pickled")(declared.coroutine)
-    specs, blobs = app._pack()
-    by_name = {spec.name: spec.source for spec in specs}
+    plan = _plan.pack(app, None, "main")
+    blobs = plan.blobs
+    by_name = {spec.name: spec.source for spec in plan.specs}
     assert by_name["plain"].bundles == ()
     assert len(by_name["generator"].bundles) == 1
     assert by_name["pickled"].serialized in blobs

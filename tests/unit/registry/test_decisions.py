@@ -145,6 +145,71 @@ def test_a_new_neighbour_is_told_to_the_pools_that_stay() -> None:
     assert set(coding.decode(Pool, stayed.record).handles) == {"f", "g"}
 
 
+# --- rolling back and over
+
+
+def current(known: dict[str, KnownFunction]) -> dict[str, str]:
+    """Return the pools that serve, by function."""
+    return {name: pool.id for name, function in known.items() for pool in function.pools if pool.current}
+
+
+def versions_of_two() -> tuple[Publication, Publication, dict[str, KnownFunction]]:
+    """Return a first version of f and g, a second one of f alone, and the tables after them."""
+    waiting = spec("f", autoscaling=Autoscaling(min_containers=2))
+    first = publish(APP, {}, waiting, spec("g"))
+    tables = after(first, {})
+    second = publish(replace(APP, version=1), tables, spec("f", timeout=2.0))
+    return first, second, after(second, tables)
+
+
+def test_a_rollback_serves_with_the_pools_of_the_earlier_version_as_they_were() -> None:
+    first, second, tables = versions_of_two()
+    wanted = [item.pool.id for item in first.served]
+    back = decisions.restore(replace(APP, version=2), tables, wanted, strategy="rolling")
+    assert (back.version, back.handles) == (3, first.handles)
+    assert {item.record for item in back.served} == {item.record for item in first.served}
+    assert set(back.superseded) == {second.handles["f"].pool}
+    assert current(after(back, tables)) == {name: handle.pool for name, handle in first.handles.items()}
+
+
+def test_a_rollback_to_what_serves_is_no_version() -> None:
+    _, second, tables = versions_of_two()
+    serving = [item.pool.id for item in second.served]
+    back = decisions.restore(replace(APP, version=2), tables, serving, strategy="recreate")
+    assert back.version == 2
+    assert not any(item.changed for item in back.served)
+
+
+def test_functions_that_only_the_version_before_had_are_told() -> None:
+    _, second, tables = versions_of_two()
+    assert second.removed == ("g",)
+    assert publish(replace(APP, version=2), tables, spec("f", timeout=3.0)).removed == ()
+
+
+def test_rolling_over_gives_present_pools_a_new_generation_and_others_none() -> None:
+    first, second, tables = versions_of_two()
+    over = decisions.roll_over(replace(APP, version=2), tables, strategy="rolling")
+    assert (over.version, over.handles) == (3, second.handles)
+    assert [item.pool.generation for item in over.served] == [1]
+    assert not over.superseded
+    old = next(pool for pool in tables["f"].pools if pool.id == first.handles["f"].pool)
+    assert coding.decode(Pool, old.record).generation == 0
+
+
+def test_a_generation_never_goes_back() -> None:
+    first, _, tables = versions_of_two()
+    app = replace(APP, version=2)
+    over = decisions.roll_over(app, tables, strategy="recreate")
+    tables = after(over, tables)
+    wanted = [item.pool.id for item in first.served]
+    back = decisions.restore(replace(app, version=3), tables, wanted, strategy="recreate")
+    tables = after(back, tables)
+    again = [item.pool.id for item in over.served]
+    forth = decisions.restore(replace(app, version=4), tables, again, strategy="rolling")
+    generations = [coding.decode(Pool, item.record).generation for item in (*over.served, *forth.served)]
+    assert generations == sorted(generations)
+
+
 def test_an_app_without_functions_is_a_version_too() -> None:
     publication = publish(APP, {})
     assert publication.version == 1

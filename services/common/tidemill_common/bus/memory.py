@@ -138,6 +138,7 @@ class MemoryBus:
 
     def __init__(self, server: MemoryServer) -> None:
         self.max_payload = MAX_PAYLOAD
+        self.on_shut_out: Callable[[], None] = lambda: None
         self._server = server
         self._loop = asyncio.get_running_loop()
         self._connected = True

@@ -28,7 +28,7 @@ async def connect(
     url: str, user: str = "", password: str = "", *, name: str = "tidemill", timeout: float = 5.0
 ) -> "NatsServiceBus":
     """Connect to NATS; `Disconnected` if it cannot be done within `timeout` seconds."""
-    bus = NatsServiceBus()
+    bus = NatsServiceBus(user)
     await bus.open(url, user, password, name=name, timeout=timeout)
     return bus
 
@@ -36,8 +36,8 @@ async def connect(
 class NatsServiceBus(NatsBus):
     """A service's connection to NATS. Made by `connect`."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, user: str = "") -> None:
+        super().__init__(user)
         self._held: dict[str, NatsDelivery] = {}  # what was taken and not given back, by ack subject
         self._tasks: set[asyncio.Task[None]] = set()
 

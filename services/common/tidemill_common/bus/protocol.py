@@ -127,7 +127,12 @@ class KeyValue(Protocol):
 
 
 class ServiceBus(Bus, Protocol):
-    """What services may do on the bus."""
+    """What services may do on the bus.
+
+    `on_shut_out` is called when the server has refused to let a lost connection in again.
+    """
+
+    on_shut_out: Callable[[], None]
 
     async def ensure_stream(self, spec: StreamSpec) -> None:
         """Make the stream, or bring it to this specification; idempotent."""

@@ -1,0 +1,129 @@
+"""What an app brings to the server, whether it is run or deployed: its functions, their code, their secrets.
+
+Everything that can fail here is worked out first (`make`); then code and secrets are stored, at the same
+time and only what the server lacks (`send`); what is left are specifications that name both.
+"""
+
+import asyncio
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tidemill._bus import blobs
+from tidemill._bus.protocol import BusError
+from tidemill._caller import explain
+from tidemill._source import Packer
+from tidemill._wire.control import FunctionSpec
+from tidemill.secret import Secret, resolve
+
+if TYPE_CHECKING:
+    from tidemill._client import Client
+    from tidemill._standing import Standing
+    from tidemill._wire.secrets import SecretInfo
+
+TRANSFERS = 8  # at once
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that an app needs, worked out before anything is sent.
+
+    `specs` lack the ids of their secrets; `secrets` holds, by the name of the function, what they stand for.
+    """
+
+    name: str | None
+    description: str
+    tags: Mapping[str, str]
+    specs: tuple[FunctionSpec, ...]
+    blobs: Mapping[str, bytes]
+    secrets: Mapping[str, tuple[Secret, ...]]
+    environment: str
+
+
+async def make(app: "Standing", name: str | None, environment: str) -> Plan:
+    """Work out what an app brings. Reads files, and sends nothing.
+
+    Raises:
+        InvalidError, ModuleNotMountable, SerializationError: its code or a secret cannot be sent.
+    """
+    return await asyncio.to_thread(pack, app, name, environment)
+
+
+def pack(app: "Standing", name: str | None, environment: str) -> Plan:
+    """Do what `make` does, here and now."""
+    packer = Packer()
+    specs: list[FunctionSpec] = []
+    found: dict[str, bytes] = {}
+    secrets: dict[str, tuple[Secret, ...]] = {}
+    for key, (declaration, defaults) in app._declared.items():
+        packed = packer.pack(
+            app._functions[key].get_raw_f(),
+            key,
+            serialized=declaration.serialized,
+            include_source=declaration.include_source,
+            modules=declaration.image_of(defaults)._modules,
+        )
+        specs.append(declaration.spec(packed.source, defaults))
+        found.update(packed.blobs)
+        secrets[key] = _readable((*defaults.secrets, *declaration.secrets))
+    name = name or app.name
+    description = name or app.description or ""
+    return Plan(name, description, app._tags, tuple(specs), found, secrets, environment)
+
+
+def _readable(secrets: tuple[Secret, ...]) -> tuple[Secret, ...]:
+    """Return the secrets that hold anything; one that cannot be read here raises now."""
+    return tuple(secret for secret in secrets if secret.name is not None or secret._variables())
+
+
+# --- to the server
+
+
+async def send(plan: Plan, client: "Client") -> tuple[FunctionSpec, ...]:
+    """Store code and secrets; return the specifications, complete.
+
+    Raises:
+        NotFoundError, InvalidError: a secret is not there, or lacks a required key.
+    """
+    room = asyncio.Semaphore(TRANSFERS)
+    caller = await client.connect()
+
+    async def store(name: str, data: bytes) -> None:
+        async with room:
+            await blobs.put_named(caller.bus, caller.workspace, name, data)
+
+    async def find(secret: Secret) -> "SecretInfo":
+        async with room:
+            return await resolve(secret, client, plan.environment)
+
+    wanted = dict.fromkeys(secret for secrets in plan.secrets.values() for secret in secrets)
+    try:
+        async with asyncio.TaskGroup() as group:
+            for name, data in plan.blobs.items():
+                group.create_task(store(name, data))
+            finding = {secret: group.create_task(find(secret)) for secret in wanted}
+    except BaseExceptionGroup as failed:
+        error = failed.exceptions[0]
+        raise (explain(error) if isinstance(error, BusError) else error) from None
+    ids = {secret: task.result().secret_id for secret, task in finding.items()}
+    return tuple(
+        dataclasses.replace(spec, secrets=_last_of_each([ids[each] for each in plan.secrets[spec.name]]))
+        for spec in plan.specs
+    )
+
+
+def _last_of_each(ids: list[str]) -> tuple[str, ...]:
+    """Return ids without repeats, in the order in which they count: later secrets win over earlier ones."""
+    return tuple(reversed(dict.fromkeys(reversed(ids))))
+
+
+# --- what is said
+
+
+def tree(plan: Plan) -> Iterator[str]:
+    """Yield the lines that show what was made."""
+    yield "✓ Created objects."
+    for number, spec in enumerate(plan.specs, start=1):
+        branch = "└──" if number == len(plan.specs) else "├──"
+        yield f"{branch} Created function {spec.name}."

@@ -1,0 +1,199 @@
+"""Tokens: made, listed, checked, revoked.
+
+A secret is 256 random bits, of which the SHA-256 is kept. Slow and salted hashes are there for secrets that
+somebody could guess; nobody guesses these, and a slow hash would let strangers buy the registry's time with
+wrong secrets.
+"""
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Row, Select, func, or_, select, text, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from tidemill._wire import ids
+from tidemill._wire.tokens import (
+    GPU_WORKER,
+    KINDS,
+    MEMBER,
+    WORKER,
+    CreateToken,
+    TokenCreated,
+    TokenInfo,
+)
+from tidemill.exception import AuthError, InvalidError, NotFoundError
+from tidemill_registry.database import Clock, transaction
+from tidemill_registry.schema import Token, Workspace
+
+USED_STEP = timedelta(minutes=5)  # between two notes that a token is in use
+MAX_NAME = 100
+MIN_SECRET = 32  # characters of a secret that was made elsewhere
+MAX_LISTED = 1_000
+
+_PREFIXES = {WORKER: "wk", GPU_WORKER: "wg"}
+_KINDS = {prefix: kind for kind, prefix in _PREFIXES.items()}
+
+
+class Tokens:
+    """The tokens of all workspaces, and those of workers."""
+
+    def __init__(self, engine: AsyncEngine, clock: Clock) -> None:
+        self._engine = engine
+        self._clock = clock
+
+    async def create(self, workspace: str, request: CreateToken, kind: str = MEMBER) -> TokenCreated:
+        """Make a token; for a worker `workspace` is empty. `NotFoundError`, `InvalidError`."""
+        _check(request, kind)
+        secret = new_secret()
+        token_id = ids.new_token(workspace) if kind == MEMBER else ids.new(_PREFIXES[kind])
+        async with transaction(self._engine) as connection:
+            values: dict[str, Any] = {
+                "id": token_id,
+                "workspace_id": await _workspace_id(connection, workspace) if kind == MEMBER else None,
+                "name": request.name,
+                "kind": kind,
+                "secret_sha256": digest(secret),
+            }
+            if request.lifetime is not None:
+                values["expires_at"] = self._clock() + timedelta(seconds=request.lifetime)
+            await connection.execute(upsert(Token).values(values))
+            row = (await connection.execute(_tokens().where(Token.id == token_id))).one()
+        return TokenCreated(_info(row), secret)
+
+    async def ensure(self, given: Mapping[str, str]) -> None:
+        """Make tokens (id -> secret) that were made elsewhere, for a start from nothing."""
+        async with transaction(self._engine) as connection:
+            for token_id, secret in given.items():
+                if len(secret) < MIN_SECRET:
+                    raise InvalidError(f"the secret of {token_id} has less than {MIN_SECRET} characters")
+                workspace, kind = read_id(token_id)
+                values = {
+                    "id": token_id,
+                    "workspace_id": await _workspace_id(connection, workspace) if workspace else None,
+                    "name": "first",
+                    "kind": kind,
+                    "secret_sha256": digest(secret),
+                }
+                made = upsert(Token).values(values)
+                replaced = {"secret_sha256": digest(secret)}
+                await connection.execute(made.on_conflict_do_update(index_elements=["id"], set_=replaced))
+
+    async def of(self, workspace: str, *, include_revoked: bool) -> tuple[TokenInfo, ...]:
+        """Return a workspace's tokens, newest first; with an empty name those of workers."""
+        owned = Workspace.name == workspace if workspace else Token.workspace_id.is_(None)
+        query = _tokens().where(owned)
+        if not include_revoked:
+            query = query.where(Token.revoked_at.is_(None))
+        async with transaction(self._engine) as connection:
+            rows = await connection.execute(query.order_by(Token.created_at.desc()).limit(MAX_LISTED))
+            return tuple(_info(row) for row in rows)
+
+    async def revoke(self, workspace: str, token_id: str) -> None:
+        """End a token of a workspace, or with an empty name one of a worker; `NotFoundError`."""
+        owner = select(Workspace.id).where(Workspace.name == workspace).scalar_subquery()
+        owned = Token.workspace_id == owner if workspace else Token.workspace_id.is_(None)
+        ended = update(Token).where(Token.id == token_id, owned)
+        now = func.coalesce(Token.revoked_at, self._clock())
+        async with transaction(self._engine) as connection:
+            if await connection.scalar(ended.values(revoked_at=now).returning(Token.id)) is None:
+                raise NotFoundError(f"there is no token {token_id!r}")
+
+    async def verify(self, token_id: str, secret: str) -> TokenInfo:
+        """Return a good token, and note that it is used; `AuthError` tells why it is not good."""
+        query = _tokens().add_columns(Token.secret_sha256, self._clock().label("now"))
+        async with transaction(self._engine) as connection:
+            row = (await connection.execute(query.where(Token.id == token_id))).first()
+        if row is None:
+            raise AuthError("there is no such token")
+        if not hmac.compare_digest(row.secret_sha256, digest(secret)):
+            raise AuthError("the secret is wrong")
+        if row.revoked_at is not None:
+            raise AuthError("the token was revoked")
+        if row.expires_at is not None and row.expires_at <= row.now:
+            raise AuthError("the token has expired")
+        return _info(row)
+
+    async def note_use(self, token_id: str) -> None:
+        """Note that a token is in use now, if that was not noted lately."""
+        now = self._clock()
+        old = or_(Token.last_used_at.is_(None), Token.last_used_at < now - USED_STEP)
+        async with transaction(self._engine) as connection:
+            await connection.execute(text("SET LOCAL synchronous_commit = off"))
+            await connection.execute(update(Token).where(Token.id == token_id, old).values(last_used_at=now))
+
+    async def lately_ended(self, within: timedelta) -> list[str]:
+        """Return the ids of tokens that were revoked lately: their connections are to end."""
+        async with transaction(self._engine) as connection:
+            query = select(Token.id).where(Token.revoked_at > self._clock() - within)
+            return list(await connection.scalars(query))
+
+
+def new_secret() -> str:
+    """Return a new secret: 256 random bits."""
+    return f"as-{secrets.token_urlsafe(32)}"
+
+
+def digest(secret: str) -> bytes:
+    """Return what is kept of a secret."""
+    return hashlib.sha256(secret.encode()).digest()
+
+
+def read_id(token_id: str) -> tuple[str, str]:
+    """Return the workspace (empty for a worker's) and the kind that a token's id tells; `InvalidError`."""
+    if (kind := _KINDS.get(token_id.partition("-")[0])) is not None:
+        return "", kind
+    try:
+        return ids.workspace_of_token(token_id), MEMBER
+    except ValueError as error:
+        raise InvalidError(str(error)) from error
+
+
+def _check(request: CreateToken, kind: str) -> None:
+    if kind not in KINDS:
+        raise InvalidError(f"not a kind of token: {kind!r}", hint=f"use one of: {', '.join(KINDS)}")
+    if len(request.name) > MAX_NAME or "\0" in request.name:
+        raise InvalidError(f"a token's name has at most {MAX_NAME} characters")
+    if request.lifetime is not None and not 0 < request.lifetime <= timedelta(days=36_500).total_seconds():
+        raise InvalidError("a token's lifetime must be above 0 s")
+
+
+async def _workspace_id(connection: AsyncConnection, name: str) -> str:
+    found = await connection.scalar(select(Workspace.id).where(Workspace.name == name))
+    if found is None:
+        raise NotFoundError(f"there is no workspace {name!r}")
+    return found
+
+
+def _tokens() -> Select[*tuple[Any, ...]]:
+    return select(
+        Token.id,
+        Token.name,
+        Token.kind,
+        Token.created_at,
+        Token.expires_at,
+        Token.revoked_at,
+        Token.last_used_at,
+        Workspace.name.label("workspace"),
+    ).outerjoin(Workspace, Token.workspace_id == Workspace.id)
+
+
+def _info(row: Row[*tuple[Any, ...]]) -> TokenInfo:
+    def unix(column: str) -> float | None:
+        moment = getattr(row, column)
+        return moment.timestamp() if moment is not None else None
+
+    return TokenInfo(
+        token_id=row.id,
+        name=row.name,
+        kind=row.kind,
+        workspace=row.workspace or "",
+        created=row.created_at.timestamp(),
+        expires=unix("expires_at"),
+        revoked=unix("revoked_at"),
+        last_used=unix("last_used_at"),
+    )
