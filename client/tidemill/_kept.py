@@ -213,7 +213,7 @@ async def _submit(
 
 
 async def _store_record(caller: "Caller", handle: FunctionHandle, call: str, num_inputs: int) -> CallRecord:
-    record = CallRecord(call, handle.pool, handle.prefix, num_inputs, time.time())
+    record = CallRecord(call, handle.pool, handle.prefix, num_inputs, time.time(), handle.app_id)
     await caller.store(subjects.call_record(caller.workspace, call), coding.encode(record), f"{call}.call")
     return record
 
@@ -236,7 +236,7 @@ class KeptCall:
     ) -> None:
         self.caller = caller
         self._max_size = max_size
-        self._call = call
+        self.call = call
         self._workspace = caller.workspace
         self._stream = subjects.results_stream(caller.workspace)
         self._record = record
@@ -244,10 +244,10 @@ class KeptCall:
     async def record(self) -> CallRecord:
         """Return the call's own record; `OutputExpiredError` when it is gone."""
         if self._record is None:
-            data = await self._stored(subjects.call_record(self._workspace, self._call))
+            data = await self._stored(subjects.call_record(self._workspace, self.call))
             if data is None:
                 raise exception.OutputExpiredError(
-                    f"nothing is stored about {self._call}",
+                    f"nothing is stored about {self.call}",
                     hint=f"results are kept for {KEPT / 86_400:g} days",
                 )
             self._record = coding.decode(CallRecord, data)
@@ -265,16 +265,16 @@ class KeptCall:
                 async with asyncio.timeout(timeout):
                     return await self._wait(index)
             except TimeoutError:
-                raise TimeoutError(f"{self._call} is not finished after {timeout:g} s") from None
+                raise TimeoutError(f"{self.call} is not finished after {timeout:g} s") from None
         found = await self.look(index)
         if found is None:
             await self._check(index)
-            raise TimeoutError(f"{self._call} is not finished")
+            raise TimeoutError(f"{self.call} is not finished")
         return found
 
     async def look(self, index: int) -> Outcome | None:
         """Return an input's terminal output if it is stored."""
-        data = await self._stored(subjects.result(self._workspace, self._call, index))
+        data = await self._stored(subjects.result(self._workspace, self.call, index))
         if data is None:
             return None
         output = coding.decode(Outputs, data).items[0]
@@ -286,13 +286,13 @@ class KeptCall:
         return await self.caller.outcome(output.status, form, body, keep=True)
 
     async def outputs(self) -> dict[int, "Stored"]:
-        """Return, for every input that has its output, what that says."""
+        """Return, for every input that has its output, what that says. Reads all of them."""
         found: dict[int, Stored] = {}
         try:
             async for stored in self.caller.bus.read(
-                self._stream, subjects.call_results(self._workspace, self._call)
+                self._stream, subjects.call_results(self._workspace, self.call)
             ):
-                if stored.subject != subjects.call_record(self._workspace, self._call):
+                if stored.subject != subjects.call_record(self._workspace, self.call):
                     outputs = coding.decode(Outputs, stored.data)
                     output = outputs.items[0]
                     found[output.index] = Stored(output.status, outputs.container)
@@ -330,7 +330,7 @@ class KeptCall:
             bell.set()
 
         try:
-            return await self.caller.bus.subscribe(subjects.result(self._workspace, self._call, index), ring)
+            return await self.caller.bus.subscribe(subjects.result(self._workspace, self.call, index), ring)
         except BusError:
             return None  # not connected for the moment: the looks go on
 
@@ -344,7 +344,7 @@ class KeptCall:
     async def _check(self, index: int) -> CallRecord:
         record = await self.record()
         if not 0 <= index < record.num_inputs:
-            raise exception.InvalidError(f"{self._call} has {record.num_inputs} inputs, there is no {index}")
+            raise exception.InvalidError(f"{self.call} has {record.num_inputs} inputs, there is no {index}")
         return record
 
     async def _stored(self, subject: str) -> bytes | None:

@@ -66,7 +66,7 @@ class Firings:
             return "repeated"
         now = time.time()
         chunk = Chunk(call, [0], 0, "", [NO_ARGUMENTS], now, root=call)
-        record = CallRecord(call, pool.id, pool.prefix, 1, now)
+        record = CallRecord(call, pool.id, pool.prefix, 1, now, pool.app_id)
         try:
             await bus.store(
                 subjects.inputs(pool.prefix, call, 0, 0),

@@ -11,6 +11,7 @@ Everything that it has on the bus ends with it.
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import aclosing
+from math import inf
 from typing import Any
 
 from tidemill._bus.protocol import BusError, Message, PubAck, RequestFailed, Stored, StreamFull, Subscription
@@ -44,6 +45,7 @@ class Bridge:
         self._subscriptions: dict[int, Subscription | None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._storing = 0  # bytes
+        self.called = -inf  # when it last called a function (the loop's time)
         self._lost = False  # messages, since the container was told
         self._pools = {handle.pool for handle in pool.handles.values()} | {pool.id}
         self._operations: dict[str, Callable[..., None]] = {
@@ -119,12 +121,24 @@ class Bridge:
         if self._storing + len(data) > MAX_STORING:
             raise StreamFull("too much is unanswered")
         pool = self._may.pool_of(subject)
+        if pool is not None:
+            self.called = asyncio.get_running_loop().time()
         if pool is None or pool in self._pools:
-            self._store_now(number, subject, data, msg_id, headers)
+            self._store_now(number, subject, data, msg_id, headers, called=data if pool else None)
         else:
             self._start(number, self._store_elsewhere(pool, subject, data, msg_id, headers))
 
-    def _store_now(self, number: int, subject: str, data: bytes, msg_id: str, headers: Headers) -> None:
+    def _store_now(
+        self,
+        number: int,
+        subject: str,
+        data: bytes,
+        msg_id: str,
+        headers: Headers,
+        *,
+        called: bytes | None,
+    ) -> None:
+        """Store a message; `called` is it again if it is an input."""
         self._storing += len(data)
 
         def stored(answer: "asyncio.Future[PubAck]") -> None:
@@ -134,6 +148,8 @@ class Bridge:
             error = answer.exception()
             if error is None:
                 self._answer(number, tuple(answer.result()))
+                if called is not None:
+                    self._node.records.submitted(self._pool, subject, called)
             elif isinstance(error, BusError):
                 self._fail(number, error)
 
@@ -150,7 +166,9 @@ class Bridge:
                 raise _refused(f"the function of pool {pool} is not known in this workspace")
             if len(self._pools) < MAX_POOLS:
                 self._pools.add(pool)
-            return tuple(await self._node.bus.store(subject, data, msg_id=msg_id, headers=headers))
+            stored = await self._node.bus.store(subject, data, msg_id=msg_id, headers=headers)
+            self._node.records.submitted(self._pool, subject, data)
+            return tuple(stored)
         finally:
             self._storing -= len(data)
 

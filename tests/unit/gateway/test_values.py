@@ -1,7 +1,7 @@
 """MessagePack to JSON."""
 
-import datetime as dt
 import contextlib
+import datetime as dt
 import json
 import math
 import uuid
