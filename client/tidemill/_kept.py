@@ -8,6 +8,7 @@ stream's leader.
 
 import asyncio
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,8 +20,8 @@ from tidemill._map_call import BACKOFF, BACKOFF_MAX, TOLD_AFTER
 from tidemill._outcome import Outcome
 from tidemill._wire import coding, failure, ids, subjects
 from tidemill._wire.control import CallRecord, CancelCall, Done, FunctionHandle, Trouble
-from tidemill._wire.messages import Chunk, Format, Outputs, Payload, Status
-from tidemill._wire.payload import INLINE_LIMIT
+from tidemill._wire.messages import Blob, Chunk, Format, Outputs, Payload, Status
+from tidemill._wire.payload import INLINE_LIMIT, MAX_PAYLOAD
 
 if TYPE_CHECKING:
     from tidemill._caller import Caller
@@ -73,6 +74,31 @@ async def spawn_map(
     # The record comes last because only now the number of inputs is known; nobody has the id before.
     await _store_record(caller, handle, call, count)
     return _function_call(function, client, call)
+
+
+async def start(
+    caller: "Caller", handle: FunctionHandle, call: str, inputs: Mapping[int, tuple[int, bytes]], total: int
+) -> CallRecord:
+    """Start a kept call of `total` inputs under an id; return its record when those given are queued.
+
+    The call's record comes last: where it is, every input was queued. Until then this may be repeated:
+    what is queued is not queued twice. What has finished already is to be left out.
+
+    Raises:
+        ResourceExhaustedError: the queue is full. Some inputs may be in it.
+    """
+    for first in range(0, len(inputs), UNSTORED):
+        some = list(inputs.items())[first : first + UNSTORED]
+        async with asyncio.TaskGroup() as group:
+            for index, (form, data) in some:
+                group.create_task(_start_one(caller, handle, call, index, form, data))
+    return await _store_record(caller, handle, call, total)
+
+
+async def _start_one(
+    caller: "Caller", handle: FunctionHandle, call: str, index: int, form: int, data: bytes
+) -> None:
+    await _submit(caller, handle, call, index, await _payload(caller, form, data), ("", ""))
 
 
 class _Spawning:
@@ -186,9 +212,10 @@ async def _submit(
     await queued
 
 
-async def _store_record(caller: "Caller", handle: FunctionHandle, call: str, num_inputs: int) -> None:
-    record = CallRecord(call, handle.pool, handle.prefix, num_inputs, time.time())
+async def _store_record(caller: "Caller", handle: FunctionHandle, call: str, num_inputs: int) -> CallRecord:
+    record = CallRecord(call, handle.pool, handle.prefix, num_inputs, time.time(), handle.app_id)
     await caller.store(subjects.call_record(caller.workspace, call), coding.encode(record), f"{call}.call")
+    return record
 
 
 # --- reading
@@ -202,22 +229,25 @@ class Stored(NamedTuple):
 
 
 class KeptCall:
-    """What is stored about a kept call, as one reader sees it."""
+    """What is stored about a kept call, as one reader sees it. `max_size` bounds results (bytes)."""
 
-    def __init__(self, caller: "Caller", call: str) -> None:
+    def __init__(
+        self, caller: "Caller", call: str, *, max_size: int = MAX_PAYLOAD, record: CallRecord | None = None
+    ) -> None:
         self.caller = caller
-        self._call = call
+        self._max_size = max_size
+        self.call = call
         self._workspace = caller.workspace
         self._stream = subjects.results_stream(caller.workspace)
-        self._record: CallRecord | None = None
+        self._record = record
 
     async def record(self) -> CallRecord:
         """Return the call's own record; `OutputExpiredError` when it is gone."""
         if self._record is None:
-            data = await self._stored(subjects.call_record(self._workspace, self._call))
+            data = await self._stored(subjects.call_record(self._workspace, self.call))
             if data is None:
                 raise exception.OutputExpiredError(
-                    f"nothing is stored about {self._call}",
+                    f"nothing is stored about {self.call}",
                     hint=f"results are kept for {KEPT / 86_400:g} days",
                 )
             self._record = coding.decode(CallRecord, data)
@@ -235,30 +265,34 @@ class KeptCall:
                 async with asyncio.timeout(timeout):
                     return await self._wait(index)
             except TimeoutError:
-                raise TimeoutError(f"{self._call} is not finished after {timeout:g} s") from None
+                raise TimeoutError(f"{self.call} is not finished after {timeout:g} s") from None
         found = await self.look(index)
         if found is None:
             await self._check(index)
-            raise TimeoutError(f"{self._call} is not finished")
+            raise TimeoutError(f"{self.call} is not finished")
         return found
 
     async def look(self, index: int) -> Outcome | None:
         """Return an input's terminal output if it is stored."""
-        data = await self._stored(subjects.result(self._workspace, self._call, index))
+        data = await self._stored(subjects.result(self._workspace, self.call, index))
         if data is None:
             return None
         output = coding.decode(Outputs, data).items[0]
         form, body = output.payload
+        if not isinstance(body, bytes) and Blob(*body).size > self._max_size:
+            raise exception.RequestSizeError(
+                f"the result has {Blob(*body).size:,} bytes, read here are up to {self._max_size:,}"
+            )
         return await self.caller.outcome(output.status, form, body, keep=True)
 
     async def outputs(self) -> dict[int, "Stored"]:
-        """Return, for every input that has its output, what that says."""
+        """Return, for every input that has its output, what that says. Reads all of them."""
         found: dict[int, Stored] = {}
         try:
             async for stored in self.caller.bus.read(
-                self._stream, subjects.call_results(self._workspace, self._call)
+                self._stream, subjects.call_results(self._workspace, self.call)
             ):
-                if stored.subject != subjects.call_record(self._workspace, self._call):
+                if stored.subject != subjects.call_record(self._workspace, self.call):
                     outputs = coding.decode(Outputs, stored.data)
                     output = outputs.items[0]
                     found[output.index] = Stored(output.status, outputs.container)
@@ -296,7 +330,7 @@ class KeptCall:
             bell.set()
 
         try:
-            return await self.caller.bus.subscribe(subjects.result(self._workspace, self._call, index), ring)
+            return await self.caller.bus.subscribe(subjects.result(self._workspace, self.call, index), ring)
         except BusError:
             return None  # not connected for the moment: the looks go on
 
@@ -310,7 +344,7 @@ class KeptCall:
     async def _check(self, index: int) -> CallRecord:
         record = await self.record()
         if not 0 <= index < record.num_inputs:
-            raise exception.InvalidError(f"{self._call} has {record.num_inputs} inputs, there is no {index}")
+            raise exception.InvalidError(f"{self.call} has {record.num_inputs} inputs, there is no {index}")
         return record
 
     async def _stored(self, subject: str) -> bytes | None:

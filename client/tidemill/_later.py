@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 _APP = """
-    cls from_id list logs objects sandboxes server stats
+    cls from_id list objects sandboxes server stats
 """
 _IMAGE = """
     add_local_dir add_local_file apt_install build cmd dockerfile_commands entrypoint from_aws_ecr

@@ -16,6 +16,7 @@ class CurrentInput(NamedTuple):
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody asks an input
     input_id: str
     root: str
+    plain: bool = False  # whoever called reads no pickles
 
 
 class Container:

@@ -17,6 +17,7 @@ from tidemill.functions import Function
 
 if TYPE_CHECKING:
     from tidemill._client import Client
+    from tidemill._logs import Logs
     from tidemill._running import Running
     from tidemill.image import Image
     from tidemill.retries import Retries
@@ -95,6 +96,19 @@ class App(Standing, metaclass=_later.Listed):
         self._is_starting = False
 
     # --- what it is
+
+    @property
+    def logs(self) -> "Logs":
+        """What the app's containers printed: see `Logs`. The app has to run, to be deployed or stopped."""
+        from tidemill import _client, _logs
+
+        async def find() -> "_logs.Origin":
+            named = self._app_id or self._name
+            if not named:
+                raise InvalidError("an app without a name that has never run has no logs")
+            return await _logs.of_app(_client.current(), named)
+
+        return _logs.Logs(find)
 
     @property
     def is_running(self) -> bool:

@@ -9,6 +9,7 @@ from tidemill import _sync, exception
 if TYPE_CHECKING:
     from tidemill._client import Client
     from tidemill._kept import KeptCall
+    from tidemill._logs import Logs
     from tidemill._outcome import Outcome
     from tidemill._single import Later
     from tidemill.call_graph import InputInfo
@@ -180,24 +181,30 @@ class FunctionCall(Generic[R]):
 
     @_sync.method
     async def get_call_graph(self) -> "list[InputInfo]":
-        """Return the inputs of this call with their states, as far as they are stored."""
-        from tidemill._wire import ids
-        from tidemill.call_graph import FROM_OUTPUT, InputInfo, InputStatus
+        """Return the tree that this call belongs to: the inputs that began it, with all that they called.
 
-        kept = await self._stored()
-        count = (await kept.record()).num_inputs
-        outputs = await kept.outputs()
-        return [
-            InputInfo(
-                input_id=ids.input_id(self._id, index),
-                function_call_id=self._id,
-                task_id=outputs[index].container if index in outputs else "",
-                status=FROM_OUTPUT[outputs[index].status] if index in outputs else InputStatus.PENDING,
-                function_name="",
-                module_name="",
-            )
-            for index in range(count)
-        ]
+        Of a call the first 500 inputs are shown, and any other that called functions itself. What has
+        happened by now is in it: records that are on their way are waited for, a few seconds at most.
+
+        Raises:
+            OutputExpiredError: nothing is known of this call (any more).
+        """
+        from tidemill import _client, _graph
+
+        client = _client.current(self._client)
+        return await _graph.read(client, await self._stored())
+
+    @property
+    def logs(self) -> "Logs":
+        """What was printed while the inputs of this call ran: see `Logs`."""
+        from tidemill import _client, _logs
+
+        async def find() -> "_logs.Origin":
+            client = _client.current(self._client)
+            record = await (await self._stored()).record()
+            return await _logs.of_call(client, self._id, record.app_id, record.created)
+
+        return _logs.Logs(find)
 
     async def _stored(self) -> "KeptCall":
         from tidemill import _client

@@ -9,6 +9,7 @@ from tidemill.function_call import FunctionCall
 
 if TYPE_CHECKING:
     from tidemill._client import Client
+    from tidemill._logs import Logs
     from tidemill._map import ForEach, Map, StarMap
     from tidemill._outcome import End
     from tidemill._remote_gen import RemoteGen
@@ -271,6 +272,18 @@ class Function(Generic[P, R, O]):
         if handle is None:
             raise self._not_hydrated()
         return handle.function_id
+
+    @property
+    def logs(self) -> "Logs":
+        """What the function's containers printed: see `Logs`."""
+        from tidemill import _client, _logs
+
+        async def find() -> "_logs.Origin":
+            client = _client.current(self._client)
+            handle = await self._find(client)
+            return await _logs.of_function(client, handle.app_id, handle.name, handle.function_id)
+
+        return _logs.Logs(find)
 
     @_sync.method
     async def info(self, *, refresh: bool = False) -> FunctionInfo:

@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"```(python|console)\n(.*?)```", re.DOTALL)
+OTHER_CALLERS = ("rest.md", "other-languages.md")  # are in test_other_callers.py
 SESSION = re.compile(r"\$ tidemill (?:deploy|secret create) ")
 COMMAND = re.compile(r"\$ (.+)\n((?:(?!\$ ).*\n)*)")
 SHOWN = re.compile(r"\$ ((?:tidemill run -q|python) (\S+\.py).*)\n((?:(?!\$ ).*\n)*)")
@@ -43,6 +44,8 @@ sessions: list[Session] = []
 def programs() -> list[Program]:
     found = []
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        if page.name in OTHER_CALLERS:
+            continue
         files: dict[str, str] = {}
         for language, text in BLOCK.findall(page.read_text()):
             if language == "python":

@@ -8,6 +8,7 @@ from types import TracebackType
 from tidemill import exception
 from tidemill._container.outbox import Encoded
 from tidemill._container.sockets import MAX_FRAME
+from tidemill._runtime import current_input
 from tidemill._wire import failure, payload
 from tidemill._wire.messages import Format, Status
 
@@ -32,7 +33,7 @@ class Outcomes:
 
     def encode(self, value: object) -> Encoded:
         """Return a value as it travels; `SerializationError` or `RequestSizeError` where it cannot."""
-        encoded = payload.encode(value, allow_pickle=self._allow_pickle)
+        encoded = payload.encode(value, allow_pickle=self._may_pickle())
         if len(encoded[1]) > MAX_FRAME - _ROOM:
             raise exception.RequestSizeError(f"the result has {len(encoded[1]):,} bytes, the limit is 4 GiB")
         return encoded
@@ -51,13 +52,17 @@ class Outcomes:
     def failure(self, error: BaseException) -> Outcome:
         """Return the outcome of an input whose function raised this, and show its traceback on stderr."""
         show(error)
-        if type(error).__module__ == exception.__name__ and not self._allow_pickle:
+        may_pickle = self._may_pickle()
+        if type(error).__module__ == exception.__name__ and not may_pickle:
             data = failure.from_text(type(error).__name__, str(error))  # ours can be named without a pickle
         else:
-            data = failure.from_exception(
-                error, allow_pickle=self._allow_pickle, hide=HIDDEN, place=self._container
-            )
+            data = failure.from_exception(error, allow_pickle=may_pickle, hide=HIDDEN, place=self._container)
         return Status.FAILURE, (Format.FAILURE, data)
+
+    def _may_pickle(self) -> bool:
+        """Return whether the function, and whoever called it now, can do with pickles."""
+        now = current_input.get()
+        return self._allow_pickle and not (now and now.plain)
 
 
 def cancelled() -> Outcome:

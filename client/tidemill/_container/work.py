@@ -7,6 +7,7 @@ from tidemill._container.outbox import Encoded
 from tidemill._container.sockets import Frame
 from tidemill._runtime import CurrentInput
 from tidemill._wire.ids import input_id
+from tidemill._wire.messages import NO_PICKLE
 
 NOTHING = (-1, -1)  # the key of no input
 
@@ -40,8 +41,9 @@ class Chunk:
         except IndexError:
             return None
         index, call = self._indices[position], self._call
-        now = CurrentInput(call, index, input_id(call, index), self._root)
-        return Task((self.number, index), now, self._payloads[position])
+        payload = self._payloads[position]
+        now = CurrentInput(call, index, input_id(call, index), self._root, payload[0] in NO_PICKLE)
+        return Task((self.number, index), now, payload)
 
     def following(self) -> tuple[int, int]:
         """Return the key of the input that is started next, or (-1, -1)."""

@@ -269,6 +269,7 @@ class CallRecord:
     prefix: str
     num_inputs: int
     created: float
+    app_id: str = ""
 
 
 # --- requests to the scheduler, orders to workers, reports of workers

@@ -6,7 +6,7 @@ be small: whatever user code raised is cut to 2 MiB.
 
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgpack
 
@@ -49,6 +49,25 @@ def message_of(data: bytes) -> str:
 def traceback_of(data: bytes) -> str:
     """Return the remote traceback of a failure as text, empty where there was none."""
     return str(msgpack.unpackb(data).get("traceback", ""))
+
+
+class Summary(NamedTuple):
+    """What a failure says in plain text. `kind` is the class's name where it is an error of our own."""
+
+    kind: str
+    type: str
+    module: str
+    message: str
+    traceback: str
+
+
+def summary(data: bytes) -> Summary:
+    """Return what a failure says, without making an exception of it; `ValueError` if it is none."""
+    try:
+        record = msgpack.unpackb(data)
+        return Summary(*(str(record.get(name, "")) for name in Summary._fields))
+    except (TypeError, AttributeError, msgpack.UnpackException) as error:
+        raise ValueError(f"not a failure: {error}") from error
 
 
 def to_exception(data: bytes) -> BaseException:

@@ -62,3 +62,29 @@ def workspace_of_token(token_id: str) -> str:
 def input_id(call: str, index: int) -> str:
     """Return the id of one input of a call, the form that `current_input_id()` shows."""
     return f"in-{call.partition('-')[2]}-{index}"
+
+
+def parse_input_id(value: str) -> tuple[str, int]:
+    """Return the call and the index that an input's id names; `ValueError` if it is none."""
+    prefix, _, rest = value.partition("-")
+    call, dash, index = rest.rpartition("-")
+    if prefix != "in" or not dash or not index.isdecimal() or not call:
+        raise ValueError(f"not the id of an input: {value!r}")
+    return f"{CALL}-{call}", int(index)
+
+
+def time_of(value: str) -> float:
+    """Return the unix time at which an id was made; `ValueError` if it is none."""
+    ulid = value.partition("-")[2]
+    if len(ulid) != 26 or any(letter not in _CROCKFORD for letter in ulid):
+        raise ValueError(f"not an id: {value!r}")
+    number = 0
+    for letter in ulid[:10]:
+        number = number << 5 | _CROCKFORD.index(letter)
+    return number / 1_000
+
+
+def first_at(prefix: str, time_: float) -> str:
+    """Return the lowest id that can have been made at a unix time or later: ids sort by time."""
+    number = max(0, int(time_ * 1_000))
+    return f"{prefix}-" + "".join(_CROCKFORD[number >> shift & 31] for shift in range(45, -1, -5)) + "0" * 16

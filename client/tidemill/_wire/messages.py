@@ -9,12 +9,36 @@ from typing import NamedTuple
 
 
 class Format(IntEnum):
-    """How the bytes of a payload are to be read."""
+    """How the bytes of a payload are to be read.
+
+    PLAIN and JSON are arguments from a caller that is no Python program: PLAIN is read as MSGPACK is, and
+    what answers either is MSGPACK or FAILURE, never a pickle.
+    """
 
     MSGPACK = 1
     PICKLE = 2
     FAILURE = 3
     JSON = 4
+    PLAIN = 5
+
+
+NO_PICKLE = frozenset((Format.JSON, Format.PLAIN))
+
+
+class Extension(IntEnum):
+    """The extension codes of MSGPACK and PLAIN. What is in them stands in `docs/other-languages.md`."""
+
+    TUPLE = 1
+    SET = 2
+    FROZENSET = 3
+    DATETIME = 4
+    DATE = 5
+    TIME = 6
+    TIMEDELTA = 7
+    DECIMAL = 8
+    UUID = 9
+    COMPLEX = 10
+    NDARRAY = 11
 
 
 class Status(IntEnum):
@@ -47,6 +71,16 @@ class Payload(NamedTuple):
     data: bytes | Blob
 
 
+class Try(NamedTuple):
+    """An attempt at an input that was followed by another. Times are unix times of its worker."""
+
+    attempt: int
+    container: str
+    started: float
+    finished: float
+    reason: str
+
+
 class Chunk(NamedTuple):
     """Inputs of one call in one message.
 
@@ -54,6 +88,7 @@ class Chunk(NamedTuple):
     empty when they are kept in RESULTS. `attempt` grows with every new publish of the same inputs;
     `failures` counts the tries that used up a retry, `losses` those lost with a container or worker.
     `parent` is the input id of the caller when it is itself a container, `root` the call it began with.
+    `tries` are the attempts before this one, the last few of them.
     """
 
     call: str
@@ -66,6 +101,7 @@ class Chunk(NamedTuple):
     losses: int = 0
     parent: str = ""
     root: str = ""
+    tries: tuple[Try, ...] = ()
 
 
 class Output(NamedTuple):

@@ -8,6 +8,7 @@ they were; format 2 is cloudpickle, used otherwise. What decides is the exact ty
 import datetime
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -15,7 +16,7 @@ from uuid import UUID
 import msgpack
 
 from tidemill import exception
-from tidemill._wire.messages import Format
+from tidemill._wire.messages import Extension, Format
 
 # Bytes of a payload that travel in the message itself; above, a blob. As much as fits into a message of the
 # server's 2 MB: measured with 1 MB each way, a blob takes twice as long and twice the processor time.
@@ -24,10 +25,6 @@ MESSAGE_LIMIT = 256 * 1024  # bytes at which a message that carries several payl
 MAX_PAYLOAD = 4 << 30  # bytes; above, the value is refused
 
 _PICKLE_PROTOCOL = 5
-
-_TUPLE, _SET, _FROZENSET, _DATETIME, _DATE, _TIME, _TIMEDELTA, _DECIMAL, _UUID, _COMPLEX, _NDARRAY = range(
-    1, 12
-)
 
 _SCALARS = frozenset({type(None), bool, int, float, str, bytes})
 _COLLECTIONS = frozenset({list, tuple, set, frozenset, dict})
@@ -47,9 +44,10 @@ def encode(value: Any, *, allow_pickle: bool = True) -> tuple[int, bytes]:
             pass  # an integer above 64 bits, a lone surrogate, nesting that is too deep: pickle can
     if not allow_pickle:
         raise exception.SerializationError(
-            f"a {type(value).__qualname__} cannot be sent without pickle",
-            hint="with restricted output only None, bool, int, float, str, bytes, list, tuple, dict, set, "
-            "datetime, Decimal, UUID, complex and numpy arrays can be returned",
+            f"{_not_plain(value)} cannot be sent without pickle",
+            hint="with restricted output, and to callers in other languages, only None, bool, int, float, "
+            "str, bytes, list, tuple, dict, set, datetime, Decimal, UUID, complex and numpy arrays can be "
+            "returned",
         )
     return Format.PICKLE, _sized(pickle(value))
 
@@ -71,7 +69,7 @@ def decode(format: int, data: bytes) -> Any:
         DeserializationError: the bytes cannot be read here, for instance for want of a module.
     """
     try:
-        if format == Format.MSGPACK:
+        if format in (Format.MSGPACK, Format.PLAIN):
             return msgpack.unpackb(data, ext_hook=_unpack_extension, strict_map_key=False)
         if format == Format.PICKLE:
             return unpickle(data)
@@ -140,6 +138,19 @@ def _all_plain(items: Iterable[Any]) -> bool:
         return False
 
 
+def _not_plain(value: Any) -> str:
+    """Return in words what keeps a value from being plain: `a Money`, of a list of such things too."""
+    inner = [*value, *value.values()] if type(value) is dict else value
+    if type(value) in _COLLECTIONS:
+        for item in inner:
+            if not _is_plain(item):
+                with suppress(RecursionError):
+                    return _not_plain(item)
+    if _is_plain(value):
+        return "an integer above 64 bits, or text that is not Unicode,"
+    return f"a {type(value).__qualname__}"
+
+
 def _is_plain_time(value: Any) -> bool:
     """Accept naive times and fixed offsets; a named zone would come back without its rules."""
     return not value.fold and (value.tzinfo is None or type(value.tzinfo) is datetime.timezone)
@@ -191,27 +202,27 @@ def _pack_text(code: int, text: Callable[[Any], str]) -> Callable[[Any], msgpack
 
 
 def _pack_timedelta(value: datetime.timedelta) -> msgpack.ExtType:
-    return msgpack.ExtType(_TIMEDELTA, _pack([value.days, value.seconds, value.microseconds]))
+    return msgpack.ExtType(Extension.TIMEDELTA, _pack([value.days, value.seconds, value.microseconds]))
 
 
 def _pack_complex(value: complex) -> msgpack.ExtType:
-    return msgpack.ExtType(_COMPLEX, _pack([value.real, value.imag]))
+    return msgpack.ExtType(Extension.COMPLEX, _pack([value.real, value.imag]))
 
 
 def _pack_array(value: Any) -> msgpack.ExtType:
-    return msgpack.ExtType(_NDARRAY, _pack([value.dtype.str, list(value.shape), value.tobytes()]))
+    return msgpack.ExtType(Extension.NDARRAY, _pack([value.dtype.str, list(value.shape), value.tobytes()]))
 
 
 _PACKERS: dict[type, Callable[[Any], msgpack.ExtType]] = {
-    tuple: _pack_sequence(_TUPLE),
-    set: _pack_sequence(_SET),
-    frozenset: _pack_sequence(_FROZENSET),
-    datetime.datetime: _pack_text(_DATETIME, datetime.datetime.isoformat),
-    datetime.date: _pack_text(_DATE, datetime.date.isoformat),
-    datetime.time: _pack_text(_TIME, datetime.time.isoformat),
+    tuple: _pack_sequence(Extension.TUPLE),
+    set: _pack_sequence(Extension.SET),
+    frozenset: _pack_sequence(Extension.FROZENSET),
+    datetime.datetime: _pack_text(Extension.DATETIME, datetime.datetime.isoformat),
+    datetime.date: _pack_text(Extension.DATE, datetime.date.isoformat),
+    datetime.time: _pack_text(Extension.TIME, datetime.time.isoformat),
     datetime.timedelta: _pack_timedelta,
-    Decimal: _pack_text(_DECIMAL, str),
-    UUID: lambda value: msgpack.ExtType(_UUID, value.bytes),
+    Decimal: _pack_text(Extension.DECIMAL, str),
+    UUID: lambda value: msgpack.ExtType(Extension.UUID, value.bytes),
     complex: _pack_complex,
 }
 
@@ -228,17 +239,17 @@ def _unpack_array(data: bytes) -> Any:
 
 
 _UNPACKERS: dict[int, Callable[[bytes], Any]] = {
-    _TUPLE: lambda data: tuple(_unpack(data)),
-    _SET: lambda data: set(_unpack(data)),
-    _FROZENSET: lambda data: frozenset(_unpack(data)),
-    _DATETIME: lambda data: datetime.datetime.fromisoformat(data.decode()),
-    _DATE: lambda data: datetime.date.fromisoformat(data.decode()),
-    _TIME: lambda data: datetime.time.fromisoformat(data.decode()),
-    _TIMEDELTA: lambda data: datetime.timedelta(*_unpack(data)),
-    _DECIMAL: lambda data: Decimal(data.decode()),
-    _UUID: lambda data: UUID(bytes=bytes(data)),
-    _COMPLEX: lambda data: complex(*_unpack(data)),
-    _NDARRAY: _unpack_array,
+    Extension.TUPLE: lambda data: tuple(_unpack(data)),
+    Extension.SET: lambda data: set(_unpack(data)),
+    Extension.FROZENSET: lambda data: frozenset(_unpack(data)),
+    Extension.DATETIME: lambda data: datetime.datetime.fromisoformat(data.decode()),
+    Extension.DATE: lambda data: datetime.date.fromisoformat(data.decode()),
+    Extension.TIME: lambda data: datetime.time.fromisoformat(data.decode()),
+    Extension.TIMEDELTA: lambda data: datetime.timedelta(*_unpack(data)),
+    Extension.DECIMAL: lambda data: Decimal(data.decode()),
+    Extension.UUID: lambda data: UUID(bytes=bytes(data)),
+    Extension.COMPLEX: lambda data: complex(*_unpack(data)),
+    Extension.NDARRAY: _unpack_array,
 }
 
 

@@ -141,6 +141,11 @@ def results_stream(ws: str) -> str:
     return f"RESULTS_{workspace(ws)}"
 
 
+def claim(ws: str, key: str) -> str:
+    """Return the subject of what an idempotency key stands for: it takes the place of a call's id."""
+    return call_record(ws, key)
+
+
 # --- timers
 
 
@@ -203,6 +208,7 @@ ALL_DEMAND = "tm.demand.*.*"
 ALL_WORKER_STATES = "tm.worker_states.*"
 ALL_CANCELS = "tm.cancel.*.*"
 ALL_CONTAINER_EVENTS = "tm.events.*.container.*"
+ALL_APP_EVENTS = "tm.events.*.app.*"
 
 
 def demand(ws: str, pool: str) -> str:
@@ -285,6 +291,11 @@ def event(ws: str, kind: str, app: str) -> str:
     return f"tm.events.{workspace(ws)}.{token(kind)}.{token(app)}"
 
 
+def workspace_of_event(subject: str) -> str:
+    """Return the workspace of an event."""
+    return subject.split(".")[2]
+
+
 def app_events(ws: str, app: str) -> str:
     """Return the filter for all events of an app."""
     return f"tm.events.{workspace(ws)}.*.{token(app)}"
@@ -336,3 +347,29 @@ def blob_chunks(ws: str, nuid: str) -> str:
 def blob_record(ws: str, encoded_name: str) -> str:
     """Return the subject of the record of a payload that has a name (in URL-safe base64)."""
     return f"$O.{blobs_bucket(ws)}.M.{encoded_name}"
+
+
+# --- records of inputs, and reading output
+
+RECORDS = "inputs"  # the kind of event
+ALL_DEAD = "tm.dead.>"
+
+
+def records(ws: str) -> str:
+    """Return the filter for all records of a workspace's inputs."""
+    return f"tm.events.{workspace(ws)}.{RECORDS}.*"
+
+
+def pool_of_prefix(prefix: str) -> str:
+    """Return the pool whose inputs are published under a prefix."""
+    return prefix.rpartition(".")[2]
+
+
+def app_of_logs(subject: str) -> str:
+    """Return the app that a container's output is of."""
+    return subject.split(".")[3]
+
+
+def container_logs(ws: str, container: str, app: str = EVERY) -> str:
+    """Return the filter for the output of one container, of whichever app."""
+    return f"tm.logs.{workspace(ws)}.{app if app == EVERY else token(app)}.*.{token(container)}"

@@ -26,6 +26,7 @@ COMMANDS = {
     "list": (f"{_HERE}:list_apps", "List apps that run or are deployed."),
     "info": (f"{_HERE}:info", "Show an app and its functions."),
     "history": (f"{_HERE}:history", "List the versions of an app."),
+    "logs": ("tidemill.cli.logs:app_logs", "Show what an app's containers printed."),
     "rollback": (f"{_HERE}:rollback", "Deploy an earlier version again."),
     "rollover": (f"{_HERE}:rollover", "Replace an app's containers."),
     "stop": (f"{_HERE}:stop", "Stop an app."),

@@ -1,9 +1,10 @@
 """Endpoints of micro services: typed requests in, typed answers or clear refusals out."""
 
+import json
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 import msgspec
 from prometheus_client import Counter, Histogram
@@ -12,6 +13,7 @@ from tidemill import exception
 from tidemill._bus.protocol import Message, RequestFailed
 from tidemill._wire import coding, errors, subjects
 from tidemill_common import metrics
+from tidemill_common.bus import micro
 from tidemill_common.bus.protocol import Endpoint
 from tidemill_common.logging import Logger
 
@@ -48,7 +50,7 @@ class Endpoints:
                 workspace = _requester(request.subject)
                 return coding.encode(await handler(workspace, _decoded(decoder, request.data)))
 
-        return answer
+        return micro.Described(answer, lambda: described(kind, handler))
 
     def internal(
         self, verb: str, kind: type[Request], handler: Callable[[Request], Awaitable[object]]
@@ -60,7 +62,7 @@ class Endpoints:
             with self._observed(verb):
                 return coding.encode(await handler(_decoded(decoder, request.data)))
 
-        return answer
+        return micro.Described(answer, lambda: described(kind, handler))
 
     @contextmanager
     def _observed(self, verb: str) -> Iterator[None]:
@@ -86,6 +88,16 @@ def _requester(subject: str) -> str:
         return subjects.requester(subject)
     except ValueError as error:
         raise exception.InvalidError(str(error)) from error
+
+
+def described(kind: Any, handler: Callable[..., Awaitable[object]]) -> dict[str, str]:
+    """Return what `$SRV.INFO` tells of an endpoint: the JSON schemas of what it takes and gives."""
+    answer = get_type_hints(handler).get("return")
+    return {
+        "encoding": "msgpack",
+        "request": json.dumps(msgspec.json.schema(kind)),
+        "answer": json.dumps(msgspec.json.schema(answer)),
+    }
 
 
 def _decoded(decoder: "msgspec.msgpack.Decoder[Any]", data: bytes) -> Any:

@@ -99,3 +99,12 @@ def pool_consumer(pool: Pool) -> ConsumerSpec:
 
 
 DUE_CONSUMER = ConsumerSpec(stream="TIMERS", name="scheduler", filter="tm.due.>", inactive_threshold=0.0)
+
+
+def records_consumer(workspace: str) -> ConsumerSpec:
+    """Return the durable consumer of a workspace's records, which the registry's replicas share."""
+    stream, records = subjects.events_stream(workspace), subjects.records(workspace)
+    return ConsumerSpec(stream=stream, name="registry", filter=records, inactive_threshold=0.0)
+
+
+DEAD_CONSUMER = ConsumerSpec(stream="DEAD", name="registry", filter=subjects.ALL_DEAD, inactive_threshold=0.0)

@@ -7,6 +7,7 @@ from tidemill_gateway.settings import GatewaySettings
 
 if TYPE_CHECKING:
     from tidemill_gateway.server import HttpServer
+    from tidemill_gateway.sessions import Sessions
 
 
 class Gateway:
@@ -17,14 +18,25 @@ class Gateway:
     def __init__(self, settings: GatewaySettings) -> None:
         self.settings = settings
         self._server: HttpServer | None = None
+        self._sessions: Sessions | None = None
 
     async def start(self, context: Context) -> str:
         """Listen; return the address."""
         # FastAPI takes a fifth of a second to import: not before the process answers /healthz.
+        from tidemill_gateway.api.application import PREFIX, PUBLIC, new_api
         from tidemill_gateway.app import new_app
+        from tidemill_gateway.edge import Edge
+        from tidemill_gateway.handles import Handles
+        from tidemill_gateway.identity import Tokens
         from tidemill_gateway.server import HttpServer
+        from tidemill_gateway.sessions import Sessions
 
-        app = new_app(context.health)
+        self._sessions, handles = Sessions(context.bus), Handles()
+        await handles.listen(context.bus)
+        api = Edge(
+            new_api(context.stopping, handles), Tokens(context.bus), self._sessions, context.log, PUBLIC
+        )
+        app = new_app(context.health, api, PREFIX)
         self._server = HttpServer(app, self.settings.gateway_host, self.settings.gateway_port)
         context.tasks.create_task(self._server.run(), name="http")
         return self._server.address
@@ -37,3 +49,5 @@ class Gateway:
         """Finish the requests under way."""
         if self._server is not None:
             await self._server.stop()
+        if self._sessions is not None:
+            await self._sessions.close()

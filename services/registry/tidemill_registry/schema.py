@@ -6,6 +6,7 @@
                                 \\-< secrets
     workspaces -< tokens
     outbox: what is decided and not yet told to NATS
+    calls -< inputs, input_counts: what happened; dead_letters: what was given up
 
 Composite foreign keys carry the app along, so that a deployment cannot name another app's function, nor
 a function another function's pool.
@@ -31,7 +32,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import BIT, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 # Constraints are dropped by name in migrations, so each one has a name that follows from its columns.
@@ -344,4 +345,94 @@ class Outbox(Base):
         CheckConstraint("(kind IN ('delete', 'untimer')) = (body IS NULL)", name="body_fits_kind"),
         CheckConstraint("(kind IN ('event', 'timer', 'untimer')) = (key = '')", name="key_fits_kind"),
         Index("ix_outbox_key", "key", postgresql_where=text("key <> ''")),
+    )
+
+
+# --- what happened. A call's id sorts by time, so what is old lies at the beginning of each primary key.
+
+
+class Call(Base):
+    """One call. Every change is a union, a minimum or a maximum: records may come twice and in any order.
+
+    `states` has a bit for each state that an input of it was recorded in; `num_inputs` those known.
+    """
+
+    __tablename__ = "calls"
+
+    id: Mapped[str] = mapped_column(Text(collation="C"), primary_key=True)
+    workspace: Mapped[str]
+    root: Mapped[str]
+    parent: Mapped[str] = mapped_column(server_default="")
+    app_id: Mapped[str]
+    function_id: Mapped[str]
+    pool_id: Mapped[str]
+    num_inputs: Mapped[int] = mapped_column(server_default="0")
+    states: Mapped[int] = mapped_column(server_default="0")
+    queued_at: Mapped[datetime | None]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    cancelled_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        Index("ix_calls_root", "root"),
+        Index("ix_calls_app_id_id", "app_id", "id"),
+        Index("ix_calls_function_id_id", "function_id", "id"),
+    )
+
+
+class Input(Base):
+    """One of the first inputs of a call: the newest that is known of it, and its earlier attempts.
+
+    `number` is its index; a row of SQLAlchemy has an `index` of its own.
+    """
+
+    __tablename__ = "inputs"
+
+    call_id: Mapped[str] = mapped_column(Text(collation="C"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    state: Mapped[int] = mapped_column(SmallInteger)
+    attempt: Mapped[int]
+    container: Mapped[str] = mapped_column(server_default="")
+    queued_at: Mapped[datetime | None]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    reason: Mapped[str] = mapped_column(server_default="")
+    tries: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+
+
+class InputCount(Base):
+    """Which of 4,096 further inputs of a call have finished, and how: a bit for each."""
+
+    __tablename__ = "input_counts"
+
+    call_id: Mapped[str] = mapped_column(Text(collation="C"), primary_key=True)
+    segment: Mapped[int] = mapped_column(primary_key=True)
+    success: Mapped[Any] = mapped_column(BIT(4096))
+    failure: Mapped[Any] = mapped_column(BIT(4096))
+    timeout: Mapped[Any] = mapped_column(BIT(4096))
+    terminated: Mapped[Any] = mapped_column(BIT(4096))
+    init_failure: Mapped[Any] = mapped_column(BIT(4096))
+
+
+class DeadLetterRow(Base):
+    """An input that was given up; the letter itself is in DEAD. `replayed_as` is set once."""
+
+    __tablename__ = "dead_letters"
+
+    call_id: Mapped[str] = mapped_column(Text(collation="C"), primary_key=True)
+    number: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    workspace: Mapped[str]
+    pool_id: Mapped[str]
+    app_id: Mapped[str]
+    function_id: Mapped[str]
+    reason: Mapped[str]
+    attempts: Mapped[int]
+    readable: Mapped[bool]
+    given_up_at: Mapped[datetime]
+    replayed_as: Mapped[str] = mapped_column(server_default="")
+    replayed_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        Index("ix_dead_letters_given_up_at", "given_up_at"),
+        Index("ix_dead_letters_app_id_given_up_at", "app_id", "given_up_at"),
     )

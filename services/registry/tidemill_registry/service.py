@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import text
 
 from tidemill._wire import subjects
+from tidemill._wire.calls import GetCall, GetCallGraph, GetDead, ListCalls, ListDead, ReplayDead
 from tidemill._wire.control import (
     AppHeartbeat,
     CreateApp,
@@ -77,8 +78,11 @@ from tidemill_registry import (
 )
 from tidemill_registry.apps import Apps
 from tidemill_registry.callout import Callout
+from tidemill_registry.calls import Calls
 from tidemill_registry.database import UNREACHABLE, Clock, database_clock, new_engine
+from tidemill_registry.dead_letters import DeadLetters
 from tidemill_registry.outbox import Publisher
+from tidemill_registry.recording import Recording
 from tidemill_registry.revocations import Revocations
 from tidemill_registry.secrets import Secrets
 from tidemill_registry.settings import RegistrySettings
@@ -109,6 +113,9 @@ class Registry:
         self._secrets = Secrets(self._engine, settings.keyring(), clock)
         self._hearing_since: float | None = None
         self._publisher: Publisher
+        self._recording: Recording
+        self._calls: Calls
+        self._dead: DeadLetters
         self._end_serving: Callable[[], Awaitable[None]] | None = None
 
     async def start(self, context: Context) -> None:
@@ -125,6 +132,11 @@ class Registry:
         )
         self._bus = context.bus
         context.tasks.create_task(self._publisher.run(), name="publisher")
+        self._recording = Recording(self._engine, context.bus, context.log, context.metrics)
+        self._recording.attend(await self._workspaces.names())
+        self._calls = Calls(self._engine, self._recording)
+        self._dead = DeadLetters(self._engine, context.bus)
+        context.tasks.create_task(self._recording.run(), name="recording")
         context.tasks.create_task(self._sweep(), name="sweep")
         context.bus.on_reconnect(self._after_reconnect)
         endpoints = self._endpoints(Endpoints(context.log, context.metrics))
@@ -144,6 +156,7 @@ class Registry:
         """Take no more requests. What is decided and not told yet waits in the outbox."""
         if self._end_serving is not None:
             await self._end_serving()
+            await self._recording.close()
         if self._callout is not None:
             await self._callout.stop()
         await self._engine.dispose()
@@ -182,6 +195,12 @@ class Registry:
             ("create_token", CreateToken, self._tokens.create),
             ("list_tokens", ListTokens, self._list_tokens),
             ("revoke_token", RevokeToken, self._revoke_token),
+            ("get_call_graph", GetCallGraph, self._calls.graph),
+            ("get_call", GetCall, self._calls.get),
+            ("list_calls", ListCalls, self._calls.newest),
+            ("list_dead", ListDead, self._dead.newest),
+            ("get_dead", GetDead, self._dead.get),
+            ("replay_dead", ReplayDead, self._dead.replay),
         )
         verify = make.internal("verify_token", VerifyToken, self._verify_token)
         reveal = make.endpoint("reveal_secrets", RevealSecrets, self._secrets.reveal)
@@ -296,6 +315,9 @@ class Registry:
                 if decisions.may_expire(now=loop.time(), hearing_since=self._hearing_since):
                     await self._expire()
                 await self._apps.forget()
+                self._recording.attend(await self._workspaces.names())
+                await self._recording.forget()
+                await self._dead.forget()
                 await self._secrets.collect()
                 if loop.time() >= trim_at:
                     trim_at = loop.time() + TRIM

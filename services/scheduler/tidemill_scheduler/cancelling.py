@@ -39,6 +39,7 @@ class Cancelling:
             bus.purge(streams.TIMERS.name, subjects.call_timers(workspace, request.call)),
             bus.purge(streams.TIMERS.name, subjects.call_due(workspace, request.call)),
         )
+        self._replica.records.cancelled(workspace, subjects.pool_of_prefix(request.prefix), request)
         if request.kept:
             ending = endings.CANCELLATION
             await endings.end_kept_call(self._replica, workspace, request.call, request.num_inputs, ending)

@@ -4,13 +4,16 @@ In this order, so that a death between the two only stores the same outputs agai
 """
 
 import asyncio
+import time
 from collections.abc import Iterator
 from typing import Protocol
 
 from tidemill._bus.protocol import AlreadyHeld, Stored
 from tidemill._wire import coding, failure, subjects
+from tidemill._wire.calls import DeadLetter, State
 from tidemill._wire.messages import Chunk, Format, Output, Outputs, Payload, Status
 from tidemill._wire.payload import INLINE_LIMIT, MESSAGE_LIMIT
+from tidemill_common.records import reason_of
 from tidemill_scheduler.replica import Replica
 
 AT_ONCE = 100  # inputs ended side by side
@@ -20,6 +23,14 @@ SHOWN = 2_000  # characters of a failure's message that are told
 
 class Queue(Protocol):
     """Where the inputs of a pool wait."""
+
+    @property
+    def id(self) -> str:
+        """The pool."""
+
+    @property
+    def app_id(self) -> str:
+        """Its app."""
 
     @property
     def workspace(self) -> str:
@@ -55,6 +66,7 @@ class Ending:
 
     def __init__(self, status: Status, data: bytes) -> None:
         self.status = status
+        self.data = data
         self.payload = Payload(Format.FAILURE, data)
         self.size = len(data) + 64
 
@@ -89,9 +101,16 @@ async def _end(replica: Replica, pool: Queue, stored: Stored, ending: Ending) ->
     try:
         chunk = coding.decode(Chunk, stored.data)
     except ValueError as error:
-        replica.log.error("an input cannot be read and is dropped", subject=stored.subject, error=str(error))
+        replica.log.error("an input cannot be read", subject=stored.subject, error=str(error))
+        call = subjects.parse_inputs(stored.subject).call
+        await bury_unreadable(replica, pool.workspace, pool.id, call, str(error), stored.data)
     else:
         await end_chunk(replica, pool.workspace, chunk, ending)
+        if ending.status is Status.FAILURE:
+            replica.records.ended(pool.workspace, pool.id, chunk, State.INIT_FAILURE, ending.data)
+            await _bury(replica, pool, chunk, ending)
+        else:
+            replica.records.ended(pool.workspace, pool.id, chunk, State.CANCELLED, ending.data)
     await replica.bus.purge(pool.stream, stored.subject)
 
 
@@ -99,6 +118,28 @@ async def end_chunk(replica: Replica, workspace: str, chunk: Chunk, ending: Endi
     """Store the outputs of a chunk that will not run; its message is left to the caller of this."""
     await asyncio.gather(*(_store(replica, workspace, chunk, outputs) for outputs in ending.outputs(chunk)))
     replica.metrics.ended.labels(ending.status.name.lower()).inc(len(chunk.indices))
+
+
+async def _bury(replica: Replica, pool: Queue, chunk: Chunk, ending: Ending) -> None:
+    """Keep inputs that were given up where they can be looked at and replayed."""
+    reason = f"no container became ready: {reason_of(ending.data)}"
+    for index, payload in zip(chunk.indices, chunk.inputs, strict=False):
+        mine = coding.encode(chunk._replace(indices=[index], inputs=[payload]))
+        letter = DeadLetter(pool.id, pool.app_id, chunk.call, index, time.time(), reason, mine, ending.data)
+        await _store_letter(replica, pool.workspace, letter)
+
+
+async def bury_unreadable(
+    replica: Replica, workspace: str, pool: str, call: str, reason: str, data: bytes
+) -> None:
+    """Keep what cannot be read where it can be looked at, instead of delivering it for ever."""
+    letter = DeadLetter(pool, "", call, 0, time.time(), reason, data, readable=False)
+    await _store_letter(replica, workspace, letter)
+
+
+async def _store_letter(replica: Replica, workspace: str, letter: DeadLetter) -> None:
+    subject = subjects.dead(workspace, letter.pool, letter.call, letter.index)
+    await replica.bus.store(subject, coding.encode(letter), msg_id=f"{letter.call}.{letter.index}.dead")
 
 
 async def end_kept_call(replica: Replica, workspace: str, call: str, num_inputs: int, ending: Ending) -> None:

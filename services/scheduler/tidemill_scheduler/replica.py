@@ -8,6 +8,7 @@ from tidemill_common.bus.protocol import ServiceBus
 from tidemill_common.logging import Logger
 from tidemill_scheduler.metrics import Metrics
 from tidemill_scheduler.pools import Directory
+from tidemill_scheduler.records import Records
 from tidemill_scheduler.workers import Fleet
 
 Clock = Callable[[], float]
@@ -23,4 +24,5 @@ class Replica:
     directory: Directory
     log: Logger
     metrics: Metrics
+    records: Records
     clock: Clock = time.monotonic

@@ -28,6 +28,7 @@ from tidemill._wire.control import (
     WorkerState,
 )
 from tidemill_common.lease import Lease
+from tidemill_common.records import Recorder
 from tidemill_common.requests import Endpoints
 from tidemill_common.service import Context
 from tidemill_scheduler.cancelling import Cancelling
@@ -35,6 +36,7 @@ from tidemill_scheduler.leader import Leader
 from tidemill_scheduler.metrics import Metrics
 from tidemill_scheduler.pools import Directory
 from tidemill_scheduler.questions import Questions
+from tidemill_scheduler.records import Records
 from tidemill_scheduler.replica import Replica
 from tidemill_scheduler.settings import Settings
 from tidemill_scheduler.timers import DueMover
@@ -55,6 +57,7 @@ class Scheduler:
         self.replica: Replica | None = None
         self._leader: Leader | None = None
         self._due: DueMover | None = None
+        self._recorder: Recorder | None = None
         self._leading: asyncio.Task[None] | None = None
         self._deaf = False  # without a connection, nobody's silence says anything
         self._reports = msgspec.msgpack.Decoder(WorkerState)
@@ -62,7 +65,8 @@ class Scheduler:
 
     async def start(self, context: Context) -> None:
         """Begin to listen, to move what is due and to stand for leadership."""
-        self.replica = replica = _replica(context)
+        self._recorder = Recorder(context.bus, ids.new("re"), context.log, context.metrics)
+        self.replica = replica = _replica(context, self._recorder)
         bus, tasks = context.bus, context.tasks
         bus.on_disconnect(self._on_disconnect)
         bus.on_reconnect(self._on_reconnect)
@@ -94,6 +98,8 @@ class Scheduler:
         if self._leading:
             self._leading.cancel()
             await asyncio.wait({self._leading})
+        if self._recorder:
+            await self._recorder.close()
 
     @property
     def term(self) -> int:
@@ -170,13 +176,15 @@ class Scheduler:
                     self._leader.on_lost(lost)
 
 
-def _replica(context: Context) -> Replica:
+def _replica(context: Context, recorder: Recorder) -> Replica:
     name = f"{socket.gethostname()}-{os.getpid()}-{ids.new('re')[-6:]}"
+    directory = Directory(context.bus, context.log)
     return Replica(
         name,
         context.bus,
         Fleet(time.monotonic, silence=SILENCE),
-        Directory(context.bus, context.log),
+        directory,
         context.log,
         Metrics(context.metrics),
+        Records(recorder, directory),
     )

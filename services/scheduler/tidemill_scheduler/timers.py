@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 from tidemill._bus.protocol import AlreadyHeld, BusError, Disconnected, StreamFull
 from tidemill._wire import coding, subjects
+from tidemill._wire.calls import State
 from tidemill._wire.control import Pool
 from tidemill._wire.messages import Chunk
 from tidemill._wire.subjects import InputSubject
@@ -120,6 +121,7 @@ class DueMover:
         except ValueError as error:
             return await self._bury(delivery, str(error))
         await endings.end_chunk(self._replica, target.workspace, chunk, endings.CANCELLATION)
+        self._replica.records.ended(target.workspace, target.pool, chunk, State.CANCELLED, endings.CANCELLED)
         self._replica.log.info("a due input was ended: its pool is gone", pool=target.pool, call=target.call)
         await delivery.ack()
         return "ended"
@@ -128,11 +130,7 @@ class DueMover:
         """Keep what cannot be read where it can be looked at, instead of delivering it for ever."""
         workspace, call, *_ = (*delivery.subject.split(".")[2:], "unknown", "unknown")
         self._replica.log.error("a due message cannot be read", due=delivery.subject, reason=reason)
-        await self._replica.bus.store(
-            subjects.dead(workspace, "unknown", call, 0),
-            delivery.data,
-            headers={"Tidemill-Reason": reason},
-        )
+        await endings.bury_unreadable(self._replica, workspace, "unknown", call, reason, delivery.data)
         await delivery.ack()
         return "buried"
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from tidemill._bus.protocol import AlreadyHeld, BusError, PubAck
 from tidemill._wire import coding, subjects
 from tidemill._wire.control import Pool
-from tidemill._wire.messages import Chunk, Payload
+from tidemill._wire.messages import Chunk, Payload, Try
 from tidemill_worker.leases import Leases
 from tidemill_worker.node import Node
 from tidemill_worker.work import Work, input_key, input_subject, next_chunk
@@ -28,9 +28,10 @@ class Attempts:
         self._node = node
         self._leases = leases
 
-    def retry(self, work: Work, pool: Pool, left: dict[int, Payload], delay: float) -> None:
+    def retry(self, work: Work, pool: Pool, left: dict[int, Payload], delay: float, tried: Try) -> None:
         """Try failed inputs again after a delay. The broker keeps the clock."""
-        chunk = next_chunk(work, left, failures=work.chunk.failures + 1, losses=0)
+        self._node.records.retried(work, left, tried)
+        chunk = next_chunk(work, left, failures=work.chunk.failures + 1, losses=0, tried=tried)
         first = chunk.indices[0]
         at = datetime.now(UTC) + timedelta(seconds=delay)
         headers = {
@@ -42,9 +43,11 @@ class Attempts:
         self._node.metrics.attempts.labels("failure").inc(len(left))
         self._publish(work, chunk, timer, headers, None)
 
-    def after_loss(self, work: Work, pool: Pool, left: dict[int, Payload]) -> None:
+    def after_loss(self, work: Work, pool: Pool, left: dict[int, Payload], tried: Try) -> None:
         """Try inputs again at once that were lost with their container."""
-        chunk = next_chunk(work, left, failures=work.chunk.failures, losses=work.chunk.losses + 1)
+        self._node.records.retried(work, left, tried)
+        old = work.chunk
+        chunk = next_chunk(work, left, failures=old.failures, losses=old.losses + 1, tried=tried)
         self._node.metrics.attempts.labels("loss").inc(len(left))
         self._publish(work, chunk, input_subject(pool.prefix, chunk), {}, pool)
 
@@ -56,6 +59,17 @@ class Attempts:
             return
         chunk = next_chunk(work, left, failures=work.chunk.failures, losses=work.chunk.losses)
         self._publish(work, chunk, input_subject(pool.prefix, chunk), {}, pool)
+
+    def keep(self, work: Work, subject: str, data: bytes, key: str) -> None:
+        """Store something about work before it is acknowledged."""
+        work.stores += 1
+        self._node.spawn(self._keep(work, subject, data, key), f"keep {key}")
+
+    async def _keep(self, work: Work, subject: str, data: bytes, key: str) -> None:
+        while await self._store(subject, data, key, {}) is None:  # noqa: ASYNC110 - not an event
+            await asyncio.sleep(RETRY_STORE)
+        work.stores -= 1
+        self._leases.settle(work)
 
     def _publish(
         self, work: Work, chunk: Chunk, subject: str, headers: dict[str, str], ring: Pool | None

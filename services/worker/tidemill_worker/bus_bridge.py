@@ -120,11 +120,21 @@ class Bridge:
             raise StreamFull("too much is unanswered")
         pool = self._may.pool_of(subject)
         if pool is None or pool in self._pools:
-            self._store_now(number, subject, data, msg_id, headers)
+            self._store_now(number, subject, data, msg_id, headers, called=data if pool else None)
         else:
             self._start(number, self._store_elsewhere(pool, subject, data, msg_id, headers))
 
-    def _store_now(self, number: int, subject: str, data: bytes, msg_id: str, headers: Headers) -> None:
+    def _store_now(
+        self,
+        number: int,
+        subject: str,
+        data: bytes,
+        msg_id: str,
+        headers: Headers,
+        *,
+        called: bytes | None,
+    ) -> None:
+        """Store a message; `called` is it again if it is an input."""
         self._storing += len(data)
 
         def stored(answer: "asyncio.Future[PubAck]") -> None:
@@ -134,6 +144,8 @@ class Bridge:
             error = answer.exception()
             if error is None:
                 self._answer(number, tuple(answer.result()))
+                if called is not None:
+                    self._node.records.submitted(self._pool, subject, called)
             elif isinstance(error, BusError):
                 self._fail(number, error)
 
@@ -150,7 +162,9 @@ class Bridge:
                 raise _refused(f"the function of pool {pool} is not known in this workspace")
             if len(self._pools) < MAX_POOLS:
                 self._pools.add(pool)
-            return tuple(await self._node.bus.store(subject, data, msg_id=msg_id, headers=headers))
+            stored = await self._node.bus.store(subject, data, msg_id=msg_id, headers=headers)
+            self._node.records.submitted(self._pool, subject, data)
+            return tuple(stored)
         finally:
             self._storing -= len(data)
 

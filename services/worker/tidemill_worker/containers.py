@@ -7,6 +7,7 @@ placed ──> started ──> ready ──> (pool gives it inputs) ──> ende
 import asyncio
 import os
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -117,6 +118,11 @@ class Containers:
             )
             for one in self._containers.values()
         )  # fmt: skip
+
+    @property
+    def present(self) -> Mapping[str, Container]:
+        """The containers that are here, by id."""
+        return self._containers
 
     def reconnected(self) -> None:
         """Let user code know that messages may have been missed."""

@@ -130,6 +130,16 @@ def gives_up(losses: int) -> bool:
     return losses >= MAX_LOSSES
 
 
+def given_up(policy: RetryPolicy, *, crashed: bool) -> str:
+    """Return why an input that failed and is not tried again is given up, empty where it is not.
+
+    What a function raises or how long it takes, when no retry was asked for, is its answer.
+    """
+    if policy.max_retries:
+        return f"failed {policy.max_retries + 1} times: no retry is left"
+    return "its container crashed" if crashed else ""
+
+
 # --- how much to take
 
 

@@ -18,6 +18,7 @@ class Metrics:
         self.repeats = counter("repeats", "Deliveries of inputs that were finished or running here.")
         self.rejected = counter("rejected_results", "Results that another run had stored before.")
         self.attempts = counter("attempts", "Inputs that were published again, by cause.", "cause")
+        self.buried = counter("dead_letters", "Inputs that were given up.")
         self.splits = counter("splits", "Chunks taken back in part for an idle container.")
         self.placements = counter("placements", "Orders to start a container, by outcome.", "outcome")
         self.ends = counter("container_ends", "Containers that ended, by reason.", "reason")

@@ -11,6 +11,7 @@ from tidemill_common.logging import Logger
 from tidemill_worker.deadlines import Deadlines
 from tidemill_worker.metrics import Metrics
 from tidemill_worker.recent import Recent
+from tidemill_worker.records import Records
 
 REMEMBERED = 10_000  # inputs that were finished, calls that were cancelled
 
@@ -27,6 +28,7 @@ class Node:
     log: Logger
     metrics: Metrics
     tasks: asyncio.TaskGroup
+    records: Records
     deadlines: Deadlines = field(default_factory=Deadlines)
     finished: Recent = field(default_factory=lambda: Recent(REMEMBERED))
     cancelled: Recent = field(default_factory=lambda: Recent(REMEMBERED))

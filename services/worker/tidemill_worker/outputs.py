@@ -54,6 +54,7 @@ class Outbox:
         work.open -= len(items)
         for item in items:
             self._statuses[Status(item[1])].inc()
+        self._node.records.finished(work, items, seconds, container)
         self.send(work, items, seconds, container)
 
     def send(self, work: Work, items: list[Item], seconds: float, container: str) -> None:

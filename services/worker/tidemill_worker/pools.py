@@ -16,7 +16,7 @@ from typing import Any
 from tidemill import exception
 from tidemill._bus import blobs
 from tidemill._bus.protocol import BusError
-from tidemill._wire import failure, subjects
+from tidemill._wire import failure
 from tidemill._wire.control import Pool
 from tidemill._wire.messages import Blob, Status
 from tidemill_common import streams
@@ -24,6 +24,7 @@ from tidemill_common.bus.protocol import Delivery
 from tidemill_worker import decisions, work
 from tidemill_worker.attempts import Attempts
 from tidemill_worker.container import Container, RawOutput
+from tidemill_worker.dead_letters import bury_unreadable
 from tidemill_worker.decisions import Exit, Fate, Killed, Phase
 from tidemill_worker.fates import Fates
 from tidemill_worker.leases import Leases
@@ -59,7 +60,7 @@ class PoolQueue:
         self._leases = leases
         self._outbox = outbox
         self._attempts = attempts
-        self._fates = Fates(pool, outbox, attempts)
+        self._fates = Fates(node, pool, outbox, attempts)
         self._stop = stop
         self._puller = node.bus.pull(streams.pool_consumer(pool), self._on_delivery)
         self._all: dict[str, Container] = {}  # also those that only finish what they have
@@ -107,7 +108,7 @@ class PoolQueue:
                 pass
             elif running in part.left and decisions.is_to_blame(mine, len(part.left)):
                 pieces = container.pieces(running)
-                self._fates.judge(part.work, running, part.left.pop(running), mine, pieces)
+                self._fates.judge(container, part.work, running, part.left.pop(running), mine, pieces)
             elif running in part.left:
                 while len(part.left) > 1:
                     self._requeue(part.take([part.first()]))
@@ -144,9 +145,9 @@ class PoolQueue:
 
     def _on_delivery(self, delivery: Delivery) -> None:
         try:
-            held = work.read(delivery, self.pool.workspace, self._node.clock())
+            held = work.read(delivery, self.pool, self._node.clock())
         except ValueError as error:
-            self._node.spawn(self._bury(delivery, str(error)), "bury")
+            self._node.spawn(bury_unreadable(self._node, self.pool, delivery, str(error)), "bury")
             return
         if self._leases.is_repeat(held):
             self._pull()
@@ -228,14 +229,6 @@ class PoolQueue:
                 told = failure.from_text(type(error).__name__, f"the argument is lost: {error}")
                 self._outbox.end(part.work, [index], Status.FAILURE, told)
                 return
-
-    async def _bury(self, delivery: Delivery, reason: str) -> None:
-        """Keep what cannot be read where it can be looked at, instead of delivering it for ever."""
-        self._node.log.error("an input cannot be read", subject=delivery.subject, reason=reason)
-        call = delivery.subject.removeprefix(f"{self.pool.prefix}.").split(".")[0]
-        dead = subjects.dead(self.pool.workspace, self.pool.id, call, 0)
-        await self._node.bus.store(dead, delivery.data, headers={"Tidemill-Reason": reason})
-        await delivery.ack()
 
     # --- what containers say
 

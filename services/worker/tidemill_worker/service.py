@@ -26,6 +26,7 @@ from tidemill._wire.control import (
     StopContainers,
     WorkerState,
 )
+from tidemill_common.records import Recorder
 from tidemill_common.requests import Endpoints
 from tidemill_common.service import Context
 from tidemill_worker import allocator, capacity, runtime_layer
@@ -37,6 +38,7 @@ from tidemill_worker.interpreters import Interpreters
 from tidemill_worker.leases import Leases
 from tidemill_worker.metrics import Metrics
 from tidemill_worker.node import Node
+from tidemill_worker.records import Records
 from tidemill_worker.reporting import Reporter
 from tidemill_worker.runtime import TIER, Runtime
 from tidemill_worker.settings import Settings
@@ -67,7 +69,9 @@ class Worker:
         folder = self._own_folder()
         layer = await asyncio.to_thread(runtime_layer.make, self.settings.data_dir / "runtime")
         metrics = Metrics(context.metrics)
-        self._node = node = Node(self.id, context.bus, context.log, metrics, context.tasks)
+        self._recorder = Recorder(context.bus, self.id, context.log, context.metrics)
+        records = Records(self._recorder)
+        self._node = node = Node(self.id, context.bus, context.log, metrics, context.tasks, records)
         self._room = Room(capacity.machine(self.settings))
         self._leases = Leases(node)
         self._children = Children()
@@ -84,6 +88,7 @@ class Worker:
         await self._listen(context)
         context.tasks.create_task(self._leases.renew(), name="renew leases")
         context.tasks.create_task(self._reporter.run(), name="report")
+        context.tasks.create_task(records.watch(self._containers.present), name="watch inputs")
         node.spawn(self._discover(), "discover interpreters")
 
     async def ready(self) -> str | None:
@@ -107,6 +112,7 @@ class Worker:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._lock_path.unlink(missing_ok=True)
             self._node.deadlines.close()
+            await self._recorder.close()
             await self._reporter.say_goodbye()
 
     def state(self) -> WorkerState:

@@ -5,8 +5,11 @@ from collections.abc import Hashable, Iterable
 import msgspec
 
 from tidemill._wire import subjects
-from tidemill._wire.messages import Blob, Chunk, Payload
+from tidemill._wire.control import Pool
+from tidemill._wire.messages import Blob, Chunk, Payload, Try
 from tidemill_common.bus.protocol import Delivery
+
+MAX_TRIES = 20  # earlier attempts that an input carries along
 
 _decode = msgspec.msgpack.Decoder(Chunk).decode
 
@@ -24,16 +27,18 @@ class Work:
         "key",
         "older",
         "open",
+        "pool",
         "renew_at",
         "stores",
         "voided",
         "workspace",
     )
 
-    def __init__(self, delivery: Delivery, workspace: str, chunk: Chunk, now: float) -> None:
+    def __init__(self, delivery: Delivery, pool: Pool, chunk: Chunk, now: float) -> None:
         self.delivery = delivery
-        self.workspace = workspace
+        self.workspace = workspace = pool.workspace
         self.chunk = chunk
+        self.pool = pool
         self.key: Hashable = (workspace, chunk.call, chunk.indices[0], chunk.attempt)
         self.open = len(chunk.indices)
         self.stores = 0
@@ -52,11 +57,11 @@ class Part:
     """Inputs of one chunk that go to one container together.
 
     `left` are the inputs that are not finished, in the order in which they run, as they came from the
-    broker; `running` is the one that runs, or -1. `fetched` has the payloads that lie in blobs, while
-    they are on their way to the container.
+    broker; `running` is the one that runs, or -1, `told` the last one of which a record says so. `fetched`
+    has the payloads that lie in blobs, while they are on their way to the container.
     """
 
-    __slots__ = ("fetched", "left", "number", "running", "seconds", "work")
+    __slots__ = ("fetched", "left", "number", "running", "seconds", "told", "work")
 
     def __init__(self, work: Work, left: dict[int, Payload]) -> None:
         self.work = work
@@ -64,6 +69,7 @@ class Part:
         self.fetched: dict[int, bytes] | None = None
         self.number = 0
         self.running = -1
+        self.told = -1
         self.seconds = 0.0  # spent executing its inputs so far
 
     def first(self) -> int:
@@ -88,8 +94,8 @@ class Part:
         return [(item.format, fetched.get(index, item.data)) for index, item in self.left.items()]
 
 
-def read(delivery: Delivery, workspace: str, now: float) -> Work:
-    """Return the work that a delivery to a workspace's pool brings; `ValueError` if it is none."""
+def read(delivery: Delivery, pool: Pool, now: float) -> Work:
+    """Return the work that a delivery to a pool brings; `ValueError` if it is none."""
     try:
         chunk = _decode(delivery.data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -103,9 +109,9 @@ def read(delivery: Delivery, workspace: str, now: float) -> Work:
     ):
         raise ValueError("the chunk is not the one of its subject")
     # User code may have written the chunk: outputs only go to a caller of the same workspace.
-    if chunk.reply and not subjects.is_reply(workspace, chunk.reply):
+    if chunk.reply and not subjects.is_reply(pool.workspace, chunk.reply):
         raise ValueError("outputs cannot be sent there")
-    return Work(delivery, workspace, chunk, now)
+    return Work(delivery, pool, chunk, now)
 
 
 def whole_part(work: Work) -> Part:
@@ -113,9 +119,12 @@ def whole_part(work: Work) -> Part:
     return Part(work, dict(zip(work.chunk.indices, work.chunk.inputs, strict=True)))
 
 
-def next_chunk(work: Work, left: dict[int, Payload], *, failures: int, losses: int) -> Chunk:
-    """Return the chunk under which some inputs are tried again."""
+def next_chunk(
+    work: Work, left: dict[int, Payload], *, failures: int, losses: int, tried: Try | None = None
+) -> Chunk:
+    """Return the chunk under which some inputs are tried again; `tried` is the attempt that was in vain."""
     old = work.chunk
+    tries = (*old.tries, tried)[-MAX_TRIES:] if tried else old.tries
     return Chunk(
         old.call,
         list(left),
@@ -127,6 +136,7 @@ def next_chunk(work: Work, left: dict[int, Payload], *, failures: int, losses: i
         losses,
         old.parent,
         old.root,
+        tries,
     )
 
 

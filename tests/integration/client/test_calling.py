@@ -14,7 +14,6 @@ from tidemill import _client, _loop, exception
 from tidemill._wire import subjects
 from tidemill._wire.messages import Blob
 from tidemill._wire.payload import INLINE_LIMIT
-from tidemill.call_graph import InputStatus
 from tidemill.function_call import FunctionCall
 from tidemill.functions import Function
 from tidemill_local.broker import MEMBER, WORKSPACE, Broker
@@ -261,22 +260,6 @@ def test_a_call_of_which_nothing_is_stored_any_more_has_expired(worker: PlayedWo
             call.get(timeout=timeout)
     with pytest.raises(exception.InvalidError):
         FunctionCall.from_id("not an id")
-
-
-def test_the_call_graph_tells_the_state_of_each_input(worker: PlayedWorker) -> None:
-    def odd(x: int) -> int:
-        if x % 2:
-            raise ValueError(x)
-        return x
-
-    call = worker.function(odd).experimental_spawn_map(range(4))
-    assert call.get(timeout=20, index=2) == 2
-    for index in (1, 3):
-        with pytest.raises(ValueError, match=str(index)):
-            call.get(timeout=20, index=index)
-    assert call.get(timeout=20, index=0) == 0
-    statuses = [info.status for info in call.get_call_graph()]
-    assert statuses == [InputStatus.SUCCESS, InputStatus.FAILURE] * 2
 
 
 def test_a_call_of_many_inputs_is_iterated_in_ranges(worker: PlayedWorker) -> None:

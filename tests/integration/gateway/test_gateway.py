@@ -6,9 +6,21 @@ from typing import Any
 
 import pytest
 
+from tidemill_common import streams
+from tidemill_common.bus.nats import connect
+
 
 @pytest.fixture
-async def gateway(launch: Any) -> Any:
+async def bus(broker: Any) -> Any:
+    """A connection that has made the streams: the gateway may not, and waits for them."""
+    bus = await connect(broker.url, "service", broker.settings.passwords["service"])
+    await streams.apply(bus, "main")
+    yield bus
+    await bus.close()
+
+
+@pytest.fixture
+async def gateway(launch: Any, bus: Any) -> Any:
     gateway = launch("-m", "tidemill_gateway")
     await gateway.serving()
     return gateway

@@ -9,6 +9,7 @@ from worker_stage import WORKSPACE, Stage, eventually
 
 from tidemill._bus import blobs
 from tidemill._wire import coding, ids, payload, subjects
+from tidemill._wire.calls import DeadLetter
 from tidemill._wire.messages import Blob, Chunk, Outputs, Payload, Status
 from tidemill._wire.payload import INLINE_LIMIT
 
@@ -160,7 +161,8 @@ async def test_what_cannot_be_read_is_kept_among_the_dead(stage: Stage) -> None:
     await stage.settled(pool)
     dead = await stage.bus.last("DEAD", subjects.dead(WORKSPACE, pool.id, call, 0))
     assert dead is not None
-    assert dead.data == b"nonsense"
+    letter = coding.decode(DeadLetter, dead.data)
+    assert (letter.chunk, letter.readable, letter.app) == (b"nonsense", False, pool.app_id)
 
 
 SLEEP = """

@@ -161,6 +161,10 @@ def test_the_runtime_layer_has_what_containers_need_and_no_services(tmp_path: Pa
 
 # --- work
 
+POOL = Pool(
+    "po-1", "ap-1", "app", "fu-1", "main", "main", "cpu", 0, "INPUTS_cpu_0", "tm", FunctionSpec("f", Source())
+)
+
 
 class Delivered:
     """A delivery that was never on a server."""
@@ -172,7 +176,7 @@ class Delivered:
 
 def part(count: int) -> work.Part:
     inputs = [Payload(1, bytes([index])) for index in range(count)]
-    held = work.read(Delivered(Chunk("fc-1", list(range(count)), 0, "", inputs, 0.0)), "main", 0.0)  # type: ignore[arg-type]
+    held = work.read(Delivered(Chunk("fc-1", list(range(count)), 0, "", inputs, 0.0)), POOL, 0.0)  # type: ignore[arg-type]
     return work.whole_part(held)
 
 
@@ -204,7 +208,7 @@ def test_payloads_from_blobs_stand_where_the_blobs_were() -> None:
 )
 def test_what_is_no_chunk_is_refused(chunk: list[Any]) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - any of msgspec's
-        work.read(Delivered(chunk), "main", 0.0)  # type: ignore[arg-type]
+        work.read(Delivered(chunk), POOL, 0.0)  # type: ignore[arg-type]
 
 
 # --- frames

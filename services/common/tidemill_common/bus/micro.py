@@ -5,7 +5,7 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,18 @@ class _Statistics:
     errors: int = 0
     last_error: str = ""
     nanoseconds: int = 0
+
+
+class Described:
+    """An endpoint with metadata, which is made when somebody asks for it."""
+
+    def __init__(self, endpoint: Endpoint, describe: Callable[[], Mapping[str, str]]) -> None:
+        self.describe = describe
+        self.answer = endpoint
+
+    def __call__(self, *request: Any) -> Awaitable[bytes]:
+        """Answer."""
+        return self.answer(*request)
 
 
 class MicroService:
@@ -135,7 +147,13 @@ class MicroService:
         return {"type": f"{_TYPE}.ping_response", **self._identity}
 
     def _info(self) -> dict[str, Any]:
-        endpoints = [{**self._endpoint(subject), "metadata": {}} for subject in self._endpoints]
+        endpoints = [
+            {
+                **self._endpoint(subject),
+                "metadata": dict(endpoint.describe() if isinstance(endpoint, Described) else {}),
+            }
+            for subject, endpoint in self._endpoints.items()
+        ]
         return {
             "type": f"{_TYPE}.info_response",
             **self._identity,

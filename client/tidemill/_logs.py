@@ -1,0 +1,216 @@
+"""`App.logs`, `Function.logs`, `FunctionCall.logs`: what their containers printed."""
+
+import asyncio
+import datetime
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from tidemill import _sync, exception
+from tidemill._bus.protocol import BusError, Message
+from tidemill._log_entries import SOURCES, LogEntry, Selection
+from tidemill._log_reading import LogReader
+from tidemill._wire import coding, subjects
+from tidemill._wire.control import AppDetails, AppEvent, GetApp
+from tidemill.config import config
+
+if TYPE_CHECKING:
+    from tidemill._caller import Caller
+    from tidemill._client import Client
+
+MAX_ENTRIES = 20_000  # of one fetch
+DEFAULT_TAIL = 100
+MAX_RANGE = datetime.timedelta(days=35)
+
+Time = datetime.datetime | datetime.timedelta  # a point in time, or how long ago
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Whose output it is: what is selected, and the ids of the functions by name."""
+
+    client: "Client"
+    caller: "Caller"
+    selection: Selection
+    functions: dict[str, str]
+
+
+class Logs:
+    """The output of an app, a function or a call: lines with their time, source and context.
+
+    Output is kept for seven days, or less where there is very much of it.
+
+    Example:
+        for entry in app.logs.tail(20):
+            print(entry.timestamp, entry.message, end="")
+    """
+
+    def __init__(self, find: Callable[[], Awaitable[Origin]]) -> None:
+        self._find = find
+
+    @_sync.stream
+    async def fetch(
+        self,
+        *,
+        since: Time | None = None,
+        until: Time | None = None,
+        limit: int = MAX_ENTRIES,
+        search: str = "",
+        source: str = "",
+    ) -> AsyncGenerator[LogEntry, None]:
+        """Yield the lines of a range of time, oldest first.
+
+        Args:
+            since: its beginning, as a time or as a `timedelta` before now; without it all that is kept.
+            until: its end; without it now. At most 35 days after the beginning.
+            limit: at most so many lines, up to 20,000.
+            search: only lines that contain this text.
+            source: only `stdout`, `stderr` or `system`.
+        """
+        if not 1 <= limit <= MAX_ENTRIES:
+            raise exception.InvalidError(f"limit has to be between 1 and {MAX_ENTRIES:,}, not {limit!r}")
+        reader = _reader(await self._find(), since, until, search, source)
+        async with aclosing(reader.fetch(limit)) as entries:
+            async for entry in entries:
+                yield entry
+
+    @_sync.stream
+    async def tail(
+        self,
+        n: int = DEFAULT_TAIL,
+        *,
+        since: Time | None = None,
+        until: Time | None = None,
+        search: str = "",
+        source: str = "",
+    ) -> AsyncGenerator[LogEntry, None]:
+        """Yield the last lines, oldest first.
+
+        Args:
+            n: how many, up to 20,000.
+            since, until, search, source: see `fetch`.
+        """
+        if not 1 <= n <= MAX_ENTRIES:
+            raise exception.InvalidError(f"n has to be between 1 and {MAX_ENTRIES:,}, not {n!r}")
+        reader = _reader(await self._find(), since, until, search, source)
+        for entry in await reader.tail(n, await reader.last()):
+            yield entry
+
+    @_sync.stream
+    async def stream(
+        self, *, tail: int = 0, search: str = "", source: str = ""
+    ) -> AsyncGenerator[LogEntry, None]:
+        """Yield lines as they are printed, until the app has stopped.
+
+        Args:
+            tail: begin with so many of the last lines.
+            search, source: see `fetch`.
+        """
+        origin = await self._find()
+        reader = _reader(origin, None, None, search, source)
+        after = await reader.last()
+        if tail:
+            for entry in await reader.tail(tail, after):
+                yield entry
+        async with _until_stopped(origin) as is_over, aclosing(reader.follow(after, is_over)) as entries:
+            async for entry in entries:
+                yield entry
+
+
+def _reader(origin: Origin, since: Time | None, until: Time | None, search: str, source: str) -> LogReader:
+    if source and source not in SOURCES.values():
+        raise exception.InvalidError(f"not a source of output: {source!r}", hint="stdout, stderr or system")
+    selection = replace(origin.selection, search=search, source=source or origin.selection.source)
+    selection = _ranged(selection, since, until)
+    caller = origin.caller
+    return LogReader(caller.bus, subjects.logs_stream(caller.workspace), selection, origin.functions)
+
+
+def _ranged(selection: Selection, since: Time | None, until: Time | None) -> Selection:
+    begin = _unix(since) if since is not None else selection.since
+    end = _unix(until) if until is not None else selection.until
+    now = datetime.datetime.now(datetime.UTC).timestamp()
+    if since is not None and min(end, now) - begin > MAX_RANGE.total_seconds() + 1:
+        raise exception.InvalidError(f"output can be asked for up to {MAX_RANGE.days} days at once")
+    if end <= begin:
+        raise exception.InvalidError("until has to be later than since")
+    return replace(selection, since=max(begin, selection.since), until=end)
+
+
+def _unix(time: Time) -> float:
+    if isinstance(time, datetime.timedelta):
+        return (datetime.datetime.now(datetime.UTC) - time).timestamp()
+    return time.astimezone().timestamp()
+
+
+@asynccontextmanager
+async def _until_stopped(origin: Origin) -> AsyncIterator[Callable[[], bool]]:
+    """Listen for the end of the app; the function says whether it has come."""
+    over = asyncio.Event()
+
+    def on_event(message: Message) -> None:
+        with suppress(ValueError):
+            if coding.decode(AppEvent, message.data).state == "stopped":
+                over.set()
+
+    subscription = None
+    if origin.selection.app:
+        with suppress(BusError):
+            subject = subjects.event(origin.caller.workspace, "app", origin.selection.app)
+            subscription = await origin.caller.bus.subscribe(subject, on_event)
+        if (await _details(origin.client, origin.selection.app, "")).app.state == "stopped":
+            over.set()
+    try:
+        yield over.is_set
+    finally:
+        if subscription is not None:
+            with suppress(BusError):
+                await subscription.close()
+
+
+# --- whose output
+
+
+async def find_app(client: "Client", app: str, environment: str = "") -> str:
+    """Return the id of an app, given that or the name of a deployed one."""
+    return (await _details(client, app, environment)).app.app_id
+
+
+async def of_app(client: "Client", app: str, environment: str = "") -> Origin:
+    """Return the output of an app, by id or, if it is deployed, by name."""
+    caller = await client.connect()
+    found = await _details(client, app, environment)
+    app_id = found.app.app_id
+    functions = {name: handle.function_id for name, handle in found.handles.items()}
+    selection = Selection(subjects.app_logs(caller.workspace, app_id), app=app_id)
+    return Origin(client, caller, selection, functions)
+
+
+async def of_function(client: "Client", app_id: str, name: str, function_id: str) -> Origin:
+    """Return the output of one function."""
+    caller = await client.connect()
+    selection = Selection(subjects.app_logs(caller.workspace, app_id), app=app_id, function=name)
+    return Origin(client, caller, selection, {name: function_id})
+
+
+async def of_call(client: "Client", call: str, app_id: str, created: float) -> Origin:
+    """Return the output of one call."""
+    caller = await client.connect()
+    subject, since = subjects.app_logs(caller.workspace, app_id), max(0.0, created - 60.0)
+    selection = Selection(subject, app=app_id, call=call, since=since)
+    return Origin(client, caller, selection, {})
+
+
+async def of_container(client: "Client", container: str) -> Origin:
+    """Return the output of one container."""
+    caller = await client.connect()
+    selection = Selection(subjects.container_logs(caller.workspace, container), container=container)
+    return Origin(client, caller, selection, {})
+
+
+async def _details(client: "Client", app: str, environment: str) -> AppDetails:
+    environment = environment or config["environment"]
+    by_id = app.startswith("ap-")
+    request = GetApp(app_id=app if by_id else "", name="" if by_id else app, environment=environment)
+    return await client.request("registry", "get_app", request, AppDetails)

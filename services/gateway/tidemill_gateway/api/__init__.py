@@ -1,0 +1,1 @@
+"""`/api/v1`: apps, functions, calls and everything else over HTTP."""

@@ -1,0 +1,149 @@
+"""Folded records into PostgreSQL: a statement for each table, in the order of the keys.
+
+Every update is idempotent and commutes, so that replicas can write about the same call at the same time;
+the common order keeps them from waiting for each other in a circle.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from tidemill._wire.calls import FINISHED
+from tidemill_registry.folding import COUNTED, SEGMENT, Rows
+
+
+class PoolInfo(NamedTuple):
+    """What is noted of a pool with its calls."""
+
+    workspace: str
+    app_id: str
+    function_id: str
+    function: str
+    module: str
+
+
+def _times(*names: str) -> str:
+    """Return columns of unix times, 0 for none, as times."""
+    return ", ".join(f"to_timestamp(nullif(r.{name}, 0))" for name in names)
+
+
+# Rows travel as one JSON array of objects: that costs the least here, and little there.
+_CALLS = text(f"""
+INSERT INTO calls AS c (id, workspace, root, parent, app_id, function_id, pool_id, num_inputs, states,
+                        queued_at, started_at, finished_at, cancelled_at)
+SELECT r.id, r.workspace, r.root, r.parent, r.app_id, r.function_id, r.pool_id, r.num_inputs, r.states,
+       {_times("queued", "started", "finished", "cancelled")}
+FROM json_to_recordset(CAST(:rows AS json))
+  AS r(id text, workspace text, root text, parent text, app_id text, function_id text, pool_id text,
+       num_inputs int, states int, queued float8, started float8, finished float8, cancelled float8)
+ON CONFLICT (id) DO UPDATE SET
+  root = CASE WHEN c.root = c.id THEN excluded.root ELSE c.root END,
+  parent = CASE WHEN c.parent = '' THEN excluded.parent ELSE c.parent END,
+  num_inputs = greatest(c.num_inputs, excluded.num_inputs),
+  states = c.states | excluded.states,
+  queued_at = least(c.queued_at, excluded.queued_at),
+  started_at = least(c.started_at, excluded.started_at),
+  finished_at = greatest(c.finished_at, excluded.finished_at),
+  cancelled_at = least(c.cancelled_at, excluded.cancelled_at)
+""")  # noqa: S608  # of constants
+
+# The same as `folding.beats`.
+_BEATS = f"""CASE
+  WHEN excluded.state >= {FINISHED} AND i.state >= {FINISHED} THEN excluded.finished_at < i.finished_at
+  WHEN excluded.state >= {FINISHED} OR i.state >= {FINISHED} THEN excluded.state >= {FINISHED}
+  ELSE (excluded.attempt, excluded.state) > (i.attempt, i.state) END"""
+_NEWEST = ("state", "attempt", "container", "started_at", "finished_at", "reason")
+
+_INPUTS = text(f"""
+INSERT INTO inputs AS i (call_id, number, state, attempt, container, queued_at, started_at, finished_at,
+                         reason, tries)
+SELECT r.call_id, r.number, r.state, r.attempt, r.container, {_times("queued", "started", "finished")},
+       r.reason, r.tries
+FROM json_to_recordset(CAST(:rows AS json))
+  AS r(call_id text, number int, state smallint, attempt int, container text, queued float8,
+       started float8, finished float8, reason text, tries jsonb)
+ON CONFLICT (call_id, number) DO UPDATE SET
+  {", ".join(f"{name} = CASE WHEN {_BEATS} THEN excluded.{name} ELSE i.{name} END" for name in _NEWEST)},
+  queued_at = least(i.queued_at, excluded.queued_at),
+  tries = i.tries || excluded.tries
+""")  # noqa: S608  # of constants
+
+COUNT_COLUMNS = ("success", "failure", "timeout", "terminated", "init_failure")  # in the order of COUNTED
+_COUNTS = text(f"""
+INSERT INTO input_counts AS n (call_id, segment, {", ".join(COUNT_COLUMNS)})
+SELECT r.call_id, r.segment, {", ".join(f"CAST(r.{name} AS bit({SEGMENT}))" for name in COUNT_COLUMNS)}
+FROM json_to_recordset(CAST(:rows AS json))
+  AS r(call_id text, segment int, {", ".join(f"{name} text" for name in COUNT_COLUMNS)})
+ON CONFLICT (call_id, segment) DO UPDATE SET
+  {", ".join(f"{name} = n.{name} | excluded.{name}" for name in COUNT_COLUMNS)}
+""")  # noqa: S608  # of constants
+
+_encode = msgspec.json.Encoder().encode
+
+
+async def write(connection: AsyncConnection, rows: Rows, pools: dict[str, PoolInfo]) -> None:
+    """Write rows in the caller's transaction."""
+    for statement, found in (
+        (_CALLS, _calls(rows, pools)),
+        (_INPUTS, _inputs(rows)),
+        (_COUNTS, _counts(rows)),
+    ):
+        if found:
+            await connection.execute(statement, {"rows": _encode(found).decode()})
+
+
+def _calls(rows: Rows, pools: dict[str, PoolInfo]) -> Sequence[dict[str, Any]]:
+    return [
+        {
+            "id": call,
+            "workspace": (pool := pools[row.pool]).workspace,
+            "root": row.root,
+            "parent": row.parent,
+            "app_id": pool.app_id,
+            "function_id": pool.function_id,
+            "pool_id": row.pool,
+            "num_inputs": row.num_inputs,
+            "states": row.states,
+            "queued": row.queued,
+            "started": row.started,
+            "finished": row.finished,
+            "cancelled": row.cancelled,
+        }
+        for call, row in sorted(rows.calls.items())
+    ]
+
+
+def _inputs(rows: Rows) -> Sequence[dict[str, Any]]:
+    return [
+        {
+            "call_id": key[0],
+            "number": key[1],
+            "state": row.state,
+            "attempt": row.attempt,
+            "container": row.container,
+            "queued": row.queued,
+            "started": row.started,
+            "finished": row.finished,
+            "reason": row.reason,
+            "tries": row.tries,
+        }
+        for key, row in sorted(rows.inputs.items(), key=_key)
+    ]
+
+
+def _counts(rows: Rows) -> Sequence[dict[str, Any]]:
+    return [
+        {
+            "call_id": key[0],
+            "segment": key[1],
+            **{name: rows.bits(key, state) for name, state in zip(COUNT_COLUMNS, COUNTED, strict=True)},
+        }
+        for key in sorted(rows.counts)
+    ]
+
+
+def _key(item: tuple[tuple[str, int], Any]) -> tuple[str, int]:
+    return item[0]

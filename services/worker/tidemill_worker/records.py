@@ -1,0 +1,131 @@
+"""What the worker tells of its inputs: that they run, were tried in vain, have finished, call others.
+
+Inputs that finish together cost one record. That an input runs is told only when it has done so for a
+while: most have finished before.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from tidemill._wire import subjects
+from tidemill._wire.calls import DETAILED, InputRecord, State, runs_of
+from tidemill._wire.control import Pool
+from tidemill._wire.messages import Blob, Format, Status, Try
+from tidemill_common.records import Recorder, reason_of
+
+if TYPE_CHECKING:
+    from tidemill_worker.container import Container
+    from tidemill_worker.outputs import Item
+    from tidemill_worker.work import Work
+
+LOOK_EVERY = 0.25  # seconds between looks at what runs
+RUNS_LONG = 0.1  # seconds after which it is told that an input runs
+
+_STATES = {
+    Status.SUCCESS: State.SUCCESS,
+    Status.DONE: State.SUCCESS,
+    Status.FAILURE: State.FAILURE,
+    Status.TIMEOUT: State.TIMEOUT,
+    Status.CANCELLED: State.CANCELLED,
+}
+_GOOD = frozenset({Status.SUCCESS, Status.DONE})
+
+
+class _Head(msgspec.Struct, array_like=True):
+    """A chunk that a container submits, without a look at its payloads."""
+
+    call: str
+    indices: list[int]
+    attempt: int
+    reply: str
+    inputs: msgspec.Raw
+    sent: float
+    failures: int = 0
+    losses: int = 0
+    parent: str = ""
+    root: str = ""
+
+
+_read_head = msgspec.msgpack.Decoder(_Head).decode
+
+
+class Records:
+    """The records of one worker."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+
+    def finished(self, work: "Work", items: "list[Item]", seconds: float, container: str) -> None:
+        """Tell that inputs have ended for good; they were executed for so many seconds in all."""
+        now = time.time()
+        started = now - seconds if container else 0.0
+        good = [item[0] for item in items if item[1] in _GOOD]
+        if good:
+            self._tell(work, good, State.SUCCESS, container, (started, now))
+        if len(good) < len(items):
+            for index, status, (form, data), _ in items:
+                if status not in _GOOD:
+                    reason = _reason(form, data) if index < DETAILED else ""
+                    self._tell(work, [index], _STATES[Status(status)], container, (started, now), reason)
+
+    def retried(self, work: "Work", indices: Iterable[int], tried: Try) -> None:
+        """Tell that an attempt ended and another follows."""
+        span = tried.started, tried.finished
+        self._tell(work, list(indices), State.RETRIED, tried.container, span, tried.reason)
+
+    def submitted(self, pool: Pool, subject: str, data: bytes) -> None:
+        """Tell that a container of a pool has called a function."""
+        try:
+            head, target = _read_head(data), subjects.parse_inputs(subject)
+        except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
+            return  # whoever takes it finds out
+        record = InputRecord(
+            head.call, runs_of(head.indices), State.QUEUED, head.attempt, target.pool,
+            head.parent, head.root, "", head.sent, 0.0, 0.0,
+        )  # fmt: skip
+        self._recorder.add(pool.workspace, pool.app_id, record)
+
+    async def watch(self, containers: "Mapping[str, Container]") -> None:
+        """Tell of inputs that run for long, for ever."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            now = asyncio.get_running_loop().time()
+            for container in list(containers.values()):
+                self._look(container, now)
+
+    def _look(self, container: "Container", now: float) -> None:
+        since = now - container.progress
+        if since < RUNS_LONG:
+            return
+        for part in container.parts.values():
+            if part.running not in (-1, part.told):
+                part.told = part.running
+                started = time.time() - since
+                self._tell(part.work, [part.running], State.STARTED, container.id, (started, 0.0))
+
+    def _tell(
+        self,
+        work: "Work",
+        indices: list[int],
+        state: State,
+        container: str,
+        span: tuple[float, float],
+        reason: str = "",
+    ) -> None:
+        chunk, pool = work.chunk, work.pool
+        record = InputRecord(
+            chunk.call, runs_of(indices), state, chunk.attempt, pool.id, chunk.parent, chunk.root,
+            container, chunk.sent, span[0], span[1], reason,
+        )  # fmt: skip
+        self._recorder.add(pool.workspace, pool.app_id, record)
+
+
+def _reason(form: int, data: bytes | Blob) -> str:
+    """Return one line about a failure. User code may have made it: it can be anything."""
+    if form != Format.FAILURE or not isinstance(data, bytes):
+        return ""
+    return reason_of(data)
