@@ -136,6 +136,7 @@ def worker(kind: str, user: str) -> Rights:
             "tm.results.*.>",
             "tm.logs.*.>",
             "tm.events.*.container.*",
+            f"tm.events.*.{subjects.RECORDS}.*",
             "tm.demand.*.*",
             "tm.credit.*.*.*",
             "tm.registry.*.*",
