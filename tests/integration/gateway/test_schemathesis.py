@@ -1,4 +1,4 @@
-"""The API against its own document: requests that fit it and requests that do not, made up by schemathesis."""
+"""The API against its own document: requests that fit it and requests that do not, as schemathesis makes them."""
 
 import subprocess
 import sys
