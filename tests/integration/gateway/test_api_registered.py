@@ -14,6 +14,10 @@ Api = httpx.AsyncClient
 PROGRAM = Path(__file__).with_name("any_program.py")
 
 
+def versioned(number: int) -> str:
+    return f"import tidemill\napp = tidemill.App()\n@app.function()\ndef f() -> int:\n    return {number}\n"
+
+
 @pytest.fixture
 async def deployed(api: Api, stack: RunningStack) -> AsyncIterator[str]:
     """The name of a deployed app, which is gone afterwards."""
@@ -61,15 +65,22 @@ async def test_a_change_is_refused_when_somebody_else_made_one(api: Api, deploye
     assert third.json()["tags"] == {"b": "2"}
 
 
-async def test_versions_are_listed_rolled_over_and_rolled_back(api: Api, deployed: str) -> None:
-    rolled = await api.post(f"/apps/{deployed}/rollover", json={})
-    assert (rolled.status_code, rolled.json()["version"]) == (200, 2)
-    back = await api.post(f"/apps/{deployed}/rollback", json={"version": 1, "strategy": "recreate"})
-    assert back.json()["version"] == 3
-    versions = (await api.get(f"/apps/{deployed}/deployments")).json()["items"]
-    assert [version["version"] for version in versions] == [3, 2, 1]
-    assert [version["current"] for version in versions] == [True, False, False]
-    assert versions[0]["rolled_back_to"] == 1
+async def test_versions_are_listed_rolled_over_and_rolled_back(
+    api: Api, stack: RunningStack, tmp_path: Path
+) -> None:
+    name, program = ids.new("app"), tmp_path / "rolled.py"
+    for number in (1, 2):
+        program.write_text(versioned(number))
+        assert stack.cli("deploy", str(program), "--name", name).returncode == 0
+    back = await api.post(f"/apps/{name}/rollback", json={"version": 1, "strategy": "recreate"})
+    assert (back.status_code, back.json()["version"], back.json()["functions"]) == (200, 3, ["f"])
+    assert (await api.post(f"/apps/{name}/functions/f/calls?wait=30", json={})).json() == 1
+    assert (await api.post(f"/apps/{name}/rollover", json={})).json()["version"] == 4
+    versions = (await api.get(f"/apps/{name}/deployments")).json()["items"]
+    assert [version["version"] for version in versions] == [4, 3, 2, 1]
+    assert [version["current"] for version in versions] == [True, False, False, False]
+    assert versions[1]["rolled_back_to"] == 1
+    await api.delete(f"/apps/{name}")
 
 
 async def test_a_new_version_is_called_as_soon_as_it_is_deployed(
@@ -77,9 +88,7 @@ async def test_a_new_version_is_called_as_soon_as_it_is_deployed(
 ) -> None:
     name, program = ids.new("app"), tmp_path / "versioned.py"
     for number in range(3):
-        program.write_text(
-            f"import tidemill\napp = tidemill.App()\n@app.function()\ndef f() -> int:\n    return {number}\n"
-        )
+        program.write_text(versioned(number))
         assert stack.cli("deploy", str(program), "--name", name).returncode == 0
         answer = await api.post(f"/apps/{name}/functions/f/calls?wait=30", json={})
         assert answer.json() == number
