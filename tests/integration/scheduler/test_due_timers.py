@@ -5,6 +5,7 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import waiting
 from played_parts import BOUND, Caller, make_pool, until
 from scheduler_stage import Parts
 
@@ -109,9 +110,7 @@ async def test_a_due_attempt_of_a_pool_that_is_gone_is_cancelled(parts: Parts) -
     await store_due(parts.bus, caller, 3)
     stored = await parts.stored("RESULTS_main", subjects.result("main", caller.call, 3))
     assert coding.decode(Outputs, stored.data).items[0].status == Status.CANCELLED
-    async with asyncio.timeout(BOUND):  # the output is stored first
-        while not await nothing_due(parts.bus):
-            await asyncio.sleep(0.01)
+    await waiting.until(lambda: nothing_due(parts.bus), BOUND)  # the output is stored first
 
 
 async def test_what_cannot_be_read_is_kept_among_the_dead(parts: Parts) -> None:
