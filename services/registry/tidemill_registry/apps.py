@@ -47,9 +47,10 @@ class Apps:
     ) -> AppCreated:
         """Make an app in a transaction that the caller ends; `keep` leaves one that is there as it is."""
         checks.check_app(request.name, request.state, request.description, request.tags)
+        environment = await environments.find(connection, workspace, request.environment, hold=True)
         values = {
             "id": ids.new(ids.APP),
-            "environment_id": await environments.find(connection, workspace, request.environment),
+            "environment_id": environment,
             "name": request.name,
             "description": request.description,
             "state": request.state,

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from tidemill._wire import coding, ids, subjects
+from tidemill._wire import ids, subjects
 from tidemill._wire.control import FunctionHandle, FunctionSpec, Pool, Resources
 from tidemill.exception import ConflictError, InvalidError
+from tidemill_registry import records
 
 HEARTBEAT_TIMEOUT = 60.0  # seconds without a word after which an ephemeral app's client counts as gone
 # A pool's record travels in one message, whose limit is 2 MB with everything around it.
@@ -78,9 +79,9 @@ class KnownPool:
 
     def serving(self) -> Pool:
         """Return its record as it is, or would be, in the present version."""
-        pool = coding.decode(Pool, self.record)
+        pool = records.pool(self.record)
         if self.served_spec is not None:
-            pool = replace(pool, spec=coding.decode(FunctionSpec, self.served_spec))
+            pool = replace(pool, spec=records.spec(self.served_spec))
         return replace(pool, superseded=False)
 
 
@@ -276,7 +277,7 @@ def _handle(pool: Pool) -> FunctionHandle:
 
 
 def _served(pool: Pool, spec_digest: bytes, before: KnownPool | None) -> ServedPool:
-    record = coding.encode(pool)
+    record = records.encode(pool)
     if len(record) > MAX_RECORD:
         raise InvalidError(
             f"function {pool.spec.name!r}: its record takes {len(record):,} bytes, above {MAX_RECORD:,}",
@@ -301,7 +302,7 @@ def _superseded(known: KnownPool, strategy: str) -> Superseded:
         generation=pool.generation + (strategy == "recreate"),
         strategy=strategy,
     )
-    return Superseded(coding.encode(retired), coding.encode(pool.spec))
+    return Superseded(records.encode(retired), records.encode(pool.spec))
 
 
 # --- what is kept

@@ -47,7 +47,7 @@ async def _app_to_deploy(
     connection: AsyncConnection, workspace: str, request: DeployApp
 ) -> tuple[AppState, bool]:
     """Return the app with its row locked, and whether its tags or the deployment's tag will differ."""
-    environment = await environments.find(connection, workspace, request.environment)
+    environment = await environments.find(connection, workspace, request.environment, hold=True)
     made = upsert(App).values(
         id=ids.new(ids.APP),
         environment_id=environment,

@@ -7,8 +7,7 @@ from sqlalchemy import Row, Select, bindparam, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from tidemill._wire import coding, ids
-from tidemill._wire.control import Pool
+from tidemill._wire import ids
 from tidemill._wire.environments import (
     CreateEnvironment,
     DeleteEnvironment,
@@ -17,7 +16,7 @@ from tidemill._wire.environments import (
     UpdateEnvironment,
 )
 from tidemill.exception import AlreadyExistsError, ConflictError, InvalidError, NotFoundError
-from tidemill_registry import checks, outbox
+from tidemill_registry import checks, outbox, records
 from tidemill_registry.database import transaction
 from tidemill_registry.schema import App, Environment, PoolRow, Workspace
 
@@ -46,11 +45,13 @@ def of_workspace(workspace: str) -> Select[str]:
     )
 
 
-async def find(connection: AsyncConnection, workspace: str, name: str) -> str:
-    """Return the id of an environment, which stays until this transaction ends; `NotFoundError`."""
+async def find(connection: AsyncConnection, workspace: str, name: str, *, hold: bool = False) -> str:
+    """Return the id of an environment; `NotFoundError`. With `hold` it stays until the transaction ends."""
     checks.check_name("an environment", name)
     query = of_workspace(workspace).where(Environment.name == name)
-    found = await connection.scalar(query.with_for_update(key_share=True, read=True, of=Environment))
+    if hold:
+        query = query.with_for_update(key_share=True, read=True, of=Environment)
+    found = await connection.scalar(query)
     if found is None:
         raise NotFoundError(
             f"there is no environment {name!r}", hint=f"make it with `tidemill environment create {name}`"
@@ -106,8 +107,8 @@ async def _retell(connection: AsyncConnection, environment_id: str, name: str) -
     for app in (await connection.scalars(living)).all():
         query = select(PoolRow.id, PoolRow.record).where(PoolRow.app_id == app)
         rows = (await connection.execute(query)).all()
-        renamed = [(row.id, replace(coding.decode(Pool, row.record), environment=name)) for row in rows]
-        written = [{"pool": pool_id, "new_record": coding.encode(pool)} for pool_id, pool in renamed]
+        renamed = [(row.id, replace(records.pool(row.record), environment=name)) for row in rows]
+        written = [{"pool": pool_id, "new_record": records.encode(pool)} for pool_id, pool in renamed]
         if written:
             statement = update(PoolRow).where(PoolRow.id == bindparam("pool"))
             await connection.execute(statement.values(record=bindparam("new_record")), written)

@@ -8,7 +8,6 @@ from sqlalchemy import Row, Select, exists, func, literal, select, tuple_
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from tidemill._wire import coding
 from tidemill._wire.control import (
     AppDetails,
     AppInfo,
@@ -17,11 +16,10 @@ from tidemill._wire.control import (
     GetApp,
     GetFunction,
     ListApps,
-    Pool,
 )
 from tidemill._wire.deploying import AppPage, FindApps, FindFunctions, FunctionInfo, FunctionPage
 from tidemill.exception import InvalidError, NotFoundError
-from tidemill_registry import checks, environments, pages
+from tidemill_registry import checks, environments, pages, records
 from tidemill_registry.database import transaction
 from tidemill_registry.decisions import LIFE
 from tidemill_registry.environments import of_workspace
@@ -88,7 +86,7 @@ async def get_function(
         row = (await connection.execute(query)).first()
         if row is None:
             raise await _no_function(connection, workspace, request)
-    return coding.decode(Pool, row.record).handles[row.name], row.pending
+    return records.pool(row.record).handles[row.name], row.pending
 
 
 async def _no_function(connection: AsyncConnection, workspace: str, request: GetFunction) -> NotFoundError:
@@ -126,7 +124,7 @@ async def get_app(engine: AsyncEngine, workspace: str, request: GetApp) -> AppDe
             .join(DeploymentFunction, DeploymentFunction.pool_id == PoolRow.id)
             .where(DeploymentFunction.app_id == found, DeploymentFunction.version == row.version)
         )
-        pools = [coding.decode(Pool, record) for record in await connection.scalars(serving)]
+        pools = [records.pool(record) for record in await connection.scalars(serving)]
     return AppDetails(_info(row), {pool.spec.name: pool.handles[pool.spec.name] for pool in pools})
 
 
@@ -212,7 +210,7 @@ def _serves_now() -> Any:
 
 
 def _function_info(row: Row[*tuple[Any, ...]]) -> FunctionInfo:
-    pool = coding.decode(Pool, row.record)
+    pool = records.pool(row.record)
     return FunctionInfo(
         function_id=pool.function_id,
         name=row.name,

@@ -183,7 +183,8 @@ async def _check_secrets(
         SecretRow.id == any_(literal(list(wanted), ARRAY(Text))),
         SecretRow.environment_id.in_(environments.of_workspace(workspace)),
     )
-    there = set(await connection.scalars(query.with_for_update(key_share=True, read=True)))
+    query = query.order_by(SecretRow.id).with_for_update(key_share=True, read=True)
+    there = set(await connection.scalars(query))
     for spec in functions:
         for missing in (secret for secret in spec.secrets if secret not in there):
             raise NotFoundError(

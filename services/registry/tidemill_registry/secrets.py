@@ -1,16 +1,16 @@
 """Secrets: stored encrypted, listed without values, revealed to containers that declare them."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Row, Select, Text, all_, any_, delete, func, literal, select, update
+from sqlalchemy import Row, Select, Text, all_, any_, delete, func, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from tidemill._wire import coding, ids
-from tidemill._wire.control import Done, Pool
+from tidemill._wire import ids
+from tidemill._wire.control import Done
 from tidemill._wire.secrets import (
     DeleteSecret,
     GetSecret,
@@ -23,7 +23,7 @@ from tidemill._wire.secrets import (
     SecretList,
 )
 from tidemill.exception import AlreadyExistsError, InvalidError, NotFoundError, PermissionDeniedError
-from tidemill_registry import checks, environments, pages
+from tidemill_registry import checks, environments, pages, records
 from tidemill_registry.cipher import Encrypted, Keyring
 from tidemill_registry.database import Clock, transaction
 from tidemill_registry.environments import of_workspace
@@ -53,7 +53,7 @@ class Secrets:
         checks.check_name("a secret", request.name)
         _check_values(request.values)
         async with transaction(self._engine) as connection:
-            environment = await environments.find(connection, workspace, request.environment)
+            environment = await environments.find(connection, workspace, request.environment, hold=True)
             secret_id = ids.new(ids.SECRET)
             stored = self._keys.encrypt(secret_id, request.values)
             made = upsert(SecretRow).values(
@@ -96,7 +96,7 @@ class Secrets:
         """Store values that belong to no name; the same values are the same secret."""
         _check_values(request.values)
         async with transaction(self._engine) as connection:
-            environment = await environments.find(connection, workspace, request.environment)
+            environment = await environments.find(connection, workspace, request.environment, hold=True)
             secret_id = ids.new(ids.SECRET)
             stored = self._keys.encrypt(secret_id, request.values)
             made = upsert(SecretRow).values(
@@ -174,16 +174,22 @@ class Secrets:
                     f"the secret {missing[0]} that the function uses was deleted",
                     hint="store it again and deploy the app again",
                 )
-            used = update(SecretRow).where(SecretRow.id == any_(literal(wanted, ARRAY(Text))))
-            # Containers may start by the thousand: the time is told to the minute, without many writes.
-            stale = SecretRow.last_used_at < self._clock() - func.make_interval(0, 0, 0, 0, 0, 1)
-            await connection.execute(
-                used.where(SecretRow.last_used_at.is_(None) | stale).values(last_used_at=self._clock())
-            )
+            await self._note_use(connection, wanted)
         values: dict[str, str] = {}
         for secret in request.secrets:
             values |= self._keys.decrypt(secret, found[secret])
         return Revealed(values)
+
+    async def _note_use(self, connection: AsyncConnection, secret_ids: Sequence[str]) -> None:
+        """Write when secrets were used, to the minute: containers may start by the thousand, none waits."""
+        minute_ago = self._clock() - func.make_interval(0, 0, 0, 0, 0, 1)
+        stale = select(SecretRow.id).where(
+            SecretRow.id == any_(literal(secret_ids, ARRAY(Text))),
+            or_(SecretRow.last_used_at.is_(None), SecretRow.last_used_at < minute_ago),
+        )
+        chosen = stale.with_for_update(key_share=True, skip_locked=True)
+        used = update(SecretRow).where(SecretRow.id.in_(chosen))
+        await connection.execute(used.values(last_used_at=self._clock()))
 
     # --- looked after
 
@@ -272,7 +278,7 @@ async def _check_declared(connection: AsyncConnection, workspace: str, request: 
         .where(App.environment_id.in_(of_workspace(workspace)))
     )
     record = await connection.scalar(query)
-    declared = coding.decode(Pool, record).spec.secrets if record is not None else ()
+    declared = records.pool(record).spec.secrets if record is not None else ()
     if not set(request.secrets) <= set(declared):
         raise PermissionDeniedError(f"the pool {request.pool} does not use these secrets")
 
