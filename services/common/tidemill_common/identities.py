@@ -167,6 +167,7 @@ def worker(kind: str, user: str) -> Rights:
             f"{_PURGE}.*",
             "$JS.API.INFO",
             f"{subjects.inbox('scheduler')}.>",
+            f"{subjects.inbox('gateway')}.>",
         ),
         subscribe=(
             f"{subjects.inbox(user)}.>",
