@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar, get_type_hints
 
 import msgspec
@@ -92,6 +93,8 @@ def _requester(subject: str) -> str:
 
 def described(kind: Any, handler: Callable[..., Awaitable[object]]) -> dict[str, str]:
     """Return what `$SRV.INFO` tells of an endpoint: the JSON schemas of what it takes and gives."""
+    while isinstance(handler, partial):
+        handler = handler.func
     answer = get_type_hints(handler).get("return")
     return {
         "encoding": "msgpack",
