@@ -52,12 +52,19 @@ class Outcomes:
     def failure(self, error: BaseException) -> Outcome:
         """Return the outcome of an input whose function raised this, and show its traceback on stderr."""
         show(error)
+        try:
+            data = self._describe(error)
+        except BaseException as broken:  # its own code runs while it is described
+            message = f"an exception that cannot be described ({type(broken).__name__}: {broken})"
+            data = failure.from_text("RemoteError", message)
+        return Status.FAILURE, (Format.FAILURE, data)
+
+    def _describe(self, error: BaseException) -> bytes:
         may_pickle = self._may_pickle()
         if type(error).__module__ == exception.__name__ and not may_pickle:
-            data = failure.from_text(type(error).__name__, str(error))  # ours can be named without a pickle
-        else:
-            data = failure.from_exception(error, allow_pickle=may_pickle, hide=HIDDEN, place=self._container)
-        return Status.FAILURE, (Format.FAILURE, data)
+            hint = getattr(error, "hint", "")  # ours can be named without a pickle
+            return failure.from_text(type(error).__name__, str(error), hint=hint)
+        return failure.from_exception(error, allow_pickle=may_pickle, hide=HIDDEN, place=self._container)
 
     def _may_pickle(self) -> bool:
         """Return whether the function, and whoever called it now, can do with pickles."""
@@ -81,7 +88,23 @@ def show(error: BaseException) -> None:
 
 
 def without_own_frames(frames: TracebackType | None) -> TracebackType | None:
-    """Return a traceback from the first frame on that is the user's."""
-    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(HIDDEN):
+    """Return a traceback from the first frame that is the user's to the last one.
+
+    Frames of ours lie before, and behind where a signal's handler raised it.
+    """
+    found: list[TracebackType] = []
+    while frames is not None:
+        found.append(frames)
         frames = frames.tb_next
-    return frames
+    while found and _is_own(found[-1]):
+        found.pop()
+    visible: TracebackType | None = None
+    for each in reversed(found):
+        visible = TracebackType(visible, each.tb_frame, each.tb_lasti, each.tb_lineno)
+    while visible is not None and _is_own(visible):
+        visible = visible.tb_next
+    return visible
+
+
+def _is_own(frames: TracebackType) -> bool:
+    return frames.tb_frame.f_code.co_filename.startswith(HIDDEN)

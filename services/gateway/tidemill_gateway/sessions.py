@@ -29,6 +29,17 @@ class Session:
         """Ask the registry; raises the error that it gives, or `ServiceError` when it gives nothing."""
         return await ask(self.bus, subjects.registry(self.workspace, verb), message, answer)
 
+    async def page(self, verb: str, message: object, answer: type[Answer], cursor: str) -> Answer:
+        """Ask the registry for a page of a list; `NotFoundError` when the cursor leads nowhere."""
+        try:
+            return await self.registry(verb, message, answer)
+        except exception.InvalidError as error:
+            if not cursor:
+                raise
+            raise exception.NotFoundError(
+                "there is no page at this cursor", hint="begin again without one"
+            ) from error
+
     async def scheduler(self, verb: str, message: object, answer: type[Answer]) -> Answer:
         """Ask the scheduler, in the same way."""
         return await ask(self.bus, subjects.scheduler(self.workspace, verb), message, answer)

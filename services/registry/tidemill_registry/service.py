@@ -216,7 +216,7 @@ class Registry:
     def _told(self, change: Callable[..., Awaitable[Any]]) -> Callable[[str, Any], Awaitable[object]]:
         """Return a handler that answers when NATS knows what was changed: callers' demand must find it."""
 
-        @wraps(change)  # whoever asks what the endpoint answers is told its type
+        @wraps(change)  # its answer's type is told over $SRV.INFO
         async def handle(workspace: str, request: Any) -> object:
             answer: object = await change(self._engine, workspace, request, self._clock)
             await self._publisher.published()

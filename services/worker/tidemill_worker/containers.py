@@ -14,7 +14,7 @@ from typing import Any
 from tidemill import exception
 from tidemill._bus.protocol import BusError
 from tidemill._wire import coding, failure, subjects
-from tidemill._wire.control import ContainerEvent, ContainerState, Placement, Pool
+from tidemill._wire.control import ContainerEvent, ContainerState, Execute, Placement, Pool
 from tidemill_worker import decisions, secrets
 from tidemill_worker.attempts import Attempts
 from tidemill_worker.capacity import Reservation, Room
@@ -100,6 +100,13 @@ class Containers:
     def _stop_gracefully(self, container_id: str) -> None:
         self.stop(container_id, graceful=True)
 
+    async def execute(self, order: Execute) -> None:
+        """Start a process in a container; raises an `Error` if that cannot be."""
+        container = self._containers.get(order.container)
+        if container is None or container.ended.done():
+            raise exception.NotFoundError(f"the container {order.container} does not run any more")
+        await container.sessions.execute(order)
+
     def cancel(self, workspace: str, call: str, *, terminate: bool) -> None:
         """End everything of a call that is here, and remember to refuse what comes later."""
         self._node.cancelled.add((workspace, call))
@@ -176,7 +183,7 @@ class Containers:
         try:
             start = await self._runtime.start(container.id, reservation)
         except exception.Error as error:
-            told = failure.from_text(_public_name(error), str(error))
+            told = failure.from_text(_public_name(error), str(error), hint=error.hint)
             raise StartFailed(told, final=isinstance(error, _FINAL)) from error
         except (ForkError, BusError, OSError) as error:
             raise StartFailed(failure.from_text("ExecutionError", str(error))) from error
@@ -219,12 +226,12 @@ class Containers:
     async def _fail_start(self, container: Container, error: StartFailed) -> None:
         """Tell why it did not start, and end what there is of it."""
         told = error.told
-        if not container.pid:  # what a runner has to say, it says itself
-            container.log.say(failure.message_of(told))
-            container.log.flush()
-        if container.killed is Killed.STOP:
+        if container.killed is Killed.STOP:  # nothing is wrong: the user does not hear of it
             self._tell(container, "stopped", reason=container.killed.value)
         else:
+            if not container.pid:  # what a runner has to say, it says itself
+                container.log.say(failure.message_of(told))
+                container.log.flush()
             reason = failure.message_of(told)[:2_000]
             self._node.log.warning("container failed", container=container.id, reason=reason[:500])
             self._tell(container, "failed", reason=reason, failure=told, final=error.final)

@@ -2,6 +2,7 @@
 
 tm.workers.<id>.place   orders of the scheduler's leader  -> a container, or a refusal
 tm.workers.<id>.stop    the same                          -> containers end
+tm.workers.<id>.execute users, through the leader         -> further processes in containers
 tm.cancel.*.*           calls that were cancelled         -> their inputs end
 inputs of its pools     pulled by `pools`                 -> containers -> outputs
 """
@@ -21,6 +22,7 @@ from tidemill._wire import coding, ids, subjects
 from tidemill._wire.control import (
     Cancelled,
     Done,
+    Execute,
     Placement,
     PlacementAnswer,
     StopContainers,
@@ -36,6 +38,7 @@ from tidemill_worker.containers import Containers
 from tidemill_worker.images import Images
 from tidemill_worker.interpreters import Interpreters
 from tidemill_worker.leases import Leases
+from tidemill_worker.lending import Lending
 from tidemill_worker.metrics import Metrics
 from tidemill_worker.node import Node
 from tidemill_worker.records import Records
@@ -88,6 +91,8 @@ class Worker:
         await self._listen(context)
         context.tasks.create_task(self._leases.renew(), name="renew leases")
         context.tasks.create_task(self._reporter.run(), name="report")
+        lending = Lending(self._room, lambda: self._containers.present, node.on_change)
+        context.tasks.create_task(lending.run(), name="lend cores")
         context.tasks.create_task(records.watch(self._containers.present), name="watch inputs")
         node.spawn(self._discover(), "discover interpreters")
 
@@ -146,6 +151,7 @@ class Worker:
             {
                 subjects.worker(self.id, "place"): endpoints.internal("place", Placement, self._place),
                 subjects.worker(self.id, "stop"): endpoints.internal("stop", StopContainers, self._stop),
+                subjects.worker(self.id, "execute"): endpoints.internal("execute", Execute, self._execute),
             },
             metadata={"worker": self.id},
         )
@@ -171,6 +177,10 @@ class Worker:
         if self._is_current(order.term):
             for container in order.containers:
                 self._containers.stop(container, graceful=order.graceful, finish=order.finish)
+        return Done()
+
+    async def _execute(self, order: Execute) -> Done:
+        await self._containers.execute(order)
         return Done()
 
     def _is_current(self, term: int) -> bool:

@@ -22,7 +22,14 @@ def _session(request: Request) -> Session:
 Requester = Annotated[Session, Depends(_session)]
 Environment = Annotated[str, Query(pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="the app's environment")]
 Limit = Annotated[int, Query(ge=1, le=1_000, description="of how many items a page is at most")]
-Cursor = Annotated[str, Query(max_length=512, description="where to go on: `next_cursor` of the page before")]
+Cursor = Annotated[
+    str,
+    Query(
+        max_length=512,
+        pattern=r"^[A-Za-z0-9_=.+/-]*$",
+        description="where to go on: `next_cursor` of the page before",
+    ),
+]
 
 
 def show(request: Request, shown: object) -> Response:

@@ -66,7 +66,9 @@ async def list_apps(
     requester: Requester,
     environment: Annotated[str, Query(pattern=r"^[A-Za-z0-9_.-]{0,64}$")] = "",
     state: Annotated[list[AppState] | None, Query(description="without it all that are not stopped")] = None,
-    name: Annotated[str, Query(max_length=64, description="must be contained in the app's name")] = "",
+    name: Annotated[
+        str, Query(pattern=r"^[^\x00]{0,64}$", description="must be contained in the app's name")
+    ] = "",
     tag: Annotated[
         list[Annotated[str, Query(pattern=r"^[A-Za-z0-9_.-]{1,63}=[A-Za-z0-9_.-]{1,63}$")]] | None,
         Query(description="`key=value`"),
@@ -83,7 +85,7 @@ async def list_apps(
         cursor=cursor,
         **({"states": tuple(state)} if state else {}),
     )
-    found = await requester.registry("find_apps", wanted, deploying.AppPage)
+    found = await requester.page("find_apps", wanted, deploying.AppPage, cursor)
     return show_page(request, [App.of(info) for info in found.apps], found.cursor)
 
 
@@ -114,7 +116,7 @@ async def stop_app(
     requester: Requester,
     app: AppRef,
     environment: Environment = "main",
-    reason: Annotated[str, Query(max_length=200)] = "",
+    reason: Annotated[str, Query(pattern=r"^[^\x00]{0,200}$")] = "",
 ) -> Response:
     """Stop an app: its containers end, and its name is free again."""
     present = await _details(requester, app, environment)
@@ -136,7 +138,7 @@ async def list_deployments(
 ) -> Response:
     """List the versions of an app, newest first."""
     wanted = deploying.ListDeployments(app, environment, limit, cursor)
-    found = await requester.registry("list_deployments", wanted, deploying.DeploymentList)
+    found = await requester.page("list_deployments", wanted, deploying.DeploymentList, cursor)
     return show_page(request, [Deployment.of(info) for info in found.deployments], found.cursor)
 
 
@@ -186,6 +188,7 @@ def _deployed(answer: deploying.AppDeployed) -> Deployed:
     return Deployed(
         app_id=answer.app_id,
         version=answer.version,
+        skipped=answer.skipped,
         functions=sorted(answer.handles),
         removed=list(answer.removed),
     )

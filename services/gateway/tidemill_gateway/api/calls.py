@@ -61,7 +61,7 @@ async def call_function(
     request: Request,
     requester: Requester,
     app: AppRef,
-    function: Annotated[str, Path(pattern=r"^[A-Za-z0-9_.-]{1,128}$")],
+    function: Annotated[str, Path(pattern=r"^[^/\x00]{1,256}$")],
     environment: Environment = "main",
     version: Annotated[int | None, Query(ge=1, lt=1 << 31, description="of the app; else the newest")] = None,
     wait: Wait = None,
@@ -105,7 +105,7 @@ async def list_calls(
     request: Request,
     requester: Requester,
     app: Annotated[str, Query(pattern=r"^(ap-[A-Za-z0-9]{1,60})?$", description="the id of an app")] = "",
-    function: Annotated[str, Query(max_length=128)] = "",
+    function: Annotated[str, Query(pattern=r"^[^\x00]{0,256}$")] = "",
     status: Annotated[Status | None, Query()] = None,
     since: Annotated[datetime | None, Query()] = None,
     until: Annotated[datetime | None, Query()] = None,
@@ -122,7 +122,7 @@ async def list_calls(
         limit=limit,
         before=cursor,
     )
-    found = await requester.registry("list_calls", wanted, wire.CallList)
+    found = await requester.page("list_calls", wanted, wire.CallList, cursor)
     return show_page(request, [Call.of(info) for info in found.calls], found.next)
 
 
@@ -149,7 +149,9 @@ async def get_call_graph(
     request: Request, requester: Requester, call: CallRef, cursor: Cursor = ""
 ) -> Response:
     """Show the tree of calls that a call belongs to."""
-    found = await requester.registry("get_call_graph", wire.GetCallGraph(call, after=cursor), wire.CallGraph)
+    found = await requester.page(
+        "get_call_graph", wire.GetCallGraph(call, after=cursor), wire.CallGraph, cursor
+    )
     graph = CallGraph(
         root=found.root,
         calls=[Call.of(info) for info in found.calls],

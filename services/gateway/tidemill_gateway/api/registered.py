@@ -24,6 +24,7 @@ NameRef = Annotated[str, Path(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 AnyEnvironment = Annotated[str, Query(pattern=r"^[A-Za-z0-9_.-]{0,64}$", description="without it all")]
 AnyApp = Annotated[str, Query(pattern=r"^[A-Za-z0-9_.-]{0,64}$", description="an app's id or name")]
 MAX_VALUE = 65_536  # characters of a secret's value
+Suffix = Annotated[str, StringConstraints(pattern=r"^([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?)?$")]
 Key = Annotated[str, StringConstraints(pattern=r"^[^=\x00]{1,256}$")]
 Value = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$", max_length=MAX_VALUE)]
 
@@ -32,14 +33,14 @@ class NewEnvironment(Given):
     """An environment to make."""
 
     name: Name
-    web_suffix: str = ""
+    web_suffix: Suffix = ""
 
 
 class EnvironmentChange(Given):
     """What is to change of an environment."""
 
     name: Name | None = None
-    web_suffix: str | None = None
+    web_suffix: Suffix | None = None
 
 
 class SecretValues(Given):
@@ -60,7 +61,7 @@ async def list_functions(
 ) -> Response:
     """List the present functions of apps that live, by app and name."""
     wanted = deploying.FindFunctions(environment, app, limit, cursor)
-    found = await requester.registry("find_functions", wanted, deploying.FunctionPage)
+    found = await requester.page("find_functions", wanted, deploying.FunctionPage, cursor)
     return show_page(request, [Function.of(info) for info in found.functions], found.cursor)
 
 
@@ -75,7 +76,7 @@ async def list_schedules(
 ) -> Response:
     """List the schedules of deployed functions."""
     wanted = schedules.ListSchedules(environment, app, limit, cursor)
-    found = await requester.registry("list_schedules", wanted, schedules.ScheduleList)
+    found = await requester.page("list_schedules", wanted, schedules.ScheduleList, cursor)
     return show_page(request, [Schedule.of(info) for info in found.schedules], found.cursor)
 
 
@@ -128,8 +129,8 @@ async def list_secrets(
     cursor: Cursor = "",
 ) -> Response:
     """List the secrets of an environment by name, without their values."""
-    found = await requester.registry(
-        "list_secrets", secrets.ListSecrets(environment, limit, cursor), secrets.SecretList
+    found = await requester.page(
+        "list_secrets", secrets.ListSecrets(environment, limit, cursor), secrets.SecretList, cursor
     )
     return show_page(request, [Secret.of(info) for info in found.secrets], found.cursor)
 

@@ -1,0 +1,36 @@
+"""The API against its own document: requests that fit it, and others, as schemathesis makes them up."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from running_stacks import RunningStack
+
+SECONDS = 35
+PROGRAM = Path(__file__).with_name("any_program.py")
+
+# 412 is what a made-up If-Match deserves; 424 what a function answers that does not like its arguments.
+CONFIGURATION = """
+[checks.positive_data_acceptance]
+expected-statuses = ["2xx", "3xx", 401, 403, 404, 409, 412, 424, 429]
+
+[parameters]
+"path.app" = "any-program"
+"path.function" = "anything"
+"""
+
+
+def test_the_api_keeps_to_its_document(own_stack: RunningStack, tmp_path: Path) -> None:
+    done = own_stack.cli("deploy", str(PROGRAM))
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "schemathesis.toml").write_text(CONFIGURATION)
+    info = own_stack.info
+    arguments = [
+        *("run", f"{info.gateway_url}/api/v1/openapi.json", "--checks", "all"),
+        *("--header", f"Authorization: Bearer {info.token_id}:{info.token_secret}"),
+        *("--max-time", str(SECONDS), "--request-timeout", "20", "--continue-on-failure"),
+        *("--suppress-health-check", "all", "--warnings", "off", "--workers", "2"),
+    ]
+    program = [str(Path(sys.executable).parent / "schemathesis"), *arguments]
+    done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=110, check=False)
+    assert done.returncode == 0, done.stdout
