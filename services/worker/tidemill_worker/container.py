@@ -124,7 +124,7 @@ class Container:
         self._numbers += 1
         part.number = number = self._numbers
         chunk = part.work.chunk
-        if self.pool.spec.is_generator:
+        if self.pool.spec.is_generator and not chunk.collect:
             for index in part.left:
                 self._streams[index] = self._new_stream(part, index)
         self._runner.send(
@@ -137,6 +137,7 @@ class Container:
                 part.payloads(),
                 chunk.parent,
                 chunk.root,
+                chunk.collect,
             )
         )
         part.fetched = None

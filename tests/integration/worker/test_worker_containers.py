@@ -157,14 +157,19 @@ async def test_code_that_is_not_there_is_told(stage: Stage) -> None:
     assert "NotFoundError" in event.reason
 
 
-async def test_a_start_can_be_called_off(stage: Stage) -> None:
+@pytest.mark.parametrize("has_a_process", [False, True])
+async def test_a_start_can_be_called_off_without_a_word_to_the_user(
+    stage: Stage, has_a_process: bool
+) -> None:
     pool = await stage.pool("import time\ntime.sleep(60)\n" + FINE)
     container = ids.new(ids.CONTAINER)
     await stage.ask_to_place(pool, container)
-    await stage.until(lambda: any(one.pid for one in stage.states[stage.worker].containers))
+    if has_a_process:
+        await stage.until(lambda: any(one.pid for one in stage.states[stage.worker].containers))
     await stage.stop(container)
     assert (await stage.event(container)).state == "stopped"
     await stage.until(lambda: not stage.states[stage.worker].containers)
+    assert stage.logs == []
 
 
 async def test_a_graceful_stop_waits_for_the_running_input(stage: Stage) -> None:
