@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from tidemill import exception, functions
     from tidemill._client import Client
     from tidemill._output import enable_output
-    from tidemill._runtime import current_function_call_id, current_input_id, is_local
+    from tidemill._runtime import current_function_call_id, current_input_id, interact, is_local
     from tidemill.app import App
     from tidemill.exception import Error
     from tidemill.functions import Function, FunctionCall
@@ -39,6 +39,7 @@ __all__ = [
     "enable_output",
     "exception",
     "functions",
+    "interact",
     "is_local",
 ]
 
@@ -58,6 +59,7 @@ _HOMES = {
     "current_function_call_id": "_runtime",
     "current_input_id": "_runtime",
     "enable_output": "_output",
+    "interact": "_runtime",
     "is_local": "_runtime",
 }
 _MODULES = frozenset(

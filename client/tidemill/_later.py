@@ -22,7 +22,7 @@ _VOLUME = """
 _PACKAGE = """
     CloudBucketMount Cls Cluster Dict Environment FilePatternMatcher NetworkFileSystem Probe Proxy Queue
     Sandbox SandboxSnapshot SchedulerPlacement Server Tunnel Workspace asgi_app batched clustered concurrent
-    enter exit experimental fastapi_endpoint forward interact method parameter sessioned web_endpoint
+    enter exit experimental fastapi_endpoint forward method parameter sessioned web_endpoint
     web_server wsgi_app
 """
 

@@ -67,6 +67,7 @@ class Output:
     def __init__(self, *, quiet: bool = False, timestamps: bool = False) -> None:
         self.quiet = quiet
         self._stamps = Stamps() if timestamps else None
+        self._newline = "\n"
         self._printer = Printer(self._sink, self._descriptor)
 
     # --- talk
@@ -103,6 +104,16 @@ class Output:
         """Wait, for a bounded time, until everything is printed."""
         self._printer.drain()
 
+    @contextlib.contextmanager
+    def lent(self) -> Iterator[None]:
+        """Leave the screen to somebody else, who has the terminal raw, while the block runs."""
+        self.drain()
+        self._newline = "\r\n"
+        try:
+            yield
+        finally:
+            self._newline = "\n"
+
     def open(self) -> None:
         """Take the screen."""
 
@@ -111,7 +122,7 @@ class Output:
         self.drain()
 
     def _sink(self, stream: int, text: str) -> None:
-        _write(_standard(stream), text)
+        _write(_standard(stream), text.replace("\n", self._newline))
 
     @staticmethod
     def _descriptor(stream: int) -> int | None:

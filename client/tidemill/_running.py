@@ -11,7 +11,7 @@ import contextlib
 import logging
 import sys
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tidemill import exception
@@ -34,6 +34,7 @@ from tidemill.config import config
 
 if TYPE_CHECKING:
     from tidemill._client import Client
+    from tidemill._interactive import Lender
 
 STOP_TIMEOUT = 5.0  # seconds
 STOP_PAUSE = 0.2  # seconds between two tries
@@ -52,9 +53,14 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def run(plan: Plan, client: "Client", output: Output | None, *, detach: bool) -> AsyncIterator[Running]:
-    """Run an app while this context is open; `detach` lets it go on afterwards."""
-    current = _Run(plan, client, output, detach=detach)
+async def run(
+    plan: Plan, client: "Client", output: Output | None, *, detach: bool, interactive: bool = False
+) -> AsyncIterator[Running]:
+    """Run an app while this context is open.
+
+    `detach` lets it go on afterwards, `interactive` lends this process's terminal to its functions.
+    """
+    current = _Run(plan, client, output, detach=detach, interactive=interactive)
     try:
         yield await current.start()
     except BaseException as error:
@@ -68,8 +74,11 @@ async def run(plan: Plan, client: "Client", output: Output | None, *, detach: bo
 class _Run:
     """The steps of one run. What is not there yet need not be ended."""
 
-    def __init__(self, plan: Plan, client: "Client", output: Output | None, *, detach: bool) -> None:
+    def __init__(
+        self, plan: Plan, client: "Client", output: Output | None, *, detach: bool, interactive: bool
+    ) -> None:
         self._plan = plan
+        self._interactive = interactive
         self._detach = detach
         self._client = client
         self._shown = output or Output(quiet=True)
@@ -78,6 +87,7 @@ class _Run:
         self._is_published = False
         self._watch: Watch | None = None
         self._signs: asyncio.Task[None] | None = None
+        self._lender: Lender | None = None
 
     # --- beginning
 
@@ -88,6 +98,8 @@ class _Run:
         self._signs = asyncio.create_task(self._give_signs_of_life(created.app_id), name="signs of life")
         if self._is_watched:
             await self._open_watch(created.app_id)
+        if self._interactive:
+            await self._lend_terminal(created.app_id)
         self._shown.status("Creating objects…")
         handles = await self._publish(created.app_id)
         self._shown.line("\n".join(tree(self._plan)))
@@ -108,10 +120,23 @@ class _Run:
         except BusError as error:
             raise explain(error) from error
 
+    async def _lend_terminal(self, app_id: str) -> None:
+        from tidemill._interactive import Lender
+
+        caller = await self._client.connect()
+        self._lender = Lender(caller.bus, caller.workspace, app_id, self._shown)
+        try:
+            await self._lender.open()
+        except BusError as error:
+            raise explain(error) from error
+
     async def _publish(self, app_id: str) -> Mapping[str, FunctionHandle]:
         if not self._plan.specs:
             return {}
-        message = PublishFunctions(app_id, await send(self._plan, self._client))
+        specs = await send(self._plan, self._client)
+        if self._interactive:
+            specs = tuple(replace(spec, interactive=True) for spec in specs)
+        message = PublishFunctions(app_id, specs)
         published = await self._client.request(
             "registry", "publish_functions", message, FunctionsPublished, timeout=PUBLISH_TIMEOUT
         )
@@ -138,6 +163,9 @@ class _Run:
         try:
             if created is None:
                 return
+            if self._lender is not None:
+                interrupted = isinstance(error, KeyboardInterrupt | SystemExit | asyncio.CancelledError)
+                await self._lender.close(at_once=interrupted)
             if self._detach and self._is_published:
                 self._shown.line(f"The app {created.app_id} goes on after this program.{_view(created)}")
                 return

@@ -23,7 +23,8 @@ class Container:
     """What the runner knows about its own container.
 
     `connect` returns the bus over the worker (None where there is none any more, as in a forked child);
-    `handles` are the functions of the same app, by name.
+    `interact` connects the standard streams with the caller's terminal; `handles` are the functions of the
+    same app, by name.
     """
 
     __slots__ = (
@@ -35,6 +36,7 @@ class Container:
         "environment",
         "function",
         "id",
+        "interact",
         "workspace",
     )
 
@@ -48,6 +50,7 @@ class Container:
         handles: "dict[str, Any]",
         connect: "Callable[[], Bus | None]" = lambda: None,
         workspace: str = "",
+        interact: "Callable[[], None]" = lambda: None,
     ) -> None:
         """Remember all this; `handles` may be `FunctionHandle`s or maps of their fields."""
         self.id = id
@@ -57,6 +60,7 @@ class Container:
         self.environment = environment
         self.connect = connect
         self.workspace = workspace
+        self.interact = interact
         self._raw_handles = handles
         self._handles: dict[str, FunctionHandle] | None = None
 
@@ -98,3 +102,20 @@ def current_function_call_id() -> str | None:
     """Return the id (`fc-...`) of the call whose input is being executed, or None outside of one."""
     now = current_input.get()
     return now.call if now else None
+
+
+def interact() -> None:
+    """Connect this function's standard streams with the terminal of whoever runs it, until the input ends.
+
+    From then on `input()`, `print()` and everything else that talks with a terminal does so there.
+    `breakpoint()` and `input()` do it by themselves in an interactive run.
+
+    Raises:
+        InvalidError: this is no container, or the run is not interactive (`tidemill run -i`).
+        InteractiveTimeoutError: the terminal does not answer.
+    """
+    if container is None:
+        from tidemill.exception import InvalidError
+
+        raise InvalidError("interact() is for functions that run in a container")
+    container.interact()

@@ -1,7 +1,9 @@
 """Output on a terminal: a status line with a spinner and progress bars below what scrolls."""
 
+import contextlib
 import sys
 import threading
+from collections.abc import Iterator
 
 from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.live import Live
@@ -36,6 +38,7 @@ class TerminalOutput(Output):
         self._spinner = Spinner("dots")
         self._begun: dict[int, str] = {}  # lines whose end has not come yet, by stream
         self._lock = threading.Lock()
+        self._is_lent = False
         self._live = Live(
             get_renderable=self._render,
             console=self._console,
@@ -59,6 +62,18 @@ class TerminalOutput(Output):
         self._status = ""
         self._live.stop()
 
+    @contextlib.contextmanager
+    def lent(self) -> Iterator[None]:
+        """Draw nothing while the block runs."""
+        self._live.stop()
+        self._is_lent = True
+        try:
+            with super().lent():
+                yield
+        finally:
+            self._is_lent = False
+            self._live.start()
+
     def status(self, text: str) -> None:
         """Change the status line."""
         self._status = text
@@ -68,11 +83,14 @@ class TerminalOutput(Output):
         return _Bar(self._progress, name)
 
     def _talk(self, text: str) -> None:
-        self._console.print(Text(text))
+        if self._is_lent:
+            super()._talk(text)
+        else:
+            self._console.print(Text(text))
 
     def _sink(self, stream: int, text: str) -> None:
         """Print whole lines above the drawing; the begun one waits for its end."""
-        if stream == STDOUT and not self._is_shared:
+        if self._is_lent or (stream == STDOUT and not self._is_shared):
             super()._sink(stream, text)
             return
         with self._lock:

@@ -12,7 +12,7 @@ from tidemill import image as images
 from tidemill._entrypoint import LocalEntrypoint
 from tidemill._options import Declaration, Defaults
 from tidemill._standing import Standing
-from tidemill.exception import InvalidError, UnimplementedError
+from tidemill.exception import InvalidError
 from tidemill.functions import Function
 
 if TYPE_CHECKING:
@@ -323,11 +323,13 @@ class App(Standing, metaclass=_later.Listed):
             name: the name of this run, instead of the app's.
             client: the connection to use; the process's own by default.
             detach: let the app go on after the block.
-            interactive: not in this version.
+            interactive: lend this process's terminal to functions that ask for it, by `interact()`,
+                `breakpoint()` or `input()`, one at a time.
             environment_name: the environment to run in; the configured one by default.
 
         Raises:
-            InvalidError: it runs already, or a module is being imported by a container or command line.
+            InvalidError: it runs already, or a module is being imported by a container or command line, or
+                there is no terminal for an interactive run.
             ConnectionError: no server can be reached, and none can be started.
         """
         from tidemill import _client, _deploying, _output, _plan, _running, config
@@ -340,7 +342,8 @@ class App(Standing, metaclass=_later.Listed):
         try:
             plan = await _plan.make(self, name, config.environment(environment_name))
             connection = _client.current(client)
-            async with _running.run(plan, connection, _output.current(), detach=detach) as running:
+            how = {"detach": detach, "interactive": interactive}
+            async with _running.run(plan, connection, _output.current(), **how) as running:
                 self._running = running
                 record = _deploying.Record(running.app_id, running.url, connection)
                 self._stand(record, running.handles)
@@ -358,10 +361,15 @@ class App(Standing, metaclass=_later.Listed):
                     function._hydrate(handle, earlier)
 
     def _check_can_run(self, name: str | None, *, interactive: bool) -> None:
+        from tidemill import _console
+
         if name is not None:
             _names.check_object("an app", name)
-        if interactive:
-            raise UnimplementedError("interactive runs are not in this version of Tidemill")
+        if interactive and not _console.is_terminal():
+            raise InvalidError(
+                "an interactive run needs a terminal at standard input and output",
+                hint="start it in a terminal, without a pipe",
+            )
         if self._running is not None or self._is_starting:
             raise InvalidError("App is already running", hint="call the functions, inside of what runs it")
         _entrypoint.check_place("run")

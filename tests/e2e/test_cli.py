@@ -101,12 +101,6 @@ def test_help_shows_the_options_of_an_entrypoint_without_a_server(tmp_path: Path
     assert "--x INTEGER" in done.stdout
 
 
-def test_interactive_is_refused(stack: RunningStack) -> None:
-    done = stack.cli("run", "-i", f"{CALLS}::awaited")
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: --interactive is not in this version")
-
-
 def test_all_words_go_to_a_variadic_entrypoint(stack: RunningStack) -> None:
     done = stack.cli("run", "-q", f"{CALLS}::words", "one", "--two", "3")
     assert done.stdout == "['one', '--two', '3']\n", done.stderr

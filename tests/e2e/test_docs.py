@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from pseudo_terminal import AtTerminal
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"```(python|console)\n(.*?)```", re.DOTALL)
 OTHER_CALLERS = ("rest.md", "other-languages.md")  # are in test_other_callers.py
 SESSION = re.compile(r"\$ tidemill (?:deploy|secret create) ")
 COMMAND = re.compile(r"\$ (.+)\n((?:(?!\$ ).*\n)*)")
+TALK = re.compile(r"\$ tidemill run -i (\S+\.py)\n((?:(?!\$ ).*\n)*)")
+PROMPTS = ("(Pdb) ", "name? ")
 SHOWN = re.compile(r"\$ ((?:tidemill run -q|python) (\S+\.py).*)\n((?:(?!\$ ).*\n)*)")
 
 
@@ -38,7 +41,18 @@ class Session:
     commands: list[tuple[str, str]]
 
 
+@dataclass(frozen=True)
+class Talk:
+    """A file shown on a page, and what is said at a terminal while it runs."""
+
+    page: str
+    file: str
+    text: str
+    lines: list[str]
+
+
 sessions: list[Session] = []
+talks: list[Talk] = []
 
 
 def programs() -> list[Program]:
@@ -57,6 +71,8 @@ def programs() -> list[Program]:
                 sessions.append(Session(page.name, files, COMMAND.findall(text)))
                 files = {}
                 continue
+            for file, said in TALK.findall(text):
+                talks.append(Talk(page.name, file, files.pop(file), said.splitlines()))
             for command, file, output in SHOWN.findall(text):
                 if file in files:
                     found.append(Program(page.name, file, files.pop(file), command, output))
@@ -111,6 +127,23 @@ def test_the_commands_of_a_session_print_what_their_page_shows(
             check=False,
         )
         assert (done.returncode, done.stdout) == (0, output), done.stderr
+
+
+@pytest.mark.parametrize("talk", talks, ids=lambda talk: f"{talk.page}-{talk.file}")
+def test_a_program_talks_as_its_page_shows(
+    talk: Talk, tmp_path: Path, stack_environment: dict[str, str]
+) -> None:
+    path = tmp_path / talk.file
+    path.write_text(talk.text)
+    command = [sys.executable, "-m", "tidemill.cli", "run", "-i", str(path)]
+    with AtTerminal(command, stack_environment) as terminal:
+        for line in talk.lines:
+            prompt = next((prompt for prompt in PROMPTS if line.startswith(prompt)), "")
+            terminal.see(prompt)
+            if prompt:
+                terminal.type(line.removeprefix(prompt) + "\r")
+            terminal.see(line.removeprefix(prompt))
+        assert terminal.end() == 0
 
 
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)

@@ -22,6 +22,7 @@ class Configuration(NamedTuple):
     workdir: the working directory; made if it is not there. Empty leaves it as it is.
     handles: the functions of the same app, by name.
     slots: inputs that may run at the same time.
+    interactive: the function may ask for the caller's terminal.
     max_payload: bytes of one message on the bus.
     workspace: whose container it is.
     """
@@ -42,6 +43,7 @@ class Configuration(NamedTuple):
     workdir: str = ""
     handles: dict[str, dict[str, Any]] = {}  # noqa: RUF012 - read only
     slots: int = 1
+    interactive: bool = False
     max_payload: int = MAX_PAYLOAD
     workspace: str = ""
 

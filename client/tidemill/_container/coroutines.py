@@ -30,7 +30,7 @@ class AsyncExecution:
     def __init__(
         self, parts: Parts, inbox: "SimpleQueue[Chunk | None]", on_finished: Callable[[Chunk], None]
     ) -> None:
-        self._function, is_generator, self._outcomes, self._outbox, self._tagger = parts
+        self._function, is_generator, self._outcomes, self._outbox, self._tagger, self._terminal = parts
         self._call = self._stream if is_generator else self._value
         self._inbox = inbox
         self._on_finished = on_finished
@@ -42,6 +42,7 @@ class AsyncExecution:
         self._began = 0.0
         self._cancelled: set[Key] = set()
         self._interrupted = False
+        self._key_pressed = False  # Ctrl-C, while the input awaited something
         self._fatal: BaseException | None = None
         self._returned: list[Key] = []
         self._finished = False
@@ -97,6 +98,7 @@ class AsyncExecution:
         assert chunk is not None
         assert key is not None
         self._task = self._running = None
+        self._terminal.release()
         self._outbox.running = chunk.following()
         try:
             outcome = task.result()
@@ -137,8 +139,11 @@ class AsyncExecution:
         except asyncio.CancelledError as error:
             if task.key in self._cancelled or self._interrupted:
                 return cancelled()
-            return self._outcomes.failure(error)
+            pressed, self._key_pressed = self._key_pressed, False
+            return self._outcomes.failure(KeyboardInterrupt() if pressed else error)
         except (KeyboardInterrupt, GeneratorExit) as error:
+            if self._terminal.is_attached:  # somebody has pressed Ctrl-C there: nothing else is to end
+                return self._outcomes.failure(error)
             # As it is, it would stop the loop in the middle of everything.
             raise NotTransported from error
         except BaseException as error:
@@ -179,6 +184,14 @@ class AsyncExecution:
             await _close(made)
         return self._outcomes.success(pieces)
 
+    def on_key(self) -> None:
+        """Interrupt the user's code, for a Ctrl-C at its terminal: where it stands, or where it awaits."""
+        if asyncio.current_task(self._loop) is not None:
+            raise KeyboardInterrupt
+        if self._task is not None:
+            self._key_pressed = True
+            self._from_outside(self._task.cancel)
+
     # --- the reading thread
 
     def wake(self) -> None:
@@ -202,7 +215,7 @@ class AsyncExecution:
             credit.grant(pieces, size)
             self._from_outside(credit.wake_on_loop)
 
-    def _from_outside(self, callback: Callable[..., None], *arguments: Any) -> None:
+    def _from_outside(self, callback: Callable[..., object], *arguments: Any) -> None:
         with suppress(RuntimeError):  # the loop is closed: the container is ending
             self._loop.call_soon_threadsafe(callback, *arguments)
 

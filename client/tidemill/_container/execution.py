@@ -11,6 +11,7 @@ from tidemill._container.guard import Guard, Key
 from tidemill._container.outbox import Outbox
 from tidemill._container.outcomes import NotTransported, Outcome, Outcomes, cancelled
 from tidemill._container.tags import Tagger
+from tidemill._container.terminal import Terminal
 from tidemill._container.work import NOTHING, Chunk, Task
 from tidemill._runtime import current_input
 from tidemill._wire import payload
@@ -28,13 +29,14 @@ class Parts(NamedTuple):
     outcomes: Outcomes
     outbox: Outbox
     tagger: Tagger
+    terminal: Terminal
 
 
 class Execution:
     """Runs chunks. `run` and `interrupt` belong to the main thread, the rest to the reading one."""
 
     def __init__(self, parts: Parts, guard: Guard) -> None:
-        self._function, is_generator, self._outcomes, self._outbox, self._tagger = parts
+        self._function, is_generator, self._outcomes, self._outbox, self._tagger, self._terminal = parts
         self._call = self._stream if is_generator else self._value
         self._guard = guard
         self._credit: Credit | None = None
@@ -52,6 +54,8 @@ class Execution:
             self._running = task.key
             self._tagger.change(task.now.input_id)
             outcome = copy_context().run(self._attempt, task)
+            if self._terminal.is_attached:
+                self._terminal.release()
             if outcome is None:
                 return [task.key]
             ended = clock()
@@ -75,6 +79,8 @@ class Execution:
         except (KeyboardInterrupt, GeneratorExit) as error:
             if guard.interrupted:
                 return None
+            if self._terminal.is_attached:  # somebody has pressed Ctrl-C there: nothing else is to end
+                return self._outcomes.failure(error)
             raise NotTransported from error
         except BaseException as error:
             return self._outcomes.failure(error)

@@ -2,7 +2,9 @@
 
 The first element is the kind; the tables below give the rest. Three sockets exist: the *template's*
 (worker <-> template, asks for containers), a container's *runner* socket (worker <-> runner, the hot
-path) and its *control* socket (worker <-> init: standard output, signals, exit).
+path) and its *control* socket (worker <-> init: standard output, signals, exit, and the streams of further
+processes: a `session` is a number that the worker gives to each, its frames are those of
+`tidemill._wire.duplex`).
 
 `chunk` is a number that the worker gives to each chunk it hands to a container. Payloads on these
 sockets are always whole (`(format, bytes)`): the worker fetches and stores blobs.
@@ -40,6 +42,8 @@ class ToRunner(IntEnum):
     ANSWER = 7  # request number, ok, value: the answer to an ASK
     DELIVER = 8  # subscription number, subject, data, reply, headers
     RECONNECTED = 9  # nothing: the worker's own connection came back; messages may have been missed
+    TERMINAL = 10  # device of the caller's terminal, TERM; or "", an encoded failure: the answer to INTERACT
+    RELEASED = 11  # nothing: the caller has its terminal back
 
 
 class FromRunner(IntEnum):
@@ -53,6 +57,8 @@ class FromRunner(IntEnum):
     LOG = 6  # stream (1 or 2), text, unix time, input id or ""
     ASK = 7  # request number, operation (see `tidemill._bus.socket`), arguments
     STOPPED = 8  # nothing: the exit hooks have run; the process ends now
+    INTERACT = 9  # nothing: the input wants the caller's terminal
+    RELEASE = 10  # nothing: it needs it no more
 
 
 class ToInit(IntEnum):
@@ -60,6 +66,10 @@ class ToInit(IntEnum):
 
     SIGNAL = 1  # signal number, to the runner
     KILL = 2  # nothing: SIGKILL to every descendant, then end
+    EXECUTE = 3  # session, arguments, variables, working directory, (rows, columns) of a terminal or None
+    TERMINAL = 4  # session, rows, columns: a terminal for the runner
+    STREAM = 5  # session, frame
+    HANG_UP = 6  # session: nobody is at the other end any more
 
 
 class FromInit(IntEnum):
@@ -68,3 +78,5 @@ class FromInit(IntEnum):
     STARTED = 1  # pid of the runner
     OUTPUT = 2  # stream (1 or 2), bytes, input id or ""
     EXITED = 3  # exit status of the runner: >= 0 a status, < 0 the signal that ended it
+    STREAM = 4  # session, frame; the last word of a process is its exit status
+    TERMINAL = 5  # session, device of the terminal or "", what went wrong

@@ -31,6 +31,7 @@ class Guard:
         self.interrupted = False
         self._wanted: set[Key] = set()
         self._interrupt_due = False
+        self._key_due = False
         self._main = threading.get_ident()
         self._depth = 0
         self._late = False
@@ -86,6 +87,12 @@ class Guard:
                 self._late = False
                 self._fire()
 
+    def on_key(self) -> None:
+        """Interrupt the user's frame, for a Ctrl-C at its terminal; between two of them it says nothing."""
+        if self.active is not None:
+            self._key_due = True
+            self._fire()
+
     # --- signals
 
     def _on_cancel(self, _number: int, _frame: FrameType | None) -> None:
@@ -105,6 +112,9 @@ class Guard:
             self._late = True
         elif self._interrupt_due:
             self._interrupt_due = False
+            raise KeyboardInterrupt
+        elif self._key_due:
+            self._key_due = False
             raise KeyboardInterrupt
         elif self.active in self._wanted:
             self._wanted.discard(self.active)

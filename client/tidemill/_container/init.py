@@ -2,6 +2,7 @@
 
     runner's stdout, stderr ──> tagged, bounded ──> OUTPUT ──┐
     worker: SIGNAL, KILL, gone ──> signals, the end          ├── control socket
+    worker: EXECUTE, TERMINAL ──> `sessions` ──> STREAM ─────┤
     the runner's exit ──> the end of everything ──> EXITED ──┘
 
 It looks after every process that descends from it: it reaps orphans, and when the runner has ended, when
@@ -19,9 +20,11 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 from tidemill._container import processes, sockets
 from tidemill._container.frames import FromInit, ToInit
+from tidemill._container.sessions import Sessions
 from tidemill._container.tags import STREAMS, Splitter, Tags
 
 READ = 64 * 1024  # bytes taken from a pipe at once: as much as it holds
@@ -43,6 +46,7 @@ class Init:
         self._pipes = {fd: (stream, Splitter(tags, stream)) for stream, fd in pipes.items()}
         self._received = b""
         self._unsent = bytearray()
+        self._sessions = Sessions(lambda number, frame: self._send(FromInit.STREAM, number, frame))
         control.setblocking(False)
         for fd in (wake, *pipes.values()):
             os.set_blocking(fd, False)
@@ -59,9 +63,15 @@ class Init:
         """Wait for one event or more, and handle them. Only what there is room for is watched."""
         poll = select.poll()
         poll.register(self._wake, select.POLLIN)
-        if len(self._unsent) < BUFFER:
+        has_room = len(self._unsent) < BUFFER
+        if (due := self._sessions.look(has_room=has_room)) is not None:
+            timeout = 1000 * max(0.0, due)
+        if has_room:
             for fd in self._pipes:
                 poll.register(fd, select.POLLIN)
+        streams = self._sessions.awaited()
+        for fd, (events, _session) in streams.items():
+            poll.register(fd, events)
         if not self._worker_gone:
             poll.register(self._control, select.POLLIN | (select.POLLOUT if self._unsent else 0))
         for fd, _event in poll.poll(timeout):
@@ -69,6 +79,8 @@ class Init:
                 self._on_signals()
             elif fd in self._pipes:
                 self._on_output(fd)
+            elif fd in streams:
+                self._sessions.on_event(fd, *streams[fd])
             elif not self._worker_gone:
                 self._flush()
                 self._on_frames()
@@ -93,9 +105,13 @@ class Init:
         with suppress(BlockingIOError):
             for number in os.read(self._wake, 4096):
                 if number == signal.SIGCHLD:
-                    self._status = processes.reap().get(self._runner, self._status)
+                    self._on_ended(processes.reap())
                 else:
                     self._signal(number)
+
+    def _on_ended(self, statuses: dict[int, int]) -> None:
+        self._status = statuses.get(self._runner, self._status)
+        self._sessions.on_ended(statuses)
 
     def _signal(self, number: int) -> None:
         with suppress(ProcessLookupError, ValueError, OSError):
@@ -115,13 +131,32 @@ class Init:
             return
         frames, self._received = sockets.split(self._received + data)
         for kind, *arguments in frames:
-            if kind == ToInit.SIGNAL:
-                self._signal(arguments[0])
-            elif kind == ToInit.KILL:
-                self._kill()
+            self._on_frame(kind, arguments)
+
+    def _on_frame(self, kind: int, arguments: list[Any]) -> None:
+        if kind == ToInit.STREAM:
+            self._sessions.on_frame(*arguments)
+        elif kind == ToInit.EXECUTE:
+            self._sessions.execute(*arguments)
+        elif kind == ToInit.TERMINAL:
+            self._open_terminal(*arguments)
+        elif kind == ToInit.HANG_UP:
+            self._sessions.hang_up(arguments[0])
+        elif kind == ToInit.SIGNAL:
+            self._signal(arguments[0])
+        elif kind == ToInit.KILL:
+            self._kill()
+
+    def _open_terminal(self, session: int, rows: int, columns: int) -> None:
+        try:
+            device, problem = self._sessions.open_terminal(session, rows, columns), ""
+        except OSError as error:
+            device, problem = "", f"no terminal could be made: {error}"
+        self._send(FromInit.TERMINAL, session, device, problem)
 
     def _kill(self) -> None:
         ended = processes.kill_descendants()
+        self._sessions.on_ended(ended)
         if self._status is None:
             self._status = ended.get(self._runner, -signal.SIGKILL)
 
@@ -150,9 +185,14 @@ class Init:
 
     def _end(self) -> None:
         """Kill what the runner left behind, pass on its last words, say how it ended."""
-        processes.kill_descendants()
+        self._sessions.on_ended(processes.kill_descendants())
+        self._sessions.on_runner_ended()
         until = time.monotonic() + FAREWELL
-        while self._pipes and not self._worker_gone and time.monotonic() < until:
+        while (
+            (self._pipes or not self._sessions.are_over)
+            and not self._worker_gone
+            and time.monotonic() < until
+        ):
             self._turn(100)
         self._send(FromInit.EXITED, self._status)
         while self._unsent and not self._worker_gone and time.monotonic() < until:

@@ -44,7 +44,9 @@ def enter_workdir(folder: str) -> None:
         os.chdir(folder)
 
 
-def put_in_place(configuration: Configuration, connect: "Callable[[], Bus | None]") -> None:
+def put_in_place(
+    configuration: Configuration, connect: "Callable[[], Bus | None]", interact: Callable[[], None]
+) -> None:
     """Set up what the user's module finds when it is imported."""
     os.environ.update(configuration.env)
     enter_workdir(configuration.workdir)
@@ -59,6 +61,7 @@ def put_in_place(configuration: Configuration, connect: "Callable[[], Bus | None
         configuration.handles,
         connect,
         configuration.workspace,
+        interact,
     )
 
 

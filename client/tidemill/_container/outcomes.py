@@ -88,7 +88,23 @@ def show(error: BaseException) -> None:
 
 
 def without_own_frames(frames: TracebackType | None) -> TracebackType | None:
-    """Return a traceback from the first frame on that is the user's."""
-    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(HIDDEN):
+    """Return a traceback from the first frame that is the user's to the last one.
+
+    Frames of ours lie before, and behind where a signal's handler raised it.
+    """
+    found: list[TracebackType] = []
+    while frames is not None:
+        found.append(frames)
         frames = frames.tb_next
-    return frames
+    while found and _is_own(found[-1]):
+        found.pop()
+    visible: TracebackType | None = None
+    for each in reversed(found):
+        visible = TracebackType(visible, each.tb_frame, each.tb_lasti, each.tb_lineno)
+    while visible is not None and _is_own(visible):
+        visible = visible.tb_next
+    return visible
+
+
+def _is_own(frames: TracebackType) -> bool:
+    return frames.tb_frame.f_code.co_filename.startswith(HIDDEN)

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -74,6 +75,17 @@ def kill_descendants(spare: "frozenset[int] | set[int]" = frozenset()) -> dict[i
         time.sleep(pause)
         pause = min(pause * 2, _LONGEST_PAUSE)
     return ended
+
+
+def kill_session(leader: int) -> None:
+    """SIGKILL everything that is in the session of this leader or descends from it, dead or alive."""
+    ours = set(descendants(leader))
+    for pid, _parent in _table():
+        with suppress(ProcessLookupError, PermissionError):
+            if os.getsid(pid) == leader:
+                ours.add(pid)
+    for pid in ours:
+        _kill(pid)
 
 
 def _reap_into(ended: dict[int, int]) -> bool:

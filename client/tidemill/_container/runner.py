@@ -31,6 +31,7 @@ from tidemill._container.outbox import Outbox
 from tidemill._container.outcomes import NotTransported, Outcomes
 from tidemill._container.sockets import Frame
 from tidemill._container.tags import Tagger, Tags
+from tidemill._container.terminal import Terminal
 from tidemill._container.work import Chunk
 from tidemill._wire import failure
 
@@ -56,6 +57,7 @@ class Runner:
         self._stopping = False
         self._execution: Execution | AsyncExecution | None = None
         self._link: Link | None = None
+        self._terminal: Terminal | None = None
 
     # --- the main thread
 
@@ -85,7 +87,9 @@ class Runner:
             raise exception.ExecutionError(problem)
         began = time.perf_counter()
         self._link = link = Link(self._outbox, self._guard, configuration.max_payload)
-        lifecycle.put_in_place(configuration, link.connect)
+        terminal = self._terminal = Terminal(self._outbox, interactive=configuration.interactive)
+        terminal.install()
+        lifecycle.put_in_place(configuration, link.connect, terminal.attach)
         self._guard.arm(LOADING)
         try:
             function = loading.load(configuration)
@@ -106,13 +110,17 @@ class Runner:
         self, configuration: Configuration, function: Callable[..., Any], *, is_async: bool
     ) -> Callable[[], list[Key]]:
         results = Outcomes(configuration.container, restrict_output=configuration.restrict_output)
-        parts = Parts(function, configuration.is_generator, results, self._outbox, self._tagger)
+        terminal = self._terminal
+        assert terminal is not None
+        parts = Parts(function, configuration.is_generator, results, self._outbox, self._tagger, terminal)
         if is_async:
             from tidemill._container.coroutines import AsyncExecution
 
             loop = self._execution = AsyncExecution(parts, self._inbox, self._forget)
+            terminal.on_interrupt = loop.on_key
             return loop.serve
         execution = self._execution = Execution(parts, self._guard)
+        terminal.on_interrupt = self._guard.on_key
         return lambda: self._serve(execution)
 
     def _serve(self, execution: Execution) -> list[Key]:
@@ -230,6 +238,14 @@ class Runner:
         if self._link is not None:
             self._link.arrive(frame)
 
+    def _on_terminal(self, frame: Frame) -> None:
+        if self._terminal is not None:
+            self._terminal.arrive(*frame[1:])
+
+    def _on_released(self, _frame: Frame) -> None:
+        if self._terminal is not None:
+            self._terminal.released()
+
     _handlers: ClassVar[dict[int, Callable[["Runner", Frame], None]]] = {
         ToRunner.START: _on_start,
         ToRunner.CHUNK: _on_chunk,
@@ -240,6 +256,8 @@ class Runner:
         ToRunner.ANSWER: _on_bus,
         ToRunner.DELIVER: _on_bus,
         ToRunner.RECONNECTED: _on_bus,
+        ToRunner.TERMINAL: _on_terminal,
+        ToRunner.RELEASED: _on_released,
     }
 
     # --- a process that user code forked

@@ -20,6 +20,7 @@ IMAGE = "im"
 POOL = "po"
 SCHEDULE = "sc"
 SECRET = "st"  # noqa: S105 - a prefix
+STREAM = "sm"
 TOKEN = "ak"  # noqa: S105 - a prefix
 WORKER = "wo"
 WORKSPACE = "ws"
@@ -33,6 +34,14 @@ def new(prefix: str) -> str:
 def _id(prefix: str, milliseconds: int, random: bytes) -> str:
     number = milliseconds << 80 | int.from_bytes(random, "big")
     return f"{prefix}-" + "".join(_CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5))
+
+
+def created(id: str) -> float:  # noqa: A002 - what it is
+    """Return the unix time at which an id was made; `ValueError` if it is none."""
+    number = 0
+    for letter in id.partition("-")[2][:10]:
+        number = number << 5 | _CROCKFORD.index(letter)
+    return number / 1000
 
 
 def derived(prefix: str, moment: float, *parts: str) -> str:

@@ -349,6 +349,19 @@ def blob_record(ws: str, encoded_name: str) -> str:
     return f"$O.{blobs_bucket(ws)}.M.{encoded_name}"
 
 
+# --- duplex streams, and what opens them
+
+
+def stream(ws: str, stream_id: str, *, to_opener: bool) -> str:
+    """Return the subject of one direction of a duplex stream: to who opened it, or to who answered."""
+    return f"tm.streams.{workspace(ws)}.{token(stream_id)}.{'back' if to_opener else 'there'}"
+
+
+def terminal(ws: str, app: str) -> str:
+    """Return the subject on which the caller of an interactive run is asked for its terminal."""
+    return f"tm.terminals.{workspace(ws)}.{token(app)}"
+
+
 # --- records of inputs, and reading output
 
 RECORDS = "inputs"  # the kind of event

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from tidemill import _alias, _entrypoint, _stack
+from tidemill import _alias, _console, _entrypoint, _stack
 from tidemill.cli import errors, reference
 from tidemill.cli.reference import Reference, Runnable
 from tidemill.config import config
@@ -27,6 +27,7 @@ class Options:
     name: str | None = None
     environment: str | None = None
     detach: bool = False
+    interactive: bool = False
     quiet: bool = False
     timestamps: bool = False
     write_result: Path | None = None
@@ -39,21 +40,19 @@ class Options:
 )
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 @click.option("-d", "--detach", is_flag=True, help="Let the app go on if this program ends.")
-@click.option("-i", "--interactive", is_flag=True, help="Not in this version.")
+@click.option("-i", "--interactive", is_flag=True, help="Lend this terminal to functions that ask for it.")
 @click.option("--timestamps", is_flag=True, help="Show when each line of output was printed.")
 @click.option("-e", "--env", "environment", metavar="NAME", help="The environment to run in.")
 @click.option("-n", "--name", metavar="NAME", help="The name of this run, instead of the app's.")
 @click.argument("ref", metavar="REFERENCE")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[ARGUMENTS]...")
-def run(ref: str, arguments: tuple[str, ...], is_module: bool, interactive: bool, **options: Any) -> int:
+def run(ref: str, arguments: tuple[str, ...], is_module: bool, **options: Any) -> int:
     """Run a local entrypoint or a function of an app.
 
     REFERENCE is `file.py` or `file.py::name`; `tidemill run REFERENCE --help` shows the arguments that it
     takes. Uses the server that TIDEMILL_SERVER_URL or the active profile names, else the stack that
     `tidemill up` started, else a temporary one.
     """
-    if interactive:
-        raise click.UsageError("--interactive is not in this version of Tidemill")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # in order with the output of containers, in a pipe too
     with _script(ref, is_module=is_module) as named, _interruptible():
@@ -123,7 +122,12 @@ def _runner(chosen: Runnable, options: Options, failure: _Failure) -> Callable[.
         raise InvalidError(f"{chosen.name} is a generator: it cannot be run from the command line")
 
     def run(*args: Any, **kwargs: Any) -> None:
-        settings = {"name": options.name, "detach": options.detach, "environment_name": options.environment}
+        settings: dict[str, Any] = {
+            "name": options.name,
+            "detach": options.detach,
+            "interactive": options.interactive,
+            "environment_name": options.environment,
+        }
         if _stack.is_beginning() and not options.quiet:
             click.echo("Starting a temporary stack…", err=True)
         with _output.show(quiet=options.quiet, timestamps=options.timestamps), chosen.app.run(**settings):
@@ -189,6 +193,7 @@ def _interruptible() -> Iterator[None]:
         nonlocal presses
         presses += 1
         if presses > 1:
+            _console.restore()
             os._exit(128 + number)  # a temporary stack notices by itself, an app by its missing signs of life
         click.echo("\nStopping the app, which takes a few seconds; press Ctrl-C again to not wait", err=True)
         if number == signal.SIGTERM:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 from sqlalchemy import text
@@ -216,6 +216,7 @@ class Registry:
     def _told(self, change: Callable[..., Awaitable[Any]]) -> Callable[[str, Any], Awaitable[object]]:
         """Return a handler that answers when NATS knows what was changed: callers' demand must find it."""
 
+        @wraps(change)  # its answer's type is told over $SRV.INFO
         async def handle(workspace: str, request: Any) -> object:
             answer: object = await change(self._engine, workspace, request, self._clock)
             await self._publisher.published()

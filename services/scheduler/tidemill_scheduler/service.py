@@ -5,7 +5,7 @@ tm.worker_states.*     reports of workers         -> the fleet (every replica), 
 tm.events.*.container.*  lives of containers        -> the leader's pools
 pools bucket           what can be called         -> the directory (every replica)
 tm.due.>               delayed attempts, due      -> the inputs of their pools (every replica)
-tm.scheduler.*.<verb>  requests of callers        (every replica; `status`: the leader)
+tm.scheduler.*.<verb>  requests of callers        (every replica; about single containers: the leader)
 """
 
 import asyncio
@@ -22,18 +22,24 @@ from tidemill._wire import ids, subjects
 from tidemill._wire.control import (
     CancelCall,
     ContainerEvent,
+    Execute,
     FindQueued,
     GetSchedulerStatus,
+    ListContainers,
     ListWorkers,
+    StopContainer,
     WorkerState,
 )
+from tidemill_common.bus.protocol import Endpoint
 from tidemill_common.lease import Lease
 from tidemill_common.records import Recorder
 from tidemill_common.requests import Endpoints
 from tidemill_common.service import Context
 from tidemill_scheduler.cancelling import Cancelling
+from tidemill_scheduler.containers import Containers
 from tidemill_scheduler.leader import Leader
 from tidemill_scheduler.metrics import Metrics
+from tidemill_scheduler.placements import Placer
 from tidemill_scheduler.pools import Directory
 from tidemill_scheduler.questions import Questions
 from tidemill_scheduler.records import Records
@@ -158,8 +164,7 @@ class Scheduler:
         async with Leader(replica, term) as leader:
             self._leader = leader
             try:
-                status = endpoints.endpoint("status", GetSchedulerStatus, leader.status)
-                leader.serve({subjects.scheduler(subjects.EVERY, "status"): status})
+                leader.serve(_leader_requests(replica, leader, endpoints))
                 await leader.lead()
             finally:
                 self._leader = None
@@ -174,6 +179,19 @@ class Scheduler:
             for lost in () if self._deaf else replica.fleet.reap():
                 if self._leader:
                     self._leader.on_lost(lost)
+
+
+def _leader_requests(replica: Replica, leader: Leader, endpoints: Endpoints) -> dict[str, Endpoint]:
+    """Return what only the leader answers, by subject."""
+    containers = Containers(replica, Placer(replica, leader.term))
+    made = endpoints.endpoint
+    table = {
+        "status": made("status", GetSchedulerStatus, leader.status),
+        "list_containers": made("list_containers", ListContainers, containers.list),
+        "stop_container": made("stop_container", StopContainer, containers.stop),
+        "execute": made("execute", Execute, containers.execute),
+    }
+    return {subjects.scheduler(subjects.EVERY, verb): endpoint for verb, endpoint in table.items()}
 
 
 def _replica(context: Context, recorder: Recorder) -> Replica:

@@ -27,6 +27,7 @@ from tidemill_worker.framing import Frame, FrameProtocol
 from tidemill_worker.generators import Stream
 from tidemill_worker.logs import Log
 from tidemill_worker.node import Node
+from tidemill_worker.sessions import Sessions
 from tidemill_worker.work import Part
 
 GRACE = 2.0  # seconds that a cancelled input gets to end by itself
@@ -84,6 +85,7 @@ class Container:
         self._status: int | None = None
         self._streams: dict[int, Stream] = {}
         self._bridge = Bridge(node, pool, self._runner)
+        self.sessions = Sessions(node, pool, container_id, self._init, self._runner)
         self._grace: Killed | None = None  # why it is killed at the deadline
         self._numbers = 0
         self._timers: list[asyncio.TimerHandle] = []
@@ -96,11 +98,15 @@ class Container:
             FromRunner.LOG: self.log.write,
             FromRunner.ASK: self._bridge.ask,
             FromRunner.STOPPED: lambda: None,
+            FromRunner.INTERACT: self.sessions.ask,
+            FromRunner.RELEASE: self.sessions.release,
         }
         self._from_init: dict[int, Callable[..., None]] = {
             FromInit.STARTED: lambda _pid: None,
             FromInit.OUTPUT: self.log.write_bytes,
             FromInit.EXITED: self._on_exited,
+            FromInit.STREAM: self.sessions.on_frame,
+            FromInit.TERMINAL: self.sessions.on_terminal,
         }
 
     # --- orders
@@ -118,6 +124,7 @@ class Container:
     def configure(self, configuration: dict[str, Any]) -> None:
         """Tell the runner what it is to run."""
         self._runner.send((ToRunner.START, configuration))
+        self.sessions.configure(configuration["env"], configuration["workdir"])
 
     def assign(self, part: Part) -> None:
         """Hand inputs over. They run after those it already has."""
@@ -366,6 +373,7 @@ class Container:
         for stream in self._streams.values():
             stream.close()
         self._bridge.close()
+        self.sessions.close()
         self.log.flush()
         self._enter(Phase.STOPPING)
         self.drained.set()

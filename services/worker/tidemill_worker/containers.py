@@ -14,7 +14,7 @@ from typing import Any
 from tidemill import exception
 from tidemill._bus.protocol import BusError
 from tidemill._wire import coding, failure, subjects
-from tidemill._wire.control import ContainerEvent, ContainerState, Placement, Pool
+from tidemill._wire.control import ContainerEvent, ContainerState, Execute, Placement, Pool
 from tidemill_worker import decisions, secrets
 from tidemill_worker.attempts import Attempts
 from tidemill_worker.capacity import Reservation, Room
@@ -99,6 +99,13 @@ class Containers:
 
     def _stop_gracefully(self, container_id: str) -> None:
         self.stop(container_id, graceful=True)
+
+    async def execute(self, order: Execute) -> None:
+        """Start a process in a container; raises an `Error` if that cannot be."""
+        container = self._containers.get(order.container)
+        if container is None or container.ended.done():
+            raise exception.NotFoundError(f"the container {order.container} does not run any more")
+        await container.sessions.execute(order)
 
     def cancel(self, workspace: str, call: str, *, terminate: bool) -> None:
         """End everything of a call that is here, and remember to refuse what comes later."""

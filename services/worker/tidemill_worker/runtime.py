@@ -131,6 +131,7 @@ def _configuration(
         is_generator=spec.is_generator,
         is_async=spec.is_async,
         restrict_output=spec.restrict_output,
+        interactive=spec.interactive,
         handles={name: asdict(handle) for name, handle in pool.handles.items()},
         workspace=pool.workspace,
     )

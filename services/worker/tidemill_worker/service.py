@@ -2,6 +2,7 @@
 
 tm.workers.<id>.place   orders of the scheduler's leader  -> a container, or a refusal
 tm.workers.<id>.stop    the same                          -> containers end
+tm.workers.<id>.execute users, through the leader         -> further processes in containers
 tm.cancel.*.*           calls that were cancelled         -> their inputs end
 inputs of its pools     pulled by `pools`                 -> containers -> outputs
 """
@@ -21,6 +22,7 @@ from tidemill._wire import coding, ids, subjects
 from tidemill._wire.control import (
     Cancelled,
     Done,
+    Execute,
     Placement,
     PlacementAnswer,
     StopContainers,
@@ -149,6 +151,7 @@ class Worker:
             {
                 subjects.worker(self.id, "place"): endpoints.internal("place", Placement, self._place),
                 subjects.worker(self.id, "stop"): endpoints.internal("stop", StopContainers, self._stop),
+                subjects.worker(self.id, "execute"): endpoints.internal("execute", Execute, self._execute),
             },
             metadata={"worker": self.id},
         )
@@ -174,6 +177,10 @@ class Worker:
         if self._is_current(order.term):
             for container in order.containers:
                 self._containers.stop(container, graceful=order.graceful, finish=order.finish)
+        return Done()
+
+    async def _execute(self, order: Execute) -> Done:
+        await self._containers.execute(order)
         return Done()
 
     def _is_current(self, term: int) -> bool:

@@ -24,6 +24,7 @@ API = [
     "enable_output",
     "exception",
     "functions",
+    "interact",
     "is_local",
 ]
 
