@@ -50,6 +50,7 @@ SERVICES = (
     "tm.results.*.*.call",
     "tm.registry.*.*",
     "tm.scheduler.*.*",
+    "tm.streams.*.*.up",
     "$O.*.C.*",
     "$O.*.M.*",
 )
@@ -59,7 +60,15 @@ API = "$JS.API.>"
 API_SERVICES = (f"{_GET}.*", f"{_BATCH}.*", f"{_PURGE}.*")
 _API_THRESHOLD = "30s"  # between two messages of an answer
 # What members may hear of the platform.
-STREAMS = ("tm.replies.*.*", "tm.results.*.>", "tm.trouble.*.*", "tm.logs.*.>", "tm.events.*.>")
+STREAMS = (
+    "tm.replies.*.*",
+    "tm.results.*.>",
+    "tm.trouble.*.*",
+    "tm.logs.*.>",
+    "tm.events.*.>",
+    "tm.streams.*.*.down",
+    "tm.terminals.*.*",
+)
 
 
 def exports() -> list[dict[str, str]]:
@@ -100,6 +109,7 @@ def member(workspace: str, user: str) -> Rights:
             f"tm.results.{ws}.*.call",
             f"tm.registry.{ws}.*",
             f"tm.scheduler.{ws}.*",
+            f"tm.streams.{ws}.*.up",
             f"$O.{bucket}.C.*",
             f"$O.{bucket}.M.*",
             *_named(own, _GET, _BATCH),
@@ -112,6 +122,8 @@ def member(workspace: str, user: str) -> Rights:
             f"tm.trouble.{ws}.*",
             f"tm.logs.{ws}.>",
             f"tm.events.{ws}.>",
+            f"tm.streams.{ws}.*.down",
+            f"tm.terminals.{ws}.*",
         ),
     )
 
@@ -140,6 +152,8 @@ def worker(kind: str, user: str) -> Rights:
             "tm.credit.*.*.*",
             "tm.registry.*.*",
             "tm.scheduler.*.*",
+            "tm.streams.*.*.down",
+            "tm.terminals.*.*",
             subjects.reveal_secrets(subjects.EVERY),
             "tm.worker_states.*",
             f"$KV.{streams.WORKERS}.*",
@@ -156,6 +170,7 @@ def worker(kind: str, user: str) -> Rights:
             "tm.workers.*.*",
             "tm.cancel.*.*",
             "tm.credit.*.*.*",
+            "tm.streams.*.*.up",
             "tm.replies.*.*",
             "tm.results.*.>",
             "tm.trouble.*.*",
