@@ -31,7 +31,7 @@ class Stage:
 
     async def end(self, *, opener: bool) -> tuple[Duplex, ServiceBus]:
         bus = await self.connect()
-        return await self._exits.enter_async_context(on_bus(bus, "main", self.stream, opener=opener)), bus
+        return await self._exits.enter_async_context(on_bus(bus, "main", self.stream, is_client=opener)), bus
 
     async def both(self) -> tuple[Duplex, Duplex]:
         """Return both ends of a stream that has begun."""
@@ -65,14 +65,14 @@ class Played:
         self._bell = asyncio.Event()
 
     async def open(self) -> None:
-        await self._bus.subscribe(subjects.stream("main", self._stream, to_opener=False), self._on_message)
+        await self._bus.subscribe(subjects.stream("main", self._stream, down=False), self._on_message)
 
     def _on_message(self, message: Message) -> None:
         self.heard.append(coding.decode(list[Any], message.data))
         self._bell.set()
 
     def say(self, *frame: Any) -> None:
-        self._bus.publish(subjects.stream("main", self._stream, to_opener=True), coding.encode(frame))
+        self._bus.publish(subjects.stream("main", self._stream, down=True), coding.encode(frame))
 
     async def until(self, kind: Kind, count: int = 1) -> list[list[Any]]:
         """Return the frames of a kind when there are so many."""
