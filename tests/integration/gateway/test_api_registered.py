@@ -1,4 +1,4 @@
-"""What the registry keeps, over HTTP: deployed apps and their versions, secrets, environments, tokens, calls."""
+"""What the registry keeps, over HTTP: apps and their versions, secrets, environments, tokens, calls."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
