@@ -205,6 +205,11 @@ class Container:
         """Whether it may be given inputs."""
         return self.phase in (Phase.IDLE, Phase.BUSY)
 
+    @property
+    def may_wait(self) -> bool:
+        """Whether its running input has called a function."""
+        return self.phase is Phase.BUSY and self._bridge.called >= self.progress
+
     # --- the input that runs
 
     def _begin(self, part: Part, index: int) -> None:

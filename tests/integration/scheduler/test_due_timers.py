@@ -29,7 +29,7 @@ async def store_due(bus: ServiceBus, caller: Caller, index: int, attempt: int = 
     )
 
 
-async def waiting(bus: ServiceBus, pool: Pool) -> list[Chunk]:
+async def queued(bus: ServiceBus, pool: Pool) -> list[Chunk]:
     """Return the chunks in a pool's queue."""
     stored = bus.read(pool.stream, subjects.pool_inputs(pool.prefix))
     return [coding.decode(Chunk, one.data) async for one in stored]
@@ -49,7 +49,7 @@ async def test_what_is_due_moves_into_its_pool_once_though_two_replicas_take_it(
         return sum(one.count("tidemill_scheduler_due_total", outcome="moved") for one in (first, second))
 
     await until(lambda: moved() == 100, "all moved")
-    chunks = await waiting(parts.bus, caller.pool)
+    chunks = await queued(parts.bus, caller.pool)
     assert sorted(chunk.indices[0] for chunk in chunks) == list(range(100))
     assert {chunk.attempt for chunk in chunks} == {1}
     assert await nothing_due(parts.bus)
@@ -85,7 +85,7 @@ async def test_a_timer_fires_into_its_pool_when_its_time_has_come(parts: Parts) 
     )
     await until(lambda: worker.placements, "a placement")
     assert 0.9 <= time.monotonic() - began < 2.5
-    (chunk,) = await waiting(parts.bus, caller.pool)
+    (chunk,) = await queued(parts.bus, caller.pool)
     assert chunk.attempt == 1
 
 
@@ -100,7 +100,7 @@ async def test_a_replica_that_dies_between_publish_and_acknowledgement_doubles_n
     await until(
         lambda: follower.count("tidemill_scheduler_due_total", outcome="repeated") == 1, "a second move"
     )
-    assert len(await waiting(parts.bus, caller.pool)) == 1
+    assert len(await queued(parts.bus, caller.pool)) == 1
     assert await nothing_due(parts.bus)
 
 
@@ -132,8 +132,8 @@ async def test_cancelling_a_call_empties_its_queue_and_tells_the_workers(parts: 
     request = CancelCall(caller.call, caller.pool.prefix, 20, kept=True, terminate_containers=True)
     answer = await parts.bus.request(subjects.scheduler("main", "cancel"), coding.encode(request))
     assert coding.decode(Done, answer) == Done()
-    assert await waiting(parts.bus, caller.pool) == []
-    assert len(await waiting(parts.bus, other.pool)) == 2
+    assert await queued(parts.bus, caller.pool) == []
+    assert len(await queued(parts.bus, other.pool)) == 2
     assert coding.decode(Cancelled, heard[0].data) == Cancelled(
         "main", caller.call, terminate_containers=True
     )

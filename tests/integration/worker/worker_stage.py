@@ -160,8 +160,8 @@ class Stage:
             assert event.state == "started", event
         return containers
 
-    async def stop(self, *containers: str, graceful: bool = True) -> None:
-        order = StopContainers(containers, self.term, graceful)
+    async def stop(self, *containers: str, graceful: bool = True, finish: float = 30.0) -> None:
+        order = StopContainers(containers, self.term, graceful, finish)
         await self.bus.request(subjects.worker(self.worker, "stop"), coding.encode(order))
 
     async def event(self, container: str, *states: str) -> ContainerEvent:
