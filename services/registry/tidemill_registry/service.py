@@ -121,10 +121,14 @@ class Registry:
     async def start(self, context: Context) -> None:
         """Reach the database, bring it to this version's schema, serve."""
         self._log = context.log
-        await self._reach_database()
+        await asyncio.gather(  # the first workspace's streams do not wait for the database
+            self._reach_database(),
+            self._apply_streams(context.bus, self.settings.first_workspace),
+        )
         await self._prepare_workspaces()
         await self._let_in(context)
-        await self._apply_streams(context.bus)
+        others = set(await self._workspaces.names()) - {self.settings.first_workspace}
+        await self._apply_streams(context.bus, *sorted(others))
         if wrong := await self._secrets.check_keys():
             context.log.error(wrong, hint="give TIDEMILL_SECRETS_KEY the keys they were stored with")
         self._publisher = Publisher(
@@ -361,9 +365,9 @@ class Registry:
         if given:
             await self._tokens.ensure(given)
 
-    async def _apply_streams(self, bus: ServiceBus) -> None:
-        """See to it that each workspace has its streams."""
-        for workspace in await self._workspaces.names():
+    async def _apply_streams(self, bus: ServiceBus, *workspaces: str) -> None:
+        """See to it that some workspaces have their streams."""
+        for workspace in workspaces:
             await streams.apply_workspace(bus, workspace, replicas=self.settings.replicas)
 
     async def _ping(self) -> None:
