@@ -52,6 +52,7 @@ SERVICES = (
     "tm.scheduler.*.*",
     "$O.*.C.*",
     "$O.*.M.*",
+    "tm.streams.*.*.*",
 )
 # JetStream's API crosses as a whole: a part of it would be asked of the members' own account, which has no
 # streams. What a member may ask there stands in its rights. Answers may be several messages.
@@ -59,7 +60,16 @@ API = "$JS.API.>"
 API_SERVICES = (f"{_GET}.*", f"{_BATCH}.*", f"{_PURGE}.*")
 _API_THRESHOLD = "30s"  # between two messages of an answer
 # What members may hear of the platform.
-STREAMS = ("tm.replies.*.*", "tm.results.*.>", "tm.trouble.*.*", "tm.logs.*.>", "tm.events.*.>")
+STREAMS = (
+    "tm.replies.*.*",
+    "tm.results.*.>",
+    "tm.trouble.*.*",
+    "tm.logs.*.>",
+    "tm.events.*.>",
+    "tm.streams.*.*.*",
+)
+# What the platform may ask of members.
+SERVED_BY_MEMBERS = ("tm.terminals.*.*",)
 
 
 def exports() -> list[dict[str, str]]:
@@ -97,6 +107,7 @@ def member(workspace: str, user: str) -> Rights:
             f"tm.inputs.*.*.{ws}.>",
             f"tm.demand.{ws}.*",
             f"tm.credit.{ws}.*.*",
+            f"tm.streams.{ws}.*.*",
             f"tm.results.{ws}.*.call",
             f"tm.registry.{ws}.*",
             f"tm.scheduler.{ws}.*",
@@ -112,7 +123,10 @@ def member(workspace: str, user: str) -> Rights:
             f"tm.trouble.{ws}.*",
             f"tm.logs.{ws}.>",
             f"tm.events.{ws}.>",
+            f"tm.streams.{ws}.*.*",
+            f"tm.terminals.{ws}.*",
         ),
+        responds=True,
     )
 
 
@@ -139,6 +153,8 @@ def worker(kind: str, user: str) -> Rights:
             f"tm.events.*.{subjects.RECORDS}.*",
             "tm.demand.*.*",
             "tm.credit.*.*.*",
+            "tm.streams.*.*.*",
+            "tm.terminals.*.*",
             "tm.registry.*.*",
             "tm.scheduler.*.*",
             subjects.reveal_secrets(subjects.EVERY),
@@ -157,6 +173,7 @@ def worker(kind: str, user: str) -> Rights:
             "tm.workers.*.*",
             "tm.cancel.*.*",
             "tm.credit.*.*.*",
+            "tm.streams.*.*.*",
             "tm.replies.*.*",
             "tm.results.*.>",
             "tm.trouble.*.*",
@@ -239,8 +256,18 @@ def accounts(passwords: dict[str, str]) -> dict[str, object]:
         for name in SERVICE_USERS
     ]
     return {
-        PLATFORM: {"jetstream": "enabled", "users": users, "exports": exports()},
-        MEMBERS: {"imports": imports()},
+        PLATFORM: {
+            "jetstream": "enabled",
+            "users": users,
+            "exports": exports(),
+            "imports": [
+                {"service": {"account": MEMBERS, "subject": subject}} for subject in SERVED_BY_MEMBERS
+            ],
+        },
+        MEMBERS: {
+            "imports": imports(),
+            "exports": [{"service": subject} for subject in SERVED_BY_MEMBERS],
+        },
         SYSTEM: {"users": [{"user": SYSTEM_USER, "password": passwords[SYSTEM_USER]}]},
     }
 
