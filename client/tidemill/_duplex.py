@@ -283,16 +283,19 @@ def _ignore(*_: object) -> None:
 
 @asynccontextmanager
 async def on_bus(
-    bus: Bus, workspace: str, stream: str, *, opener: bool, piece: int = PIECE
+    bus: Bus, workspace: str, stream: str, *, is_client: bool, piece: int = PIECE
 ) -> AsyncIterator[Duplex]:
     """Hold one end of the stream of this id, in a workspace, on a bus while the block runs.
 
-    The opener makes the id, enters the block and then tells the other side to enter it too.
+    One of them is the client's end (the gateway's too), the other the platform's. Whoever makes the id
+    enters the block and then tells the other side to enter it too.
 
     Raises:
         ServiceError: the bus does not take the subscription.
     """
-    sending, receiving = (subjects.stream(workspace, stream, to_opener=side) for side in (not opener, opener))
+    sending, receiving = (
+        subjects.stream(workspace, stream, down=down) for down in (not is_client, is_client)
+    )
 
     def transmit(frame: Frame) -> None:
         bus.publish(sending, coding.encode(frame))

@@ -42,7 +42,7 @@ class Process:
         """
         caller = await self._client.connect()
         stream_id = ids.new(ids.STREAM)
-        held = on_bus(caller.bus, caller.workspace, stream_id, opener=True, piece=PIECE_TO_CONTAINER)
+        held = on_bus(caller.bus, caller.workspace, stream_id, is_client=True, piece=PIECE_TO_CONTAINER)
         async with held as stream:
             await self._start(stream_id)
             stream.open()

@@ -2,13 +2,14 @@
 
 import asyncio
 import os
+from contextlib import suppress
 
 from tidemill import _console, exception
-from tidemill._bus.protocol import Bus, BusError, Message, Subscription
+from tidemill._bus.protocol import Bus, Message, Subscription
 from tidemill._duplex import on_bus
 from tidemill._output import Output
 from tidemill._wire import coding, subjects
-from tidemill._wire.control import AskTerminal, TerminalAnswer
+from tidemill._wire.control import AskTerminal
 
 LAST_WORDS = 2.0  # seconds for the output of an input whose end is known already
 
@@ -23,6 +24,7 @@ class Lender:
         self._shown = shown
         self._subscription: Subscription | None = None
         self._lent: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
         """Begin to answer."""
@@ -35,36 +37,36 @@ class Lender:
         if self._lent is not None:
             if not at_once:
                 await asyncio.wait((self._lent,), timeout=LAST_WORDS)
-            self._lent.cancel()
-            await asyncio.wait((self._lent,))
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(set(self._tasks))
 
     def _on_ask(self, message: Message) -> None:
         try:
             asked = coding.decode(AskTerminal, message.data)
         except ValueError as error:
-            self._answer(message.reply, TerminalAnswer(accepted=False, reason=str(error)))
+            self._shown.warn(f"what a container asks cannot be read: {error}")
             return
-        if self._lent is not None and not self._lent.done():
-            reason = "another input of this run has the terminal: only one at a time can"
-            self._answer(message.reply, TerminalAnswer(accepted=False, reason=reason))
-            return
-        self._lent = asyncio.create_task(self._lend(asked, message.reply), name="lent terminal")
+        is_lent = self._lent is not None and not self._lent.done()
+        task = asyncio.create_task(self._refuse(asked) if is_lent else self._lend(asked), name="terminal")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        if not is_lent:
+            self._lent = task
 
-    def _answer(self, reply: str, answer: TerminalAnswer) -> None:
-        try:
-            self._bus.publish(reply, coding.encode(answer))
-        except BusError as error:
-            self._shown.warn(f"a container cannot be answered: {error}")
+    async def _refuse(self, asked: AskTerminal) -> None:
+        with suppress(exception.Error):
+            async with on_bus(self._bus, self._workspace, asked.stream, is_client=True) as stream:
+                stream.abort(exception.ConflictError("another input of this run has the terminal"))
 
-    async def _lend(self, asked: AskTerminal, reply: str) -> None:
+    async def _lend(self, asked: AskTerminal) -> None:
         """Connect the terminal with the input that asked for it, until the input has ended."""
         try:
-            async with on_bus(self._bus, self._workspace, asked.stream, opener=False) as stream:
-                rows, columns = _console.size()
-                term = os.environ.get("TERM", "")
+            async with on_bus(self._bus, self._workspace, asked.stream, is_client=True) as stream:
                 stream.open()
                 with self._shown.lent():
-                    self._answer(reply, TerminalAnswer(True, "", rows, columns, term))
+                    stream.control("lend", [*_console.size(), os.environ.get("TERM", "")])
                     await _console.attach(stream, terminal=True)
         except exception.Error as error:
             self._shown.warn(f"the terminal is no longer connected with {asked.container}: {error}")

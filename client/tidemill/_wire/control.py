@@ -504,23 +504,13 @@ class Execute:
 class AskTerminal:
     """`tm.terminals.<ws>.<app>`: an input of an interactive run wants the caller's terminal.
 
-    The worker has opened `stream`. Answered by a `TerminalAnswer`.
+    The worker has opened `stream`, on which the caller answers: by a control frame `lend` with rows,
+    columns and type of the terminal, or by breaking the stream with the reason.
     """
 
     stream: str
     container: str
     function: str
-
-
-@dataclass(frozen=True, slots=True)
-class TerminalAnswer:
-    """Whether the caller lends its terminal: its size and type, or why not."""
-
-    accepted: bool
-    reason: str = ""
-    rows: int = 0
-    columns: int = 0
-    term: str = ""
 
 
 # --- events

@@ -352,9 +352,9 @@ def blob_record(ws: str, encoded_name: str) -> str:
 # --- duplex streams, and what opens them
 
 
-def stream(ws: str, stream_id: str, *, to_opener: bool) -> str:
-    """Return the subject of one direction of a duplex stream: to who opened it, or to who answered."""
-    return f"tm.streams.{workspace(ws)}.{token(stream_id)}.{'back' if to_opener else 'there'}"
+def stream(ws: str, stream_id: str, *, down: bool) -> str:
+    """Return the subject of one direction of a duplex stream: down to a client, or up to the platform."""
+    return f"tm.streams.{workspace(ws)}.{token(stream_id)}.{'down' if down else 'up'}"
 
 
 def terminal(ws: str, app: str) -> str:

@@ -50,9 +50,9 @@ SERVICES = (
     "tm.results.*.*.call",
     "tm.registry.*.*",
     "tm.scheduler.*.*",
+    "tm.streams.*.*.up",
     "$O.*.C.*",
     "$O.*.M.*",
-    "tm.streams.*.*.*",
 )
 # JetStream's API crosses as a whole: a part of it would be asked of the members' own account, which has no
 # streams. What a member may ask there stands in its rights. Answers may be several messages.
@@ -66,7 +66,7 @@ STREAMS = (
     "tm.trouble.*.*",
     "tm.logs.*.>",
     "tm.events.*.>",
-    "tm.streams.*.*.*",
+    "tm.streams.*.*.down",
 )
 # What the platform may ask of members.
 SERVED_BY_MEMBERS = ("tm.terminals.*.*",)
@@ -111,6 +111,7 @@ def member(workspace: str, user: str) -> Rights:
             f"tm.results.{ws}.*.call",
             f"tm.registry.{ws}.*",
             f"tm.scheduler.{ws}.*",
+            f"tm.streams.{ws}.*.up",
             f"$O.{bucket}.C.*",
             f"$O.{bucket}.M.*",
             *_named(own, _GET, _BATCH),
@@ -123,7 +124,7 @@ def member(workspace: str, user: str) -> Rights:
             f"tm.trouble.{ws}.*",
             f"tm.logs.{ws}.>",
             f"tm.events.{ws}.>",
-            f"tm.streams.{ws}.*.*",
+            f"tm.streams.{ws}.*.down",
             f"tm.terminals.{ws}.*",
         ),
         responds=True,
@@ -153,10 +154,10 @@ def worker(kind: str, user: str) -> Rights:
             f"tm.events.*.{subjects.RECORDS}.*",
             "tm.demand.*.*",
             "tm.credit.*.*.*",
-            "tm.streams.*.*.*",
-            "tm.terminals.*.*",
             "tm.registry.*.*",
             "tm.scheduler.*.*",
+            "tm.streams.*.*.down",
+            "tm.terminals.*.*",
             subjects.reveal_secrets(subjects.EVERY),
             "tm.worker_states.*",
             f"$KV.{streams.WORKERS}.*",
@@ -174,7 +175,7 @@ def worker(kind: str, user: str) -> Rights:
             "tm.workers.*.*",
             "tm.cancel.*.*",
             "tm.credit.*.*.*",
-            "tm.streams.*.*.*",
+            "tm.streams.*.*.up",
             "tm.replies.*.*",
             "tm.results.*.>",
             "tm.trouble.*.*",

@@ -12,12 +12,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from tidemill import exception
-from tidemill._bus.protocol import BusError, NoResponder, RequestTimeout
+from tidemill._bus.protocol import BusError
 from tidemill._container.frames import ToInit, ToRunner
 from tidemill._container.sessions import WINDOW
 from tidemill._duplex import Duplex, join, on_bus
 from tidemill._wire import coding, failure, ids, subjects
-from tidemill._wire.control import AskTerminal, Execute, Pool, TerminalAnswer
+from tidemill._wire.control import AskTerminal, Execute, Pool
 from tidemill._wire.duplex import PIECE_TO_CONTAINER
 from tidemill_worker.framing import FrameProtocol
 from tidemill_worker.node import Node
@@ -93,7 +93,7 @@ class Sessions:
     async def _run(self, order: Execute, started: "asyncio.Future[None]") -> None:
         try:
             async with (
-                on_bus(self._node.bus, self._pool.workspace, order.stream, opener=False) as outer,
+                on_bus(self._node.bus, self._pool.workspace, order.stream, is_client=False) as outer,
                 self._stream() as (number, inner),
             ):
                 variables = {**self._variables, **order.variables}
@@ -144,13 +144,12 @@ class Sessions:
     async def _lend(self) -> None:
         stream = ids.new(ids.STREAM)
         try:
-            async with on_bus(self._node.bus, self._pool.workspace, stream, opener=True) as outer:
-                answer = await self._ask_caller(stream)
+            async with on_bus(self._node.bus, self._pool.workspace, stream, is_client=False) as outer:
+                rows, columns, term = await self._ask_caller(stream, outer)
                 async with self._stream() as (number, inner):
-                    device = await self._device(number, answer)
+                    device = await self._device(number, rows, columns)
                     self._terminal = inner
-                    self._runner.send((ToRunner.TERMINAL, device, answer.term))
-                    outer.open()
+                    self._runner.send((ToRunner.TERMINAL, device, term))
                     inner.open()
                     await join(outer, inner)
         except exception.Error as error:
@@ -160,27 +159,39 @@ class Sessions:
             self._terminal, self._asking = None, False
             self._runner.send((ToRunner.RELEASED,))
 
-    async def _ask_caller(self, stream: str) -> TerminalAnswer:
+    async def _ask_caller(self, stream: str, outer: Duplex) -> tuple[int, int, str]:
+        """Return size and type of the caller's terminal, once it is lent."""
+        lent: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+        def on_control(_name: str, value: Any) -> None:
+            if not lent.done():
+                lent.set_result(value)
+
+        def on_break(error: exception.Error) -> None:
+            if not lent.done():
+                lent.set_exception(error)
+
+        outer.on_control, outer.on_break = on_control, on_break
         asked = AskTerminal(stream, self._container, self._pool.spec.name)
         subject = subjects.terminal(self._pool.workspace, self._pool.app_id)
         try:
-            data = await self._node.bus.request(subject, coding.encode(asked), timeout=TERMINAL_TIMEOUT)
-            answer = coding.decode(TerminalAnswer, data)
-        except (NoResponder, RequestTimeout) as error:
+            self._node.bus.publish(subject, coding.encode(asked))
+            async with asyncio.timeout(TERMINAL_TIMEOUT):
+                rows, columns, term = await lent
+            outer.open()
+            return int(rows), int(columns), str(term)
+        except TimeoutError as error:
             message = "the terminal of the interactive run does not answer"
             raise exception.InteractiveTimeoutError(message) from error
-        except (BusError, ValueError) as error:
+        except (BusError, ValueError, TypeError) as error:
             raise exception.ServiceError(f"the caller cannot be asked for its terminal: {error}") from error
-        if not answer.accepted:
-            raise exception.ConflictError(answer.reason)
-        return answer
 
-    async def _device(self, number: int, answer: TerminalAnswer) -> str:
+    async def _device(self, number: int, rows: int, columns: int) -> str:
         """Return the device of a terminal that init makes for the runner."""
         device: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._devices[number] = device
         try:
-            self._init.send((ToInit.TERMINAL, number, answer.rows, answer.columns))
+            self._init.send((ToInit.TERMINAL, number, rows, columns))
             async with asyncio.timeout(TERMINAL_TIMEOUT):
                 return await device
         except TimeoutError:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from bus_connections import Connect
+from waiting import until
 
 from tidemill import _duplex, exception
 from tidemill._bus.protocol import Message
@@ -30,7 +31,7 @@ class Stage:
 
     async def end(self, *, opener: bool) -> tuple[Duplex, ServiceBus]:
         bus = await self.connect()
-        return await self._exits.enter_async_context(on_bus(bus, "main", self.stream, opener=opener)), bus
+        return await self._exits.enter_async_context(on_bus(bus, "main", self.stream, is_client=opener)), bus
 
     async def both(self) -> tuple[Duplex, Duplex]:
         """Return both ends of a stream that has begun."""
@@ -64,14 +65,14 @@ class Played:
         self._bell = asyncio.Event()
 
     async def open(self) -> None:
-        await self._bus.subscribe(subjects.stream("main", self._stream, to_opener=False), self._on_message)
+        await self._bus.subscribe(subjects.stream("main", self._stream, down=False), self._on_message)
 
     def _on_message(self, message: Message) -> None:
         self.heard.append(coding.decode(list[Any], message.data))
         self._bell.set()
 
     def say(self, *frame: Any) -> None:
-        self._bus.publish(subjects.stream("main", self._stream, to_opener=True), coding.encode(frame))
+        self._bus.publish(subjects.stream("main", self._stream, down=True), coding.encode(frame))
 
     async def until(self, kind: Kind, count: int = 1) -> list[list[Any]]:
         """Return the frames of a kind when there are so many."""
@@ -403,9 +404,7 @@ async def test_what_breaks_one_of_two_joined_streams_breaks_the_other(stage: Sta
 async def test_a_slow_reader_behind_a_join_stops_the_sender_in_front_of_it(stage: Stage) -> None:
     here, there, joined = await relayed(stage)
     sending = asyncio.create_task(here.send(bytes(16 << 20)))
-    async with asyncio.timeout(LIMIT):
-        while here._out.is_open or there._in.received < there._in.limit:
-            await asyncio.sleep(0.001)
+    await until(lambda: not here._out.is_open and there._in.received >= there._in.limit, LIMIT)
     assert not sending.done()
     assert here._out.used <= 3 * (_duplex.WINDOW + PIECE)
     here.close()

@@ -5,8 +5,7 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
-import waiting
-from played_parts import BOUND, Caller, make_pool, until
+from played_parts import Caller, make_pool, until
 from scheduler_stage import Parts
 
 from tidemill._bus.protocol import Message, RequestFailed
@@ -110,7 +109,7 @@ async def test_a_due_attempt_of_a_pool_that_is_gone_is_cancelled(parts: Parts) -
     await store_due(parts.bus, caller, 3)
     stored = await parts.stored("RESULTS_main", subjects.result("main", caller.call, 3))
     assert coding.decode(Outputs, stored.data).items[0].status == Status.CANCELLED
-    await waiting.until(lambda: nothing_due(parts.bus), BOUND)  # the output is stored first
+    await until(lambda: nothing_due(parts.bus))  # the output is stored first
 
 
 async def test_what_cannot_be_read_is_kept_among_the_dead(parts: Parts) -> None:

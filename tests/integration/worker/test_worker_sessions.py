@@ -14,7 +14,7 @@ from tidemill import exception
 from tidemill._bus.protocol import Message, RequestFailed
 from tidemill._duplex import Duplex, on_bus
 from tidemill._wire import coding, ids, subjects
-from tidemill._wire.control import AskTerminal, Execute, Pool, TerminalAnswer
+from tidemill._wire.control import AskTerminal, Execute, Pool
 from tidemill._wire.duplex import PIECE_TO_CONTAINER
 from tidemill._wire.messages import Status
 
@@ -32,7 +32,7 @@ def f(question):
 async def process(stage: Stage, container: str, *arguments: str, **order: Any) -> AsyncIterator[Duplex]:
     """Hold the stream of a process in a container."""
     stream = ids.new(ids.STREAM)
-    async with on_bus(stage.bus, WORKSPACE, stream, opener=True, piece=PIECE_TO_CONTAINER) as end:
+    async with on_bus(stage.bus, WORKSPACE, stream, is_client=True, piece=PIECE_TO_CONTAINER) as end:
         asked = Execute(container, stream, arguments, **order)
         await stage.bus.request(subjects.worker(stage.worker, "execute"), coding.encode(asked))
         end.open()
@@ -164,26 +164,26 @@ class Caller:
     def __init__(self, stage: Stage, pool: Pool) -> None:
         self._stage = stage
         self._pool = pool
-        self.answer = TerminalAnswer(accepted=True, rows=30, columns=100, term="xterm")
         self.asked: asyncio.Future[AskTerminal] = asyncio.get_running_loop().create_future()
-        self._may_answer = asyncio.Event()
 
     async def open(self) -> None:
         await self._stage.bus.subscribe(subjects.terminal(WORKSPACE, self._pool.app_id), self._on_ask)
 
     def _on_ask(self, message: Message) -> None:
         self.asked.set_result(coding.decode(AskTerminal, message.data))
-        self.reply = message.reply
-        if not self.answer.accepted:
-            self._stage.bus.publish(message.reply, coding.encode(self.answer))
+
+    @asynccontextmanager
+    async def answer(self) -> AsyncIterator[Duplex]:
+        async with asyncio.timeout(LIMIT):
+            asked = await self.asked
+        async with on_bus(self._stage.bus, WORKSPACE, asked.stream, is_client=True) as end:
+            end.open()
+            yield end
 
     @asynccontextmanager
     async def lend(self) -> AsyncIterator[Duplex]:
-        async with asyncio.timeout(LIMIT):
-            asked = await self.asked
-        async with on_bus(self._stage.bus, WORKSPACE, asked.stream, opener=False) as end:
-            end.open()
-            self._stage.bus.publish(self.reply, coding.encode(self.answer))
+        async with self.answer() as end:
+            end.control("lend", [30, 100, "xterm"])
             yield end
 
 
@@ -205,15 +205,18 @@ async def test_an_input_is_asked_at_the_callers_terminal(stage: Stage) -> None:
 async def test_a_caller_that_is_not_there_is_an_error_of_the_input(stage: Stage) -> None:
     pool, _ = await placed(stage, ASKING, interactive=True)
     call = await stage.call(pool, ("who? ",))
-    assert isinstance((await stage.result(call)).error, exception.InteractiveTimeoutError)
+    (result,) = await stage.results(call, timeout=LIMIT)  # after 10 seconds
+    assert isinstance(result.error, exception.InteractiveTimeoutError)
 
 
 async def test_a_caller_may_refuse(stage: Stage) -> None:
     pool, _ = await placed(stage, ASKING, interactive=True)
     caller = Caller(stage, pool)
-    caller.answer = TerminalAnswer(accepted=False, reason="another input has it")
     await caller.open()
-    error = (await stage.result(await stage.call(pool, ("who? ",)))).error
+    call = await stage.call(pool, ("who? ",))
+    async with caller.answer() as end:
+        end.abort(exception.ConflictError("another input has it"))
+    error = (await stage.result(call)).error
     assert isinstance(error, exception.ConflictError)
     assert "another input has it" in str(error)
 

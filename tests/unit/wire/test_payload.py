@@ -156,3 +156,16 @@ def test_a_payload_above_the_cap_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
         payload.encode(b"x" * 200_000)
     with pytest.raises(exception.RequestSizeError, match="the arguments would take"):
         payload.encode_call((object, b"x" * 200_000), {})
+
+
+@pytest.mark.parametrize(
+    "value", [threading.Lock(), [1, {"a": (threading.Lock(),)}]], ids=["itself", "deep inside"]
+)
+def test_what_cannot_go_without_pickle_is_named_by_its_type(value: object) -> None:
+    with pytest.raises(exception.SerializationError, match="a lock cannot be sent without pickle"):
+        payload.encode(value, allow_pickle=False)
+
+
+def test_arguments_of_other_languages_are_read_as_messagepack() -> None:
+    data = payload.encode_call((1, (2,)), {"a": b"x"})[1]
+    assert payload.decode(Format.PLAIN, data) == [[1, (2,)], {"a": b"x"}]

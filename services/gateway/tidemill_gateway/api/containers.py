@@ -6,21 +6,18 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
-from tidemill import exception
-from tidemill._wire import subjects
 from tidemill._wire.control import (
-    ContainerState,
+    ContainerInfo,
+    ContainerList,
     Done,
-    GetSchedulerStatus,
+    ListContainers,
     ListWorkers,
-    SchedulerStatus,
-    StopContainers,
+    StopContainer,
     WorkerList,
     WorkerState,
 )
 from tidemill_gateway.api.answering import Cursor, Limit, Requester, show_page
 from tidemill_gateway.api.models import Page, moment
-from tidemill_gateway.sessions import Session, ask
 
 router = APIRouter(tags=["containers"])
 
@@ -29,15 +26,30 @@ ContainerRef = Annotated[str, Path(pattern=r"^co-[A-Za-z0-9]{1,60}$", descriptio
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """A container. `state` is `starting`, `idle`, `busy` or `stopping`, since `since`."""
+    """A container. `state` is `starting`, `idle`, `busy` or `stopping`."""
 
     id: str
-    pool: str
+    app_id: str
     app_name: str
     function: str
+    pool: str
     worker: str
     state: str
-    since: datetime
+    created: datetime
+
+    @classmethod
+    def of(cls, info: ContainerInfo) -> "Container":
+        """Return it as it is shown."""
+        return cls(
+            id=info.container,
+            app_id=info.app_id,
+            app_name=info.app_name,
+            function=info.function,
+            pool=info.pool,
+            worker=info.worker,
+            state=info.state,
+            created=moment(info.created),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +107,13 @@ async def list_workers(
 async def list_containers(
     request: Request,
     requester: Requester,
-    app: Annotated[str, Query(max_length=64, description="the name of an app")] = "",
+    app: Annotated[str, Query(pattern=r"^(ap-[A-Za-z0-9]{1,60})?$", description="the id of an app")] = "",
     limit: Limit = 100,
     cursor: Cursor = "",
 ) -> Response:
-    """List the containers that there are, by id."""
-    containers = [each for each in _containers(await _status(requester)) if not app or each.app_name == app]
+    """List the containers that run, oldest first."""
+    found = await requester.scheduler("list_containers", ListContainers(app), ContainerList)
+    containers = sorted((Container.of(info) for info in found.containers), key=lambda container: container.id)
     after = [container for container in containers if container.id > cursor]
     return show_page(request, after[:limit], after[limit - 1].id if len(after) > limit else "")
 
@@ -111,37 +124,6 @@ async def stop_container(
     container: ContainerRef,
     graceful: Annotated[bool, Query(description="let it finish what it runs")] = True,
 ) -> Response:
-    """Stop a container. What it runs and cannot finish is run again elsewhere; others may take its place."""
-    status = await _status(requester)
-    found = next((each for each in _containers(status) if each.id == container), None)
-    if found is None:
-        raise exception.NotFoundError(f"there is no container {container!r}")
-    order = StopContainers((container,), status.term, graceful)
-    await ask(requester.bus, subjects.worker(found.worker, "stop"), order, Done)
+    """Stop a container. What it runs and cannot finish runs again elsewhere; others may take its place."""
+    await requester.scheduler("stop_container", StopContainer(container, graceful), Done)
     return Response(status_code=204)
-
-
-async def _status(requester: Session) -> SchedulerStatus:
-    return await requester.scheduler("status", GetSchedulerStatus(), SchedulerStatus)
-
-
-def _containers(status: SchedulerStatus) -> list[Container]:
-    pools = {pool.pool: (pool.app_name, pool.function) for pool in status.pools}
-    found = [
-        _container(worker, state, *pools.get(state.pool, ("", "")))
-        for worker in status.workers
-        for state in worker.containers
-    ]
-    return sorted(found, key=lambda container: container.id)
-
-
-def _container(worker: WorkerState, state: ContainerState, app_name: str, function: str) -> Container:
-    return Container(
-        id=state.container,
-        pool=state.pool,
-        app_name=app_name,
-        function=function,
-        worker=worker.worker,
-        state=state.state,
-        since=moment(state.since),
-    )
