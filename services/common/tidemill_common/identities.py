@@ -107,7 +107,6 @@ def member(workspace: str, user: str) -> Rights:
             f"tm.inputs.*.*.{ws}.>",
             f"tm.demand.{ws}.*",
             f"tm.credit.{ws}.*.*",
-            f"tm.streams.{ws}.*.*",
             f"tm.results.{ws}.*.call",
             f"tm.registry.{ws}.*",
             f"tm.scheduler.{ws}.*",
