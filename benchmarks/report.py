@@ -1,6 +1,7 @@
 """Write `docs/performance.md` and its plot from `benchmarks/results/*.json`."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,14 @@ isolation: what this design cannot beat, except where it sends several inputs in
 
 {own_table}
 
+## Deployments
+
+`tidemill deploy` of ten functions whose code is new, without the start of Python; look-up and first call from
+a new process, without a warm call's time; the same beside 10,000 deployed functions
+(`benchmarks/suite_deploy.py`).
+
+{deploy_table}
+
 ## Each stage of a call
 
 What one call consists of, each measured on its own (`benchmarks/suite_stages.py`).
@@ -120,11 +129,24 @@ What one call consists of, each measured on its own (`benchmarks/suite_stages.py
 {conditions}
 """
 COLUMNS = ("Tidemill", "NATS floor", "Celery", "Ray task", "Ray actor")
+# label, metric, unit, target
 OWN = (
     ("`tidemill run examples/hello.py`, nothing running", "run_from_nothing", "s", "4"),
     ("caller's memory, 1,000,000 inputs over 10,000", "long_map_memory_growth", "MB", "50"),
     ("map over 1,000,000 inputs", "long_map", "inputs/s", "-"),
     ("1 MB each way, one by one", "large_one_by_one", "MB/s", "-"),
+)
+DEPLOY = (
+    ("deploy of 10 functions", "deploy_ten", "ms", "300"),
+    ("the same beside 10,000", "deploy_ten_beside_many", "ms", "twice that"),
+    ("deploy that changes nothing", "deploy_unchanged", "ms", "-"),
+    ("look-up by name and first call", "look_up_and_first_call", "ms", "100"),
+    ("warm call, p50", "warm_call_p50", "ms", "-"),
+    ("the same beside 10,000", "warm_call_beside_many_p50", "ms", "the same"),
+    ("listing of 1,000 apps", "list_1000_apps", "ms", "50"),
+    ("gateway's memory for 10,000 functions", "gateway_memory_growth", "MB", "100"),
+    ("scheduler's memory for 10,000 functions", "scheduler_memory_growth", "MB", "100"),
+    ("worker's memory for 10,000 functions", "worker_memory_growth", "MB", "100"),
 )
 
 
@@ -150,11 +172,10 @@ def table() -> list[str]:
     return lines
 
 
-def own_table() -> list[str]:
+def own_table(suite: str, rows: Iterable[tuple[str, str, str, str]]) -> list[str]:
     lines = ["| | target | Tidemill |", "|---|---|---|"]
     lines += [
-        f"| {label}, {unit} | {target} | {cell(('tidemill', metric))} |"
-        for label, metric, unit, target in OWN
+        f"| {label}, {unit} | {target} | {cell((suite, metric))} |" for label, metric, unit, target in rows
     ]
     return lines
 
@@ -203,7 +224,8 @@ def main() -> None:
         processors=any_result["processors"],
         python=any_result["python"],
         table="\n".join(table()),
-        own_table="\n".join(own_table()),
+        own_table="\n".join(own_table("tidemill", OWN)),
+        deploy_table="\n".join(own_table("deploy", DEPLOY)),
         stages_table="\n".join(stages_table()),
         conditions="\n".join(conditions()),
     )

@@ -13,6 +13,7 @@ ENVIRONMENTS = HERE.parent / ".bench"
 SUITES: dict[str, list[str] | None] = {
     "floor": None,
     "tidemill": None,
+    "deploy": None,
     "stages": None,
     "celery": ["celery[redis]"],
     "ray": ["ray"],

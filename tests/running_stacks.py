@@ -4,27 +4,16 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
+from waiting import wait_until
 
 from tidemill._stack import PartInfo, StackInfo
 
 RUN_TIMEOUT = 100.0  # seconds
-PATIENCE = 20.0
-
-
-def wait_until(condition: Callable[[], Any], timeout: float = PATIENCE, what: str = "") -> Any:
-    """Return what a condition returns as soon as that is true."""
-    deadline = time.monotonic() + timeout
-    while not (result := condition()):
-        assert time.monotonic() < deadline, f"waited {timeout} s in vain {what}"
-        time.sleep(0.01)
-    return result
 
 
 def clean_environment(home: Path) -> dict[str, str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from tidemill import _loop, _runtime, _sync, exception
 from tidemill._bus.protocol import Bus, BusError, Disconnected, NoResponder, NotLetIn, RequestFailed
 from tidemill._caller import Caller, explain
+from tidemill._tracebacks import EDGE
 from tidemill._wire import coding, errors, ids, subjects
 from tidemill._wire.control import ErrorReply
 from tidemill.config import config
@@ -22,6 +23,7 @@ A = TypeVar("A")
 
 REQUEST_TIMEOUT = 30.0  # seconds
 FIND_RESPONDER = 10.0  # seconds for which a request waits for its service to come (back) up
+FIND_SERVER = 20.0  # seconds for which it waits for a connection that was lost
 FIND_PAUSE = 0.2
 CREDENTIALS_HINT = "check TIDEMILL_TOKEN_ID and TIDEMILL_TOKEN_SECRET, or the profile in use"
 UNDECIDED = "the server lets nobody in now: the registry does not answer it"
@@ -131,7 +133,8 @@ class Client:
         return self._closed
 
     def __enter__(self) -> Self:
-        _loop.wait(self._hello())
+        with EDGE:
+            _loop.wait(self._hello())
         return self
 
     def __exit__(
@@ -141,7 +144,8 @@ class Client:
             _loop.wait(self._close())
 
     async def __aenter__(self) -> Self:
-        await _loop.bridge(self._hello())
+        with EDGE:
+            await _loop.bridge(self._hello())
         return self
 
     async def __aexit__(
@@ -200,7 +204,9 @@ class Client:
     ) -> A:
         """Ask a service (`registry`, `scheduler`) and return its answer, or raise the error that it gave.
 
-        A service that is not there is waited for, up to `patience` seconds: nothing has reached it yet.
+        A service that is not there is waited for, up to `patience` seconds, and so is a connection that is
+        lost; then the request is sent again. It may have been carried out before: what that leaves behind
+        (an app without a client) expires.
 
         Raises:
             ServiceError: nobody answers.
@@ -209,15 +215,16 @@ class Client:
         caller = await self.connect()
         bus, subject = caller.bus, subjects.request(service, caller.workspace, verb)
         data = coding.encode(message)
-        deadline = asyncio.get_running_loop().time() + patience
+        clock = asyncio.get_running_loop().time
+        missed: float | None = None  # since when it cannot be delivered
         while True:
             try:
                 return coding.decode(answer, await bus.request(subject, data, timeout=timeout))
-            except NoResponder as error:
-                if asyncio.get_running_loop().time() > deadline:
-                    raise exception.ServiceError(
-                        f"the {service} does not run", hint="look with `tidemill status`"
-                    ) from error
+            except (NoResponder, Disconnected) as error:
+                missed = missed or clock()
+                is_away = isinstance(error, Disconnected)
+                if self._closed or clock() - missed > (FIND_SERVER if is_away else patience):
+                    raise (explain(error) if is_away else _missing(service)) from error
                 await asyncio.sleep(FIND_PAUSE)
             except RequestFailed as error:
                 raise errors.to_exception(ErrorReply(error.code, error.message, error.hint)) from None
@@ -300,6 +307,10 @@ class Client:
             temporary = self._temporary = await asyncio.to_thread(_stack.start_temporary, progress)
             info = temporary.info
         return Credentials(info.server_url, info.token_id, info.token_secret)
+
+
+def _missing(service: str) -> exception.ServiceError:
+    return exception.ServiceError(f"the {service} does not run", hint="look with `tidemill status`")
 
 
 def _workspace_of(found: Credentials) -> str:

@@ -8,9 +8,9 @@ stream's leader.
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from tidemill import _client, exception
 from tidemill._bus.protocol import BusError, Message, Subscription
@@ -21,7 +21,8 @@ from tidemill._outcome import Outcome
 from tidemill._wire import coding, failure, ids, subjects
 from tidemill._wire.control import CallRecord, CancelCall, Done, FunctionHandle, Trouble
 from tidemill._wire.messages import Blob, Chunk, Format, Outputs, Payload, Status
-from tidemill._wire.payload import INLINE_LIMIT, MAX_PAYLOAD
+from tidemill._wire.payload import INLINE_LIMIT
+from tidemill.config import MAX_PAYLOAD_LIMIT
 
 if TYPE_CHECKING:
     from tidemill._caller import Caller
@@ -33,6 +34,7 @@ KEPT = 7 * 86_400.0
 UNSTORED, UNSTORED_BYTES = 1_024, 16 << 20  # inputs on their way into the queue
 
 Origin = tuple[str, str]
+T = TypeVar("T")
 
 
 # --- starting
@@ -49,7 +51,7 @@ async def spawn(
     client = _client.current(function._client)
     caller = await client.connect()
     handle = await function._find(client)
-    function._check_callable(handle)
+    function._check_callable(handle, "spawn")
     call = ids.new(ids.CALL)
     payload = await _payload(caller, form, data)
     await asyncio.gather(
@@ -197,7 +199,9 @@ async def _submit(
     caller: "Caller", handle: FunctionHandle, call: str, index: int, payload: Payload, origin: Origin
 ) -> None:
     parent, root = origin
-    chunk = Chunk(call, [index], 0, "", [payload], time.time(), 0, 0, parent, root or call)
+    chunk = Chunk(
+        call, [index], 0, "", [payload], time.time(), 0, 0, parent, root or call, collect=handle.is_generator
+    )
     queued: asyncio.Future[None] = caller.loop.create_future()
 
     def stored() -> None:
@@ -213,7 +217,9 @@ async def _submit(
 
 
 async def _store_record(caller: "Caller", handle: FunctionHandle, call: str, num_inputs: int) -> CallRecord:
-    record = CallRecord(call, handle.pool, handle.prefix, num_inputs, time.time(), handle.app_id)
+    record = CallRecord(
+        call, handle.pool, handle.prefix, num_inputs, time.time(), handle.app_id, handle.restrict_output
+    )
     await caller.store(subjects.call_record(caller.workspace, call), coding.encode(record), f"{call}.call")
     return record
 
@@ -232,7 +238,12 @@ class KeptCall:
     """What is stored about a kept call, as one reader sees it. `max_size` bounds results (bytes)."""
 
     def __init__(
-        self, caller: "Caller", call: str, *, max_size: int = MAX_PAYLOAD, record: CallRecord | None = None
+        self,
+        caller: "Caller",
+        call: str,
+        *,
+        max_size: int = MAX_PAYLOAD_LIMIT,
+        record: CallRecord | None = None,
     ) -> None:
         self.caller = caller
         self._max_size = max_size
@@ -240,18 +251,22 @@ class KeptCall:
         self._workspace = caller.workspace
         self._stream = subjects.results_stream(caller.workspace)
         self._record = record
+        self._restricted: bool | None = record.restrict_output if record is not None else None
 
     async def record(self) -> CallRecord:
         """Return the call's own record; `OutputExpiredError` when it is gone."""
         if self._record is None:
-            data = await self._stored(subjects.call_record(self._workspace, self.call))
-            if data is None:
-                raise exception.OutputExpiredError(
-                    f"nothing is stored about {self.call}",
-                    hint=f"results are kept for {KEPT / 86_400:g} days",
-                )
-            self._record = coding.decode(CallRecord, data)
+            self._record = await self._read_record()
         return self._record
+
+    async def _read_record(self) -> CallRecord:
+        data = await self._stored(subjects.call_record(self._workspace, self.call))
+        if data is None:
+            raise exception.OutputExpiredError(
+                f"nothing is stored about {self.call}",
+                hint=f"results are kept for {KEPT / 86_400:g} days",
+            )
+        return coding.decode(CallRecord, data)
 
     async def result(self, index: int, timeout: float | None) -> Outcome:
         """Return an input's terminal output, waiting up to `timeout` seconds for it (None: for ever).
@@ -277,13 +292,16 @@ class KeptCall:
         data = await self._stored(subjects.result(self._workspace, self.call, index))
         if data is None:
             return None
+        if self._restricted is None:
+            self._restricted = (await self._read_record()).restrict_output
         output = coding.decode(Outputs, data).items[0]
         form, body = output.payload
         if not isinstance(body, bytes) and Blob(*body).size > self._max_size:
             raise exception.RequestSizeError(
                 f"the result has {Blob(*body).size:,} bytes, read here are up to {self._max_size:,}"
             )
-        return await self.caller.outcome(output.status, form, body, keep=True)
+        outcome = await self.caller.outcome(output.status, form, body, keep=True)
+        return outcome._replace(restricted=self._restricted)
 
     async def outputs(self) -> dict[int, "Stored"]:
         """Return, for every input that has its output, what that says. Reads all of them."""
@@ -309,15 +327,16 @@ class KeptCall:
 
         subscription = await self._listen(index, bell)
         try:
-            found = await self._look_again(index)
+            found = await self._unless_away(self.look(index))
             if found is not None:
                 return found
-            pool = (await self._check(index)).pool
-            with self.caller.listening(pool, on_trouble):
+            while (record := await self._unless_away(self._check(index))) is None:
+                await _ring_or_time(bell)
+            with self.caller.listening(record.pool, on_trouble):
                 while found is None:
                     await _ring_or_time(bell)
                     given_up = list(trouble)
-                    found = await self._look_again(index)
+                    found = await self._unless_away(self.look(index))
                     if found is None and given_up:
                         return _given_up(given_up[0])
             return found
@@ -334,10 +353,10 @@ class KeptCall:
         except BusError:
             return None  # not connected for the moment: the looks go on
 
-    async def _look_again(self, index: int) -> Outcome | None:
-        """Look; a connection that is gone for a while is no reason to give up waiting."""
+    async def _unless_away(self, answer: Awaitable[T]) -> T | None:
+        """Return an answer; a connection that is gone for a while is no reason to give up waiting."""
         try:
-            return await self.look(index)
+            return await answer
         except (exception.ConnectionError, exception.ServiceError):
             return None
 

@@ -7,25 +7,19 @@ Nothing is sent before the iteration begins. Inputs are read and encoded in a th
 loop, if they are async), sent and matched on the SDK's loop, and decoded where they are taken.
 """
 
-import asyncio
 import logging
 import warnings
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterable,
-    AsyncIterator,
-    Generator,
-    Iterable,
-    Iterator,
-    Mapping,
-)
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Generic, Literal, Required, TypedDict, TypeVar, Unpack, overload
 
 from tidemill import _sync, exception
 from tidemill._iteration import Iteration
 from tidemill._outcome import End
+from tidemill._tracebacks import EDGE
 
 if TYPE_CHECKING:
+    import asyncio
+
     from tidemill._caller import Caller
     from tidemill._feed import Feed
     from tidemill._map_call import MapCall
@@ -40,6 +34,32 @@ _log = logging.getLogger("tidemill")
 NO_KWARGS: Mapping[str, Any] = {}
 
 
+class Options(TypedDict, total=False):
+    """How the inputs of a map are called, and in what order their results come."""
+
+    kwargs: Mapping[str, Any]
+    order_outputs: bool
+    wrap_returned_exceptions: bool | None
+
+
+class Raising(Options, total=False):
+    """The first failure ends the map."""
+
+    return_exceptions: Literal[False]
+
+
+class Returning(Options, total=False):
+    """A failure may stand in place of a result."""
+
+    return_exceptions: Required[bool]
+
+
+class AnyOptions(Options, total=False):
+    """Either."""
+
+    return_exceptions: bool
+
+
 def refuse_blocking(name: str) -> None:
     """Raise where a blocking map would stop a running event loop."""
     if _sync.in_event_loop():
@@ -48,7 +68,7 @@ def refuse_blocking(name: str) -> None:
         )
 
 
-class MapResults(Generic[R]):
+class MapResults(Iteration, Generic[R]):
     """The results of a map: iterate them with `for` or `async for`, once."""
 
     def __init__(
@@ -60,54 +80,57 @@ class MapResults(Generic[R]):
         ordered: bool,
         return_exceptions: bool,
     ) -> None:
-        self._function = function
-        self._name = name
+        super().__init__(function, name)
         self._feed = feed
         self._ordered = ordered
         self._return_exceptions = return_exceptions
         self._iterated = False
 
     def __iter__(self) -> Iterator[R]:
-        refuse_blocking(self._name)
-        return self._blocking()
+        with EDGE:
+            refuse_blocking(self._name)
+        return self.each(self._read)
 
     def __aiter__(self) -> AsyncIterator[R]:
         return self.awaiting()
 
-    def _blocking(self) -> Generator[R, None, None]:
-        for ends in self.ends():
-            for end in ends:
-                yield self._read(end)
-
-    async def awaiting(self) -> AsyncGenerator[R, None]:
+    def awaiting(self) -> AsyncGenerator[R, None]:
         """Yield the results."""
-        from contextlib import aclosing
-
-        async with aclosing(self.ends_async()) as batches:
-            async for ends in batches:
-                for end in ends:
-                    yield self._read(end)
+        return self.each_async(self._read)
 
     def _read(self, end: End) -> Any:
         return end.error() if end.failed and self._return_exceptions else end.read()
 
-    def ends(self) -> Generator[list[End], None, None]:
-        """Yield the outputs in batches, blocking for each."""
-        run = _Run(self, None)
-        try:
-            while ends := run.channel.take():
-                yield ends
-        finally:
-            run.close()
+    def check(self, end: End) -> None:
+        """Raise the exception of a failed input, if that is to end the map; read no value."""
+        if end.failed and not self._return_exceptions:
+            raise end.error()
 
-    async def ends_async(self) -> AsyncGenerator[list[End], None]:
-        """Yield the outputs in batches."""
-        run = _Run(self, asyncio.get_running_loop())
-        try:
-            while ends := await run.channel.take_async():
-                yield ends
-        finally:
-            run.close()
+    def _open(self, home: "asyncio.AbstractEventLoop | None") -> None:
+        if self._iterated:
+            raise exception.InvalidError(f"the results of {self._name} can be iterated once")
+        self._iterated = True
+        self._feed.start(home)
+        super()._open(home)
+
+    async def _begin(self, caller: "Caller", handle: "FunctionHandle") -> "MapCall":
+        from tidemill._map_call import MapCall
+
+        call = MapCall(
+            caller,
+            handle,
+            self._feed,
+            self.channel,
+            ordered=self._ordered,
+            return_exceptions=self._return_exceptions,
+            origin=self.origin,
+        )
+        call.start()
+        return call
+
+    def _close(self) -> None:
+        self._feed.stop()
+        super()._close()
 
     def __del__(self) -> None:
         if not getattr(self, "_iterated", True):
@@ -116,38 +139,6 @@ class MapResults(Generic[R]):
                 "to call for the effect",
                 self._name,
             )
-
-
-class _Run(Iteration):
-    """One iteration of a map."""
-
-    def __init__(self, results: MapResults[Any], home: asyncio.AbstractEventLoop | None) -> None:
-        if results._iterated:
-            raise exception.InvalidError(f"the results of {results._name} can be iterated once")
-        results._iterated = True
-        self._results = results
-        results._feed.start(home)
-        super().__init__(results._function, results._name, home)
-
-    async def _begin(self, caller: "Caller", handle: "FunctionHandle") -> "MapCall":
-        from tidemill._map_call import MapCall
-
-        results = self._results
-        call = MapCall(
-            caller,
-            handle,
-            results._feed,
-            self.channel,
-            ordered=results._ordered,
-            return_exceptions=results._return_exceptions,
-            origin=self.origin,
-        )
-        call.start()
-        return call
-
-    def close(self) -> None:
-        self._results._feed.stop()
-        super().close()
 
 
 class Family(Generic[R]):
@@ -160,25 +151,23 @@ class Family(Generic[R]):
     def _results(
         self,
         iterables: tuple[Inputs, ...],
-        kwargs: Mapping[str, Any],
         *,
         star: bool = False,
-        ordered: bool = True,
+        kwargs: Mapping[str, Any] = NO_KWARGS,
+        order_outputs: bool = True,
         return_exceptions: bool = False,
-        wrap: bool | None = None,
+        wrap_returned_exceptions: bool | None = None,
     ) -> MapResults[Any]:
-        if wrap is not None:
+        if wrap_returned_exceptions is not None:
             warnings.warn(
                 "wrap_returned_exceptions has no effect: exceptions are returned as they are",
                 exception.DeprecationError,
                 stacklevel=3,
             )
+        with EDGE:
+            feed = self._feed(iterables, kwargs, star=star)
         return MapResults(
-            self._function,
-            self._name,
-            self._feed(iterables, kwargs, star=star),
-            ordered=ordered,
-            return_exceptions=return_exceptions,
+            self._function, self._name, feed, ordered=order_outputs, return_exceptions=return_exceptions
         )
 
     def _feed(
@@ -195,171 +184,67 @@ class Map(Family[R]):
     """`Function.map`."""
 
     @overload
-    def __call__(
-        self,
-        *input_iterators: Inputs,
-        kwargs: Mapping[str, Any] = ...,
-        order_outputs: bool = ...,
-        return_exceptions: Literal[False] = ...,
-        wrap_returned_exceptions: bool | None = ...,
-    ) -> MapResults[R]: ...
+    def __call__(self, *input_iterators: Inputs, **options: Unpack[Raising]) -> MapResults[R]: ...
     @overload
     def __call__(
-        self,
-        *input_iterators: Inputs,
-        kwargs: Mapping[str, Any] = ...,
-        order_outputs: bool = ...,
-        return_exceptions: bool,
-        wrap_returned_exceptions: bool | None = ...,
+        self, *input_iterators: Inputs, **options: Unpack[Returning]
     ) -> MapResults[R | BaseException]: ...
-    def __call__(
-        self,
-        *input_iterators: Inputs,
-        kwargs: Mapping[str, Any] = NO_KWARGS,
-        order_outputs: bool = True,
-        return_exceptions: bool = False,
-        wrap_returned_exceptions: bool | None = None,
-    ) -> MapResults[Any]:
+    def __call__(self, *input_iterators: Inputs, **options: Unpack[AnyOptions]) -> MapResults[Any]:
         """Call the function for every input, in parallel, and iterate the results.
+
+        The result of a generator is the list of what it yields.
 
         Args:
             input_iterators: one iterable per positional argument, read in step; plain or async.
-            kwargs: keyword arguments that every call gets.
-            order_outputs: yield in the order of the inputs (the default), or as results come.
-            return_exceptions: yield the exception of a failed input in place of its result. Without it
-                the first failure ends the map: it is raised and what is outstanding is cancelled.
-            wrap_returned_exceptions: has no effect.
+            options:
+                kwargs: keyword arguments that every call gets. Default: none.
+                order_outputs: yield in the order of the inputs (the default), or as results come.
+                return_exceptions: yield the exception of a failed input in place of its result. Without
+                    it (the default) the first failure ends the map: it is raised and what is outstanding
+                    is cancelled.
+                wrap_returned_exceptions: has no effect.
 
         Raises:
-            InvalidError: the function is a generator, or an event loop runs here (use `.map.aio`).
+            InvalidError: an event loop runs here (use `.map.aio`).
 
         Example:
             total = sum(square.map(range(1000)))
         """
-        return self._results(
-            input_iterators,
-            kwargs,
-            ordered=order_outputs,
-            return_exceptions=return_exceptions,
-            wrap=wrap_returned_exceptions,
-        )
+        return self._results(input_iterators, **options)
 
     @overload
-    def aio(
-        self,
-        *input_iterators: Inputs,
-        kwargs: Mapping[str, Any] = ...,
-        order_outputs: bool = ...,
-        return_exceptions: Literal[False] = ...,
-        wrap_returned_exceptions: bool | None = ...,
-    ) -> AsyncGenerator[R, None]: ...
+    def aio(self, *input_iterators: Inputs, **options: Unpack[Raising]) -> AsyncGenerator[R, None]: ...
     @overload
     def aio(
-        self,
-        *input_iterators: Inputs,
-        kwargs: Mapping[str, Any] = ...,
-        order_outputs: bool = ...,
-        return_exceptions: bool,
-        wrap_returned_exceptions: bool | None = ...,
+        self, *input_iterators: Inputs, **options: Unpack[Returning]
     ) -> AsyncGenerator[R | BaseException, None]: ...
-    def aio(
-        self,
-        *input_iterators: Inputs,
-        kwargs: Mapping[str, Any] = NO_KWARGS,
-        order_outputs: bool = True,
-        return_exceptions: bool = False,
-        wrap_returned_exceptions: bool | None = None,
-    ) -> AsyncGenerator[Any, None]:
+    def aio(self, *input_iterators: Inputs, **options: Unpack[AnyOptions]) -> AsyncGenerator[Any, None]:
         """Do the same for `async for`."""
-        return self._results(
-            input_iterators,
-            kwargs,
-            ordered=order_outputs,
-            return_exceptions=return_exceptions,
-            wrap=wrap_returned_exceptions,
-        ).awaiting()
+        return self._results(input_iterators, **options).awaiting()
 
 
 class StarMap(Family[R]):
     """`Function.starmap`."""
 
     @overload
-    def __call__(
-        self,
-        input_iterator: Inputs,
-        *,
-        kwargs: Mapping[str, Any] = ...,
-        order_outputs: bool = ...,
-        return_exceptions: Literal[False] = ...,
-        wrap_returned_exceptions: bool | None = ...,
-    ) -> MapResults[R]: ...
+    def __call__(self, input_iterator: Inputs, **options: Unpack[Raising]) -> MapResults[R]: ...
     @overload
     def __call__(
-        self,
-        input_iterator: Inputs,
-        *,
-        kwargs: Mapping[str, Any] = ...,
-        order_outputs: bool = ...,
-        return_exceptions: bool,
-        wrap_returned_exceptions: bool | None = ...,
+        self, input_iterator: Inputs, **options: Unpack[Returning]
     ) -> MapResults[R | BaseException]: ...
-    def __call__(
-        self,
-        input_iterator: Inputs,
-        *,
-        kwargs: Mapping[str, Any] = NO_KWARGS,
-        order_outputs: bool = True,
-        return_exceptions: bool = False,
-        wrap_returned_exceptions: bool | None = None,
-    ) -> MapResults[Any]:
+    def __call__(self, input_iterator: Inputs, **options: Unpack[AnyOptions]) -> MapResults[Any]:
         """Do as `map`, with one iterable of tuples of arguments."""
-        return self._results(
-            (input_iterator,),
-            kwargs,
-            star=True,
-            ordered=order_outputs,
-            return_exceptions=return_exceptions,
-            wrap=wrap_returned_exceptions,
-        )
+        return self._results((input_iterator,), star=True, **options)
 
     @overload
-    def aio(
-        self,
-        input_iterator: Inputs,
-        *,
-        kwargs: Mapping[str, Any] = ...,
-        order_outputs: bool = ...,
-        return_exceptions: Literal[False] = ...,
-        wrap_returned_exceptions: bool | None = ...,
-    ) -> AsyncGenerator[R, None]: ...
+    def aio(self, input_iterator: Inputs, **options: Unpack[Raising]) -> AsyncGenerator[R, None]: ...
     @overload
     def aio(
-        self,
-        input_iterator: Inputs,
-        *,
-        kwargs: Mapping[str, Any] = ...,
-        order_outputs: bool = ...,
-        return_exceptions: bool,
-        wrap_returned_exceptions: bool | None = ...,
+        self, input_iterator: Inputs, **options: Unpack[Returning]
     ) -> AsyncGenerator[R | BaseException, None]: ...
-    def aio(
-        self,
-        input_iterator: Inputs,
-        *,
-        kwargs: Mapping[str, Any] = NO_KWARGS,
-        order_outputs: bool = True,
-        return_exceptions: bool = False,
-        wrap_returned_exceptions: bool | None = None,
-    ) -> AsyncGenerator[Any, None]:
+    def aio(self, input_iterator: Inputs, **options: Unpack[AnyOptions]) -> AsyncGenerator[Any, None]:
         """Do the same for `async for`."""
-        return self._results(
-            (input_iterator,),
-            kwargs,
-            star=True,
-            ordered=order_outputs,
-            return_exceptions=return_exceptions,
-            wrap=wrap_returned_exceptions,
-        ).awaiting()
+        return self._results((input_iterator,), star=True, **options).awaiting()
 
 
 class ForEach(Family[Any]):
@@ -378,10 +263,11 @@ class ForEach(Family[Any]):
             kwargs: as for `map`.
             ignore_exceptions: go on when an input fails; else the first failure is raised.
         """
-        refuse_blocking(self._name)
-        results = self._results(input_iterators, kwargs, ordered=False, return_exceptions=ignore_exceptions)
-        for ends in results.ends():
-            _check(ends, ignore_exceptions)
+        with EDGE:
+            refuse_blocking(self._name)
+            results = self._unordered(input_iterators, kwargs, ignore_exceptions)
+            for _ in results.each(results.check):
+                pass
 
     async def aio(
         self,
@@ -390,12 +276,14 @@ class ForEach(Family[Any]):
         ignore_exceptions: bool = False,
     ) -> None:
         """Do the same and await it."""
-        results = self._results(input_iterators, kwargs, ordered=False, return_exceptions=ignore_exceptions)
-        async for ends in results.ends_async():
-            _check(ends, ignore_exceptions)
+        with EDGE:
+            results = self._unordered(input_iterators, kwargs, ignore_exceptions)
+            async for _ in results.each_async(results.check):
+                pass
 
-
-def _check(ends: list[End], ignore_exceptions: bool) -> None:
-    for end in ends:
-        if end.failed and not ignore_exceptions:
-            raise end.error()
+    def _unordered(
+        self, iterables: tuple[Inputs, ...], kwargs: Mapping[str, Any], ignore_exceptions: bool
+    ) -> MapResults[Any]:
+        return self._results(
+            iterables, kwargs=kwargs, order_outputs=False, return_exceptions=ignore_exceptions
+        )

@@ -182,6 +182,7 @@ class MapCall:
             0,
             parent,
             root or self.id,
+            collect=self.handle.is_generator,
         )
         sent.number = self._caller.submit(
             self.handle,

@@ -35,7 +35,8 @@ class Outcome(NamedTuple):
             RemoteError: the input was cancelled, or failed with what cannot be raised here.
             FunctionTimeoutError: it ran for longer than its function's timeout.
             InternalFailure: it was lost too often.
-            ExecutionError: the value or the exception cannot be read here.
+            DeserializationError: the value cannot be read here.
+            ExecutionError: the exception cannot be read here.
         """
         if self.status in _FAILED:
             raise self.error()
@@ -44,7 +45,9 @@ class Outcome(NamedTuple):
         try:
             return payload.decode(self.format, self.data)
         except exception.DeserializationError as error:
-            raise exception.ExecutionError(f"the result cannot be read: {error}", hint=error.hint) from error
+            raise exception.DeserializationError(
+                f"the result cannot be read: {error}", hint=error.hint
+            ) from error.__cause__
 
     def error(self) -> BaseException:
         """Return the exception of a failed output."""
@@ -56,7 +59,9 @@ class Outcome(NamedTuple):
             if self.restricted:
                 return exception.RemoteError(failure.message_of(self.data))
             error = failure.to_exception(self.data)
-        except Exception as broken:
+        except payload.NOT_OF_READING:
+            raise
+        except BaseException as broken:
             return exception.ExecutionError(f"the failure of the input cannot be read: {broken}")
         return _with_hint(error)
 

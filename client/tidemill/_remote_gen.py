@@ -1,11 +1,12 @@
 """`Function.remote_gen`: a generator that runs elsewhere, iterated here."""
 
-import asyncio
 from collections.abc import AsyncGenerator, Generator
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 from tidemill import _sync, exception
 from tidemill._iteration import Closable, Iteration
+from tidemill._single import read
+from tidemill._tracebacks import EDGE
 from tidemill._wire.payload import encode_call
 
 if TYPE_CHECKING:
@@ -32,54 +33,31 @@ class RemoteGen(Generic[P, R]):
         Raises:
             InvalidError: the function is not a generator.
         """
-        _sync.warn_if_blocking(self._name)
-        return self._blocking(*self._encode(args, kwargs))
+        with EDGE:
+            _sync.warn_if_blocking(self._name)
+            return self._run(args, kwargs).each(read)
 
     def aio(self, *args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[R, None]:
         """Do the same for `async for`."""
-        return self._awaiting(*self._encode(args, kwargs))
+        with EDGE:
+            return self._run(args, kwargs).each_async(read)
 
-    def _encode(self, args: Any, kwargs: Any) -> tuple[int, bytes]:
+    def _run(self, args: Any, kwargs: Any) -> "_Run":
         function = self._function
         if function._present_handle() is None and function._lookup is None:
             raise function._not_hydrated()
         if function._lookup is None and not function.is_generator:
             raise _not_a_generator(function)
-        return encode_call(args, kwargs)
-
-    def _blocking(self, form: int, data: bytes) -> Generator[Any, None, None]:
-        run = _Run(self._function, self._name, form, data, None)
-        try:
-            while ends := run.channel.take():
-                for end in ends:
-                    yield end.read()
-        finally:
-            run.close()
-
-    async def _awaiting(self, form: int, data: bytes) -> AsyncGenerator[Any, None]:
-        run = _Run(self._function, self._name, form, data, asyncio.get_running_loop())
-        try:
-            while ends := await run.channel.take_async():
-                for end in ends:
-                    yield end.read()
-        finally:
-            run.close()
+        return _Run(function, self._name, *encode_call(args, kwargs))
 
 
 class _Run(Iteration):
     """One iteration of a generator."""
 
-    def __init__(
-        self,
-        function: "Function[Any, Any, Any]",
-        name: str,
-        form: int,
-        data: bytes,
-        home: asyncio.AbstractEventLoop | None,
-    ) -> None:
+    def __init__(self, function: "Function[Any, Any, Any]", name: str, form: int, data: bytes) -> None:
+        super().__init__(function, name)
         self._form = form
         self._data = data
-        super().__init__(function, name, home)
 
     def _check(self, handle: "FunctionHandle") -> None:
         if not handle.is_generator:

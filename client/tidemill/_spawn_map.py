@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tidemill._map import NO_KWARGS, Family, Inputs, refuse_blocking
+from tidemill._single import Later
+from tidemill._tracebacks import EDGE
 
 if TYPE_CHECKING:
     import concurrent.futures
@@ -22,17 +24,14 @@ class SpawnMap(Family[R]):
 
         Returns once every input is queued; `get(index=...)` and `iter()` of the call give the results.
         """
-        refuse_blocking(self._name)
-        started = self._start(input_iterators, kwargs, None)
-        try:
-            return started.result()
-        except BaseException:
-            started.cancel()
-            raise
+        with EDGE:
+            refuse_blocking(self._name)
+            return Later(self._start(input_iterators, kwargs, None), _call).result()
 
     async def aio(self, *input_iterators: Inputs, kwargs: Mapping[str, Any] = NO_KWARGS) -> "FunctionCall[R]":
         """Do the same and await it."""
-        return await asyncio.wrap_future(self._start(input_iterators, kwargs, asyncio.get_running_loop()))
+        with EDGE:
+            return await asyncio.wrap_future(self._start(input_iterators, kwargs, asyncio.get_running_loop()))
 
     def _start(
         self,
@@ -49,6 +48,10 @@ class SpawnMap(Family[R]):
         return _loop.submit(spawn_map(self._function, self._name, feed, origin()))
 
 
+def _call(call: "FunctionCall[R]") -> "FunctionCall[R]":
+    return call
+
+
 class SpawnMapForEffect(Family[Any]):
     """`Function.spawn_map`."""
 
@@ -57,8 +60,10 @@ class SpawnMapForEffect(Family[Any]):
 
         Results cannot be read: have the function store them, or use `experimental_spawn_map`.
         """
-        SpawnMap(self._function, "spawn_map")(*input_iterators, kwargs=kwargs)
+        with EDGE:
+            SpawnMap(self._function, "spawn_map")(*input_iterators, kwargs=kwargs)
 
     async def aio(self, *input_iterators: Inputs, kwargs: Mapping[str, Any] = NO_KWARGS) -> None:
         """Do the same and await it."""
-        await SpawnMap(self._function, "spawn_map").aio(*input_iterators, kwargs=kwargs)
+        with EDGE:
+            await SpawnMap(self._function, "spawn_map").aio(*input_iterators, kwargs=kwargs)

@@ -25,6 +25,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar, overload
 
 from tidemill import exception
+from tidemill._tracebacks import EDGE
 
 if TYPE_CHECKING:
     from tidemill._channel import Channel
@@ -69,13 +70,15 @@ class Call(Generic[P, R]):
         from tidemill import _loop
 
         warn_if_blocking(self._name)
-        return _loop.wait(self._function(*args, **kwargs))
+        with EDGE:
+            return _loop.wait(self._function(*args, **kwargs))
 
     async def aio(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run it and await it."""
         from tidemill import _loop
 
-        return await _loop.bridge(self._function(*args, **kwargs))
+        with EDGE:
+            return await _loop.bridge(self._function(*args, **kwargs))
 
 
 class Immediate(Generic[P, R]):
@@ -147,11 +150,13 @@ class PendingCall(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call it and block until the result is there."""
         warn_if_blocking(self._name)
-        return self._function(*args, **kwargs).result()
+        with EDGE:
+            return self._function(*args, **kwargs).result()
 
     async def aio(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call it and await the result."""
-        return await self._function(*args, **kwargs).wait()
+        with EDGE:
+            return await self._function(*args, **kwargs).wait()
 
 
 class pending(Generic[S, P, R]):  # noqa: N801 - a decorator
@@ -193,8 +198,9 @@ class StreamCall(Generic[P, T]):
         channel: Channel[T] = Channel()
         driver = _loop.submit(_drive(source, channel))
         try:
-            while items := channel.take():
-                yield from items
+            with EDGE:
+                while items := channel.take():
+                    yield from items
         finally:
             driver.cancel()
 
@@ -208,9 +214,10 @@ class StreamCall(Generic[P, T]):
         channel: Channel[T] = Channel(asyncio.get_running_loop())
         driver = _loop.submit(_drive(self._function(*args, **kwargs), channel))
         try:
-            while items := await channel.take_async():
-                for item in items:
-                    yield item
+            with EDGE:
+                while items := await channel.take_async():
+                    for item in items:
+                        yield item
         finally:
             driver.cancel()
 
@@ -295,26 +302,30 @@ class Managed(Generic[T]):
         from tidemill import _loop
 
         warn_if_blocking(self._name)
-        return _loop.wait(self._enter())
+        with EDGE:
+            return _loop.wait(self._enter())
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
         from tidemill import _loop
 
-        return _loop.wait(self._exit(kind, error, traceback))
+        with EDGE:
+            return _loop.wait(self._exit(kind, error, traceback))
 
     async def __aenter__(self) -> T:
         from tidemill import _loop
 
-        return await _loop.bridge(self._enter())
+        with EDGE:
+            return await _loop.bridge(self._enter())
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
         from tidemill import _loop
 
-        return await _loop.bridge(self._exit(kind, error, traceback))
+        with EDGE:
+            return await _loop.bridge(self._exit(kind, error, traceback))
 
 
 class ContextCall(Generic[P, T]):

@@ -187,7 +187,7 @@ class App(Standing, metaclass=_later.Listed):
 
         Args:
             image: the environment it runs in; the app's by default.
-            schedule: a `Cron` or a `Period` at which it runs by itself, once deployed.
+            schedule: a `Cron` or a `Period` at which it runs by itself, while the app is deployed or running.
             env: environment variables; None leaves one out.
             secrets: further environment variables.
             gpu: a type with an optional count (`"H100:2"`), a list in order of preference, or `"any"`.

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 from tidemill import _runtime
 from tidemill.exception import InvalidError
 
+MIN_PAYLOAD_LIMIT, MAX_PAYLOAD_LIMIT = 64 << 10, 4 << 30
+
 
 def _flag(text: str) -> bool:
     value = text.strip().lower()
@@ -19,6 +21,13 @@ def _flag(text: str) -> bool:
     if value in ("", "0", "false", "no", "off"):
         return False
     raise ValueError("is neither true nor false")
+
+
+def _payload_limit(text: str) -> int:
+    limit = int(text)
+    if not MIN_PAYLOAD_LIMIT <= limit <= MAX_PAYLOAD_LIMIT:
+        raise ValueError(f"it has to be between {MIN_PAYLOAD_LIMIT:,} and {MAX_PAYLOAD_LIMIT:,} bytes")
+    return limit
 
 
 class _Setting(NamedTuple):
@@ -39,6 +48,7 @@ _SETTINGS: Mapping[str, _Setting] = {
     "logs_timeout": _Setting(10.0, float, as_modal=True),  # seconds to wait for the last output of a run
     "heartbeat_interval": _Setting(15.0, float),  # seconds between signs of life of a running app
     "force_build": _Setting(False, _flag, as_modal=True),
+    "max_payload": _Setting(MAX_PAYLOAD_LIMIT, _payload_limit),  # bytes of arguments or of a result
 }
 _REDACTED = ("token_secret",)
 _SERVER = ("server_url", "token_id", "token_secret")

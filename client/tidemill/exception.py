@@ -6,13 +6,14 @@
     ├── InvalidError                              what you asked for cannot be
     │   └── ConflictError                         ... in the present state
     ├── VersionError                              client and server do not match
-    ├── ExecutionError                            used in the wrong way, or its result cannot be read here
+    ├── ExecutionError                            used in the wrong way
+    │   └── DeserializationError                  ... or what arrived cannot be read here
     ├── RemoteError                               the function failed with what cannot be raised here
     ├── InternalFailure                           the platform lost the input too often
     ├── ResourceExhaustedError                    full for now: try again later
     ├── ServiceError, InternalError, UnimplementedError, DataLossError
     ├── ConnectionError, ClientClosed             no server, or no longer
-    ├── SerializationError, DeserializationError, RequestSizeError
+    ├── SerializationError, RequestSizeError      what was to be sent cannot be
     ├── ImageBuildError, ModuleNotMountable, LogsFetchError
     └── TimeoutError
         ├── FunctionTimeoutError, SandboxTimeoutError, ExecTimeoutError
@@ -23,13 +24,15 @@
 
 
 class Error(Exception):
-    """Base of every error that Tidemill raises itself."""
+    """Base of every error that Tidemill raises itself. A hint, the next step, is a note of its traceback."""
 
     hint: str = ""
 
     def __init__(self, message: str = "", *, hint: str = "") -> None:
         super().__init__(message)
         self.hint = hint
+        if hint:
+            self.add_note(f"hint: {hint}")
 
 
 class AuthError(Error):
@@ -104,8 +107,8 @@ class SerializationError(Error):
     """A value cannot be sent."""
 
 
-class DeserializationError(Error):
-    """Bytes that arrived cannot be read."""
+class DeserializationError(ExecutionError):
+    """Arguments or a result cannot be read here, for instance for want of a package."""
 
 
 class RequestSizeError(Error):

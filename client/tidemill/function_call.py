@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from tidemill import _sync, exception
+from tidemill._tracebacks import EDGE
 
 if TYPE_CHECKING:
     from tidemill._client import Client
@@ -29,11 +30,13 @@ class _Gather:
         The first failure is raised as soon as it is known; the other calls go on.
         """
         _sync.warn_if_blocking("FunctionCall.gather")
-        return self._start(function_calls).result()
+        with EDGE:
+            return self._start(function_calls).result()
 
     async def aio(self, *function_calls: "FunctionCall[T]") -> Sequence[T]:
         """Do the same and await it."""
-        return await self._start(function_calls).wait()
+        with EDGE:
+            return await self._start(function_calls).wait()
 
     def _start(self, function_calls: "Sequence[FunctionCall[T]]") -> "Later[list[Outcome], list[T]]":
         from tidemill import _loop

@@ -1,10 +1,12 @@
 """`Function`: what `@app.function()` makes of a Python function, and what calls go through."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 from tidemill import _runtime, _sync, exception
+from tidemill._tracebacks import EDGE
 from tidemill.function_call import FunctionCall
 
 if TYPE_CHECKING:
@@ -162,19 +164,27 @@ class Function(Generic[P, R, O]):
             InvalidError: it is a generator.
             ExecutionError: its app does not run.
         """
-        from tidemill import _single
-        from tidemill._wire.payload import encode_call
+        return self._call_remotely(args, kwargs)
 
-        self._check_present("remote")
-        return _single.call(self, *encode_call(args, kwargs))
+    @_sync.pending
+    def call(self, /, *args: P.args, **kwargs: P.kwargs) -> "Later[End, R]":
+        """Do as `remote`, under the name that it had long ago."""
+        warnings.warn(
+            f"{self._name}.call is deprecated, use {self._name}.remote",
+            exception.DeprecationError,
+            stacklevel=3,
+        )
+        return self._call_remotely(args, kwargs)
 
     @_sync.pending
     def spawn(self, /, *args: P.args, **kwargs: P.kwargs) -> "Later[FunctionCall[R], FunctionCall[R]]":
         """Start the function elsewhere and return its call; the result is kept for seven days.
 
+        The result of a generator is the list of what it yields.
+
         Raises:
             ResourceExhaustedError: its queue is full.
-            InvalidError: it is a generator.
+            InvalidError: it is a web function.
             ExecutionError: its app does not run.
         """
         from tidemill import _kept, _loop
@@ -227,16 +237,24 @@ class Function(Generic[P, R, O]):
 
         return SpawnMap(self, "experimental_spawn_map")
 
+    def _call_remotely(self, args: Any, kwargs: Any) -> "Later[End, R]":
+        from tidemill import _single
+        from tidemill._wire.payload import encode_call
+
+        self._check_present("remote")
+        return _single.call(self, *encode_call(args, kwargs))
+
     def local(self, /, *args: P.args, **kwargs: P.kwargs) -> O:
         """Call the Python function itself, in this process."""
         return self.get_raw_f()(*args, **kwargs)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ARG002
         """Refuse: it would not be clear where it runs."""
-        raise exception.InvalidError(
-            f"{self._name} cannot be called like this",
-            hint=f"{self._name}.remote(...) runs it elsewhere, {self._name}.local(...) in this process",
-        )
+        with EDGE:
+            raise exception.InvalidError(
+                f"{self._name} cannot be called like this",
+                hint=f"{self._name}.remote(...) runs it elsewhere, {self._name}.local(...) in this process",
+            )
 
     # --- what it is
 
@@ -359,9 +377,10 @@ class Function(Generic[P, R, O]):
             raise self._not_hydrated()
 
     def _check_callable(self, handle: "FunctionHandle", method: str = "remote") -> None:
-        if handle.is_generator:
+        if handle.is_generator and method == "remote":
             raise exception.InvalidError(
-                f"{self._name} is a generator, which .{method} cannot call", hint="use .remote_gen()"
+                f"{self._name} is a generator, which .remote cannot call",
+                hint="use .remote_gen() to iterate what it yields, .map or .spawn to get it as a list",
             )
         if handle.web_url is not None:
             raise exception.InvalidError(

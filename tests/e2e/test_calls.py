@@ -58,6 +58,15 @@ def test_an_exception_shows_where_it_was_raised_remotely(stack: RunningStack) ->
     assert not any("/tidemill/" in line for line in files)
 
 
+def test_generators_can_be_mapped_and_spawned(stack: RunningStack) -> None:
+    done = stack.cli("run", "-q", f"{PROGRAMS / 'calls.py'}::generators")
+    assert done.stdout.splitlines() == [
+        "[[0, 1], [], [0, 1, 2]] [0, 1, 2]",
+        "[[0], [0, 1]] [0, 1]",
+        "[[0], [0, 1]] [0, 1]",
+    ], done.stderr
+
+
 def test_bad_input_gives_one_error_each_and_leaves_everything_usable(stack: RunningStack) -> None:
     done = stack.cli("run", "-q", f"{PROGRAMS / 'failing.py'}::handled")
     assert done.returncode == 0, done.stderr

@@ -17,7 +17,7 @@ from compose_stage import ComposeStage, missing
 from tidemill_common import identities
 from tidemill_common.settings import ServiceSettings
 from tidemill_gateway.settings import GatewaySettings
-from tidemill_registry import jwt
+from tidemill_registry import cipher, jwt
 from tidemill_registry.settings import RegistrySettings
 from tidemill_scheduler.settings import Settings as SchedulerSettings
 from tidemill_worker.settings import Settings as WorkerSettings
@@ -29,7 +29,11 @@ ACCOUNTS = ROOT / "deploy" / "nats" / "accounts.conf"
 def _filled_in() -> dict[str, str]:
     """Return what an operator writes into `.env`."""
     seed = jwt.new_seed()
-    keys = {"NATS_ISSUER": jwt.Issuer(seed).public, "NATS_ISSUER_SEED": seed}
+    keys = {
+        "NATS_ISSUER": jwt.Issuer(seed).public,
+        "NATS_ISSUER_SEED": seed,
+        "TIDEMILL_SECRETS_KEY": cipher.new_key(),
+    }
     return {name: value or keys.get(name) or secrets.token_hex(24) for name, value in EXAMPLE.items()}
 
 

@@ -96,3 +96,8 @@ def test_a_temporary_stack_ends_with_a_killed_client_or_supervisor(
     wait_until(lambda: folders_of(nothing_up) == [], what="for its folder to be gone")
     process.kill()
     process.communicate(timeout=10)
+
+
+def test_a_function_may_call_itself_deeper_than_there_are_cores(stack: RunningStack) -> None:
+    done = stack.cli("run", "-q", str(PROGRAMS / "recursion.py"))
+    assert done.stdout == "4\n", done.stderr

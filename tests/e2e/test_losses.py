@@ -5,6 +5,9 @@ from pathlib import Path
 import pytest
 from running_stacks import RunningStack, wait_until
 
+from tidemill import Client, Function
+from tidemill.exception import NotFoundError
+
 PROGRAM = Path(__file__).parent / "programs" / "losses.py"
 
 
@@ -63,6 +66,27 @@ def test_a_call_survives_the_restart_of_the_database(own_stack: RunningStack, tm
     assert finish(process, own_stack) == "went\n2\n"
     again = own_stack.cli("run", "-q", f"{PROGRAM}::cold", "--x", "1")
     assert again.returncode == 0, again.stderr
+
+
+def test_who_waits_for_a_kept_result_outlives_a_restart_of_nats(
+    own_stack: RunningStack, tmp_path: Path
+) -> None:
+    process = own_stack.start_cli("run", "-q", f"{PROGRAM}::kept", "--folder", str(tmp_path))
+    wait_until(lambda: attempts(tmp_path, "waiting") == 1, what="for the call to run")
+    own_stack.wait_restarted("nats", own_stack.kill("nats"))
+    (tmp_path / "go").touch()
+    assert finish(process, own_stack) == "went\n"
+    assert attempts(tmp_path, "waiting") == 1
+
+
+def test_a_request_waits_for_a_connection_that_was_lost(own_stack: RunningStack) -> None:
+    info = own_stack.info
+    with Client.from_credentials(info.token_id, info.token_secret, server_url=info.server_url) as client:
+        nowhere = Function.from_name("nowhere", "nothing", client=client)
+        for _ in range(2):
+            own_stack.kill("nats")
+            with pytest.raises(NotFoundError):
+                nowhere.hydrate()
 
 
 @pytest.mark.parametrize("order", ["--ordered", "--no-ordered"])

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import waiting
 
 from tidemill_local.broker import Broker, BrokerSettings
 from tidemill_local.database import Database
@@ -141,14 +142,4 @@ Until = Callable[[Callable[[], Any]], Awaitable[Any]]
 def until() -> Until:
     """Wait until a condition (a function, async or not) holds; return what it returned."""
 
-    async def until(condition: Callable[[], Any], timeout: float = 15.0) -> Any:
-        async with asyncio.timeout(timeout):
-            while True:
-                result = condition()
-                if asyncio.iscoroutine(result):
-                    result = await result
-                if result:
-                    return result
-                await asyncio.sleep(0.01)
-
-    return until
+    return waiting.until

@@ -134,7 +134,8 @@ class AsyncExecution:
     async def _attempt(self, task: Task) -> Outcome:
         try:
             args, kwargs = payload.decode(*task.payload)
-            return await self._call(task.key, args, kwargs)
+            call = self._collect if task.collect else self._call
+            return await call(task.key, args, kwargs)
         except asyncio.CancelledError as error:
             if task.key in self._cancelled or self._interrupted:
                 return cancelled()
@@ -172,6 +173,16 @@ class AsyncExecution:
             self._credit = None
             await _close(pieces)
         return self._outcomes.done(credit.pieces)
+
+    async def _collect(self, _key: Key, args: list[Any], kwargs: dict[str, Any]) -> Outcome:
+        made = self._function(*args, **kwargs)
+        if hasattr(made, "__await__"):
+            made = await made
+        try:
+            pieces = [piece async for piece in _as_async(made)]
+        finally:
+            await _close(made)
+        return self._outcomes.success(pieces)
 
     def on_key(self) -> None:
         """Interrupt the user's code, for a Ctrl-C at its terminal: where it stands, or where it awaits."""

@@ -72,7 +72,8 @@ class Execution:
         guard = self._guard
         try:
             args, kwargs = payload.decode(*task.payload)
-            return self._call(task.key, args, kwargs)
+            call = self._collect if task.collect else self._call
+            return call(task.key, args, kwargs)
         except InputCancellation as error:
             return cancelled() if guard.stopped == task.key else self._outcomes.failure(error)
         except (KeyboardInterrupt, GeneratorExit) as error:
@@ -122,6 +123,16 @@ class Execution:
             close = getattr(pieces, "close", None)
             if close is not None:
                 close()
+
+    def _collect(self, key: Key, args: list[Any], kwargs: dict[str, Any]) -> Outcome:
+        guard = self._guard
+        try:
+            guard.arm(key)
+            made = self._function(*args, **kwargs)
+            pieces = list(self._late_loop().iterate(made) if hasattr(made, "__aiter__") else made)
+        finally:
+            guard.active = None
+        return self._outcomes.success(pieces)
 
     def _send_piece(self, key: Key, credit: Credit, piece: object) -> None:
         encoded = self._outcomes.encode(piece)

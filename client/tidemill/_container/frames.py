@@ -34,7 +34,7 @@ class ToRunner(IntEnum):
     """Worker -> runner."""
 
     START = 1  # configuration: dict, see `Configuration`
-    CHUNK = 2  # chunk, call, indices, attempt, [(format, bytes), ...], parent, root
+    CHUNK = 2  # chunk, call, indices, attempt, [(format, bytes), ...], parent, root, collect
     CANCEL = 3  # chunk, index: stop this input (raises in sync code, cancels the task of async code)
     RECALL = 4  # chunk: give back what has not started
     CREDIT = 5  # chunk, index, pieces, bytes: how far a generator may go, cumulative

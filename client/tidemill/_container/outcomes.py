@@ -52,12 +52,19 @@ class Outcomes:
     def failure(self, error: BaseException) -> Outcome:
         """Return the outcome of an input whose function raised this, and show its traceback on stderr."""
         show(error)
+        try:
+            data = self._describe(error)
+        except BaseException as broken:  # its own code runs while it is described
+            message = f"an exception that cannot be described ({type(broken).__name__}: {broken})"
+            data = failure.from_text("RemoteError", message)
+        return Status.FAILURE, (Format.FAILURE, data)
+
+    def _describe(self, error: BaseException) -> bytes:
         may_pickle = self._may_pickle()
         if type(error).__module__ == exception.__name__ and not may_pickle:
-            data = failure.from_text(type(error).__name__, str(error))  # ours can be named without a pickle
-        else:
-            data = failure.from_exception(error, allow_pickle=may_pickle, hide=HIDDEN, place=self._container)
-        return Status.FAILURE, (Format.FAILURE, data)
+            hint = getattr(error, "hint", "")  # ours can be named without a pickle
+            return failure.from_text(type(error).__name__, str(error), hint=hint)
+        return failure.from_exception(error, allow_pickle=may_pickle, hide=HIDDEN, place=self._container)
 
     def _may_pickle(self) -> bool:
         """Return whether the function, and whoever called it now, can do with pickles."""

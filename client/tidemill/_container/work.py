@@ -18,6 +18,7 @@ class Task(NamedTuple):
     key: tuple[int, int]  # chunk, index
     now: CurrentInput
     payload: Encoded
+    collect: bool  # what it yields is wanted as a list
 
 
 class Chunk:
@@ -26,12 +27,13 @@ class Chunk:
     Both do so by single operations on one deque, which need no lock.
     """
 
-    __slots__ = ("_call", "_indices", "_payloads", "_root", "number", "waiting")
+    __slots__ = ("_call", "_collect", "_indices", "_payloads", "_root", "number", "waiting")
 
     def __init__(self, frame: Frame) -> None:
         """Read the arguments of a CHUNK frame."""
-        self.number, self._call, self._indices, _attempt, self._payloads, _parent, root = frame[1:8]
+        self.number, self._call, self._indices, _attempt, self._payloads, _parent, root, collect = frame[1:9]
         self._root = root or self._call
+        self._collect = bool(collect)
         self.waiting = deque(range(len(self._indices)))
 
     def start(self) -> Task | None:
@@ -43,7 +45,7 @@ class Chunk:
         index, call = self._indices[position], self._call
         payload = self._payloads[position]
         now = CurrentInput(call, index, input_id(call, index), self._root, payload[0] in NO_PICKLE)
-        return Task((self.number, index), now, payload)
+        return Task((self.number, index), now, payload, self._collect)
 
     def following(self) -> tuple[int, int]:
         """Return the key of the input that is started next, or (-1, -1)."""

@@ -271,6 +271,7 @@ class CallRecord:
     num_inputs: int
     created: float
     app_id: str = ""
+    restrict_output: bool = False
 
 
 # --- requests to the scheduler, orders to workers, reports of workers

@@ -15,11 +15,15 @@ from tidemill._wire import payload
 
 MAX_FAILURE = 2 << 20  # bytes of one failure
 
-_MAX_TEXT = 256 * 1024  # of message and traceback each
+_MAX_TEXT = 256 * 1024  # characters of message and traceback each
+_MAX_INNER_TEXT = 16 * 1024  # the same of causes, and of the parts of a group
 _MAX_PICKLE = MAX_FAILURE - 3 * _MAX_TEXT
 _MAX_FRAMES = 200
-_MAX_CAUSES = 5
+_MAX_DEPTH = 5  # of causes and of groups in groups
+_MAX_DESCRIBED = 32  # exceptions in one failure
+_MAX_NOTES = 20
 _MAX_SHOWN_LINE = 20_000
+_UNREADABLE_HINT = "its class has to exist here too, and to be made again from the `args` of the exception"
 
 Frame = tuple[str, int, str, str]  # file, line number, function, source line
 
@@ -32,12 +36,19 @@ def from_exception(
     `hide` are path prefixes of frames that are not the user's; `place` (a container id) is shown in
     front of file names at the caller.
     """
-    return _pack(_describe(error, allow_pickle, tuple(hide), place, _MAX_CAUSES))
+    data = b""
+    for number in (_MAX_DESCRIBED, 1):  # one alone always fits
+        describer = _Describer(allow_pickle, tuple(hide), place, number)
+        data = _pack(describer.describe(error, 0))
+        if len(data) <= MAX_FAILURE:
+            break
+    return data
 
 
-def from_text(kind: str, message: str, *, traceback: str = "") -> bytes:
+def from_text(kind: str, message: str, *, traceback: str = "", hint: str = "") -> bytes:
     """Return the failure payload for an error of our own: `kind` names a class of `tidemill.exception`."""
-    return _pack({"kind": kind, "type": kind, "message": _cut(message), "traceback": _cut(traceback)})
+    record = {"kind": kind, "type": kind, "message": _cut(message), "traceback": _cut(traceback)}
+    return _pack({**record, "hint": _cut(hint)})
 
 
 def message_of(data: bytes) -> str:
@@ -79,39 +90,57 @@ def _pack(record: dict[str, Any]) -> bytes:
     return msgpack.packb(record, unicode_errors="surrogatepass")  # type: ignore[no-any-return]
 
 
-def _cut(text: str) -> str:
+def _cut(text: str, most: int = _MAX_TEXT) -> str:
     text = text.encode("utf-8", "backslashreplace").decode()
-    if len(text) <= _MAX_TEXT:
+    if len(text) <= most:
         return text
-    half = _MAX_TEXT // 2
+    half = most // 2
     return f"{text[:half]}\n... {len(text) - 2 * half:,} characters left out ...\n{text[-half:]}"
 
 
 # --- in the container
 
 
-def _describe(
-    error: BaseException, allow_pickle: bool, hide: tuple[str, ...], place: str, causes: int
-) -> dict[str, Any]:
-    frames = _frames(error.__traceback__, hide)
-    record: dict[str, Any] = {
-        "type": type(error).__qualname__,
-        "module": type(error).__module__,
-        "message": _cut(_message(error)),
-        "frames": frames,
-        "traceback": _cut(_text(error, frames)),
-        "place": place,
-        "notes": [_cut(str(note)) for note in getattr(error, "__notes__", ())][:20],
-    }
-    if allow_pickle:
-        record["pickle"] = _try_pickle(error)
-    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    if cause is not None and causes:
-        record["cause"] = _describe(cause, allow_pickle, hide, place, causes - 1)
-        record["explicit"] = error.__cause__ is not None
-        if len(record["cause"].get("pickle") or b"") + len(record.get("pickle") or b"") > _MAX_PICKLE:
-            record["cause"]["pickle"] = None
-    return record
+class _Describer:
+    """Describes an exception with its causes and parts, of which there may be any number, and cycles."""
+
+    def __init__(self, allow_pickle: bool, hide: tuple[str, ...], place: str, number: int) -> None:
+        self._allow_pickle = allow_pickle
+        self._hide = hide
+        self._place = place
+        self._left = number  # exceptions that have room
+        self._pickles = _MAX_PICKLE  # bytes that have room
+
+    def describe(self, error: BaseException, depth: int) -> dict[str, Any]:
+        self._left -= 1
+        most = _MAX_INNER_TEXT if depth else _MAX_TEXT
+        frames = _frames(error.__traceback__, self._hide)
+        record: dict[str, Any] = {
+            "type": type(error).__qualname__,
+            "module": type(error).__module__,
+            "message": _cut(_message(error), most),
+            "frames": frames,
+            "traceback": _cut(_text(error, frames), most),
+            "place": self._place,
+            "notes": _notes(error),
+        }
+        if self._allow_pickle:
+            record["pickle"] = pickled = _try_pickle(error, self._pickles)
+            self._pickles -= len(pickled or b"")
+        if isinstance(error, BaseExceptionGroup) and depth < _MAX_DEPTH:
+            record["group"] = _cut(error.message, most)
+            record["parts"] = [self.describe(part, depth + 1) for part in error.exceptions if self._left > 0]
+        cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        if cause is not None and depth < _MAX_DEPTH and self._left > 0:
+            record["cause"] = self.describe(cause, depth + 1)
+            record["explicit"] = error.__cause__ is not None
+        return record
+
+
+def _notes(error: BaseException) -> list[str]:
+    notes = getattr(error, "__notes__", None)
+    texts = [note for note in notes if isinstance(note, str)] if isinstance(notes, list) else []
+    return [_cut(note, _MAX_INNER_TEXT) for note in texts[:_MAX_NOTES]]
 
 
 def _message(error: BaseException) -> str:
@@ -145,14 +174,14 @@ def _text(error: BaseException, frames: list[Frame]) -> str:
     return "".join(lines) + type(error).__qualname__ + (f": {message}" if message else "") + "\n"
 
 
-def _try_pickle(error: BaseException) -> bytes | None:
-    """Return the pickled exception, with its text cut where it is too large; None if neither can be."""
+def _try_pickle(error: BaseException, most: int) -> bytes | None:
+    """Return the pickled exception, else without attributes and with its text cut; None if neither can be."""
     for make in (_unchanged, _shortened):
         try:
             data = payload.pickle(make(error))
-        except Exception:
-            return None
-        if len(data) <= _MAX_PICKLE:
+        except Exception:  # noqa: S112 - the next says less
+            continue
+        if len(data) <= most:
             return data
     return None
 
@@ -164,15 +193,25 @@ def _unchanged(error: BaseException) -> BaseException:
 def _shortened(error: BaseException) -> BaseException:
     """Return an exception of the same type that says less."""
     short = type(error).__new__(type(error))
-    short.args = tuple(_cut(arg) if isinstance(arg, str) else arg for arg in error.args)
+    short.args = tuple(_cut_argument(arg) for arg in error.args)
     return short
+
+
+def _cut_argument(arg: object) -> object:
+    if isinstance(arg, str):
+        return _cut(arg)
+    return arg[:_MAX_TEXT] if isinstance(arg, bytes) else arg
 
 
 # --- at the caller
 
 
 def _rebuild(record: dict[str, Any]) -> BaseException:
-    error = _own(record) or _unpickled(record)
+    return _complete(_own(record) or _unpickled(record), record)
+
+
+def _complete(error: BaseException, record: dict[str, Any]) -> BaseException:
+    """Give an exception what it lost on the way: notes, causes, frames, also those of its parts."""
     for note in record.get("notes", ()):
         if note not in getattr(error, "__notes__", ()):
             error.add_note(note)
@@ -182,6 +221,9 @@ def _rebuild(record: dict[str, Any]) -> BaseException:
         error.__context__ = chained
         if record.get("explicit"):
             error.__cause__ = chained
+    if isinstance(error, BaseExceptionGroup):
+        for part, described in zip(error.exceptions, record.get("parts", ()), strict=False):
+            _complete(part, described)
     return error.with_traceback(_traceback(record))
 
 
@@ -189,22 +231,35 @@ def _own(record: dict[str, Any]) -> BaseException | None:
     kind = getattr(exception, record.get("kind", ""), None)
     if not isinstance(kind, type):
         return None
-    error = kind(record["message"])
-    assert isinstance(error, BaseException)
-    return error
+    if not issubclass(kind, exception.Error):
+        return kind(record["message"]) if issubclass(kind, BaseException) else None
+    return kind(record["message"], hint=record.get("hint", ""))
+
+
+def _of_parts(record: dict[str, Any]) -> BaseException | None:
+    """Return a group of exceptions made of its parts, for one that cannot be unpickled as a whole."""
+    parts = record.get("parts")
+    return BaseExceptionGroup(record["group"], [_rebuild(part) for part in parts]) if parts else None
 
 
 def _unpickled(record: dict[str, Any]) -> BaseException:
     name = f"{record['type']}: {record['message']}" if record["message"] else record["type"]
     pickled = record.get("pickle")
     if pickled is None:
-        return exception.RemoteError(name)
+        return _of_parts(record) or exception.RemoteError(name)
     try:
         error = payload.unpickle(pickled)
-    except Exception as broken:
+    except payload.NOT_OF_READING:
+        raise
+    except BaseException as broken:
+        group = _of_parts(record)
+        if group is not None:
+            return group
+        missing = getattr(broken, "name", None) if isinstance(broken, ModuleNotFoundError) else None
         return exception.ExecutionError(
             f"the remote exception cannot be read here ({type(broken).__name__}: {broken}); it was\n"
-            f"{record['traceback']}"
+            f"{record['traceback']}",
+            hint=f"install {missing} here" if missing else _UNREADABLE_HINT,
         )
     return error if isinstance(error, BaseException) else exception.RemoteError(name)
 

@@ -89,6 +89,7 @@ class Chunk(NamedTuple):
     `failures` counts the tries that used up a retry, `losses` those lost with a container or worker.
     `parent` is the input id of the caller when it is itself a container, `root` the call it began with.
     `tries` are the attempts before this one, the last few of them.
+    `collect` asks for all that a generator yields as one result, a list, instead of as a stream.
     """
 
     call: str
@@ -102,6 +103,7 @@ class Chunk(NamedTuple):
     parent: str = ""
     root: str = ""
     tries: tuple[Try, ...] = ()
+    collect: bool = False
 
 
 class Output(NamedTuple):

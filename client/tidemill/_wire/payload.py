@@ -15,14 +15,18 @@ from uuid import UUID
 
 import msgpack
 
-from tidemill import exception
+from tidemill import _runtime, exception
 from tidemill._wire.messages import Extension, Format
+from tidemill.config import MIN_PAYLOAD_LIMIT, config
 
 # Bytes of a payload that travel in the message itself; above, a blob. As much as fits into a message of the
 # server's 2 MB: measured with 1 MB each way, a blob takes twice as long and twice the processor time.
 INLINE_LIMIT = 1536 * 1024
 MESSAGE_LIMIT = 256 * 1024  # bytes at which a message that carries several payloads is closed
-MAX_PAYLOAD = 4 << 30  # bytes; above, the value is refused
+
+# What is raised while a pickle is read without being of its making. Everything else is: a pickle runs code,
+# and one that raises SystemExit is not to end its reader.
+NOT_OF_READING = (KeyboardInterrupt, exception.InputCancellation)
 
 _PICKLE_PROTOCOL = 5
 
@@ -35,11 +39,11 @@ def encode(value: Any, *, allow_pickle: bool = True) -> tuple[int, bytes]:
 
     Raises:
         SerializationError: the value cannot be pickled, or is not plain and pickles are not allowed.
-        RequestSizeError: it is above 4 GiB.
+        RequestSizeError: it is above the limit (`TIDEMILL_MAX_PAYLOAD`, 4 GiB where that is not set).
     """
     if _is_plain(value):
         try:
-            return Format.MSGPACK, _sized(_pack(value))
+            return Format.MSGPACK, _sized(_pack(value), "result")
         except (OverflowError, ValueError):
             pass  # an integer above 64 bits, a lone surrogate, nesting that is too deep: pickle can
     if not allow_pickle:
@@ -49,17 +53,17 @@ def encode(value: Any, *, allow_pickle: bool = True) -> tuple[int, bytes]:
             "str, bytes, list, tuple, dict, set, datetime, Decimal, UUID, complex and numpy arrays can be "
             "returned",
         )
-    return Format.PICKLE, _sized(pickle(value))
+    return Format.PICKLE, _sized(pickle(value), "result")
 
 
 def encode_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, bytes]:
     """Return `(format, bytes)` of a call's arguments: in format 1 `[[args...], {kwargs...}]`."""
     if _all_plain(args) and _all_plain(kwargs.values()):
         try:
-            return Format.MSGPACK, _sized(_pack([list(args), kwargs]))
+            return Format.MSGPACK, _sized(_pack([list(args), kwargs]), "arguments")
         except (OverflowError, ValueError):
             pass
-    return Format.PICKLE, _sized(pickle((args, kwargs)))
+    return Format.PICKLE, _sized(pickle((args, kwargs), "the arguments"), "arguments")
 
 
 def decode(format: int, data: bytes) -> Any:
@@ -77,23 +81,37 @@ def decode(format: int, data: bytes) -> Any:
             import json
 
             return json.loads(data)
-    except Exception as error:
+    except NOT_OF_READING:
+        raise
+    except ModuleNotFoundError as error:
+        raise _module_missing(error) from error
+    except BaseException as error:
+        where = "here" if _runtime.container is None else "in the container"
         raise exception.DeserializationError(
-            f"the payload cannot be read here: {type(error).__name__}: {error}",
+            f"reading a value {where} raised {type(error).__name__}: {error}",
             hint="both sides need the same modules and, for functions sent by value, the same Python version",
         ) from error
     raise exception.DeserializationError(f"unknown payload format {format}")
 
 
-def pickle(value: Any) -> bytes:
-    """Return the cloudpickle of a value, or raise `SerializationError`."""
+def _module_missing(error: ModuleNotFoundError) -> exception.DeserializationError:
+    package = (error.name or "").partition(".")[0]
+    if _runtime.container is None:
+        where, hint = "the local environment", f"install {package} here, or return plain data"
+    else:
+        where, hint = "the container", f"install {package} in the function's image, or send plain data"
+    return exception.DeserializationError(f"the module {error.name!r} is not available in {where}", hint=hint)
+
+
+def pickle(value: Any, what: str = "") -> bytes:
+    """Return the cloudpickle of a value, or raise `SerializationError`. `what` names it there."""
     import cloudpickle
 
     try:
         return cloudpickle.dumps(value, protocol=_PICKLE_PROTOCOL)  # type: ignore[no-any-return]
     except Exception as error:
         raise exception.SerializationError(
-            f"a {type(value).__qualname__} cannot be pickled: {type(error).__name__}: {error}",
+            f"{what or f'a {type(value).__qualname__}'} cannot be pickled: {type(error).__name__}: {error}",
             hint="send plain data instead, and open files, locks and connections where they are used",
         ) from error
 
@@ -105,11 +123,11 @@ def unpickle(data: bytes) -> Any:
     return reader.loads(data)
 
 
-def _sized(data: bytes) -> bytes:
-    if len(data) > MAX_PAYLOAD:
+def _sized(data: bytes, what: str) -> bytes:
+    if len(data) > MIN_PAYLOAD_LIMIT and len(data) > (limit := config["max_payload"]):
         raise exception.RequestSizeError(
-            f"the payload has {len(data):,} bytes, the limit is {MAX_PAYLOAD:,}",
-            hint="put large data on a volume and send its path",
+            f"the {what} would take {len(data):,} bytes, the limit is {limit:,}",
+            hint="put large data on a volume or into several inputs, and send where it is",
         )
     return data
 

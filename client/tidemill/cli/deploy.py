@@ -26,14 +26,16 @@ def deploy(
     REFERENCE is `file.py` or `file.py::app`. What has not changed since the last deployment is skipped.
     """
     named = reference.read(ref, is_module=is_module, command="deploy")
+    connection = client()
+    from tidemill import _loop, _output
+
+    connecting = _loop.submit(connection.connect())  # while the user's code is imported
     _alias.install()
     module = reference.load_or_tell(named)
     if module is None:
         return 1
     app = reference.find_app(module, named)
-    connection = client()
-    from tidemill import _output
-
+    connecting.result()
     with _output.show(timestamps=timestamps):
         app.deploy(environment_name=environment, client=connection, **options)
         if stream_logs and app.app_id is not None:

@@ -2,11 +2,13 @@
 
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
 import click
+
+from tidemill import _tracebacks
+from tidemill.exception import Error
 
 _HERE = str(Path(__file__).parent) + os.sep
 _HIDDEN = (str(Path(__file__).parent.parent) + os.sep, "<frozen importlib.")
@@ -31,27 +33,15 @@ def is_from_user(error: BaseException) -> bool:
 
 
 def show_exception(error: BaseException) -> None:
-    """Show an exception of the user's code, without the frames that are ours."""
+    """Show an exception of the user's code, without the frames that are ours and without its hint."""
     import traceback
 
+    if isinstance(error, Error) and error.hint:  # comes last, from who calls this
+        error.__notes__ = [note for note in error.__notes__ if note != f"hint: {error.hint}"]
     if not os.environ.get("TIDEMILL_TRACEBACK"):
-        for each in _chain(error):
+        for each in _tracebacks.chain(error):
             each.__traceback__ = _visible(each.__traceback__)
     click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an exception and all that it was caused by or raised in the course of, each once."""
-    waiting, seen = [error], set()
-    while waiting:
-        each = waiting.pop()
-        if id(each) in seen:
-            continue
-        seen.add(id(each))
-        yield each
-        waiting += [other for other in (each.__cause__, each.__context__) if other is not None]
-        if isinstance(each, BaseExceptionGroup):
-            waiting += each.exceptions
 
 
 def _visible(trace: TracebackType | None) -> TracebackType | None:

@@ -26,16 +26,22 @@ class CommandTable(click.Group):
             return None
         module, _, attribute = self.table[cmd_name][0].partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute or cmd_name)
-        if not isinstance(command, CommandTable) and not any(
-            "--profile" in each.opts for each in command.params
-        ):
-            command.params.append(_Profile())
+        _add_profile(command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """List the commands from the table, without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, sentence) for name, (_, sentence) in self.table.items()])
+
+
+def _add_profile(command: click.Command) -> None:
+    """Give `--profile` to a command, or to those of a group, unless it has one of its own."""
+    if isinstance(command, click.Group):
+        for each in command.commands.values():
+            _add_profile(each)
+    elif not any("--profile" in parameter.opts for parameter in command.params):
+        command.params.append(_Profile())
 
 
 class _Profile(click.Option):

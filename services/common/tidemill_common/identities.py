@@ -148,6 +148,7 @@ def worker(kind: str, user: str) -> Rights:
             "tm.results.*.>",
             "tm.logs.*.>",
             "tm.events.*.container.*",
+            f"tm.events.*.{subjects.RECORDS}.*",
             "tm.demand.*.*",
             "tm.credit.*.*.*",
             "tm.registry.*.*",
@@ -212,12 +213,14 @@ _RIGHTS_OF_SERVICES = {
         subscribe=(f"{subjects.inbox('scheduler')}.>", "tm.>", "$SRV.>"),
         responds=True,
     ),
-    # It stands where anybody can knock: it may do what members may, for each workspace, and no more.
+    # It stands where anybody can knock: it may do what members may, for each workspace, stop containers,
+    # ask whose a token is, and no more.
     "gateway": Rights(
         publish=(
             *SERVICES,
             *API_SERVICES,
             subjects.internal("registry", "verify_token"),
+            "tm.workers.*.stop",
             "$JS.API.INFO",
             *(f"$JS.API.CONSUMER.CREATE.KV_{name}" for name in (streams.POOLS, streams.ROUTES)),
         ),
@@ -251,8 +254,14 @@ def accounts(passwords: dict[str, str]) -> dict[str, object]:
         for name in SERVICE_USERS
     ]
     return {
-        PLATFORM: {"jetstream": "enabled", "users": users, "exports": exports()},
-        MEMBERS: {"imports": imports()},
+        PLATFORM: {
+            "jetstream": "enabled",
+            "users": users,
+            "exports": exports(),
+        },
+        MEMBERS: {
+            "imports": imports(),
+        },
         SYSTEM: {"users": [{"user": SYSTEM_USER, "password": passwords[SYSTEM_USER]}]},
     }
 

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar, get_type_hints
 
 import msgspec
@@ -92,11 +93,12 @@ def _requester(subject: str) -> str:
 
 def described(kind: Any, handler: Callable[..., Awaitable[object]]) -> dict[str, str]:
     """Return what `$SRV.INFO` tells of an endpoint: the JSON schemas of what it takes and gives."""
-    answer = get_type_hints(handler).get("return")
+    function = handler.func if isinstance(handler, partial) else handler
+    answer = get_type_hints(function).get("return", object)
     return {
         "encoding": "msgpack",
         "request": json.dumps(msgspec.json.schema(kind)),
-        "answer": json.dumps(msgspec.json.schema(answer)),
+        "answer": json.dumps(msgspec.json.schema(Any if answer is object else answer)),
     }
 
 

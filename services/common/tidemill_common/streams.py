@@ -1,5 +1,6 @@
 """Every stream, bucket and consumer of Tidemill, as values on one screen."""
 
+import asyncio
 from dataclasses import replace
 
 from tidemill._wire import subjects
@@ -89,8 +90,8 @@ async def apply(bus: ServiceBus, *workspaces: str, replicas: int = 1) -> None:
 
 async def apply_workspace(bus: ServiceBus, workspace: str, *, replicas: int = 1) -> None:
     """Make or update the streams of a workspace."""
-    for stream in workspace_streams(workspace, replicas=replicas):
-        await bus.ensure_stream(stream)
+    specs = workspace_streams(workspace, replicas=replicas)
+    await asyncio.gather(*(bus.ensure_stream(spec) for spec in specs))
 
 
 def pool_consumer(pool: Pool) -> ConsumerSpec:

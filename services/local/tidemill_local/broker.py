@@ -5,12 +5,14 @@ connections, so nobody can take the port in between; later starts use the same p
 """
 
 import asyncio
+import importlib.resources
 import json
 import os
 import secrets
 import shutil
 import signal
 import subprocess
+import zoneinfo
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -173,6 +175,7 @@ class Broker:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # a Ctrl-C at the terminal is for the supervisor
+            env=_environment(),
             preexec_fn=Identity("own").entry(die_with_parent=True),  # noqa: PLW1509  # it only calls prctl
         )
 
@@ -212,6 +215,14 @@ class Broker:
     @property
     def _ports_folder(self) -> Path:
         return self._folder / "ports"
+
+
+def _environment() -> dict[str, str]:
+    """Return the server's environment: where the machine has no time zones, with those of a wheel."""
+    if any(Path(folder).is_dir() for folder in zoneinfo.TZPATH):
+        return dict(os.environ)
+    zones = importlib.resources.files("tzdata") / "zoneinfo"
+    return {"ZONEINFO": str(zones), **os.environ}
 
 
 def program() -> Path:

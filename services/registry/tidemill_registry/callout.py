@@ -27,6 +27,7 @@ from tidemill_registry.database import UNREACHABLE
 from tidemill_registry.tokens import Tokens
 
 SUBJECT, QUEUE = "$SYS.REQ.USER.AUTH", "registry"
+RESPOND_WITHIN = 120_000_000_000  # nanoseconds for an answer to what was asked of a member
 AT_ONCE = 1_000  # connections that are being looked at; more are left to another replica, or tried again
 
 
@@ -132,4 +133,7 @@ def _limits(rights: Rights) -> dict[str, Any]:
     publish: dict[str, Any] = {"allow": list(rights.publish)}
     if rights.publish_denied:
         publish["deny"] = list(rights.publish_denied)
-    return {"pub": publish, "sub": {"allow": list(rights.subscribe)}}
+    limits: dict[str, Any] = {"pub": publish, "sub": {"allow": list(rights.subscribe)}}
+    if rights.responds:
+        limits["resp"] = {"max": 1, "ttl": RESPOND_WITHIN}
+    return limits

@@ -216,8 +216,9 @@ class DeadLetters:
         chunk = _chunk(letter)
         if chunk is None:
             raise ConflictError("the dead letter cannot be read")
-        again = Chunk(call, [0], 0, "", chunk.inputs[:1], time.time(), root=call)
-        record = CallRecord(call, pool.id, pool.prefix, 1, time.time(), pool.app_id)
+        spec, now = pool.spec, time.time()
+        again = Chunk(call, [0], 0, "", chunk.inputs[:1], now, root=call, collect=spec.is_generator)
+        record = CallRecord(call, pool.id, pool.prefix, 1, now, pool.app_id, spec.restrict_output)
         try:
             await self._store(subjects.inputs(pool.prefix, call, 0, 0), again, subjects.input_key(call, 0, 0))
             await self._store(subjects.call_record(pool.workspace, call), record, f"{call}.call")

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 from sqlalchemy import text
@@ -121,10 +121,14 @@ class Registry:
     async def start(self, context: Context) -> None:
         """Reach the database, bring it to this version's schema, serve."""
         self._log = context.log
-        await self._reach_database()
+        await asyncio.gather(  # the first workspace's streams do not wait for the database
+            self._reach_database(),
+            self._apply_streams(context.bus, self.settings.first_workspace),
+        )
         await self._prepare_workspaces()
         await self._let_in(context)
-        await self._apply_streams(context.bus)
+        others = set(await self._workspaces.names()) - {self.settings.first_workspace}
+        await self._apply_streams(context.bus, *sorted(others))
         if wrong := await self._secrets.check_keys():
             context.log.error(wrong, hint="give TIDEMILL_SECRETS_KEY the keys they were stored with")
         self._publisher = Publisher(
@@ -216,6 +220,7 @@ class Registry:
     def _told(self, change: Callable[..., Awaitable[Any]]) -> Callable[[str, Any], Awaitable[object]]:
         """Return a handler that answers when NATS knows what was changed: callers' demand must find it."""
 
+        @wraps(change)  # its answer's type is told over $SRV.INFO
         async def handle(workspace: str, request: Any) -> object:
             answer: object = await change(self._engine, workspace, request, self._clock)
             await self._publisher.published()
@@ -360,9 +365,9 @@ class Registry:
         if given:
             await self._tokens.ensure(given)
 
-    async def _apply_streams(self, bus: ServiceBus) -> None:
-        """See to it that each workspace has its streams."""
-        for workspace in await self._workspaces.names():
+    async def _apply_streams(self, bus: ServiceBus, *workspaces: str) -> None:
+        """See to it that some workspaces have their streams."""
+        for workspace in workspaces:
             await streams.apply_workspace(bus, workspace, replicas=self.settings.replicas)
 
     async def _ping(self) -> None:

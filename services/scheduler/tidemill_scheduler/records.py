@@ -43,5 +43,5 @@ class Records:
             chunk.call, runs, state, chunk.attempt, pool, chunk.parent, chunk.root,
             "", chunk.sent, 0.0, finished, reason,
         )  # fmt: skip
-        known = self._directory.get(pool) or self._directory.gone.get(pool)
+        known = self._directory.pools.get(pool) or self._directory.gone.get(pool)
         self._recorder.add(workspace, known.app_id if known else UNKNOWN, record)

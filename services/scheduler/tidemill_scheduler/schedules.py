@@ -65,8 +65,9 @@ class Firings:
         if await bus.last(subjects.results_stream(pool.workspace), record_subject):
             return "repeated"
         now = time.time()
-        chunk = Chunk(call, [0], 0, "", [NO_ARGUMENTS], now, root=call)
-        record = CallRecord(call, pool.id, pool.prefix, 1, now)
+        chunk = Chunk(call, [0], 0, "", [NO_ARGUMENTS], now, root=call, collect=pool.spec.is_generator)
+        restricted = pool.spec.restrict_output
+        record = CallRecord(call, pool.id, pool.prefix, 1, now, pool.app_id, restricted)
         try:
             await bus.store(
                 subjects.inputs(pool.prefix, call, 0, 0),

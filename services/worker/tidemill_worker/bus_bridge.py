@@ -11,6 +11,7 @@ Everything that it has on the bus ends with it.
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import aclosing
+from math import inf
 from typing import Any
 
 from tidemill._bus.protocol import BusError, Message, PubAck, RequestFailed, Stored, StreamFull, Subscription
@@ -44,6 +45,7 @@ class Bridge:
         self._subscriptions: dict[int, Subscription | None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._storing = 0  # bytes
+        self.called = -inf  # when it last called a function (the loop's time)
         self._lost = False  # messages, since the container was told
         self._pools = {handle.pool for handle in pool.handles.values()} | {pool.id}
         self._operations: dict[str, Callable[..., None]] = {
@@ -119,6 +121,8 @@ class Bridge:
         if self._storing + len(data) > MAX_STORING:
             raise StreamFull("too much is unanswered")
         pool = self._may.pool_of(subject)
+        if pool is not None:
+            self.called = asyncio.get_running_loop().time()
         if pool is None or pool in self._pools:
             self._store_now(number, subject, data, msg_id, headers, called=data if pool else None)
         else:

@@ -1,7 +1,7 @@
 """What this machine has and what of it is promised to containers."""
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tidemill._wire.control import Capacity, Pool
 from tidemill_worker import decisions
@@ -27,6 +27,7 @@ class Room:
     free: Capacity = field(init=False)
     _devices: dict[str, list[int]] = field(init=False)
     _held: dict[str, Reservation] = field(init=False, default_factory=dict)
+    _lent: set[str] = field(init=False, default_factory=set)
 
     def __post_init__(self) -> None:
         self.free = self.total
@@ -48,6 +49,7 @@ class Room:
 
     def release(self, container: str) -> None:
         """Give back what a container held."""
+        self.lend(self._lent - {container})
         reservation = self._held.pop(container, None)
         if reservation is None:
             return
@@ -57,6 +59,23 @@ class Room:
             gpus[grant.gpu] += grant.count
             self._devices[grant.gpu] = sorted((*self._devices[grant.gpu], *reservation.devices))
         self.free = Capacity(self.free.cpu + resources.cpu, self.free.memory + resources.memory, gpus)
+
+    def lend(self, containers: set[str]) -> bool:
+        """Let others use the cores of exactly these containers; return whether that changes anything.
+
+        Cores that are taken back may be in use: fewer than none are free then, until somebody ends.
+        """
+        lent = containers & self._held.keys()
+        if lent == self._lent:
+            return False
+        more = sum(self._cores_of(one) for one in lent - self._lent)
+        less = sum(self._cores_of(one) for one in self._lent - lent)
+        self.free = replace(self.free, cpu=self.free.cpu + more - less)
+        self._lent = lent
+        return True
+
+    def _cores_of(self, container: str) -> float:
+        return self._held[container].pool.spec.resources.cpu
 
 
 def machine(settings: Settings) -> Capacity:

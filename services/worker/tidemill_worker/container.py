@@ -131,7 +131,7 @@ class Container:
         self._numbers += 1
         part.number = number = self._numbers
         chunk = part.work.chunk
-        if self.pool.spec.is_generator:
+        if self.pool.spec.is_generator and not chunk.collect:
             for index in part.left:
                 self._streams[index] = self._new_stream(part, index)
         self._runner.send(
@@ -144,6 +144,7 @@ class Container:
                 part.payloads(),
                 chunk.parent,
                 chunk.root,
+                chunk.collect,
             )
         )
         part.fetched = None
@@ -203,6 +204,11 @@ class Container:
     def takes_work(self) -> bool:
         """Whether it may be given inputs."""
         return self.phase in (Phase.IDLE, Phase.BUSY)
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether its running input has called a function."""
+        return self.phase is Phase.BUSY and self._bridge.called >= self.progress
 
     # --- the input that runs
 

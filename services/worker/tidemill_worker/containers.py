@@ -183,7 +183,7 @@ class Containers:
         try:
             start = await self._runtime.start(container.id, reservation)
         except exception.Error as error:
-            told = failure.from_text(_public_name(error), str(error))
+            told = failure.from_text(_public_name(error), str(error), hint=error.hint)
             raise StartFailed(told, final=isinstance(error, _FINAL)) from error
         except (ForkError, BusError, OSError) as error:
             raise StartFailed(failure.from_text("ExecutionError", str(error))) from error
@@ -226,12 +226,12 @@ class Containers:
     async def _fail_start(self, container: Container, error: StartFailed) -> None:
         """Tell why it did not start, and end what there is of it."""
         told = error.told
-        if not container.pid:  # what a runner has to say, it says itself
-            container.log.say(failure.message_of(told))
-            container.log.flush()
-        if container.killed is Killed.STOP:
+        if container.killed is Killed.STOP:  # nothing is wrong: the user does not hear of it
             self._tell(container, "stopped", reason=container.killed.value)
         else:
+            if not container.pid:  # what a runner has to say, it says itself
+                container.log.say(failure.message_of(told))
+                container.log.flush()
             reason = failure.message_of(told)[:2_000]
             self._node.log.warning("container failed", container=container.id, reason=reason[:500])
             self._tell(container, "failed", reason=reason, failure=told, final=error.final)

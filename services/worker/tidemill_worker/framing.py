@@ -13,12 +13,12 @@ from typing import Any, cast
 import msgspec
 
 from tidemill._container.frames import LENGTH
-from tidemill._wire.payload import MAX_PAYLOAD
+from tidemill.config import MAX_PAYLOAD_LIMIT
 
 Frame = list[Any]
 
 BUFFER = 64 * 1024
-MAX_FRAME = min(MAX_PAYLOAD + (1 << 20), (1 << 32) - 1)
+MAX_FRAME = min(MAX_PAYLOAD_LIMIT + (1 << 20), (1 << 32) - 1)
 _JOINED = 64 * 1024  # bytes up to which a frame is copied behind its length instead of written apart
 
 _encode = msgspec.msgpack.Encoder().encode

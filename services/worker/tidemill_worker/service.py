@@ -38,6 +38,7 @@ from tidemill_worker.containers import Containers
 from tidemill_worker.images import Images
 from tidemill_worker.interpreters import Interpreters
 from tidemill_worker.leases import Leases
+from tidemill_worker.lending import Lending
 from tidemill_worker.metrics import Metrics
 from tidemill_worker.node import Node
 from tidemill_worker.records import Records
@@ -90,6 +91,8 @@ class Worker:
         await self._listen(context)
         context.tasks.create_task(self._leases.renew(), name="renew leases")
         context.tasks.create_task(self._reporter.run(), name="report")
+        lending = Lending(self._room, lambda: self._containers.present, node.on_change)
+        context.tasks.create_task(lending.run(), name="lend cores")
         context.tasks.create_task(records.watch(self._containers.present), name="watch inputs")
         node.spawn(self._discover(), "discover interpreters")
 

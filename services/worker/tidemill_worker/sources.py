@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tidemill import exception
 from tidemill._bus import blobs
-from tidemill._bus.protocol import Bus
+from tidemill._bus.protocol import Bus, BusError
 from tidemill._wire import subjects
 from tidemill_worker import folders
 from tidemill_worker.children import Children
@@ -24,6 +24,7 @@ from tidemill_worker.interpreters import OWN
 MAX_FILES = 50_000  # in one bundle
 MAX_SIZE = 1 << 30  # bytes of one bundle's files
 COMPILE_TIMEOUT = 60.0  # seconds
+FETCH_FOR, FETCH_PAUSE = 30.0, 0.2  # seconds for which, and between which, stored code is asked for
 COMPILED_HERE = 32 * 1024  # bytes of a bundle up to which no process is started for it: 1-3 ms of the loop
 
 _COMPILE = "import compileall, sys; compileall.compile_dir(sys.argv[1], quiet=2, legacy=False)"
@@ -71,10 +72,21 @@ class Sources:
         return folder
 
     async def _fetch(self, workspace: str, digest: str) -> bytes:
-        data = await blobs.get_named(self._bus, workspace, digest)
+        data = await self._stored(workspace, digest)
         if hashlib.sha256(data).hexdigest() != digest:
             raise exception.DataLossError(f"the code {digest[:12]} is not what was sent")
         return data
+
+    async def _stored(self, workspace: str, digest: str) -> bytes:
+        """Return what is stored. A bus that is away for a while is no failure of the code to start."""
+        deadline = asyncio.get_running_loop().time() + FETCH_FOR
+        while True:
+            try:
+                return await blobs.get_named(self._bus, workspace, digest)
+            except BusError:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise
+            await asyncio.sleep(FETCH_PAUSE)
 
     async def _compile(self, folder: Path, image: Image, size: int) -> None:
         """Compile what can be compiled; the rest tells its own error when it is imported."""

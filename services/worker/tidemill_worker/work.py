@@ -137,6 +137,7 @@ def next_chunk(
         old.parent,
         old.root,
         tries,
+        old.collect,
     )
 
 

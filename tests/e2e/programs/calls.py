@@ -38,6 +38,19 @@ def order():
     print(sorted(later.map(range(8), order_outputs=False)))
 
 
+@app.function()
+async def count_later(n: int):
+    for number in range(n):
+        yield number
+
+
+@app.local_entrypoint()
+def generators():
+    print(list(count.map([2, 0, 3])), count.spawn(3).get())
+    print(list(count_later.map([1, 2])), count_later.spawn(2).get())
+    print(list(count.experimental_spawn_map([1, 2]).iter()), list(count.remote_gen(2)))
+
+
 @app.local_entrypoint()
 async def awaited(x: int = 3):
     print(await square.remote.aio(x))

@@ -64,6 +64,11 @@ def lost_services(folder: str):
 
 
 @app.local_entrypoint()
+def kept(folder: str):
+    print(waits_for_go.spawn(folder).get())
+
+
+@app.local_entrypoint()
 def long_map(folder: str, ordered: bool = True):
     results = []
     for value in slow_square.map(range(5000), order_outputs=ordered):

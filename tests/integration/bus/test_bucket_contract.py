@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from bus_connections import Connect
+from waiting import until
 
 from tidemill._bus.protocol import WrongSequence
 from tidemill_common.bus.protocol import ServiceBus
@@ -99,20 +100,33 @@ async def test_a_key_with_a_time_to_live_goes_and_its_number_grows(bus: ServiceB
     second = await bus.replace(subject, b"a", expected=first, ttl=1.0)
     with pytest.raises(WrongSequence):
         await bus.replace(subject, b"b", expected=0)
-    async with asyncio.timeout(5):
-        while await bus.last_in_bucket(name, "leader") is not None:
-            await asyncio.sleep(0.05)
+
+    async def gone() -> bool:
+        return await bus.last_in_bucket(name, "leader") is None
+
+    await until(gone)
     assert await bus.replace(subject, b"b", expected=0, ttl=1.0) > second
 
 
 # --- leadership
 
 
+class CountingLease(Lease):
+    """A lease that counts how often it was renewed or tried to be taken."""
+
+    attempts = 0
+
+    async def _attempt(self) -> bool:
+        written = await super()._attempt()
+        self.attempts += 1
+        return written
+
+
 class Replica:
     """Leads when it may, and writes down when."""
 
     def __init__(self, bus: ServiceBus, name: str) -> None:
-        self.lease = Lease(bus, "test", name)
+        self.lease = CountingLease(bus, "test", name)
         self.terms: list[int] = []
         self.leads = asyncio.Event()
         self.task = asyncio.create_task(self.lease.run(self._lead))
@@ -142,7 +156,7 @@ async def test_one_replica_leads_and_hands_over_when_it_stops(new_bus: Connect) 
     async with asyncio.timeout(5):
         await first.leads.wait()
     second = Replica(await new_bus(), "second")
-    await asyncio.sleep(0.1)
+    await until(lambda: second.lease.attempts)
     assert (first.lease.term, second.lease.term) == (first.terms[0], None)
     assert await second.lease.holder() == "first"
     await first.stop()
@@ -178,8 +192,6 @@ async def test_a_term_ends_when_somebody_else_has_the_key(new_bus: Connect) -> N
     async with asyncio.timeout(5):
         await replica.leads.wait()
     await bus.bucket("leases").put("test", b"intruder")
-    async with asyncio.timeout(5):
-        while replica.lease.term is not None:
-            await asyncio.sleep(0.05)
+    await until(lambda: replica.lease.term is None)
     await replica.stop()
     assert await replica.lease.holder() == "intruder"

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from bus_connections import Connect
+from waiting import until
 
 from tidemill import _duplex, exception
 from tidemill._bus.protocol import Message
@@ -403,9 +404,7 @@ async def test_what_breaks_one_of_two_joined_streams_breaks_the_other(stage: Sta
 async def test_a_slow_reader_behind_a_join_stops_the_sender_in_front_of_it(stage: Stage) -> None:
     here, there, joined = await relayed(stage)
     sending = asyncio.create_task(here.send(bytes(16 << 20)))
-    async with asyncio.timeout(LIMIT):
-        while here._out.is_open or there._in.received < there._in.limit:
-            await asyncio.sleep(0.001)
+    await until(lambda: not here._out.is_open and there._in.received >= there._in.limit, LIMIT)
     assert not sending.done()
     assert here._out.used <= 3 * (_duplex.WINDOW + PIECE)
     here.close()

@@ -4,10 +4,12 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
 from bus_connections import ConnectNats
+from waiting import until
 
 from tidemill._bus import unanswered
 from tidemill._bus.nats import connect
@@ -34,8 +36,8 @@ async def lost(bus: NatsServiceBus) -> None:
     gone = asyncio.Event()
     undo = bus.on_disconnect(gone.set)
     async with asyncio.timeout(5):
-        while bus.connected and not gone.is_set():
-            await asyncio.sleep(0.001)
+        if bus.connected:
+            await gone.wait()
     undo()
 
 
@@ -47,9 +49,7 @@ def stop_answering(broker: Broker) -> None:
 
 
 async def back(bus: NatsServiceBus) -> None:
-    async with asyncio.timeout(5):
-        while not bus.connected:
-            await asyncio.sleep(0.001)
+    await until(lambda: bus.connected)
 
 
 async def all_of(bus: NatsServiceBus, stream: str, subject: str) -> list[bytes]:
@@ -75,7 +75,9 @@ async def test_a_store_without_an_id_fails_at_the_moment_of_loss(broker: Broker,
     stop_answering(broker)
     store = bus.store("kept.a", b"")
     request, flush = asyncio.ensure_future(bus.account()), asyncio.ensure_future(bus.flush())
-    await asyncio.sleep(0.05)
+    for _ in range(3):  # turns of the loop: begun, written, left
+        await asyncio.sleep(0)
+    assert not bus._connection.waiting_to_leave()
     broker.kill()
     async with asyncio.timeout(2):
         for waiting in (store, request, flush):
@@ -163,11 +165,15 @@ async def test_acknowledgements_survive_a_kill_of_the_server(broker: Broker, nat
     await broker.start()
     # A server killed this soon may have forgotten that it delivered: such a repeat is acknowledged too.
     puller.want(200)
-    async with asyncio.timeout(QUEUE.ack_wait):  # nobody waits for a lease
-        while not all(ack.done() for ack in acks):
-            while not inbox.empty():
-                await inbox.get_nowait().ack()
-            await asyncio.sleep(0.01)
+
+    async def acknowledge_repeats() -> None:
+        while True:
+            await (await inbox.get()).ack()
+
+    repeats = asyncio.create_task(acknowledge_repeats())
+    _, waiting = await asyncio.wait(acks, timeout=QUEUE.ack_wait)  # nobody waits for a lease
+    repeats.cancel()
+    assert not waiting
     assert not any(ack.exception() for ack in acks)
     await back(bus)
     assert await all_of(bus, "INPUTS", "in.>") == []
@@ -178,19 +184,21 @@ async def test_leases_are_renewed_first_thing_after_a_reconnect(broker: Broker, 
     await bus.ensure_stream(INPUTS)
     await bus.store("in.q.0", b"")
     inbox: asyncio.Queue[Delivery] = asyncio.Queue()
-    puller = bus.pull(replace(QUEUE, ack_wait=4.0), inbox.put_nowait)
+    clock = asyncio.get_running_loop().time
+    puller = bus.pull(replace(QUEUE, ack_wait=2.0), inbox.put_nowait)
     puller.want(1)
     async with asyncio.timeout(5):
-        held = await inbox.get()
-    taken = asyncio.get_running_loop().time()
-    await asyncio.sleep(1.5)
+        await inbox.get()
     broker.kill()
     await broker.start()
     await back(bus)
+    returned = clock()
     puller.want(1)
-    await asyncio.sleep(taken + 5.0 - asyncio.get_running_loop().time())  # past the first deadline
-    assert inbox.empty()
-    await held.ack()
+    async with asyncio.timeout(8):
+        again = await inbox.get()
+    assert again.redelivered
+    assert clock() - returned > 1.9  # a lease counts from the reconnect: it was renewed there
+    await again.ack()
 
 
 async def test_pulls_go_on_after_a_restart(broker: Broker, nats: ConnectNats) -> None:
@@ -233,8 +241,8 @@ async def test_a_cut_worker_gets_its_work_once(nats: ConnectNats) -> None:
             await publisher.store(f"in.q.{n}", b"", msg_id=f"{n}")
 
     async def cut() -> None:
-        for _ in range(5):
-            await asyncio.sleep(0.03)
+        for number in range(5):
+            await until(lambda number=number: len(done) >= 60 * number)
             bus._connection.cut()
             await back(bus)
 
@@ -276,14 +284,16 @@ async def test_nothing_is_lost_while_the_server_is_killed_again_and_again(
             await asyncio.gather(*(caller.store(f"in.q.{n}", b"%d" % n, msg_id=f"{n}") for n in batch))
 
     async def torment() -> None:
-        for _ in range(3):
-            await asyncio.sleep(0.15)
+        for number in range(1, 4):
+            await until(lambda number=number: len(results) >= 300 * number)
             broker.kill()
             await broker.start()
-        while not everything.is_set():
-            await asyncio.sleep(0.5)  # what the subscription missed is read again
+        await back(caller)
+        while not everything.is_set():  # what the subscription missed is read again
             async for stored in caller.read("REPLIES", "replies.me"):
                 take(stored.data)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(everything.wait(), 0.5)
 
     async with asyncio.timeout(30):
         await asyncio.gather(call(), torment())
@@ -380,7 +390,8 @@ async def test_leadership_goes_on_over_a_short_outage(broker: Broker, nats: Conn
         await leads.wait()
     broker.kill()
     await broker.start()
-    await asyncio.sleep(4.5)  # longer than a lease that is not renewed
+    before = lease._sequence
+    await until(lambda: lease._sequence > before)  # it was renewed afterwards
     assert lease.term == terms[0]
     assert len(terms) == 1
     task.cancel()

@@ -1,12 +1,12 @@
 """Records leave in batches, delay nobody, and are counted when they are lost."""
 
-import asyncio
 import random
 
 import pytest
 import structlog
 from bus_connections import Connect
 from prometheus_client import CollectorRegistry
+from waiting import until
 
 from tidemill._wire import coding, failure, ids, subjects
 from tidemill._wire.calls import InputRecord, RecordBatch, State, runs_of
@@ -39,10 +39,12 @@ def recorder(bus: ServiceBus) -> Recorder:
 
 
 async def until_sent(bus: ServiceBus, app: str, count: int) -> list[RecordBatch]:
-    async with asyncio.timeout(10):
-        while sum(len(batch.records) for batch in await batches(bus, app)) < count:
-            await asyncio.sleep(0.01)
-    return await batches(bus, app)
+    async def all_sent() -> list[RecordBatch] | None:
+        found = await batches(bus, app)
+        return found if sum(len(batch.records) for batch in found) >= count else None
+
+    sent: list[RecordBatch] = await until(all_sent)
+    return sent
 
 
 async def test_records_of_a_moment_are_one_message_for_each_app(bus: ServiceBus, app: str) -> None:
@@ -84,9 +86,7 @@ async def test_what_the_broker_does_not_take_is_counted_and_told_later(
     assert mine._untold > 0
     if isinstance(away, MemoryBus):
         away.reconnect()
-    async with asyncio.timeout(10):
-        while mine._bytes:
-            await asyncio.sleep(0.01)
+    await until(lambda: not mine._bytes)
     lost = mine._untold
     mine.add(WORKSPACE, app, record(9))
     await mine.close()

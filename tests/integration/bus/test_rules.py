@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 from bus_connections import ConnectNats, connect_to
+from waiting import until
 
 from tidemill._bus.jetstream import HELD_TEXT
 from tidemill._bus.protocol import AlreadyHeld, Message, NoResponder, Refused, StreamFull
@@ -75,7 +76,7 @@ async def test_ids_of_what_is_still_held_survive_a_kill(broker: Broker, nats: Co
 async def test_a_stream_that_is_not_there_yet_is_waited_for(nats: ConnectNats) -> None:
     bus = await nats()
     store = bus.store("in.q.a", b"", msg_id="a")
-    await asyncio.sleep(0.2)
+    await until(lambda: any(entry.tries for entry in bus._unanswered._entries.values()))
     assert not store.done()
     await bus.ensure_stream(INPUTS)
     async with asyncio.timeout(5):

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 from tidemill._bus.protocol import Disconnected
 from tidemill_common.bus.nats import connect
@@ -41,9 +42,7 @@ async def url(folder: Path, certificate: Path) -> AsyncIterator[str]:
     (folder / "nats.conf").write_text(json.dumps(configuration))
     process = subprocess.Popen([program(), "-c", folder / "nats.conf"], stderr=subprocess.DEVNULL)
     ports = folder / f"{program().stem}_{process.pid}.ports"
-    async with asyncio.timeout(10):
-        while not ports.exists() or not ports.read_text().endswith("}"):
-            await asyncio.sleep(0.01)
+    await until(lambda: ports.exists() and ports.read_text().endswith("}"))
     yield json.loads(ports.read_text())["nats"][0].replace("nats://", "tls://")
     process.kill()
     process.wait()

@@ -3,17 +3,17 @@
 import asyncio
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from waiting import wait_until
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from played_worker import PlayedWorker
 
-from tidemill import _loop
+from tidemill import _client, _loop
 from tidemill_local.broker import MEMBER, Broker
 
 
@@ -46,13 +46,11 @@ class Restart:
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
 
-    def __call__(self, away: float = 0.0) -> None:
-        async def restart() -> None:
-            self._broker.kill()
-            await asyncio.sleep(away)
-            await self._broker.start()
-
-        asyncio.run(restart())
+    def __call__(self) -> None:
+        caller = _client.current().caller
+        self._broker.kill()
+        wait_until(lambda: caller is None or not caller.bus._connected, what="for the client to notice")
+        asyncio.run(self._broker.start())
 
 
 @pytest.fixture
@@ -60,9 +58,6 @@ def eventually() -> "Callable[[Callable[[], object]], None]":
     """Block until a condition holds, for a bounded time."""
 
     def eventually(condition: "Callable[[], object]", bound: float = 20.0) -> None:
-        deadline = time.monotonic() + bound
-        while not condition():
-            assert time.monotonic() < deadline, "the condition does not hold in time"
-            time.sleep(0.01)
+        wait_until(condition, bound)
 
     return eventually

@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any, Self
 
+from waiting import until
+
 from tidemill._bus import blobs
 from tidemill._bus.protocol import AlreadyHeld, Message, RequestFailed
 from tidemill._wire import coding, failure, ids, payload, subjects
@@ -204,8 +206,7 @@ class PlayedWorker:
                 if isinstance(value, Pause):
                     await asyncio.sleep(value.seconds)
                     continue
-                while not self._may_send(count):
-                    await asyncio.sleep(0.005)
+                await until(lambda count=count: self._may_send(count), timeout=60)
                 output = Output(index, Status.YIELD, await self._payload(*payload.encode(value)), count)
                 await self._store(pool, chunk, Outputs(chunk.call, 0, [output], 0.0, "co-1"), f"p{count}")
                 count += 1

@@ -1,10 +1,10 @@
 """`remote`, `spawn` and `FunctionCall`: values, errors, waiting, giving up."""
 
 import asyncio
+import dataclasses
 import os
 import pickle
 import threading
-import time
 from typing import Any
 
 import pytest
@@ -220,6 +220,17 @@ def test_a_spawned_call_is_read_when_it_is_ready_and_stays_readable(worker: Play
     assert pickle.loads(pickle.dumps(call)).get(timeout=0) == 49
 
 
+def test_nothing_of_a_kept_result_of_a_restricted_function_is_unpickled(worker: PlayedWorker) -> None:
+    pool = worker.deploy(lambda plain: [plain] if plain else object(), name="gives")
+    pool.handle = dataclasses.replace(pool.handle, restrict_output=True)
+    f = worker.caller_of(pool)
+    assert f.spawn(True).get() == [True]
+    pickled = f.spawn(False)
+    for call in (pickled, FunctionCall.from_id(pickled.object_id)):
+        with pytest.raises(exception.ExecutionError, match="restricted output returned a pickle"):
+            call.get()
+
+
 async def test_a_spawned_call_can_be_awaited(worker: PlayedWorker) -> None:
     call = await worker.function(square).spawn.aio(8)
     assert await call.get.aio(timeout=20) == 64
@@ -311,14 +322,21 @@ def test_no_server_is_a_connection_error_with_a_hint(monkeypatch: pytest.MonkeyP
         _loop.close()
 
 
-def test_a_client_that_is_closed_fails_what_waits(worker: PlayedWorker) -> None:
+def test_a_client_that_is_closed_fails_what_waits(worker: PlayedWorker, eventually: Any) -> None:
     pool = worker.deploy(square)
     pool.held = asyncio.Event()
     f = worker.caller_of(pool)
     client = _client.Client.from_env()
-    threading.Timer(0.3, client.close).start()
+
+    def close() -> None:
+        eventually(lambda: worker.chunks_of_calls)
+        client.close()
+
+    closing = threading.Thread(target=close)
+    closing.start()
     with pytest.raises(exception.ClientClosed):
         f.remote(1)
+    closing.join()
 
 
 # --- giving up, trouble
@@ -363,17 +381,16 @@ def test_final_trouble_fails_the_calls_that_wait(worker: PlayedWorker, eventuall
 
 
 def test_other_trouble_is_told_once_and_the_call_goes_on(
-    worker: PlayedWorker, caplog: pytest.LogCaptureFixture
+    worker: PlayedWorker, eventually: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     pool = worker.deploy(square)
     pool.held = asyncio.Event()
     f = worker.caller_of(pool)
 
     def tell() -> None:
-        time.sleep(0.3)
+        eventually(lambda: worker.chunks_of_calls)
         for _ in range(3):
             worker.tell_trouble(pool, "no worker has an H100")
-        time.sleep(0.2)
         assert pool.held is not None
         worker._loop.call_soon_threadsafe(pool.held.set)
 

@@ -17,6 +17,7 @@ from typing import Any, Self
 
 import pytest
 from played_worker import Pause, PlayedWorker
+from waiting import wait_until
 
 from tidemill import _caller, _client, _lost, _replies, exception
 from tidemill_local.broker import Broker
@@ -54,11 +55,13 @@ def test_a_server_restarted_in_an_unordered_map_yields_each_output_once(
     for value in f.map(range(1_000), order_outputs=False):
         seen[value] += 1
         if seen.total() == 300:
-            restart(0.5)
+            restart()
     assert seen == Counter(x * x for x in range(1_000))
 
 
-def test_single_and_spawned_calls_survive_a_restart(worker: PlayedWorker, restart: Any) -> None:
+def test_single_and_spawned_calls_survive_a_restart(
+    worker: PlayedWorker, restart: Any, eventually: Any
+) -> None:
     pool = worker.deploy(square)
     pool.held = asyncio.Event()
     f = worker.caller_of(pool)
@@ -70,8 +73,8 @@ def test_single_and_spawned_calls_survive_a_restart(worker: PlayedWorker, restar
     ]
     for thread in threads:
         thread.start()
-    time.sleep(0.3)
-    restart(0.2)
+    eventually(lambda: len(worker.chunks_of_calls) == 2 and _client.current().caller._listeners)  # type: ignore[union-attr]
+    restart()
     worker._loop.call_soon_threadsafe(pool.held.set)
     for thread in threads:
         thread.join(40)
@@ -210,12 +213,12 @@ def test_a_forked_child_calls_over_a_connection_of_its_own(worker: PlayedWorker)
             status = 0 if f.remote(5) == 25 and list(f.map([1, 2])) == [1, 4] else 2
         finally:
             os._exit(status)
-    deadline = time.monotonic() + 30
-    while (ended := os.waitpid(pid, os.WNOHANG)) == (0, 0):
-        if time.monotonic() > deadline:
-            os.kill(pid, signal.SIGKILL)
-        time.sleep(0.01)
-    assert os.waitstatus_to_exitcode(ended[1]) == 0
+    try:
+        _, status = wait_until(lambda: ended if (ended := os.waitpid(pid, os.WNOHANG))[0] else None, 30)
+    except AssertionError:
+        os.kill(pid, signal.SIGKILL)
+        raise
+    assert os.waitstatus_to_exitcode(status) == 0
     assert next(running) == 1
     running.close()  # type: ignore[attr-defined]
     assert f.remote(6) == 36
@@ -258,7 +261,7 @@ def test_a_program_ends_cleanly_whatever_is_open(worker: PlayedWorker, body: str
 
 
 async def forever(x: int) -> None:
-    await asyncio.sleep(60)
+    await asyncio.Event().wait()
 
 
 @pytest.mark.parametrize(
@@ -270,7 +273,6 @@ def test_ctrl_c_gives_up_at_once(worker: PlayedWorker, eventually: Any, call: st
     assert process.stdout is not None
     process.stdout.readline()
     eventually(lambda: worker.chunks_of_calls)
-    time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=10)
     assert "KeyboardInterrupt" in err

@@ -1,12 +1,12 @@
 """`remote_gen`: pieces in order, errors after them, credit, closing."""
 
-import asyncio
 import os
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from played_worker import Pause, PlayedWorker
+from waiting import until
 
 from tidemill._wire.payload import INLINE_LIMIT
 
@@ -94,9 +94,7 @@ async def test_leaving_an_awaited_iteration_cancels_the_generator(worker: Played
     pieces = worker.function(_waits_in_the_middle).remote_gen.aio()
     assert await anext(pieces) == "first"
     await pieces.aclose()
-    async with asyncio.timeout(20):
-        while not worker.cancelled:
-            await asyncio.sleep(0.01)
+    await until(lambda: worker.cancelled)
 
 
 def test_a_large_argument_reaches_the_generator(worker: PlayedWorker) -> None:

@@ -7,6 +7,7 @@ from contextlib import aclosing
 from typing import Any
 
 import pytest
+from waiting import until
 
 from tidemill._log_entries import LogEntry, Selection
 from tidemill._log_reading import LogReader
@@ -112,9 +113,7 @@ async def test_following_misses_nothing_while_the_connection_is_away(
                 got.extend(numbers([entry]))
 
     async def have(count: int) -> None:
-        async with asyncio.timeout(BOUND):
-            while len(got) < count:
-                await asyncio.sleep(0.01)
+        await until(lambda: len(got) >= count, BOUND)
 
     following = asyncio.create_task(follow())
     await print_lines(writer, 1, 2)

@@ -114,14 +114,16 @@ class Container:
             raise failure.to_exception(said)
         return dict(said)
 
-    def give(self, inputs: list[tuple[Any, ...]], *, kwargs: dict[str, Any] | None = None) -> int:
+    def give(
+        self, inputs: list[tuple[Any, ...]], *, kwargs: dict[str, Any] | None = None, collect: bool = False
+    ) -> int:
         """Hand a chunk over; return its number."""
-        return self.give_encoded([payload.encode_call(args, kwargs or {}) for args in inputs])
+        return self.give_encoded([payload.encode_call(args, kwargs or {}) for args in inputs], collect)
 
-    def give_encoded(self, encoded: list[tuple[int, bytes]]) -> int:
+    def give_encoded(self, encoded: list[tuple[int, bytes]], collect: bool = False) -> int:
         self._chunks += 1
         indices = list(range(len(encoded)))
-        self.send(ToRunner.CHUNK, self._chunks, CALL, indices, 0, encoded, "", "")
+        self.send(ToRunner.CHUNK, self._chunks, CALL, indices, 0, encoded, "", "", collect)
         return self._chunks
 
     def call(self, *args: Any, **kwargs: Any) -> Any:

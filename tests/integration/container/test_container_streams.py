@@ -46,6 +46,18 @@ def test_a_function_may_return_what_it_streams(start: Start, source: str) -> Non
     chunk = container.give([(3,)])
     assert container.output(chunk) == (Status.DONE, 3)
     assert container.pieces(chunk) == [0, 1, 2]
+    collected = container.give([(2,), (3,)], collect=True)
+    assert container.output(collected, 0) == (Status.SUCCESS, [0, 1])
+    assert container.output(collected, 1) == (Status.SUCCESS, [0, 1, 2])
+    assert container.pieces(collected) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_generator_whose_values_are_collected_fails_as_a_whole(start: Start, kind: str) -> None:
+    container = stream(start, f"{kind}def f(n):\n    yield 1\n    yield 1 // n")
+    with pytest.raises(ZeroDivisionError):
+        container.result(container.give([(0,)], collect=True))
+    assert container.output(container.give([(1,)], collect=True)) == (Status.SUCCESS, [1, 1])
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -63,7 +63,8 @@ async def test_a_call_that_takes_longer_is_answered_with_its_address(
     accepted = await call(api, app_id, "wait_for", {"args": [str(path)]}, wait=0.1)
     assert accepted.headers["location"] == accepted.json()["url"]
     assert (await api.get(accepted.json()["results"][0].removeprefix("/api/v1"))).status_code == 202
-    path.write_text("done")
+    (tmp_path / "written").write_text("done")
+    (tmp_path / "written").rename(path)
     answer = await result(api, accepted)
     assert (answer.status_code, answer.json()) == (200, "done")
 

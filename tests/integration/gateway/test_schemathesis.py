@@ -1,4 +1,4 @@
-"""The API against its own document: requests that fit it and requests that do not, as schemathesis makes them."""
+"""The API against its own document: requests that fit it, and others, as schemathesis makes them up."""
 
 import subprocess
 import sys

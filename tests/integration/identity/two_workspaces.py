@@ -163,6 +163,7 @@ def every_subject(ws: str, prefix: str, app: str, call: str) -> dict[str, str]:
         "replies": subjects.replies(ws, ids.new(ids.CALLER)),
         "result": subjects.result(ws, call, 0),
         "call_record": subjects.call_record(ws, call),
+        "claim": subjects.claim(ws, "ik-1"),
         "call_results": subjects.call_results(ws, call),
         "timer": subjects.timer(ws, call, 0, 1),
         "call_timers": subjects.call_timers(ws, call),
@@ -184,8 +185,12 @@ def every_subject(ws: str, prefix: str, app: str, call: str) -> dict[str, str]:
         "inbox": f"{subjects.inbox(ids.new_token(ws))}.x",
         "event": subjects.event(ws, "container", app),
         "app_events": subjects.app_events(ws, app),
+        "records": subjects.records(ws),
         "logs": subjects.logs(ws, app, pool, "co-1"),
         "app_logs": subjects.app_logs(ws, app),
+        "stream": subjects.stream(ws, "sm-1", down=True),
+        "terminal": subjects.terminal(ws, app),
+        "container_logs": subjects.container_logs(ws, "co-1"),
         "dead": subjects.dead(ws, pool, call, 0),
         "blob_chunks": subjects.blob_chunks(ws, "nuid"),
         "blob_record": subjects.blob_record(ws, "bmFtZQ=="),
@@ -196,13 +201,15 @@ def every_subject(ws: str, prefix: str, app: str, call: str) -> dict[str, str]:
 NO_SUBJECT = {
     "token", "workspace", "kind_of", "inputs_stream", "inputs_prefix", "stream_of", "workspace_of",
     "parse_inputs", "input_key", "is_reply", "replies_stream", "results_stream", "events_stream",
-    "logs_stream", "demanded", "requester", "is_firing", "schedule_of", "blobs_bucket", "blobs_stream",
+    "logs_stream", "demanded", "requester", "is_firing", "schedule_of",
+    "workspace_of_event", "pool_of_prefix", "app_of_logs", "blobs_bucket", "blobs_stream",
 }  # fmt: skip
 
 # What a member may do with such a subject in its own workspace.
 MAY_PUBLISH = {
     "inputs",
     "call_record",
+    "claim",
     "demand",
     "credit",
     "registry",
@@ -211,7 +218,8 @@ MAY_PUBLISH = {
     "blob_record",
 }
 MAY_SUBSCRIBE = {
-    "replies", "result", "call_record", "call_results", "trouble", "event", "app_events", "logs", "app_logs",
+    "replies", "result", "call_record", "claim", "call_results", "trouble", "event", "app_events", "records",
+    "logs", "app_logs", "container_logs", "stream", "terminal",
 }  # fmt: skip
 
 # --- every operation of JetStream

@@ -52,6 +52,8 @@ async def test_its_endpoints_are_told_with_the_schemas_of_what_they_take_and_giv
         assert set(endpoint["metadata"]) == {"encoding", "request", "answer"}
     request = json.loads(endpoints["get_function"]["metadata"]["request"])
     assert {"app_name", "name", "environment"} <= set(request["$defs"]["GetFunction"]["properties"])
+    deployed = json.loads(endpoints["deploy_app"]["metadata"]["answer"])
+    assert {"app_id", "version", "skipped"} <= set(deployed["$defs"]["AppDeployed"]["properties"])
     answer = json.loads(endpoints["get_function"]["metadata"]["answer"])
     assert {"pool", "prefix"} <= set(answer["$defs"]["FunctionHandle"]["properties"])
 

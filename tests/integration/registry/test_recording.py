@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
+from waiting import until
 
 from tidemill._bus.protocol import RequestFailed
 from tidemill._wire import coding, ids, subjects
@@ -168,9 +169,7 @@ async def test_records_in_any_order_from_two_replicas_come_to_the_same(
         found = await story.details(call)
         return found if found.call.counts.get("success") == 441 else None
 
-    async with asyncio.timeout(20):
-        while (found := await complete()) is None:
-            await asyncio.sleep(0.01)
+    found = await until(complete)
     assert found.call.counts == {"success": 441, "pending": 5_400 - 441}
     assert found.inputs[3].container == "co-1"
     assert found.inputs[7].tries == (Try(0, "co-1", story.began + 1, story.began + 2, "ValueError: no"),)
@@ -187,9 +186,11 @@ async def test_a_map_of_a_million_inputs_is_counted_in_few_rows(story: Story, da
             )
         )
     await story.tell(story.record(call, State.FAILURE, size, reason="ValueError: the last"))
-    async with asyncio.timeout(30):
-        while (await story.graph(call)).calls[0].counts != {"success": size, "failure": 1}:
-            await asyncio.sleep(0.01)
+
+    async def counted() -> bool:
+        return (await story.graph(call)).calls[0].counts == {"success": size, "failure": 1}
+
+    await until(counted, 30)
     graph = await story.graph(call)
     assert (graph.calls[0].num_inputs, graph.calls[0].status) == (size + 1, "failure")
     assert len(graph.inputs) == DETAILED
@@ -299,11 +300,13 @@ async def bury(story: Story, index: int = 0, **fields: Any) -> str:
 
 
 async def listed(story: Story, count: int = 1) -> DeadList:
-    async with asyncio.timeout(10):
-        while len((found := await story.client.ask("list_dead", ListDead(), DeadList)).letters) < count:
-            await asyncio.sleep(0.01)
-    assert isinstance(found, DeadList)
-    return found
+    async def enough() -> DeadList | None:
+        found = await story.client.ask("list_dead", ListDead(), DeadList)
+        assert isinstance(found, DeadList)
+        return found if len(found.letters) >= count else None
+
+    letters: DeadList = await until(enough)
+    return letters
 
 
 async def test_a_dead_letter_is_listed_with_every_attempt(story: Story) -> None:

@@ -58,7 +58,7 @@ async def test_everything_of_a_specification_arrives_in_the_pool(client: Any) ->
         env={"KEY": "ü"},
         resources=Resources(cpu=2.0, memory=512),
         autoscaling=Autoscaling(max_containers=3),
-        schedule={"cron": "* * * * *"},
+        schedule={"kind": "cron", "cron": "* * * * *"},
         labels={"region": ("eu", "us")},
         options={"cloud": None, "deep": [1, {"x": b"\0"}]},
     )

@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+import waiting
+
 from tidemill._bus.protocol import Message, RequestFailed
 from tidemill._wire import coding, ids, subjects
 from tidemill._wire.control import (
@@ -30,10 +32,7 @@ BOUND = 10.0  # seconds that anything here may take
 
 async def until(condition: Callable[[], object], what: str = "", bound: float = BOUND) -> None:
     """Wait until a condition holds; fail after `bound` seconds."""
-    deadline = time.monotonic() + bound
-    while not condition():
-        assert time.monotonic() < deadline, f"not in {bound} s: {what or condition}"
-        await asyncio.sleep(0.002)
+    await waiting.until(condition, bound, what)
 
 
 def make_pool(pool: str = "", *, deployed: bool = False, **spec: object) -> Pool:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+import waiting
 from played_parts import BOUND, Caller, PlayedWorker, publish_pool, until
 from running_scheduler import RunningScheduler
 
@@ -62,16 +63,16 @@ class Parts:
 
     async def stored(self, stream: str, subject: str) -> Stored:
         """Return the message on a subject, as soon as it is there."""
-        async with asyncio.timeout(BOUND):
-            while (stored := await self.bus.last(stream, subject)) is None:
-                await asyncio.sleep(0.01)
+        stored: Stored = await waiting.until(lambda: self.bus.last(stream, subject), BOUND)
         return stored
 
     async def empty(self, pool: Pool) -> None:
         """Return when a pool's queue holds nothing."""
-        async with asyncio.timeout(BOUND):
-            while [one async for one in self.bus.read(pool.stream, subjects.pool_inputs(pool.prefix))]:
-                await asyncio.sleep(0.01)
+
+        async def is_empty() -> bool:
+            return not [one async for one in self.bus.read(pool.stream, subjects.pool_inputs(pool.prefix))]
+
+        await waiting.until(is_empty, BOUND)
 
     async def restart_broker(self, *, down: float = 0.0) -> None:
         """Kill the server, start it again `down` seconds later; return when the own connection is back."""

@@ -1,10 +1,10 @@
 """What users ask the leader about single containers; workers are played by the test."""
 
-import asyncio
 import time
 from typing import Any, TypeVar
 
 import pytest
+import waiting
 from played_parts import BOUND, PlayedWorker, make_pool, until
 from scheduler_stage import Parts
 
@@ -23,13 +23,16 @@ A = TypeVar("A")
 
 async def ask(parts: Parts, verb: str, message: object, answer: type[A], workspace: str = "main") -> A:
     """Ask the leader, who may only begin to serve."""
-    async with asyncio.timeout(BOUND):
-        while True:
-            try:
-                data = await parts.bus.request(subjects.scheduler(workspace, verb), coding.encode(message))
-                return coding.decode(answer, data)
-            except NoResponder:
-                await asyncio.sleep(0.002)
+
+    async def answered() -> A | None:
+        try:
+            data = await parts.bus.request(subjects.scheduler(workspace, verb), coding.encode(message))
+        except NoResponder:
+            return None
+        return coding.decode(answer, data)
+
+    found: A = await waiting.until(answered, BOUND)
+    return found
 
 
 async def with_container(parts: Parts) -> tuple[PlayedWorker, str]:

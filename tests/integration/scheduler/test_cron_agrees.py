@@ -10,8 +10,10 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 from tidemill import _crontab
+from tidemill._bus.protocol import Stored
 from tidemill._crontab import Crontab, Values
 from tidemill._wire import subjects
 from tidemill_common import schedules, streams
@@ -113,9 +115,10 @@ async def test_nats_fires_when_the_expression_says(bus: ServiceBus) -> None:
 
 async def all_fired(bus: ServiceBus, count: int) -> dict[str, float | None]:
     """Return when NATS fires each schedule next, as soon as all of them have fired."""
-    async with asyncio.timeout(20):
-        while True:
-            due = [one async for one in bus.read(streams.TIMERS.name, "tm.due.>")]
-            if len(due) >= count:
-                return {subjects.schedule_of(one.subject): schedules.next_firing(one.headers) for one in due}
-            await asyncio.sleep(0.1)
+
+    async def due() -> list[Stored] | None:
+        found = [one async for one in bus.read(streams.TIMERS.name, "tm.due.>")]
+        return found if len(found) >= count else None
+
+    fired = await until(due)
+    return {subjects.schedule_of(one.subject): schedules.next_firing(one.headers) for one in fired}

@@ -1,11 +1,11 @@
 """The scheduler as processes of their own: started, asked, killed, stopped."""
 
-import asyncio
 import signal
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import waiting
 from played_parts import make_pool
 from played_parts import until as until_true
 from scheduler_stage import Parts
@@ -34,17 +34,19 @@ async def stage(broker: Broker) -> AsyncIterator[Parts]:
 
 async def status(bus: ServiceBus, above: int = 0) -> SchedulerStatus:
     """Return the status, as soon as somebody leads in a term above `above`."""
-    async with asyncio.timeout(15):
-        while True:
-            try:
-                data = await bus.request(
-                    subjects.scheduler("main", "status"), coding.encode(GetSchedulerStatus())
-                )
-                if (answer := coding.decode(SchedulerStatus, data)).term > above:
-                    return answer
-            except BusError:
-                pass
-            await asyncio.sleep(0.02)
+
+    async def ask() -> SchedulerStatus | None:
+        try:
+            data = await bus.request(
+                subjects.scheduler("main", "status"), coding.encode(GetSchedulerStatus())
+            )
+        except BusError:
+            return None
+        answer = coding.decode(SchedulerStatus, data)
+        return answer if answer.term > above else None
+
+    answer: SchedulerStatus = await waiting.until(ask, 15)
+    return answer
 
 
 async def test_it_serves_is_ready_and_ends_in_order(launch: Any, until: Any, broker: Broker) -> None:

@@ -1,8 +1,8 @@
 """What no worker sees of inputs the scheduler tells, and it keeps what it gives up."""
 
-import asyncio
 from collections.abc import Callable
 
+import waiting
 from played_parts import BOUND, make_pool, until
 from scheduler_stage import Parts
 
@@ -18,14 +18,15 @@ FAILURE = failure.from_text("ExecutionError", "no module named 'nothing'")
 
 async def told(parts: Parts, call: str, complete: Callable[[list[InputRecord]], object]) -> list[InputRecord]:
     """Return what was told of a call, as soon as it is complete."""
-    async with asyncio.timeout(BOUND):
-        while True:
-            found = parts.bus.read(subjects.events_stream(WORKSPACE), subjects.records(WORKSPACE))
-            batches = [coding.decode(RecordBatch, stored.data) async for stored in found]
-            records = [record for batch in batches for record in batch.records if record.call == call]
-            if complete(records):
-                return records
-            await asyncio.sleep(0.01)
+
+    async def all_told() -> list[InputRecord] | None:
+        found = parts.bus.read(subjects.events_stream(WORKSPACE), subjects.records(WORKSPACE))
+        batches = [coding.decode(RecordBatch, stored.data) async for stored in found]
+        records = [record for batch in batches for record in batch.records if record.call == call]
+        return records if complete(records) else None
+
+    records: list[InputRecord] = await waiting.until(all_told, BOUND)
+    return records
 
 
 async def test_inputs_of_a_pool_that_never_starts_are_told_and_buried(parts: Parts) -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -156,14 +157,19 @@ async def test_code_that_is_not_there_is_told(stage: Stage) -> None:
     assert "NotFoundError" in event.reason
 
 
-async def test_a_start_can_be_called_off(stage: Stage) -> None:
+@pytest.mark.parametrize("has_a_process", [False, True])
+async def test_a_start_can_be_called_off_without_a_word_to_the_user(
+    stage: Stage, has_a_process: bool
+) -> None:
     pool = await stage.pool("import time\ntime.sleep(60)\n" + FINE)
     container = ids.new(ids.CONTAINER)
     await stage.ask_to_place(pool, container)
-    await stage.until(lambda: any(one.pid for one in stage.states[stage.worker].containers))
+    if has_a_process:
+        await stage.until(lambda: any(one.pid for one in stage.states[stage.worker].containers))
     await stage.stop(container)
     assert (await stage.event(container)).state == "stopped"
     await stage.until(lambda: not stage.states[stage.worker].containers)
+    assert stage.logs == []
 
 
 async def test_a_graceful_stop_waits_for_the_running_input(stage: Stage) -> None:
@@ -179,6 +185,32 @@ async def test_a_graceful_stop_waits_for_the_running_input(stage: Stage) -> None
     _, second = await stage.results(call, 2)
     assert second.value == 0.2
     await stage.settled(pool)
+
+
+async def test_a_graceful_stop_gives_the_running_input_as_long_as_the_order_says(stage: Stage) -> None:
+    pool = await stage.pool("import time\ndef f(n):\n    time.sleep(n)\n    return n")
+    (container,) = await stage.place(pool)
+    await stage.call(pool, (60,))
+    await stage.until(lambda: any(one.state == "busy" for one in stage.states[stage.worker].containers))
+    await stage.stop(container, finish=0.2)
+    await stage.event(container, "stopped")
+
+    async def waits() -> bool:
+        state = await stage.bus.consumer_state(pool.stream, pool.id)
+        return state is not None and state.pending + state.ack_pending == 1
+
+    await eventually(waits)
+
+
+async def test_a_container_is_reported_with_what_its_pool_was_when_it_was_placed(stage: Stage) -> None:
+    pool = await stage.pool(FINE)
+    old, new = ids.new(ids.CONTAINER), ids.new(ids.CONTAINER)
+    await stage.ask_to_place(pool, old)
+    await stage.ask_to_place(replace(pool, generation=3, superseded=True), new)
+    await stage.until(lambda: len(stage.states[stage.worker].containers) == 2)
+    reported = {one.container: one for one in stage.states[stage.worker].containers}
+    assert (reported[old].generation, reported[old].superseded) == (0, False)
+    assert (reported[new].generation, reported[new].superseded) == (3, True)
 
 
 async def test_a_stop_at_once_hands_the_running_input_back(stage: Stage) -> None:

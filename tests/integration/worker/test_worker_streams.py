@@ -1,7 +1,5 @@
 """Generators with credit, and the output of user code."""
 
-import asyncio
-
 from worker_stage import Stage, eventually
 
 from tidemill import exception
@@ -38,7 +36,8 @@ async def test_a_generator_goes_no_further_than_its_credit(stage: Stage) -> None
     await stage.place(pool)
     call = await stage.call(pool, (3_000,))
     await stage.until(lambda: len(pieces(stage, call)) == 1_024)
-    await asyncio.sleep(0.1)  # nothing more may come
+    report = stage.states[stage.worker]
+    await stage.until(lambda: stage.states[stage.worker] is not report)  # nothing more came meanwhile
     assert len(pieces(stage, call)) == 1_024
     for credit in (2_000, 1_500, 2_000):  # the middle one is late, the last one a repeat
         stage.grant(call, 0, credit)

@@ -8,6 +8,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import waiting
+
 from tidemill import _source
 from tidemill._bus import blobs
 from tidemill._bus.protocol import Message
@@ -158,8 +160,8 @@ class Stage:
             assert event.state == "started", event
         return containers
 
-    async def stop(self, *containers: str, graceful: bool = True) -> None:
-        order = StopContainers(containers, self.term, graceful)
+    async def stop(self, *containers: str, graceful: bool = True, finish: float = 30.0) -> None:
+        order = StopContainers(containers, self.term, graceful, finish)
         await self.bus.request(subjects.worker(self.worker, "stop"), coding.encode(order))
 
     async def event(self, container: str, *states: str) -> ContainerEvent:
@@ -242,7 +244,4 @@ class Stage:
 
 async def eventually(condition: Callable[[], Awaitable[Any]], timeout: float = TIMEOUT) -> Any:
     """Wait until an asynchronous condition holds; return what it returned."""
-    async with asyncio.timeout(timeout):
-        while not (result := await condition()):
-            await asyncio.sleep(0.01)
-    return result
+    return await waiting.until(condition, timeout)

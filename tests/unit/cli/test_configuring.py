@@ -1,7 +1,9 @@
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -41,7 +43,29 @@ def test_another_profile_is_activated() -> None:
         cli("profile", "activate", "nowhere")
 
 
+def commands(group: click.Group, *path: str) -> Iterator[tuple[str, click.Command]]:
+    with click.Context(group) as context:
+        for name in group.list_commands(context):
+            command = group.get_command(context, name)
+            assert command is not None
+            if isinstance(command, click.Group):
+                yield from commands(command, *path, name)
+            else:
+                yield " ".join((*path, name)), command
+
+
 def test_every_command_takes_a_profile() -> None:
+    found = dict(commands(program))
+    assert {"run", "deploy", "app list", "secret create", "token set", "status"} <= set(found)
+    without = [
+        name
+        for name, command in found.items()
+        if not any("--profile" in parameter.opts for parameter in command.params)
+    ]
+    assert without == []
+
+
+def test_a_command_uses_the_profile_that_it_is_given() -> None:
     assert cli("profile", "current", "--profile", "dev").stdout == "dev\n"
     assert _profiles.read().marked == "prod"
 

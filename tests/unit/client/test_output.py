@@ -6,10 +6,10 @@ import pty
 import re
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
+from waiting import wait_until
 
 from tidemill import _output, _runtime, enable_output
 from tidemill._output import Output
@@ -19,13 +19,6 @@ from tidemill._wire.messages import LogRecord
 
 def record(text: str, stream: int = 1) -> LogRecord:
     return LogRecord(stream, text, 0.0, "in-1-0", "f", "co-1")
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 # --- plain
@@ -251,7 +244,7 @@ def test_a_terminal_shows_status_progress_and_output(monkeypatch: pytest.MonkeyP
             output.status("Initializing…")
             progress = output.map_progress("square")
             progress.update(3, 10)
-            wait_for(lambda: "Initializing…" in screen.read() and "3/10" in screen.read())
+            wait_until(lambda: "Initializing…" in screen.read() and "3/10" in screen.read())
             output.logs([record("half a "), record("line\n"), record("wrong\n", 2)])
             print("from the entrypoint")
             progress.close()

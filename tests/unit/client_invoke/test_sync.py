@@ -6,11 +6,11 @@ import contextlib
 import contextvars
 import gc
 import threading
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+from waiting import wait_until
 
 from tidemill import _loop, _sync, exception
 
@@ -59,7 +59,7 @@ class Thing:
     @_sync.method
     async def wait(self) -> None:
         try:
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()
         finally:
             self.log.append("cancelled")
 
@@ -141,10 +141,7 @@ def test_a_cancelled_await_cancels_the_work() -> None:
             await asyncio.wait_for(thing.wait.aio(), 0.05)
 
     asyncio.run(main())
-    deadline = time.monotonic() + 10
-    while not thing.log:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: thing.log)
     assert thing.log == ["cancelled"]
 
 
@@ -179,10 +176,7 @@ def test_a_stream_is_made_only_a_bounded_way_ahead_and_closed_when_it_is_left() 
         if x == 10:
             break
     gc.collect()
-    deadline = time.monotonic() + 10
-    while "closed" not in thing.log:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: "closed" in thing.log)
     assert len(thing.log) < 11 + 2 * _sync.WAITING + 3
 
 

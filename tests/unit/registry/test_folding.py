@@ -4,7 +4,7 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidemill._wire import ids
@@ -92,6 +92,7 @@ ANY = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(ANY, max_size=12, unique_by=lambda one: (one.runs[0], one.finished)), st.randoms())
 def test_order_and_repetition_change_nothing(records: list[InputRecord], chance: random.Random) -> None:
     again = [*records, *records]

@@ -85,12 +85,70 @@ def test_notes_come_along_once() -> None:
     assert round_trip(error).__notes__ == ["look here"]
 
 
-def test_what_cannot_be_pickled_becomes_a_remote_error_that_names_it() -> None:
+def test_an_exception_whose_attributes_cannot_be_pickled_keeps_its_type() -> None:
     error = ValueError("held")
     error.lock = threading.Lock()  # type: ignore[attr-defined]
     back = round_trip(error)
+    assert type(back) is ValueError
+    assert str(back) == "held"
+
+
+def test_what_cannot_be_pickled_becomes_a_remote_error_that_names_it() -> None:
+    back = round_trip(ValueError(threading.Lock()))
     assert isinstance(back, exception.RemoteError)
-    assert str(back) == "ValueError: held"
+    assert str(back).startswith("ValueError: <unlocked _thread.lock object")
+
+
+def raised_group(*parts: BaseException) -> BaseException:
+    return raised(ExceptionGroup("several", [raised(part) for part in parts]))  # type: ignore[type-var]
+
+
+def test_a_group_keeps_its_parts_and_where_they_were_raised() -> None:
+    inner = raised_group(KeyError("two"))
+    back = round_trip(raised_group(ValueError("one"), inner))
+    assert isinstance(back, ExceptionGroup)
+    assert back.message == "several"
+    first, nested = back.exceptions
+    assert (type(first), str(first)) == (ValueError, "one")
+    assert isinstance(nested, ExceptionGroup)
+    assert "in inner" in "".join(traceback.format_exception(first))
+    assert "in inner" in "".join(traceback.format_exception(nested.exceptions[0]))
+
+
+def test_one_part_that_cannot_be_pickled_does_not_spoil_its_group() -> None:
+    back = round_trip(raised_group(ValueError(threading.Lock()), KeyError("fine")))
+    assert isinstance(back, ExceptionGroup)
+    assert [type(part) for part in back.exceptions] == [exception.RemoteError, KeyError]
+
+
+def test_a_group_without_end_is_cut() -> None:
+    group: BaseException = ValueError("x" * 100_000)
+    for _ in range(6):
+        group = BaseExceptionGroup("g", [group] * 10)
+    assert len(failure.from_exception(group)) <= failure.MAX_FAILURE
+    assert isinstance(failure.to_exception(failure.from_exception(group)), BaseExceptionGroup)
+
+
+def test_causes_in_a_circle_end() -> None:
+    first, second = ValueError("first"), KeyError("second")
+    first.__cause__, second.__cause__ = second, first
+    back = round_trip(first)
+    assert type(back) is ValueError
+    assert type(back.__cause__) is KeyError
+
+
+def test_notes_that_are_none_are_left_out() -> None:
+    error = ValueError("odd")
+    error.__notes__ = 5  # type: ignore[assignment]
+    assert type(round_trip(error)) is ValueError
+
+
+def test_a_pickle_that_ends_its_reader_does_not() -> None:
+    record = msgpack.unpackb(failure.from_exception(ValueError("x")))
+    record["pickle"] = b"cbuiltins\nexit\n(I3\ntR."
+    back = failure.to_exception(msgpack.packb(record))
+    assert isinstance(back, exception.ExecutionError)
+    assert "SystemExit: 3" in str(back)
 
 
 def test_what_cannot_be_read_back_tells_the_remote_traceback() -> None:

@@ -150,6 +150,9 @@ def test_broken_bytes_give_one_clear_error(data: bytes) -> None:
 
 
 def test_a_payload_above_the_cap_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(payload, "MAX_PAYLOAD", 1000)
-    with pytest.raises(exception.RequestSizeError, match="limit"):
-        payload.encode(b"x" * 2000)
+    monkeypatch.setenv("TIDEMILL_MAX_PAYLOAD", "100000")
+    payload.encode(b"x" * 99_000)
+    with pytest.raises(exception.RequestSizeError, match="the result would take 200,005 bytes, the limit is"):
+        payload.encode(b"x" * 200_000)
+    with pytest.raises(exception.RequestSizeError, match="the arguments would take"):
+        payload.encode_call((object, b"x" * 200_000), {})

@@ -188,6 +188,7 @@ def _deployed(answer: deploying.AppDeployed) -> Deployed:
     return Deployed(
         app_id=answer.app_id,
         version=answer.version,
+        skipped=answer.skipped,
         functions=sorted(answer.handles),
         removed=list(answer.removed),
     )

@@ -148,10 +148,11 @@ class Deployment:
 
 @dataclass(frozen=True, slots=True)
 class Deployed:
-    """A version that was just made."""
+    """A version that was just made, or the present one where nothing would change (`skipped`)."""
 
     app_id: str
     version: int
+    skipped: bool
     functions: list[str]
     removed: list[str]
 

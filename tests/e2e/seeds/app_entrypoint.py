@@ -1,0 +1,3 @@
+@app.local_entrypoint()
+def main():
+    some_modal_function.remote()

@@ -1,0 +1,2 @@
+with app.run():
+    some_modal_function.remote()

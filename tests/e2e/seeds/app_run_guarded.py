@@ -1,0 +1,3 @@
+if __name__ == "__main__":
+    with app.run():
+        some_modal_function.remote()

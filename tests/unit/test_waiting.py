@@ -1,0 +1,56 @@
+"""Tests wait for what can be observed, not for time to pass."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+TESTS = Path(__file__).parents[1]
+
+# Programs that tests run, and what plays a function or a part: there a sleep is the work, or a period.
+NOT_TESTS = (
+    "e2e/programs/",
+    "e2e/seeds/",
+    "integration/app/programs.py",
+    "integration/gateway/rest_program.py",
+)
+ALLOWED = {
+    "waiting.py": "the pause between two looks",
+    "integration/client/played_worker.py": "the work of a generator",
+    "integration/client/test_failures.py slow_square": "the work of a function",
+    "integration/client/test_maps.py later_first": "the work of a function",
+    "integration/client/test_maps.py first_last": "the work of a function",
+    "integration/client/test_maps.py nap": "the work of a function",
+    "integration/client/test_maps.py large": "the work of a function",
+    "integration/deploying/test_deploying.py slow": "the work of a function",
+    "integration/identity/test_tokens.py wait": "the work of a function",
+    "integration/scheduler/conftest.py restart": "the outage itself",
+    "integration/scheduler/played_parts.py _report_for_ever": "the period of a worker's reports",
+    "integration/scheduler/played_parts.py _place": "a worker that answers too late",
+}
+
+
+def sleeps(node: ast.AST, function: str = "") -> Iterator[tuple[str, int]]:
+    """Yield (function, line) of every call of something named `sleep`; `sleep(0)` is a turn of the loop."""
+    for child in ast.iter_child_nodes(node):
+        inner = child.name if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) else function
+        if isinstance(child, ast.Call):
+            name = getattr(child.func, "attr", getattr(child.func, "id", ""))
+            is_turn = bool(child.args) and ast.unparse(child.args[0]) == "0"
+            if name == "sleep" and not is_turn:
+                yield function, child.lineno
+        yield from sleeps(child, inner)
+
+
+def test_no_test_sleeps_to_wait_for_something() -> None:
+    found, used = [], set()
+    for file in sorted(TESTS.rglob("*.py")):
+        name = file.relative_to(TESTS).as_posix()
+        if name.startswith(NOT_TESTS):
+            continue
+        for function, line in sleeps(ast.parse(file.read_text())):
+            keys = {name, f"{name} {function}"} & ALLOWED.keys()
+            used |= keys
+            if not keys:
+                found.append(f"{name}:{line} in {function}")
+    assert not found, "wait for a condition (`waiting.until`), an event or a moved clock instead"
+    assert used == ALLOWED.keys(), "what is allowed and not there any more"
