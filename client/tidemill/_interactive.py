@@ -34,9 +34,8 @@ class Lender:
         """Answer no more, and take the terminal back; an input that has just ended may say its last words."""
         if self._subscription is not None:
             await self._subscription.close()
-        if self._lent is not None:
-            if not at_once:
-                await asyncio.wait((self._lent,), timeout=LAST_WORDS)
+        if self._lent is not None and not at_once:
+            await asyncio.wait((self._lent,), timeout=LAST_WORDS)
         for task in self._tasks:
             task.cancel()
         if self._tasks:
