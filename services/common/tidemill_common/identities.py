@@ -67,9 +67,8 @@ STREAMS = (
     "tm.logs.*.>",
     "tm.events.*.>",
     "tm.streams.*.*.down",
+    "tm.terminals.*.*",
 )
-# What the platform may ask of members.
-SERVED_BY_MEMBERS = ("tm.terminals.*.*",)
 
 
 def exports() -> list[dict[str, str]]:
@@ -126,7 +125,6 @@ def member(workspace: str, user: str) -> Rights:
             f"tm.streams.{ws}.*.down",
             f"tm.terminals.{ws}.*",
         ),
-        responds=True,
     )
 
 
@@ -261,13 +259,9 @@ def accounts(passwords: dict[str, str]) -> dict[str, object]:
             "jetstream": "enabled",
             "users": users,
             "exports": exports(),
-            "imports": [
-                {"service": {"account": MEMBERS, "subject": subject}} for subject in SERVED_BY_MEMBERS
-            ],
         },
         MEMBERS: {
             "imports": imports(),
-            "exports": [{"service": subject} for subject in SERVED_BY_MEMBERS],
         },
         SYSTEM: {"users": [{"user": SYSTEM_USER, "password": passwords[SYSTEM_USER]}]},
     }

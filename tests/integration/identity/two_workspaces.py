@@ -188,7 +188,7 @@ def every_subject(ws: str, prefix: str, app: str, call: str) -> dict[str, str]:
         "records": subjects.records(ws),
         "logs": subjects.logs(ws, app, pool, "co-1"),
         "app_logs": subjects.app_logs(ws, app),
-        "stream": subjects.stream(ws, "st-1", down=False),
+        "stream": subjects.stream(ws, "sm-1", down=True),
         "terminal": subjects.terminal(ws, app),
         "container_logs": subjects.container_logs(ws, "co-1"),
         "dead": subjects.dead(ws, pool, call, 0),
@@ -210,7 +210,6 @@ MAY_PUBLISH = {
     "inputs",
     "call_record",
     "claim",
-    "stream",
     "demand",
     "credit",
     "registry",
@@ -220,7 +219,7 @@ MAY_PUBLISH = {
 }
 MAY_SUBSCRIBE = {
     "replies", "result", "call_record", "claim", "call_results", "trouble", "event", "app_events", "records",
-    "logs", "app_logs", "container_logs", "terminal",
+    "logs", "app_logs", "container_logs", "stream", "terminal",
 }  # fmt: skip
 
 # --- every operation of JetStream
