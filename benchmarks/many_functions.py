@@ -17,14 +17,9 @@ from subprocess import DEVNULL, Popen
 
 from tidemill._bus.protocol import BusError
 from tidemill._wire import coding, ids, subjects
-from tidemill._wire.control import (
-    FunctionHandle,
-    FunctionSpec,
-    GetSchedulerStatus,
-    ImageSpec,
-    Pool,
-    Source,
-)
+from tidemill._wire.control import FunctionHandle
+from tidemill._wire.scheduling import GetSchedulerStatus
+from tidemill._wire.specs import FunctionSpec, ImageSpec, Pool, Source
 from tidemill_common import streams
 from tidemill_common.bus.nats import connect
 from tidemill_common.bus.protocol import ServiceBus

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from tidemill import __version__, _entrypoint, _following, _names, _plan, _runtime, exception
 from tidemill._output import Output
 from tidemill._wire import deploying as wire
-from tidemill._wire.control import AppCreated, AppDetails, Done, FunctionHandle, GetApp
+from tidemill._wire.apps import AppCreated, AppDetails, GetApp
+from tidemill._wire.control import Done, FunctionHandle
 from tidemill.config import config
 from tidemill.exception import InvalidError, NotFoundError
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from tidemill import _console, exception
 from tidemill._duplex import Duplex, on_bus
 from tidemill._wire import ids
-from tidemill._wire.control import Done, Execute
+from tidemill._wire.containers import Execute
+from tidemill._wire.control import Done
 from tidemill._wire.duplex import PIECE_TO_CONTAINER
 
 if TYPE_CHECKING:

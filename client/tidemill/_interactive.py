@@ -9,7 +9,7 @@ from tidemill._bus.protocol import Bus, Message, Subscription
 from tidemill._duplex import on_bus
 from tidemill._output import Output
 from tidemill._wire import coding, subjects
-from tidemill._wire.control import AskTerminal
+from tidemill._wire.containers import AskTerminal
 
 LAST_WORDS = 2.0  # seconds for the output of an input whose end is known already
 

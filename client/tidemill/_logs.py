@@ -12,7 +12,8 @@ from tidemill._bus.protocol import BusError, Message
 from tidemill._log_entries import SOURCES, LogEntry, Selection
 from tidemill._log_reading import LogReader
 from tidemill._wire import coding, subjects
-from tidemill._wire.control import AppDetails, AppEvent, GetApp
+from tidemill._wire.apps import AppDetails, GetApp
+from tidemill._wire.control import AppEvent
 from tidemill.config import config
 
 if TYPE_CHECKING:

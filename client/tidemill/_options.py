@@ -10,7 +10,7 @@ from typing import Any
 
 from tidemill import _names, _runtime, retries, secret, volume
 from tidemill import image as images
-from tidemill._wire.control import Autoscaling, FunctionSpec, Resources, Source
+from tidemill._wire.specs import Autoscaling, FunctionSpec, Resources, Source
 from tidemill.exception import DeprecationError, InvalidError, UnimplementedError
 from tidemill.image import Image
 from tidemill.schedule import Cron, Period

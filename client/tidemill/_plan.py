@@ -14,7 +14,7 @@ from tidemill._bus import blobs
 from tidemill._bus.protocol import BusError
 from tidemill._caller import explain
 from tidemill._source import Packer
-from tidemill._wire.control import FunctionSpec
+from tidemill._wire.specs import FunctionSpec
 from tidemill.secret import Secret, resolve
 
 if TYPE_CHECKING:

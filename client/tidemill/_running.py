@@ -20,16 +20,15 @@ from tidemill._caller import explain
 from tidemill._output import Output
 from tidemill._plan import Plan, send, tree
 from tidemill._watching import Watch
-from tidemill._wire.control import (
+from tidemill._wire.apps import (
     AppCreated,
     AppHeartbeat,
     CreateApp,
-    Done,
-    FunctionHandle,
     FunctionsPublished,
     PublishFunctions,
     StopApp,
 )
+from tidemill._wire.control import Done, FunctionHandle
 from tidemill.config import config
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tidemill._wire.control import Source
+from tidemill._wire.specs import Source
 from tidemill.exception import InvalidError, ModuleNotMountable, SerializationError
 from tidemill.image import LocalModule
 

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from tidemill._bus.protocol import Bus, BusError, Message, Subscription
 from tidemill._output import Output
 from tidemill._wire import coding, subjects
-from tidemill._wire.control import ContainerEvent
 from tidemill._wire.messages import LogRecord
+from tidemill._wire.scheduling import ContainerEvent
 
 REMEMBERED = 50_000  # messages of output, to know a repeat
 TOLERANCE = 60.0  # seconds that clocks may differ, and that a message may have been under way

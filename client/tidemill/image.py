@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from tidemill import _later, _names, _runtime
 from tidemill._wire import ids
-from tidemill._wire.control import ImageSpec
+from tidemill._wire.specs import ImageSpec
 from tidemill.config import config
 from tidemill.exception import InvalidError, UnimplementedError
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from tidemill._wire.control import RetryPolicy
+from tidemill._wire.specs import RetryPolicy
 from tidemill.exception import InvalidError
 
 MIN_DELAY = 1.0  # seconds: no retry comes sooner, whatever the policy says

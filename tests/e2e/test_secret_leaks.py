@@ -11,9 +11,10 @@ from running_stacks import RunningStack
 
 from tidemill import Client, Function
 from tidemill._sync import Call
-from tidemill._wire.control import Done, FunctionSpec, Source
+from tidemill._wire.control import Done
 from tidemill._wire.deploying import AppDeployed, DeployApp
 from tidemill._wire.secrets import DeleteSecret, GetSecret, PutAppSecret, PutSecret, SecretInfo
+from tidemill._wire.specs import FunctionSpec, Source
 from tidemill.exception import AlreadyExistsError, InvalidError, NotFoundError
 
 MARKER = "the-marker-of-this-test-7f3a"

@@ -6,7 +6,9 @@ Lists are pages: `cursor` is what the page before gave, "" for the first one and
 
 from dataclasses import dataclass, field
 
-from tidemill._wire.control import AppInfo, FunctionHandle, FunctionSpec
+from tidemill._wire.apps import AppInfo
+from tidemill._wire.control import FunctionHandle
+from tidemill._wire.specs import FunctionSpec
 
 MAX_TAG = 50  # characters of a deployment's tag
 

@@ -18,7 +18,7 @@ from tidemill.cli.asking import (
 from tidemill.cli.groups import CommandTable
 
 if TYPE_CHECKING:
-    from tidemill._wire.control import AppDetails
+    from tidemill._wire.apps import AppDetails
     from tidemill._wire.deploying import AppDeployed
 
 _HERE = "tidemill.cli.app"
@@ -216,7 +216,7 @@ def dashboard(name: str, environment: str | None) -> None:
 
 def _details(name: str, environment: str | None) -> "AppDetails":
     from tidemill import config
-    from tidemill._wire.control import AppDetails, GetApp
+    from tidemill._wire.apps import AppDetails, GetApp
 
     is_id = name.startswith("ap-")
     message = GetApp(name) if is_id else GetApp(name=name, environment=config.environment(environment))

@@ -41,7 +41,7 @@ container_argument = click.argument("container_id", metavar="CONTAINER")
 @json_option
 def list_containers(app_id: str, as_json: bool) -> None:
     """List the containers that run, oldest first."""
-    from tidemill._wire.control import ContainerList, ListContainers
+    from tidemill._wire.containers import ContainerList, ListContainers
     from tidemill.cli import listing
 
     found = _ask("list_containers", ListContainers(app_id), ContainerList).containers
@@ -110,7 +110,8 @@ def _signals_passed_on(process: "Process", *, terminal: bool) -> Iterator[None]:
 @container_argument
 def stop(container_id: str, graceful: bool, yes: bool) -> None:
     """Stop a container; what it runs now runs again in another."""
-    from tidemill._wire.control import Done, StopContainer
+    from tidemill._wire.containers import StopContainer
+    from tidemill._wire.control import Done
 
     if not yes and sys.stdin.isatty():
         click.confirm(f"Stop {container_id}?", abort=True, err=True)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from tidemill import _stack, exception
-from tidemill._wire.control import WorkerState
+from tidemill._wire.scheduling import WorkerState
 
 _STYLES = {
     "serving": "green",
@@ -79,7 +79,7 @@ def _checked(part: _stack.PartInfo) -> _stack.PartInfo:
 def _workers() -> tuple[WorkerState, ...]:
     """Return the reports of the workers that are alive."""
     from tidemill import _client, _loop
-    from tidemill._wire.control import ListWorkers, WorkerList
+    from tidemill._wire.scheduling import ListWorkers, WorkerList
 
     async def ask() -> tuple[WorkerState, ...]:
         client = _client.current()

@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import replace
 
 from tidemill._wire import subjects
-from tidemill._wire.control import Pool
+from tidemill._wire.specs import Pool
 from tidemill_common.bus.protocol import ConsumerSpec, ServiceBus, StreamSpec
 
 DAY = 86_400.0

@@ -16,12 +16,7 @@ from tidemill._caller import explain
 from tidemill._kept import KeptCall
 from tidemill._outcome import Outcome
 from tidemill._wire import coding, ids, subjects
-from tidemill._wire.control import (
-    CallRecord,
-    CancelCall,
-    Done,
-    FunctionHandle,
-)
+from tidemill._wire.control import CallRecord, CancelCall, Done, FunctionHandle
 from tidemill._wire.idempotency import Claim
 from tidemill._wire.messages import Format
 from tidemill_gateway import decisions

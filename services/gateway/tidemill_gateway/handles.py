@@ -7,7 +7,8 @@ from typing import NamedTuple
 from tidemill import exception
 from tidemill._bus.protocol import Message
 from tidemill._wire import subjects
-from tidemill._wire.control import AppDetails, FunctionHandle, GetApp, GetFunction
+from tidemill._wire.apps import AppDetails, GetApp
+from tidemill._wire.control import FunctionHandle, GetFunction
 from tidemill_common.bus.protocol import ServiceBus
 from tidemill_gateway.sessions import Session
 

@@ -7,7 +7,8 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from tidemill._wire import coding, ids, subjects
-from tidemill._wire.control import AppCreated, AppEvent, CreateApp
+from tidemill._wire.apps import AppCreated, CreateApp
+from tidemill._wire.control import AppEvent
 from tidemill._wire.deploying import LookupApp, StopDeployed
 from tidemill._wire.environments import DeleteEnvironment
 from tidemill.exception import NotFoundError

@@ -5,8 +5,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from tidemill import schedule
-from tidemill._wire.control import Autoscaling, FunctionSpec, Resources, RetryPolicy
 from tidemill._wire.deploying import MAX_TAG
+from tidemill._wire.specs import Autoscaling, FunctionSpec, Resources, RetryPolicy
 from tidemill.exception import InvalidError
 from tidemill_registry.decisions import LIFE
 

@@ -25,8 +25,9 @@ from tidemill._wire.calls import (
     ReplayDead,
     Replayed,
 )
-from tidemill._wire.control import CallRecord, Pool
+from tidemill._wire.control import CallRecord
 from tidemill._wire.messages import Blob, Chunk
+from tidemill._wire.specs import Pool
 from tidemill.exception import (
     ConflictError,
     InvalidError,

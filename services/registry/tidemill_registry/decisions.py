@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from tidemill._wire import ids, subjects
-from tidemill._wire.control import FunctionHandle, FunctionSpec, Pool, Resources
+from tidemill._wire.control import FunctionHandle
+from tidemill._wire.specs import FunctionSpec, Pool, Resources
 from tidemill.exception import ConflictError, InvalidError
 from tidemill_registry import records
 

@@ -8,15 +8,8 @@ from sqlalchemy import Row, Select, exists, func, literal, select, tuple_
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from tidemill._wire.control import (
-    AppDetails,
-    AppInfo,
-    AppList,
-    FunctionHandle,
-    GetApp,
-    GetFunction,
-    ListApps,
-)
+from tidemill._wire.apps import AppDetails, AppInfo, AppList, GetApp, ListApps
+from tidemill._wire.control import FunctionHandle, GetFunction
 from tidemill._wire.deploying import AppPage, FindApps, FindFunctions, FunctionInfo, FunctionPage
 from tidemill.exception import InvalidError, NotFoundError
 from tidemill_registry import checks, environments, pages, records

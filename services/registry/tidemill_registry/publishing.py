@@ -9,14 +9,9 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from tidemill._wire import coding, ids, subjects
-from tidemill._wire.control import (
-    AppEvent,
-    CreateApp,
-    FunctionSpec,
-    FunctionsPublished,
-    PublishFunctions,
-    Source,
-)
+from tidemill._wire.apps import CreateApp, FunctionsPublished, PublishFunctions
+from tidemill._wire.control import AppEvent
+from tidemill._wire.specs import FunctionSpec, Source
 from tidemill.exception import NotFoundError
 from tidemill_common import streams
 from tidemill_registry import checks, decisions, environments, outbox, timetable

@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from tidemill._bus.protocol import BusError
 from tidemill._wire import coding, ids, subjects
 from tidemill._wire.calls import InputRecord, RecordBatch
-from tidemill._wire.control import Pool
+from tidemill._wire.specs import Pool
 from tidemill_common import metrics, streams
 from tidemill_common.bus.protocol import ConsumerSpec, Delivery, ServiceBus
 from tidemill_common.logging import Logger

@@ -5,7 +5,7 @@ They are the same bytes that `tidemill._wire.coding` makes, made twenty times fa
 
 import msgspec
 
-from tidemill._wire.control import FunctionSpec, Pool
+from tidemill._wire.specs import FunctionSpec, Pool
 
 _encoder = msgspec.msgpack.Encoder()
 _pools = msgspec.msgpack.Decoder(Pool)

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from tidemill import schedule
 from tidemill._wire import ids, subjects
-from tidemill._wire.control import Pool
 from tidemill._wire.schedules import Fired, Firing
+from tidemill._wire.specs import Pool
 from tidemill.schedule import Cron
 from tidemill_common import schedules, streams
 from tidemill_registry import outbox

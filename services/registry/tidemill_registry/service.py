@@ -9,19 +9,17 @@ from typing import Any
 from sqlalchemy import text
 
 from tidemill._wire import subjects
-from tidemill._wire.calls import GetCall, GetCallGraph, GetDead, ListCalls, ListDead, ReplayDead
-from tidemill._wire.control import (
+from tidemill._wire.apps import (
     AppHeartbeat,
     CreateApp,
-    Done,
-    FunctionHandle,
     FunctionsPublished,
     GetApp,
-    GetFunction,
     ListApps,
     PublishFunctions,
     StopApp,
 )
+from tidemill._wire.calls import GetCall, GetCallGraph, GetDead, ListCalls, ListDead, ReplayDead
+from tidemill._wire.control import Done, FunctionHandle, GetFunction
 from tidemill._wire.deploying import (
     DeployApp,
     FindApps,

@@ -16,8 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from tidemill import schedule
 from tidemill._bus.protocol import Refused
 from tidemill._wire import coding, subjects
-from tidemill._wire.control import Pool
 from tidemill._wire.schedules import Fired, Firing, ListSchedules, ScheduleInfo, ScheduleList
+from tidemill._wire.specs import Pool
 from tidemill_common import streams
 from tidemill_common.bus.protocol import ServiceBus
 from tidemill_common.schedules import timer

@@ -7,7 +7,8 @@ import asyncio
 
 from tidemill import exception
 from tidemill._wire import coding, subjects
-from tidemill._wire.control import CancelCall, Cancelled, Done
+from tidemill._wire.control import CancelCall, Done
+from tidemill._wire.scheduling import Cancelled
 from tidemill_common import streams
 from tidemill_scheduler import endings
 from tidemill_scheduler.questions import check_workspace

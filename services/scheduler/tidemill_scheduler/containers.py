@@ -8,15 +8,8 @@ from collections.abc import Iterator
 from tidemill import exception
 from tidemill._bus.protocol import BusError, NoResponder, RequestFailed
 from tidemill._wire import coding, errors, ids, subjects
-from tidemill._wire.control import (
-    ContainerInfo,
-    ContainerList,
-    Done,
-    ErrorReply,
-    Execute,
-    ListContainers,
-    StopContainer,
-)
+from tidemill._wire.containers import ContainerInfo, ContainerList, Execute, ListContainers, StopContainer
+from tidemill._wire.control import Done, ErrorReply
 from tidemill_scheduler.placements import Placer
 from tidemill_scheduler.replica import Replica
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import pairwise, takewhile
 
-from tidemill._wire.control import Autoscaling
+from tidemill._wire.specs import Autoscaling
 
 MEASURE = 0.02  # seconds of work looked at before a running pool grows
 SLOW = 0.06  # seconds of work without a finished message that show long executions

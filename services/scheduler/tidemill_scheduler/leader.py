@@ -14,15 +14,10 @@ from typing import Self
 
 from tidemill._bus.protocol import BusError, Disconnected
 from tidemill._wire import coding, failure, subjects
-from tidemill._wire.control import (
-    ContainerEvent,
-    GetSchedulerStatus,
-    Pool,
-    SchedulerStatus,
-    Trouble,
-    WorkerState,
-)
+from tidemill._wire.control import Trouble
 from tidemill._wire.messages import Status
+from tidemill._wire.scheduling import ContainerEvent, GetSchedulerStatus, SchedulerStatus, WorkerState
+from tidemill._wire.specs import Pool
 from tidemill_common import streams
 from tidemill_common.bus.protocol import Endpoint
 from tidemill_scheduler import endings

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 from tidemill._bus.protocol import BusError, Disconnected, NoResponder, RequestFailed, RequestTimeout
 from tidemill._wire import coding, ids, subjects
-from tidemill._wire.control import Placement, PlacementAnswer, Pool, StopContainers
+from tidemill._wire.scheduling import Placement, PlacementAnswer, StopContainers
+from tidemill._wire.specs import Pool
 from tidemill_scheduler.placing import Assignment, Order, choose
 from tidemill_scheduler.replica import Replica
 

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from tidemill._wire.control import Capacity, Pool, Resources
+from tidemill._wire.scheduling import Capacity
+from tidemill._wire.specs import Pool, Resources
 
 STARTS_PER_CORE = 4  # containers that a worker starts at the same time, for each of its cores
 RECLAIM_AFTER = 0.1  # seconds a container must have idled before another pool may have its place

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from tidemill._bus.protocol import BusError
-from tidemill._wire.control import Autoscaling, ImageSpec, Pool
+from tidemill._wire.specs import Autoscaling, ImageSpec, Pool
 from tidemill_common import streams
 from tidemill_common.bus.protocol import ServiceBus
 from tidemill_common.logging import Logger

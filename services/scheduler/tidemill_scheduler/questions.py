@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from tidemill import exception
 from tidemill._wire import coding, subjects
-from tidemill._wire.control import FindQueued, ListWorkers, Queued, WorkerList, WorkerState
+from tidemill._wire.control import FindQueued, Queued
+from tidemill._wire.scheduling import ListWorkers, WorkerList, WorkerState
 from tidemill_common import streams
 from tidemill_scheduler.replica import Replica
 

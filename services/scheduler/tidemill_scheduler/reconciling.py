@@ -9,7 +9,7 @@ from typing import Protocol
 
 from tidemill._bus.protocol import BusError
 from tidemill._wire import subjects
-from tidemill._wire.control import Pool
+from tidemill._wire.specs import Pool
 from tidemill_scheduler.placements import Placer
 from tidemill_scheduler.replica import Replica
 

@@ -15,7 +15,7 @@ the usual window, and no minimum holds them.
 
 from dataclasses import dataclass, replace
 
-from tidemill._wire.control import Autoscaling, Pool
+from tidemill._wire.specs import Autoscaling, Pool
 from tidemill_scheduler.decisions import (
     COMING,
     READY,

@@ -11,8 +11,10 @@ from typing import Protocol
 
 from tidemill._bus.protocol import BusError
 from tidemill._wire import coding, subjects
-from tidemill._wire.control import ContainerEvent, Pool, PoolStatus, Trouble
+from tidemill._wire.control import Trouble
 from tidemill._wire.messages import Status
+from tidemill._wire.scheduling import ContainerEvent, PoolStatus
+from tidemill._wire.specs import Pool
 from tidemill_common import streams
 from tidemill_common.bus.protocol import ConsumerState
 from tidemill_scheduler import endings, rollouts

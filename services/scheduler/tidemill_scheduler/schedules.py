@@ -10,10 +10,11 @@ import time
 
 from tidemill._bus.protocol import AlreadyHeld, BusError, WrongSequence
 from tidemill._wire import coding, subjects
-from tidemill._wire.control import CallRecord, Pool
+from tidemill._wire.control import CallRecord
 from tidemill._wire.messages import Chunk, Payload
 from tidemill._wire.payload import encode_call
 from tidemill._wire.schedules import Fired, Firing
+from tidemill._wire.specs import Pool
 from tidemill_common import schedules, streams
 from tidemill_common.bus.protocol import Delivery
 from tidemill_scheduler.replica import Replica

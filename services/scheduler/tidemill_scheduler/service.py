@@ -19,17 +19,9 @@ import msgspec
 
 from tidemill._bus.protocol import Message
 from tidemill._wire import ids, subjects
-from tidemill._wire.control import (
-    CancelCall,
-    ContainerEvent,
-    Execute,
-    FindQueued,
-    GetSchedulerStatus,
-    ListContainers,
-    ListWorkers,
-    StopContainer,
-    WorkerState,
-)
+from tidemill._wire.containers import Execute, ListContainers, StopContainer
+from tidemill._wire.control import CancelCall, FindQueued
+from tidemill._wire.scheduling import ContainerEvent, GetSchedulerStatus, ListWorkers, WorkerState
 from tidemill_common.bus.protocol import Endpoint
 from tidemill_common.lease import Lease
 from tidemill_common.records import Recorder

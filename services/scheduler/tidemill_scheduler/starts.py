@@ -5,7 +5,8 @@ more before it was ever ready counts too, half a second later; until then nothin
 """
 
 from tidemill._wire import failure
-from tidemill._wire.control import ContainerEvent, Pool
+from tidemill._wire.scheduling import ContainerEvent
+from tidemill._wire.specs import Pool
 from tidemill_scheduler import endings
 from tidemill_scheduler.decisions import READY, Failures, after_failure, gives_up
 from tidemill_scheduler.replica import Replica

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from tidemill._bus.protocol import AlreadyHeld, BusError, Disconnected, StreamFull
 from tidemill._wire import coding, subjects
 from tidemill._wire.calls import State
-from tidemill._wire.control import Pool
 from tidemill._wire.messages import Chunk
+from tidemill._wire.specs import Pool
 from tidemill._wire.subjects import InputSubject
 from tidemill.exception import InvalidError
 from tidemill_common import streams

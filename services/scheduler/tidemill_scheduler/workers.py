@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from tidemill._wire.control import Capacity, ContainerState, Pool, Resources, WorkerState
+from tidemill._wire.scheduling import Capacity, ContainerState, WorkerState
+from tidemill._wire.specs import Pool, Resources
 from tidemill_scheduler.decisions import COMING, READY, ContainerView, Phase
 from tidemill_scheduler.placing import IdleContainer, WorkerView, without
 

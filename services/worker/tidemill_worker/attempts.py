@@ -10,8 +10,8 @@ from datetime import UTC, datetime, timedelta
 
 from tidemill._bus.protocol import AlreadyHeld, BusError, PubAck
 from tidemill._wire import coding, subjects
-from tidemill._wire.control import Pool
 from tidemill._wire.messages import Chunk, Payload, Try
+from tidemill._wire.specs import Pool
 from tidemill_worker.leases import Leases
 from tidemill_worker.node import Node
 from tidemill_worker.work import Work, input_key, input_subject, next_chunk

@@ -18,7 +18,7 @@ from tidemill._bus.protocol import BusError, Message, PubAck, RequestFailed, Sto
 from tidemill._bus.socket import READ_BYTES, from_error
 from tidemill._container.frames import ToRunner
 from tidemill._wire import coding
-from tidemill._wire.control import Pool
+from tidemill._wire.specs import Pool
 from tidemill_common import streams
 from tidemill_worker import permissions
 from tidemill_worker.framing import FrameProtocol

@@ -3,7 +3,8 @@
 import os
 from dataclasses import dataclass, field, replace
 
-from tidemill._wire.control import Capacity, Pool
+from tidemill._wire.scheduling import Capacity
+from tidemill._wire.specs import Pool
 from tidemill_worker import decisions
 from tidemill_worker.settings import Settings
 

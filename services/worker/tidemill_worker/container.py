@@ -19,8 +19,8 @@ from math import inf
 from typing import Any, Protocol
 
 from tidemill._container.frames import FromInit, FromRunner, ToInit, ToRunner
-from tidemill._wire.control import Pool
 from tidemill._wire.messages import Credit
+from tidemill._wire.specs import Pool
 from tidemill_worker.bus_bridge import Bridge
 from tidemill_worker.decisions import Exit, Killed, Phase
 from tidemill_worker.framing import Frame, FrameProtocol

@@ -14,7 +14,9 @@ from typing import Any
 from tidemill import exception
 from tidemill._bus.protocol import BusError
 from tidemill._wire import coding, failure, subjects
-from tidemill._wire.control import ContainerEvent, ContainerState, Execute, Placement, Pool
+from tidemill._wire.containers import Execute
+from tidemill._wire.scheduling import ContainerEvent, ContainerState, Placement
+from tidemill._wire.specs import Pool
 from tidemill_worker import decisions, secrets
 from tidemill_worker.attempts import Attempts
 from tidemill_worker.capacity import Reservation, Room

@@ -8,8 +8,8 @@ import time
 
 from tidemill._wire import coding, subjects
 from tidemill._wire.calls import DeadLetter
-from tidemill._wire.control import Pool
 from tidemill._wire.messages import Payload, Try
+from tidemill._wire.specs import Pool
 from tidemill_common.bus.protocol import Delivery
 from tidemill_worker.attempts import Attempts
 from tidemill_worker.node import Node

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum
 from itertools import pairwise
 
-from tidemill._wire.control import Capacity, Pool, Resources, RetryPolicy
+from tidemill._wire.scheduling import Capacity
+from tidemill._wire.specs import Pool, Resources, RetryPolicy
 
 MAX_LOSSES = 8  # in a row; one more is given up
 MIN_RETRY_DELAY = 1.0  # seconds

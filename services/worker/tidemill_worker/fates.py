@@ -4,8 +4,8 @@ import asyncio
 import time
 
 from tidemill._wire import failure
-from tidemill._wire.control import Pool
 from tidemill._wire.messages import Format, Payload, Status, Try
+from tidemill._wire.specs import Pool
 from tidemill_common.records import reason_of
 from tidemill_worker import decisions
 from tidemill_worker.attempts import Attempts

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tidemill import exception
-from tidemill._wire.control import ImageSpec
+from tidemill._wire.specs import ImageSpec
 from tidemill_worker import folders, recipes
 from tidemill_worker.interpreters import Interpreters
 from tidemill_worker.recipes import Install, Recipe

@@ -12,8 +12,8 @@ import msgspec
 
 from tidemill._bus.protocol import BusError, PubAck
 from tidemill._wire import subjects
-from tidemill._wire.control import Pool
 from tidemill._wire.messages import LogRecord
+from tidemill._wire.specs import Pool
 from tidemill_worker.node import Node
 
 FLUSH_AFTER = 0.05  # seconds

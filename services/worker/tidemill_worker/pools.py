@@ -17,8 +17,8 @@ from tidemill import exception
 from tidemill._bus import blobs
 from tidemill._bus.protocol import BusError
 from tidemill._wire import failure
-from tidemill._wire.control import Pool
 from tidemill._wire.messages import Blob, Status
+from tidemill._wire.specs import Pool
 from tidemill_common import streams
 from tidemill_common.bus.protocol import Delivery
 from tidemill_worker import decisions, work

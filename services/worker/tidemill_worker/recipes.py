@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tidemill import exception
-from tidemill._wire.control import ImageSpec
+from tidemill._wire.specs import ImageSpec
 
 
 @dataclass(frozen=True, slots=True)

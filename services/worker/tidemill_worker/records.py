@@ -13,8 +13,8 @@ import msgspec
 
 from tidemill._wire import subjects
 from tidemill._wire.calls import DETAILED, InputRecord, State, runs_of
-from tidemill._wire.control import Pool
 from tidemill._wire.messages import Blob, Format, Status, Try
+from tidemill._wire.specs import Pool
 from tidemill_common.records import Recorder, reason_of
 
 if TYPE_CHECKING:

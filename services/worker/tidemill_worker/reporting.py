@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from tidemill._bus.protocol import BusError, Disconnected
 from tidemill._wire import coding, subjects
-from tidemill._wire.control import WorkerState
+from tidemill._wire.scheduling import WorkerState
 from tidemill_common import streams
 from tidemill_worker.leases import REPORTED_AFTER, Leases
 from tidemill_worker.node import Node

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tidemill._container.configuration import Configuration
-from tidemill._wire.control import Pool
+from tidemill._wire.specs import Pool
 from tidemill.image import key as image_key
 from tidemill_worker import secrets
 from tidemill_worker.capacity import Reservation

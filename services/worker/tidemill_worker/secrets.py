@@ -5,8 +5,8 @@ import asyncio
 from tidemill import exception
 from tidemill._bus.protocol import BusError, RequestFailed
 from tidemill._wire import coding, subjects
-from tidemill._wire.control import Pool
 from tidemill._wire.secrets import Revealed, RevealSecrets
+from tidemill._wire.specs import Pool
 from tidemill_worker.node import Node
 
 PATIENCE = 20.0  # seconds that a container waits for its secrets

@@ -19,15 +19,9 @@ from pathlib import Path
 from tidemill._bus.protocol import Message
 from tidemill._container.processes import become_subreaper
 from tidemill._wire import coding, ids, subjects
-from tidemill._wire.control import (
-    Cancelled,
-    Done,
-    Execute,
-    Placement,
-    PlacementAnswer,
-    StopContainers,
-    WorkerState,
-)
+from tidemill._wire.containers import Execute
+from tidemill._wire.control import Done
+from tidemill._wire.scheduling import Cancelled, Placement, PlacementAnswer, StopContainers, WorkerState
 from tidemill_common.records import Recorder
 from tidemill_common.requests import Endpoints
 from tidemill_common.service import Context

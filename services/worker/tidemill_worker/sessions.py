@@ -17,8 +17,9 @@ from tidemill._container.frames import ToInit, ToRunner
 from tidemill._container.sessions import WINDOW
 from tidemill._duplex import Duplex, join, on_bus
 from tidemill._wire import coding, failure, ids, subjects
-from tidemill._wire.control import AskTerminal, Execute, Pool
+from tidemill._wire.containers import AskTerminal, Execute
 from tidemill._wire.duplex import PIECE_TO_CONTAINER
+from tidemill._wire.specs import Pool
 from tidemill_worker.framing import FrameProtocol
 from tidemill_worker.node import Node
 

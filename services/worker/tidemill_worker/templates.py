@@ -18,7 +18,7 @@ from typing import IO, Any
 
 from tidemill._container import sockets
 from tidemill._container.frames import FromTemplate, ToTemplate
-from tidemill._wire.control import Pool
+from tidemill._wire.specs import Pool
 from tidemill_worker import allocator
 from tidemill_worker.children import Children
 from tidemill_worker.framing import Frame, FrameProtocol

@@ -5,8 +5,8 @@ from collections.abc import Hashable, Iterable
 import msgspec
 
 from tidemill._wire import subjects
-from tidemill._wire.control import Pool
 from tidemill._wire.messages import Blob, Chunk, Payload, Try
+from tidemill._wire.specs import Pool
 from tidemill_common.bus.protocol import Delivery
 
 MAX_TRIES = 20  # earlier attempts that an input carries along

@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from tidemill import Client
 from tidemill._sync import Call
-from tidemill._wire.control import AppDetails, AppInfo, GetApp
+from tidemill._wire.apps import AppDetails, AppInfo, GetApp
 
 
 @pytest.fixture

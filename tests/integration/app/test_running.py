@@ -14,7 +14,7 @@ from running_stacks import RunningStack, clean_environment
 
 import tidemill
 from tidemill import App, Client, _output
-from tidemill._wire.control import AppInfo
+from tidemill._wire.apps import AppInfo
 from tidemill.exception import ExecutionError, InvalidError, UnimplementedError
 
 HERE = Path(__file__).parent

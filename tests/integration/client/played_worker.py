@@ -23,15 +23,13 @@ from tidemill._wire.control import (
     Done,
     FindQueued,
     FunctionHandle,
-    FunctionSpec,
     GetFunction,
-    Pool,
     Queued,
-    Source,
     Trouble,
 )
 from tidemill._wire.messages import Blob, Chunk, Credit, Format, Output, Outputs, Payload, Status
 from tidemill._wire.payload import INLINE_LIMIT
+from tidemill._wire.specs import FunctionSpec, Pool, Source
 from tidemill.functions import Function
 from tidemill_common import streams
 from tidemill_common.bus import nats

@@ -10,7 +10,7 @@ import pytest
 from running_stacks import RunningStack
 
 from tidemill._wire import coding, ids, subjects
-from tidemill._wire.control import AppDetails, GetApp
+from tidemill._wire.apps import AppDetails, GetApp
 from tidemill._wire.idempotency import Claim
 from tidemill._wire.messages import Chunk, Format, Payload
 from tidemill_common.bus.nats import connect

@@ -22,20 +22,17 @@ from two_workspaces import (
 from tidemill import App, Client, exception
 from tidemill._sync import Call
 from tidemill._wire import ids, subjects, tokens
-from tidemill._wire.control import (
+from tidemill._wire.apps import (
     AppDetails,
     AppHeartbeat,
     AppList,
-    CancelCall,
-    Done,
-    FindQueued,
     FunctionsPublished,
     GetApp,
     ListApps,
     PublishFunctions,
-    Queued,
     StopApp,
 )
+from tidemill._wire.control import CancelCall, Done, FindQueued, Queued
 from tidemill_common import streams
 
 SECRET = "only of the first workspace"

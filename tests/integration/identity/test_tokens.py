@@ -14,7 +14,8 @@ from two_workspaces import INTRUDER, VICTIM, Workspaces, credentials, new_token,
 from tidemill import App, Client, exception
 from tidemill._sync import Call
 from tidemill._wire import ids, subjects
-from tidemill._wire.control import AppList, Done, ListApps
+from tidemill._wire.apps import AppList, ListApps
+from tidemill._wire.control import Done
 from tidemill._wire.tokens import CreateToken, ListTokens, RevokeToken, TokenCreated, TokenInfo, TokenList
 from tidemill_common import identities, streams
 

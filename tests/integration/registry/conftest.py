@@ -12,19 +12,16 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from stored_records import Records, spec
 
 from tidemill._wire import coding, subjects
-from tidemill._wire.control import (
+from tidemill._wire.apps import (
     AppCreated,
     AppHeartbeat,
     CreateApp,
-    Done,
-    FunctionHandle,
-    FunctionSpec,
     FunctionsPublished,
-    GetFunction,
-    Pool,
     PublishFunctions,
     StopApp,
 )
+from tidemill._wire.control import Done, FunctionHandle, GetFunction
+from tidemill._wire.specs import FunctionSpec, Pool
 from tidemill_common import streams
 from tidemill_common.bus.nats import connect
 from tidemill_common.bus.protocol import ServiceBus

@@ -5,8 +5,8 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tidemill._wire.control import FunctionSpec, Source
 from tidemill._wire.deploying import AppDeployed, DeployApp
+from tidemill._wire.specs import FunctionSpec, Source
 from tidemill_registry import deployments
 from tidemill_registry.database import database_clock
 

@@ -20,8 +20,10 @@ from stored_records import Records, spec
 
 from tidemill import exception
 from tidemill._wire import coding
-from tidemill._wire.control import CreateApp, FunctionSpec, GetFunction, Pool, PublishFunctions
+from tidemill._wire.apps import CreateApp, PublishFunctions
+from tidemill._wire.control import GetFunction
 from tidemill._wire.deploying import FindApps, ListDeployments, LookupApp, RollbackApp, RolloverApp
+from tidemill._wire.specs import FunctionSpec, Pool
 from tidemill_local.database import Database
 from tidemill_registry import deployments, environments, lookups, publishing
 from tidemill_registry.apps import Apps

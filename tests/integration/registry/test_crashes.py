@@ -7,9 +7,10 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tidemill._wire.control import AppDetails, Autoscaling, FunctionSpec, GetApp
+from tidemill._wire.apps import AppDetails, GetApp
 from tidemill._wire.deploying import AppDeployed, DeployApp, DeploymentList, ListDeployments
 from tidemill._wire.secrets import PutAppSecret, SecretInfo
+from tidemill._wire.specs import Autoscaling, FunctionSpec
 from tidemill_registry.cipher import new_key
 from tidemill_registry.outbox import LOCK
 

@@ -8,17 +8,8 @@ import pytest
 
 from tidemill._bus.protocol import RequestFailed
 from tidemill._wire import coding, subjects
-from tidemill._wire.control import (
-    AppCreated,
-    AppDetails,
-    AppEvent,
-    Autoscaling,
-    Done,
-    FunctionHandle,
-    FunctionSpec,
-    GetApp,
-    GetFunction,
-)
+from tidemill._wire.apps import AppCreated, AppDetails, GetApp
+from tidemill._wire.control import AppEvent, Done, FunctionHandle, GetFunction
 from tidemill._wire.deploying import (
     AppDeployed,
     DeployApp,
@@ -33,6 +24,7 @@ from tidemill._wire.deploying import (
     StopDeployed,
     Tags,
 )
+from tidemill._wire.specs import Autoscaling, FunctionSpec
 
 Spec = Callable[..., FunctionSpec]
 

@@ -9,7 +9,8 @@ import pytest
 from sqlalchemy import ColumnElement, literal, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tidemill._wire.control import CreateApp, FunctionSpec, PublishFunctions, Source
+from tidemill._wire.apps import CreateApp, PublishFunctions
+from tidemill._wire.specs import FunctionSpec, Source
 from tidemill.exception import ConflictError
 from tidemill_registry import environments, publishing
 from tidemill_registry.apps import RETENTION_DAYS, Apps

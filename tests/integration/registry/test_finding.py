@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from stored_records import Records, spec
 
-from tidemill._wire.control import CreateApp, GetFunction, PublishFunctions
+from tidemill._wire.apps import CreateApp, PublishFunctions
+from tidemill._wire.control import GetFunction
 from tidemill._wire.deploying import FindApps, FindFunctions, SetTags, StopDeployed
 from tidemill._wire.environments import CreateEnvironment, DeleteEnvironment, UpdateEnvironment
 from tidemill._wire.secrets import GetSecret, PutSecret
@@ -160,7 +161,7 @@ async def test_names_and_suffixes_of_environments_are_theirs_alone(records: Reco
 
 async def test_a_renamed_environment_keeps_its_apps_whose_containers_learn_its_name(records: Records) -> None:
     from tidemill._wire import coding
-    from tidemill._wire.control import Pool
+    from tidemill._wire.specs import Pool
 
     await make_environment(records, "dev")
     deployed = await records.deploy(spec("f"), environment="dev")

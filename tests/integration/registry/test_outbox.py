@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from tidemill._bus.protocol import Disconnected, RequestFailed
-from tidemill._wire.control import FunctionSpec
+from tidemill._wire.specs import FunctionSpec
 from tidemill_common import streams
 from tidemill_registry.outbox import LOCK
 

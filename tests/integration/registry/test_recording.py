@@ -32,8 +32,9 @@ from tidemill._wire.calls import (
     State,
     runs_of,
 )
-from tidemill._wire.control import CallRecord, FunctionSpec
+from tidemill._wire.control import CallRecord
 from tidemill._wire.messages import Chunk, Payload, Try
+from tidemill._wire.specs import FunctionSpec
 from tidemill_common import streams
 from tidemill_registry.database import new_engine
 from tidemill_registry.folding import RETENTION

@@ -9,18 +9,9 @@ import pytest
 
 from tidemill._bus.protocol import NoResponder, RequestFailed
 from tidemill._wire import coding, subjects
-from tidemill._wire.control import (
-    AppDetails,
-    AppEvent,
-    AppList,
-    Autoscaling,
-    CreateApp,
-    FunctionSpec,
-    GetApp,
-    ListApps,
-    Resources,
-    Source,
-)
+from tidemill._wire.apps import AppDetails, AppList, CreateApp, GetApp, ListApps
+from tidemill._wire.control import AppEvent
+from tidemill._wire.specs import Autoscaling, FunctionSpec, Resources, Source
 
 Spec = Callable[..., FunctionSpec]
 

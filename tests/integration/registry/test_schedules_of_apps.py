@@ -8,9 +8,10 @@ import pytest
 
 from tidemill._bus.protocol import RequestFailed, Stored
 from tidemill._wire import coding, subjects
-from tidemill._wire.control import Done, FunctionSpec
+from tidemill._wire.control import Done
 from tidemill._wire.deploying import AppDeployed, DeployApp, RollbackApp, StopDeployed
 from tidemill._wire.schedules import Fired, Firing, ListSchedules, ScheduleInfo, ScheduleList
+from tidemill._wire.specs import FunctionSpec
 from tidemill_common import streams
 
 Spec = Callable[..., FunctionSpec]

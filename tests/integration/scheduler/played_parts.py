@@ -9,21 +9,18 @@ import waiting
 
 from tidemill._bus.protocol import Message, RequestFailed
 from tidemill._wire import coding, ids, subjects
-from tidemill._wire.control import (
+from tidemill._wire.control import Done, Trouble
+from tidemill._wire.messages import Chunk, Format, Payload
+from tidemill._wire.scheduling import (
     Capacity,
     ContainerEvent,
     ContainerState,
-    Done,
-    FunctionSpec,
     Placement,
     PlacementAnswer,
-    Pool,
-    Source,
     StopContainers,
-    Trouble,
     WorkerState,
 )
-from tidemill._wire.messages import Chunk, Format, Payload
+from tidemill._wire.specs import FunctionSpec, Pool, Source
 from tidemill_common import streams
 from tidemill_common.bus.protocol import Delivery, Puller, ServiceBus
 

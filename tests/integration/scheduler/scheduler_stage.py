@@ -10,7 +10,7 @@ from running_scheduler import RunningScheduler
 
 from tidemill._bus.protocol import PubAck, Stored
 from tidemill._wire import subjects
-from tidemill._wire.control import Pool
+from tidemill._wire.specs import Pool
 from tidemill_common.bus.protocol import ConsumerSpec, Delivery, Puller, ServiceBus
 
 Connect = Callable[[], Awaitable[ServiceBus]]

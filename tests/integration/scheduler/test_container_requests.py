@@ -10,13 +10,8 @@ from scheduler_stage import Parts
 
 from tidemill._bus.protocol import Message, NoResponder, RequestFailed
 from tidemill._wire import coding, ids, subjects
-from tidemill._wire.control import (
-    ContainerList,
-    Done,
-    Execute,
-    ListContainers,
-    StopContainer,
-)
+from tidemill._wire.containers import ContainerList, Execute, ListContainers, StopContainer
+from tidemill._wire.control import Done
 
 A = TypeVar("A")
 

@@ -11,8 +11,10 @@ from scheduler_stage import Parts
 from tidemill._bus.protocol import Message, RequestFailed
 from tidemill._wire import coding, subjects
 from tidemill._wire.calls import DeadLetter
-from tidemill._wire.control import CancelCall, Cancelled, Done, Pool
+from tidemill._wire.control import CancelCall, Done
 from tidemill._wire.messages import Chunk, Outputs, Status
+from tidemill._wire.scheduling import Cancelled
+from tidemill._wire.specs import Pool
 from tidemill_common import streams
 from tidemill_common.bus.protocol import ServiceBus
 

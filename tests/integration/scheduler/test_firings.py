@@ -13,9 +13,10 @@ from scheduler_stage import Parts
 
 from tidemill._bus.protocol import Stored
 from tidemill._wire import coding, ids, subjects
-from tidemill._wire.control import CallRecord, Pool
+from tidemill._wire.control import CallRecord
 from tidemill._wire.messages import Chunk
 from tidemill._wire.schedules import Fired, Firing
+from tidemill._wire.specs import Pool
 from tidemill_common import schedules, streams
 from tidemill_common.bus.protocol import ServiceBus
 

@@ -6,7 +6,7 @@ from played_parts import make_pool, publish_pool, until
 from scheduler_stage import Parts
 
 from tidemill._wire import ids
-from tidemill._wire.control import Autoscaling, Pool
+from tidemill._wire.specs import Autoscaling, Pool
 
 MINIMUM = Autoscaling(min_containers=2)
 

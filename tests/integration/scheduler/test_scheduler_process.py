@@ -12,7 +12,7 @@ from scheduler_stage import Parts
 
 from tidemill._bus.protocol import BusError
 from tidemill._wire import coding, subjects
-from tidemill._wire.control import GetSchedulerStatus, SchedulerStatus
+from tidemill._wire.scheduling import GetSchedulerStatus, SchedulerStatus
 from tidemill_common import streams
 from tidemill_common.bus import nats
 from tidemill_common.bus.protocol import ServiceBus

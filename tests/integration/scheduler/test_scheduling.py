@@ -7,8 +7,9 @@ from played_parts import Caller, make_pool, publish_pool, until
 from scheduler_stage import Parts
 
 from tidemill._wire import coding, failure, ids, subjects
-from tidemill._wire.control import Autoscaling, GetSchedulerStatus, Resources, SchedulerStatus
 from tidemill._wire.messages import Outputs, Status
+from tidemill._wire.scheduling import GetSchedulerStatus, SchedulerStatus
+from tidemill._wire.specs import Autoscaling, Resources
 from tidemill_common import streams
 
 FAILURE = failure.from_text("ExecutionError", "no module named 'nothing'")

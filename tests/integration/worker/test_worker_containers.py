@@ -16,7 +16,8 @@ from tidemill import exception
 from tidemill._bus.protocol import BusError
 from tidemill._container.processes import descendants
 from tidemill._wire import coding, failure, ids, subjects
-from tidemill._wire.control import Capacity, ImageSpec, Resources, WorkerState
+from tidemill._wire.scheduling import Capacity, WorkerState
+from tidemill._wire.specs import ImageSpec, Resources
 
 FINE = "def f(x):\n    return x"
 

@@ -13,8 +13,9 @@ from worker_stage import WORKSPACE, Stage, eventually
 from tidemill import exception
 from tidemill._container.processes import descendants
 from tidemill._wire import coding, subjects
-from tidemill._wire.control import Cancelled, RetryPolicy
 from tidemill._wire.messages import Chunk, Status
+from tidemill._wire.scheduling import Cancelled
+from tidemill._wire.specs import RetryPolicy
 
 PID = "import os, time\ndef f(seconds=0):\n    time.sleep(seconds)\n    return os.getpid()"
 EXIT = """

@@ -8,7 +8,8 @@ from worker_stage import Stage
 
 from tidemill import exception
 from tidemill._wire import failure, ids
-from tidemill._wire.control import ContainerEvent, ImageSpec
+from tidemill._wire.scheduling import ContainerEvent
+from tidemill._wire.specs import ImageSpec
 
 BASE = ("debian_slim", {"python_version": None})
 

@@ -10,8 +10,10 @@ from worker_stage import WORKSPACE, Stage, eventually
 
 from tidemill._wire import coding, failure, ids, subjects
 from tidemill._wire.calls import DeadLetter, InputRecord, RecordBatch, State, runs_of
-from tidemill._wire.control import Cancelled, FunctionHandle, Pool, RetryPolicy
+from tidemill._wire.control import FunctionHandle
 from tidemill._wire.messages import Chunk, Try
+from tidemill._wire.scheduling import Cancelled
+from tidemill._wire.specs import Pool, RetryPolicy
 
 DIVIDE = "def f(x):\n    return 1 / x"
 

@@ -8,8 +8,8 @@ from worker_stage import Stage
 
 from tidemill import exception
 from tidemill._wire import failure, ids, subjects
-from tidemill._wire.control import ImageSpec
 from tidemill._wire.secrets import Revealed, RevealSecrets
+from tidemill._wire.specs import ImageSpec
 from tidemill_common.metrics import new_registry
 from tidemill_common.requests import Endpoints
 

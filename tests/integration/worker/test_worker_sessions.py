@@ -14,9 +14,10 @@ from tidemill import exception
 from tidemill._bus.protocol import Message, RequestFailed
 from tidemill._duplex import Duplex, on_bus
 from tidemill._wire import coding, ids, subjects
-from tidemill._wire.control import AskTerminal, Execute, Pool
+from tidemill._wire.containers import AskTerminal, Execute
 from tidemill._wire.duplex import PIECE_TO_CONTAINER
 from tidemill._wire.messages import Status
+from tidemill._wire.specs import Pool
 
 LIMIT = 20.0  # seconds
 CODE = "def f(x=0): return x + 1"

@@ -14,18 +14,9 @@ from tidemill import _source
 from tidemill._bus import blobs
 from tidemill._bus.protocol import Message
 from tidemill._wire import coding, failure, ids, payload, subjects
-from tidemill._wire.control import (
-    ContainerEvent,
-    FunctionSpec,
-    ImageSpec,
-    Placement,
-    PlacementAnswer,
-    Pool,
-    Source,
-    StopContainers,
-    WorkerState,
-)
 from tidemill._wire.messages import Chunk, Credit, LogRecord, Output, Outputs, Payload, Status
+from tidemill._wire.scheduling import ContainerEvent, Placement, PlacementAnswer, StopContainers, WorkerState
+from tidemill._wire.specs import FunctionSpec, ImageSpec, Pool, Source
 from tidemill_common import streams
 from tidemill_common.bus.nats import NatsServiceBus
 

@@ -7,7 +7,7 @@ import pytest
 
 from tidemill import Image, _runtime, image
 from tidemill._wire import coding
-from tidemill._wire.control import ImageSpec
+from tidemill._wire.specs import ImageSpec
 from tidemill.exception import InvalidError, UnimplementedError
 
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"

@@ -5,7 +5,7 @@ import pytest
 
 from tidemill import App, Cron, Function, Image, Period, Retries, Secret, Volume, _runtime
 from tidemill._options import parse_gpus
-from tidemill._wire.control import FunctionSpec, Source
+from tidemill._wire.specs import FunctionSpec, Source
 from tidemill.exception import DeprecationError, InvalidError, UnimplementedError
 
 SOURCE = Source(("b" * 64,), "declared", "plain")

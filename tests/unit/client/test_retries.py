@@ -1,7 +1,7 @@
 import pytest
 
 from tidemill import Retries, retries
-from tidemill._wire.control import RetryPolicy
+from tidemill._wire.specs import RetryPolicy
 from tidemill.exception import InvalidError
 
 

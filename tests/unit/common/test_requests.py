@@ -9,7 +9,8 @@ from prometheus_client import CollectorRegistry
 from tidemill import exception
 from tidemill._bus.protocol import Message, RequestFailed
 from tidemill._wire import coding, errors
-from tidemill._wire.control import AppHeartbeat, Done
+from tidemill._wire.apps import AppHeartbeat
+from tidemill._wire.control import Done
 from tidemill_common.requests import Endpoints
 
 REQUEST = coding.encode(AppHeartbeat("ap-1"))

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tidemill._wire.control import Autoscaling, FunctionSpec, ImageSpec, Resources, RetryPolicy, Source
+from tidemill._wire.specs import Autoscaling, FunctionSpec, ImageSpec, Resources, RetryPolicy, Source
 from tidemill.exception import InvalidError
 from tidemill_registry import checks
 

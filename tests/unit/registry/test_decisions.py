@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tidemill._wire import coding
-from tidemill._wire.control import Autoscaling, FunctionSpec, Pool, Resources, Source
+from tidemill._wire.specs import Autoscaling, FunctionSpec, Pool, Resources, Source
 from tidemill.exception import InvalidError
 from tidemill_registry import decisions
 from tidemill_registry.decisions import AppState, KnownFunction, KnownPool, Publication

@@ -1,7 +1,8 @@
 """Records are the same bytes whoever makes them."""
 
 from tidemill._wire import coding
-from tidemill._wire.control import FunctionHandle, FunctionSpec, ImageSpec, Pool, Resources, Source
+from tidemill._wire.control import FunctionHandle
+from tidemill._wire.specs import FunctionSpec, ImageSpec, Pool, Resources, Source
 from tidemill_registry import records
 
 SPEC = FunctionSpec(

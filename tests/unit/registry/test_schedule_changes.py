@@ -4,8 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 from tidemill._wire import coding, subjects
-from tidemill._wire.control import FunctionSpec, Pool, Source
 from tidemill._wire.schedules import Fired, Firing
+from tidemill._wire.specs import FunctionSpec, Pool, Source
 from tidemill_common import streams
 from tidemill_registry.schedules import Changes, Kept, changes, upcoming
 

@@ -3,7 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
-from tidemill._wire.control import Capacity, ContainerState, FunctionSpec, Pool, Source, WorkerState
+from tidemill._wire.scheduling import Capacity, ContainerState, WorkerState
+from tidemill._wire.specs import FunctionSpec, Pool, Source
 from tidemill_scheduler.decisions import Phase
 from tidemill_scheduler.workers import Fleet, Spare
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidemill._wire.control import Capacity, FunctionSpec, Pool, Resources, Source
+from tidemill._wire.scheduling import Capacity
+from tidemill._wire.specs import FunctionSpec, Pool, Resources, Source
 from tidemill_scheduler.placing import (
     Choice,
     IdleContainer,

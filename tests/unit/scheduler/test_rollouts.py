@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidemill._wire.control import Autoscaling
+from tidemill._wire.specs import Autoscaling
 from tidemill_scheduler.decisions import (
     COMING,
     READY,

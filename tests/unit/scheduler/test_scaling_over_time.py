@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tidemill._wire.control import Autoscaling
+from tidemill._wire.specs import Autoscaling
 from tidemill_scheduler.decisions import (
     COMING,
     READY,

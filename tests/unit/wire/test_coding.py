@@ -3,25 +3,25 @@
 import msgspec
 import pytest
 
-from tidemill._wire import coding, control, errors, ids, subjects
+from tidemill._wire import apps, coding, control, errors, ids, specs, subjects
 from tidemill._wire.messages import Blob, Chunk, Output, Outputs, Payload
 
 CHUNK = Chunk(
     "fc-1", [0, 1], 0, "tm.replies.main.cl-1", [Payload(1, b"x"), Payload(2, Blob("aa", "n", 5, 1))], 1.5
 )
-SPEC = control.FunctionSpec(
+SPEC = specs.FunctionSpec(
     "f",
-    control.Source(("digest",), "hello", "f"),
-    control.ImageSpec((("debian_slim", {"python_version": "3.11"}),)),
-    resources=control.Resources(gpus=(("H100", 2),)),
+    specs.Source(("digest",), "hello", "f"),
+    specs.ImageSpec((("debian_slim", {"python_version": "3.11"}),)),
+    resources=specs.Resources(gpus=(("H100", 2),)),
     labels={"region": ("eu", "us")},
 )
 MESSAGES = [
     CHUNK,
     Outputs("fc-1", 0, [Output(0, 0, Payload(1, b"y")), Output(1, 4, Payload(1, b"z"), 3)], 0.25),
     SPEC,
-    control.FunctionsPublished({"f": control.FunctionHandle("fu-1", "f", "ap-1", "po-1", "tm.inputs.cpu.0")}),
-    control.Pool("po-1", "ap-1", "a", "fu-1", "w", "main", "cpu", 0, "INPUTS_cpu_0", "p", SPEC),
+    apps.FunctionsPublished({"f": control.FunctionHandle("fu-1", "f", "ap-1", "po-1", "tm.inputs.cpu.0")}),
+    specs.Pool("po-1", "ap-1", "a", "fu-1", "w", "main", "cpu", 0, "INPUTS_cpu_0", "p", SPEC),
 ]
 
 
@@ -39,12 +39,12 @@ def test_services_that_check_types_read_the_same(message: object) -> None:
 @pytest.mark.parametrize("data", [b"", b"\xc0", b"\x01", b"\x91\x01", b"\x81\xa1a\x01", b"junk"])
 def test_what_is_no_message_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError, match="not a"):
-        coding.decode(control.CreateApp, data)
+        coding.decode(apps.CreateApp, data)
 
 
 def test_unknown_fields_of_a_newer_version_are_passed_over() -> None:
     data = msgspec.msgpack.encode({"app_id": "ap-1", "added later": 1})
-    assert coding.decode(control.AppHeartbeat, data) == control.AppHeartbeat("ap-1")
+    assert coding.decode(apps.AppHeartbeat, data) == apps.AppHeartbeat("ap-1")
 
 
 def test_an_input_subject_is_parsed_as_it_was_built() -> None:

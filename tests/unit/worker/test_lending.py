@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from tidemill._wire.control import Capacity, FunctionSpec, Pool, Resources, Source
+from tidemill._wire.scheduling import Capacity
+from tidemill._wire.specs import FunctionSpec, Pool, Resources, Source
 from tidemill_worker.capacity import Room
 from tidemill_worker.lending import IDLE, Lending, processor_seconds
 

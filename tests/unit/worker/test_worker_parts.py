@@ -14,8 +14,9 @@ import pytest
 
 from tidemill import exception
 from tidemill._container import sockets
-from tidemill._wire.control import Capacity, FunctionSpec, ImageSpec, Pool, Resources, Source
 from tidemill._wire.messages import Blob, Chunk, Payload
+from tidemill._wire.scheduling import Capacity
+from tidemill._wire.specs import FunctionSpec, ImageSpec, Pool, Resources, Source
 from tidemill_worker import permissions, recipes, work
 from tidemill_worker.capacity import Room
 from tidemill_worker.deadlines import Deadlines

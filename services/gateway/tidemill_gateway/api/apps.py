@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import Field
 
-from tidemill._wire import control, deploying
+from tidemill._wire import apps, control, deploying
 from tidemill_gateway.api.answering import (
     Cursor,
     Environment,
@@ -178,8 +178,8 @@ async def _check(request: Request, requester: Session, app: str, environment: st
 
 async def _details(requester: Session, app: str, environment: str) -> AppDetails:
     by_id = app.startswith("ap-")
-    wanted = control.GetApp(app_id=app) if by_id else control.GetApp(name=app, environment=environment)
-    found = await requester.registry("get_app", wanted, control.AppDetails)
+    wanted = apps.GetApp(app_id=app) if by_id else apps.GetApp(name=app, environment=environment)
+    found = await requester.registry("get_app", wanted, apps.AppDetails)
     functions = [AppFunction.of(handle) for _, handle in sorted(found.handles.items())]
     return AppDetails(**fields_of(App.of(found.app)), present_functions=functions)
 

@@ -6,16 +6,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
-from tidemill._wire.control import (
-    ContainerInfo,
-    ContainerList,
-    Done,
-    ListContainers,
-    ListWorkers,
-    StopContainer,
-    WorkerList,
-    WorkerState,
-)
+from tidemill._wire.containers import ContainerInfo, ContainerList, ListContainers, StopContainer
+from tidemill._wire.control import Done
+from tidemill._wire.scheduling import ListWorkers, WorkerList, WorkerState
 from tidemill_gateway.api.answering import Cursor, Limit, Requester, show_page
 from tidemill_gateway.api.models import Page, moment
 

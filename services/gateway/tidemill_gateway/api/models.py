@@ -9,7 +9,8 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from tidemill._wire.control import AppInfo, FunctionHandle
+from tidemill._wire.apps import AppInfo
+from tidemill._wire.control import FunctionHandle
 from tidemill._wire.deploying import DeploymentInfo, FunctionInfo
 from tidemill._wire.environments import EnvironmentInfo
 from tidemill._wire.schedules import ScheduleInfo
