@@ -72,7 +72,7 @@ def test_an_unreachable_server_is_told_with_a_hint(stack: RunningStack) -> None:
     done = run_cli("run", f"{CALLS}::awaited", environment=environment)
     assert done.returncode == 1
     assert "error: cannot connect to nats://127.0.0.1:9" in done.stderr
-    assert "hint: start one with `tidemill up`" in done.stderr
+    assert "hint: check that it runs, and TIDEMILL_SERVER_URL" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -126,7 +126,7 @@ def test_apps_are_listed_and_shown(deployed: Deployed) -> None:
 def test_an_app_is_stopped_once_it_is_asked_for(deployed: Deployed) -> None:
     deployed.deploy("low")
     app_id = deployed.json("app", "info", deployed.name)["app_id"]
-    assert deployed.cli("app", "stop", deployed.name, status=130, input="n\n")
+    assert deployed.cli("app", "stop", deployed.name, status=1, input="n\n")
     deployed.cli("app", "stop", deployed.name, input="y\n")
     assert deployed.cli("app", "info", deployed.name, status=1).stderr.startswith("error: there is no ")
     assert deployed.json("app", "info", app_id)["state"] == "stopped"
@@ -182,15 +182,53 @@ def test_what_cannot_be_deployed_is_told_with_a_hint(
     assert hint in (told[2] or "")
 
 
-def test_nothing_is_deployed_without_a_server(stack: RunningStack, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "command",
+    [
+        "deploy script.py",
+        "app list",
+        "app logs a",
+        "secret list",
+        "call list",
+        "call info fc-1",
+        "dead list --app a",
+        "dead replay in-1",
+        "container logs co-1",
+    ],
+)
+def test_commands_for_what_stays_start_no_stack_of_their_own(
+    stack: RunningStack, tmp_path: Path, command: str
+) -> None:
     (tmp_path / "script.py").write_text("import tidemill\napp = tidemill.App('a')\n")
     environment = stack.environment | {"TIDEMILL_HOME": str(tmp_path / "empty")}
-    for arguments in (["deploy", "script.py"], ["app", "list"], ["secret", "list"]):
-        done = run_cli(*arguments, cwd=tmp_path, environment=environment)
-        assert (done.returncode, done.stderr) == (
-            1,
-            "error: no server is running\nhint: start one with `tidemill up`\n",
-        )
+    done = run_cli(*command.split(), cwd=tmp_path, environment=environment)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "error: no server is running\nhint: start one with `tidemill up`\n",
+    )
+
+
+def test_what_is_not_confirmed_does_not_happen(deployed: Deployed) -> None:
+    deployed.deploy("high")
+    unanswered = deployed.stack.cli("app", "stop", deployed.name, input="")
+    assert unanswered.returncode == 1
+    assert unanswered.stderr.endswith("error: nobody is there to confirm it\nhint: give --yes\n")
+    refused = deployed.stack.cli("app", "stop", deployed.name, input="n\n")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.endswith("Nothing was changed\n")
+    assert deployed.call() == "high"
+
+
+def test_status_tells_of_the_server_that_the_profile_names(stack: RunningStack, tmp_path: Path) -> None:
+    file = tmp_path / "configuration.toml"
+    info = stack.info
+    token = f'token_id = "{info.token_id}"\ntoken_secret = "{info.token_secret}"\n'
+    file.write_text(f'[there]\nserver_url = "{info.server_url}"\n{token}')
+    elsewhere = {"TIDEMILL_HOME": str(tmp_path / "empty"), "TIDEMILL_CONFIG_PATH": str(file)}
+    done = run_cli("status", "--json", environment=stack.environment | elsewhere)
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
+    assert (shown["server_url"], len(shown["workers"]), shown["parts"]) == (info.server_url, 1, [])
 
 
 # --- environments

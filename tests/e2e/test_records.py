@@ -25,7 +25,7 @@ def test_the_graph_of_a_call_is_exact_over_every_kind_of_call(stack: RunningStac
     assert "sleeps  terminated" in shown.stdout
     record = json.loads(stack.cli("call", "info", call, "--json").stdout)
     assert (record["status"], record["num_inputs"], record["function"]) == ("success", 1, "trunk")
-    assert record["inputs"][0]["started"] > record["inputs"][0]["queued"]
+    assert record["inputs"][0]["started_at"] > record["inputs"][0]["queued_at"]
     (root,) = record["graph"]
     assert {child["function_name"] for child in root["children"]} == {"branch", "down"}
 
@@ -34,7 +34,7 @@ def test_calls_of_many_inputs_are_recorded_to_a_bound_and_timeouts_as_such(stack
     done = stack.cli("run", "-q", f"{TREE}::counted")
     assert done.stdout == "{'SUCCESS'} 500\nTIMEOUT\n", done.stderr
     listed = json.loads(stack.cli("call", "list", "--function", "leaf", "--json").stdout)
-    (call,) = (call for call in listed["calls"] if call["num_inputs"] == 1_500)
+    (call,) = (call for call in listed if call["num_inputs"] == 1_500)
     assert call["counts"] == {"success": 1_500}
     assert "leaf" in stack.cli("call", "list", "--status", "success").stdout
 
@@ -43,11 +43,9 @@ def test_what_was_given_up_is_shown_and_replayed_once(stack: RunningStack) -> No
     running = stack.start_cli("run", "-q", f"{TREE}::buried", stdin=subprocess.PIPE)
     assert running.stdout is not None
     app, call = running.stdout.readline().split()
-    letters = wait_until(
-        lambda: json.loads(stack.cli("dead", "list", "--app", app, "--json").stdout)["letters"]
-    )
+    letters = wait_until(lambda: json.loads(stack.cli("dead", "list", "--app", app, "--json").stdout))
     (letter,) = letters
-    assert (letter["call"], letter["reason"]) == (call, "failed 2 times: no retry is left")
+    assert (letter["call_id"], letter["reason"]) == (call, "failed 2 times: no retry is left")
     info = stack.cli("dead", "info", letter["input_id"])
     assert info.stdout.count("ValueError: -1") >= 3, info.stderr
     assert "in fails" in info.stdout

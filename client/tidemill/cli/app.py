@@ -10,12 +10,14 @@ from tidemill.cli import listing
 from tidemill.cli.asking import (
     ask,
     ask_pages,
+    confirm,
     environment_option,
     json_option,
     strategy_option,
     yes_option,
 )
 from tidemill.cli.groups import CommandTable
+from tidemill.exception import NotFoundError
 
 if TYPE_CHECKING:
     from tidemill._wire.apps import AppDetails
@@ -195,8 +197,7 @@ def stop(name: str, yes: bool, environment: str | None) -> None:
     from tidemill._wire.deploying import StopDeployed
 
     where = config.environment(environment)
-    if not yes:
-        click.confirm(f"Stop the app {name} in the environment {where}?", abort=True, err=True)
+    confirm(f"Stop the app {name} in the environment {where}?", yes=yes)
     ask("stop_deployed", StopDeployed(name, where, "stopped by `tidemill app stop`"), Done)
     click.echo(f"✓ Stopped {name}", err=True)
 
@@ -209,6 +210,10 @@ def dashboard(name: str, environment: str | None) -> None:
     from tidemill import _deploying
 
     url = _deploying.page(_details(name, environment).app.app_id)
+    if not url:
+        raise NotFoundError(
+            "the address of this server's gateway is not known here", hint="ask who runs the server"
+        )
     click.echo(url)
     if sys.stdout.isatty():
         click.launch(url)

@@ -1,9 +1,12 @@
 """What commands that ask the registry have in common: their options, and how they ask."""
 
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from tidemill.exception import InvalidError
 
 if TYPE_CHECKING:
     from tidemill._client import Client
@@ -16,9 +19,9 @@ PAGE = 200  # entries that are asked for at once
 
 def environment_option(command: F) -> F:
     """Add `-e`."""
-    return click.option("-e", "--env", "environment", metavar="NAME", help="The environment it is in.")(
-        command
-    )
+    return click.option(
+        "-e", "--env", "environment", metavar="NAME", help="The environment. Default: the configured one."
+    )(command)
 
 
 def json_option(command: F) -> F:
@@ -29,6 +32,25 @@ def json_option(command: F) -> F:
 def yes_option(command: F) -> F:
     """Add `-y`."""
     return click.option("-y", "--yes", is_flag=True, help="Do not ask.")(command)
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Go on only if the user agrees, or `yes` says so already.
+
+    Raises `InvalidError` where nobody can be asked, and ends the command with 1 if the answer is no.
+    """
+    if yes:
+        return
+    try:
+        agreed = click.confirm(question, err=True)
+    except click.Abort:
+        if sys.stdin.isatty():
+            raise
+        click.echo(err=True)  # the question has no answer: end its line
+        raise InvalidError("nobody is there to confirm it", hint="give --yes") from None
+    if not agreed:
+        click.echo("Nothing was changed", err=True)
+        raise click.exceptions.Exit(1)
 
 
 def strategy_option(command: F) -> F:

@@ -1,27 +1,35 @@
 """`tidemill call`: what happened to calls, one in detail or many."""
 
-import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from typing import Any
 
 import click
 
 from tidemill._wire.calls import CallDetails, CallList, CallSummary, GetCall, InputDetails, ListCalls
 from tidemill.call_graph import InputInfo
-from tidemill.cli.times import clock, moment, span
+from tidemill.cli import listing
+from tidemill.cli.asking import client, environment_option, json_option
+from tidemill.cli.groups import CommandTable
+from tidemill.cli.times import attempt, clock, moment, span
 
 SHOWN_INPUTS = 20
 _STYLES = {"success": "green", "pending": "yellow", "terminated": "dim"}
 STATUSES = ("pending", "success", "failure", "timeout", "terminated", "init_failure")
 
 
-@click.group()
+_HERE = "tidemill.cli.call"
+COMMANDS = {
+    "list": (f"{_HERE}:list_calls", "List calls."),
+    "info": (f"{_HERE}:info", "Show a call, its inputs, and what it led to."),
+}
+
+
+@click.group(cls=CommandTable, table=COMMANDS)
 def call() -> None:
     """Look at calls: which there were, what they led to, how long each part took."""
 
 
-@call.command("list")
+@click.command("list")
 @click.option("--app", "app_ref", default="", metavar="APP", help="Only those of an app, by name or id.")
 @click.option("--function", default="", metavar="NAME", help="Only those of a function.")
 @click.option("--status", type=click.Choice(STATUSES), help="Only those in this status.")
@@ -29,8 +37,8 @@ def call() -> None:
 @click.option("--until", default="", metavar="TIME", help="Only those made before.")
 @click.option("--limit", "-n", type=click.IntRange(1, 1_000), default=50, show_default=True, help="How many.")
 @click.option("--before", default="", metavar="ID", help="Only calls before this one.")
-@click.option("--env", "-e", default="", help="The environment of the app.")
-@click.option("--json", "as_json", is_flag=True, help="Write everything as JSON.")
+@environment_option
+@json_option
 def list_calls(
     app_ref: str,
     function: str,
@@ -39,17 +47,18 @@ def list_calls(
     until: str,
     limit: int,
     before: str,
-    env: str,
+    environment: str | None,
     as_json: bool,
 ) -> None:
     """List calls, newest first."""
-    from tidemill import _client, _loop
+    from tidemill import _loop
     from tidemill._logs import find_app
 
+    connection = client()
+
     async def ask() -> CallList:
-        client = _client.current()
         request = ListCalls(
-            app_id=await find_app(client, app_ref, env) if app_ref else "",
+            app_id=await find_app(connection, app_ref, environment or "") if app_ref else "",
             function=function,
             status=status or "",
             since=moment(since) if since else None,
@@ -57,36 +66,37 @@ def list_calls(
             limit=limit,
             before=before,
         )
-        return await client.request("registry", "list_calls", request, CallList)
+        return await connection.request("registry", "list_calls", request, CallList)
 
     found = _loop.wait(ask())
     if as_json:
-        click.echo(json.dumps(asdict(found), indent=2))
-        return
-    _table(found)
+        listing.show_json([_as_json(each) for each in found.calls])
+    else:
+        _table(found)
     if found.next:
         click.echo(f"There are more: go on with --before {found.next}", err=True)
 
 
-@call.command()
+@click.command()
 @click.argument("call_id", metavar="ID")
 @click.option("--inputs", "-n", type=click.IntRange(1, 1_000), default=SHOWN_INPUTS, help="How many inputs.")
-@click.option("--json", "as_json", is_flag=True, help="Write everything as JSON.")
+@json_option
 def info(call_id: str, inputs: int, as_json: bool) -> None:
     """Show a call (fc-...): its inputs with their times and attempts, and what it led to."""
-    from tidemill import _client, _graph, _loop
+    from tidemill import _graph, _loop
+
+    connection = client()
 
     async def ask() -> tuple[CallDetails, list[InputInfo]]:
-        client = _client.current()
-        graph = await _graph.fetch(client, call_id, whole=False)
+        graph = await _graph.fetch(connection, call_id, whole=False)
         request = GetCall(call_id, limit=inputs)
-        details = await client.request("registry", "get_call", request, CallDetails)
+        details = await connection.request("registry", "get_call", request, CallDetails)
         return details, _graph.tree(graph)
 
     details, graph = _loop.wait(ask())
     if as_json:
-        record = {**asdict(details.call), "inputs": [_input_as_json(one) for one in details.inputs]}
-        click.echo(json.dumps(record | {"graph": [_node_as_json(node) for node in graph]}, indent=2))
+        record = {**_as_json(details.call), "inputs": [_input_as_json(one) for one in details.inputs]}
+        listing.show_json(record | {"graph": [_node_as_json(node) for node in graph]})
         return
     for line in (*_about(details.call), "", *_inputs(details)):
         click.echo(line)
@@ -100,21 +110,20 @@ def info(call_id: str, inputs: int, as_json: bool) -> None:
 
 
 def _table(found: CallList) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from rich.text import Text
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=500)
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("call", "function", "status", "inputs", "created", "took"):
-        table.add_column(column, overflow="fold")
-    for each in found.calls:
-        style = _STYLES.get(each.status, "red")
-        took = span(each.created, each.finished)
-        status = f"[{style}]{each.status}[/]"
-        table.add_row(each.call, each.function, status, str(each.num_inputs), clock(each.created), took)
-    console.print(table)
+    rows = [
+        (
+            each.call,
+            each.function,
+            Text(each.status, _STYLES.get(each.status, "red")),
+            each.num_inputs,
+            listing.time(each.created),
+            span(each.created, each.finished),
+        )
+        for each in found.calls
+    ]
+    listing.show(("Call ID", "Function", "Status", "Inputs", "Created at", "Took"), rows, as_json=False)
 
 
 def _about(found: CallSummary) -> Iterator[str]:
@@ -157,8 +166,35 @@ def _branches(nodes: list[InputInfo], before: str = "") -> Iterator[str]:
 # --- as JSON
 
 
+def _as_json(found: CallSummary) -> dict[str, Any]:
+    return {
+        "call_id": found.call,
+        "app_id": found.app_id,
+        "function": found.function,
+        "status": found.status,
+        "num_inputs": found.num_inputs,
+        "counts": found.counts,
+        "created_at": listing.time(found.created),
+        "started_at": listing.time(found.started),
+        "finished_at": listing.time(found.finished),
+        "parent": found.parent,
+        "root": found.root,
+    }
+
+
 def _input_as_json(one: InputDetails) -> dict[str, Any]:
-    return {**asdict(one), "tries": [tried._asdict() for tried in one.tries]}
+    return {
+        "input_id": one.input_id,
+        "index": one.index,
+        "status": one.status,
+        "container_id": one.container,
+        "attempts": one.attempts,
+        "queued_at": listing.time(one.queued),
+        "started_at": listing.time(one.started),
+        "finished_at": listing.time(one.finished),
+        "reason": one.reason,
+        "tries": list(map(attempt, one.tries)),
+    }
 
 
 def _node_as_json(node: InputInfo) -> dict[str, Any]:
@@ -166,7 +202,7 @@ def _node_as_json(node: InputInfo) -> dict[str, Any]:
         "input_id": node.input_id,
         "function_call_id": node.function_call_id,
         "task_id": node.task_id,
-        "status": node.status.name,
+        "status": node.status.name.lower(),
         "function_name": node.function_name,
         "module_name": node.module_name,
         "children": [_node_as_json(child) for child in node.children],

@@ -1,60 +1,63 @@
 """`tidemill dead`: inputs that were given up, and trying them again."""
 
-import json
-from dataclasses import asdict
+from typing import Any
 
 import click
 
-from tidemill._wire.calls import DeadDetails, DeadList, GetDead, ListDead, ReplayDead, Replayed
-from tidemill.cli.times import clock, span
+from tidemill._wire.calls import DeadDetails, DeadInfo, DeadList, GetDead, ListDead, ReplayDead, Replayed
+from tidemill.cli import listing
+from tidemill.cli.asking import ask, client, environment_option, json_option
+from tidemill.cli.groups import CommandTable
+from tidemill.cli.times import attempt, clock, span
+
+_HERE = "tidemill.cli.dead"
+COMMANDS = {
+    "list": (f"{_HERE}:list_dead", "List what was given up."),
+    "info": (f"{_HERE}:info", "Show why an input was given up."),
+    "replay": (f"{_HERE}:replay", "Run inputs again."),
+}
 
 
-@click.group()
+@click.group(cls=CommandTable, table=COMMANDS)
 def dead() -> None:
     """Look at inputs that were given up, and try them again."""
 
 
-@dead.command("list")
+@click.command("list")
 @click.option("--app", "app_ref", default="", metavar="APP", help="Only those of an app, by name or id.")
 @click.option("--function", default="", metavar="NAME", help="Only those of a function.")
 @click.option("--limit", "-n", type=click.IntRange(1, 1_000), default=50, show_default=True, help="How many.")
 @click.option("--before", default="", metavar="CURSOR", help="Go on where a page ended.")
-@click.option("--env", "-e", default="", help="The environment of the app.")
-@click.option("--json", "as_json", is_flag=True, help="Write everything as JSON.")
-def list_dead(app_ref: str, function: str, limit: int, before: str, env: str, as_json: bool) -> None:
+@environment_option
+@json_option
+def list_dead(
+    app_ref: str, function: str, limit: int, before: str, environment: str | None, as_json: bool
+) -> None:
     """List what was given up in the last 30 days, newest first."""
-    from tidemill import _client, _loop
+    from tidemill import _loop
     from tidemill._logs import find_app
 
-    async def ask() -> DeadList:
-        client = _client.current()
-        app_id = await find_app(client, app_ref, env) if app_ref else ""
-        request = ListDead(app_id, function, limit, before)
-        return await client.request("registry", "list_dead", request, DeadList)
-
-    found = _loop.wait(ask())
+    app_id = _loop.wait(find_app(client(), app_ref, environment or "")) if app_ref else ""
+    found = ask("list_dead", ListDead(app_id, function, limit, before), DeadList)
     if as_json:
-        click.echo(json.dumps(asdict(found), indent=2))
-        return
-    _table(found)
+        listing.show_json([_as_json(each) for each in found.letters])
+    else:
+        _table(found)
     if found.next:
         click.echo(f"There are more: go on with --before {found.next}", err=True)
 
 
-@dead.command()
+@click.command()
 @click.argument("input_id", metavar="ID")
-@click.option("--json", "as_json", is_flag=True, help="Write everything as JSON.")
+@json_option
 def info(input_id: str, as_json: bool) -> None:
     """Show why an input (in-...) was given up, with every attempt."""
-    from tidemill import _client, _loop
-
-    request = _client.current().request("registry", "get_dead", GetDead(input_id), DeadDetails)
-    found = _loop.wait(request)
-    if as_json:
-        record = {**asdict(found), "tries": [tried._asdict() for tried in found.tries]}
-        click.echo(json.dumps(record, indent=2))
-        return
+    found = ask("get_dead", GetDead(input_id), DeadDetails)
     letter = found.letter
+    if as_json:
+        more = {"tries": list(map(attempt, found.tries)), "traceback": found.traceback, "size": found.size}
+        listing.show_json(_as_json(letter) | more)
+        return
     click.echo(f"{letter.input_id}  {letter.function}")
     click.echo(f"  reason    {letter.reason}")
     click.echo(f"  given up  {clock(letter.time)}")
@@ -69,7 +72,7 @@ def info(input_id: str, as_json: bool) -> None:
         click.echo(f"\n{found.traceback.rstrip()}")
 
 
-@dead.command()
+@click.command()
 @click.argument("input_ids", metavar="ID...", nargs=-1, required=True)
 def replay(input_ids: tuple[str, ...]) -> None:
     """Run inputs again, each once, with the present code of their functions.
@@ -77,27 +80,39 @@ def replay(input_ids: tuple[str, ...]) -> None:
     Writes the id of the new call, whose result is kept for seven days. An input that was replayed before
     is not run again.
     """
-    from tidemill import _client, _loop
-
     for input_id in input_ids:
-        request = _client.current().request("registry", "replay_dead", ReplayDead(input_id), Replayed)
-        done = _loop.wait(request)
+        done = ask("replay_dead", ReplayDead(input_id), Replayed)
         if done.again:
             click.echo(f"{input_id} was replayed before", err=True)
         click.echo(done.call)
 
 
 def _table(found: DeadList) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    columns = ("Input ID", "Function", "Given up at", "Attempts", "Replayed as", "Reason")
+    rows = [
+        (
+            each.input_id,
+            each.function,
+            listing.time(each.time),
+            each.attempts,
+            each.replayed_as,
+            each.reason,
+        )
+        for each in found.letters
+    ]
+    listing.show(columns, rows, as_json=False)
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=500)
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("input", "function", "given up", "attempts", "replayed as", "reason"):
-        table.add_column(column, overflow="fold")
-    for each in found.letters:
-        row = (each.input_id, each.function, clock(each.time), str(each.attempts), each.replayed_as or "-")
-        table.add_row(*row, each.reason)
-    console.print(table)
+
+def _as_json(letter: DeadInfo) -> dict[str, Any]:
+    return {
+        "input_id": letter.input_id,
+        "call_id": letter.call,
+        "index": letter.index,
+        "app_id": letter.app_id,
+        "function": letter.function,
+        "reason": letter.reason,
+        "given_up_at": listing.time(letter.time),
+        "attempts": letter.attempts,
+        "readable": letter.readable,
+        "replayed_as": letter.replayed_as,
+    }

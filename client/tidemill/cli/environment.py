@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tidemill.cli import listing
-from tidemill.cli.asking import ask, json_option, yes_option
+from tidemill.cli.asking import ask, confirm, json_option, yes_option
 from tidemill.cli.groups import CommandTable
 
 if TYPE_CHECKING:
@@ -83,7 +83,6 @@ def delete(name: str, yes: bool) -> None:
     from tidemill._wire.control import Done
     from tidemill._wire.environments import DeleteEnvironment
 
-    if not yes:
-        click.confirm(f"Delete the environment {name}, its apps and its secrets?", abort=True, err=True)
+    confirm(f"Delete the environment {name}, its apps and its secrets?", yes=yes)
     ask("delete_environment", DeleteEnvironment(name), Done)
     click.echo(f"✓ Deleted the environment {name}", err=True)

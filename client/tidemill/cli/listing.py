@@ -13,8 +13,8 @@ WIDE = 500  # nothing is cut for who reads a file or a pipe
 def show(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, as_json: bool) -> None:
     """Show rows under their columns. In JSON the keys are the columns, lower-cased, with underscores."""
     if as_json:
-        keys = [column.lower().replace(" ", "_") for column in columns]
-        click.echo(json.dumps([dict(zip(keys, map(_plain, row), strict=True)) for row in rows], indent=2))
+        keys = list(map(_key, columns))
+        show_json([dict(zip(keys, row, strict=True)) for row in rows])
         return
     from rich.console import Console
     from rich.table import Table
@@ -27,19 +27,23 @@ def show(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, as_json: bool
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(_text(value)) for value in row))
+        table.add_row(*(value if isinstance(value, Text) else Text(_text(value)) for value in row))
     console.print(table)
 
 
 def show_record(record: Mapping[str, Any], *, as_json: bool) -> None:
     """Show one thing, a line for each of its properties."""
     if as_json:
-        keys = {name.lower().replace(" ", "_"): _plain(value) for name, value in record.items()}
-        click.echo(json.dumps(keys, indent=2))
+        show_json({_key(name): value for name, value in record.items()})
         return
     width = max(map(len, record))
     for name, value in record.items():
         click.echo(f"{name:<{width}}  {_text(value)}")
+
+
+def show_json(value: Any) -> None:
+    """Show records for programs, with times in ISO 8601."""
+    click.echo(json.dumps(value, indent=2, default=datetime.datetime.isoformat))
 
 
 def time(seconds: float | None) -> datetime.datetime | None:
@@ -47,8 +51,8 @@ def time(seconds: float | None) -> datetime.datetime | None:
     return None if seconds is None else datetime.datetime.fromtimestamp(seconds).astimezone()
 
 
-def _plain(value: Any) -> Any:
-    return value.isoformat() if isinstance(value, datetime.datetime) else value
+def _key(title: str) -> str:
+    return title.lower().replace(" ", "_")
 
 
 def _text(value: Any) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from tidemill.cli.asking import client, environment_option
 from tidemill.cli.times import moment
 
 if TYPE_CHECKING:
@@ -49,18 +50,22 @@ def _choosing(command: F) -> F:
 @click.option("--show-function-id", is_flag=True, help="Put the function's id in front of each line.")
 @click.option("--show-function-call-id", is_flag=True, help="Put the call's id in front of each line.")
 @click.option("--show-container-id", is_flag=True, help="Put the container's id in front of each line.")
-@click.option("-e", "--env", default="", metavar="NAME", help="The environment of the app.")
-def app_logs(app: str, function: str, function_call: str, container: str, env: str, **options: Any) -> None:
+@environment_option
+def app_logs(
+    app: str, function: str, function_call: str, container: str, environment: str | None, **options: Any
+) -> None:
     """Show what the containers of an app printed: the last 100 lines, or those of a range of time.
 
     APP is the name of a deployed app or an app's id (ap-...).
     """
     from dataclasses import replace
 
-    from tidemill import _client, _logs
+    from tidemill import _logs
+
+    connection = client()
 
     async def find() -> "_logs.Origin":
-        origin = await _logs.of_app(_client.current(), app, env)
+        origin = await _logs.of_app(connection, app, environment or "")
         names = {function_id: name for name, function_id in origin.functions.items()}
         selection = replace(
             origin.selection,
@@ -80,13 +85,15 @@ def app_logs(app: str, function: str, function_call: str, container: str, env: s
 @click.option("--timestamps", is_flag=True, help="Put the time in front of each line.")
 def container_logs(container_id: str, everything: bool, **options: Any) -> None:
     """Show what a container (co-...) printed: the last 100 lines, or those of a range of time."""
-    from tidemill import _client, _logs
+    from tidemill import _logs
 
     if everything and (options["tail"] or options["follow"]):
         raise click.UsageError("--all goes with neither --tail nor --follow")
 
+    connection = client()
+
     async def find() -> "_logs.Origin":
-        return await _logs.of_container(_client.current(), container_id)
+        return await _logs.of_container(connection, container_id)
 
     _show(find, everything=everything, **options)
 

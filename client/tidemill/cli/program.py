@@ -24,7 +24,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "environment": ("tidemill.cli.environment", "Divide the workspace into environments."),
     "profile": ("tidemill.cli.profile", "Choose between servers."),
     "token": ("tidemill.cli.token", "Make and end the tokens that programs use."),
-    "config": ("tidemill.cli.config", "Look at the settings."),
+    "config": ("tidemill.cli.config", "Look at the settings, and change them."),
     "up": ("tidemill.cli.stack", "Start a stack on this machine that stays."),
     "down": ("tidemill.cli.stack", "Stop the stack that `up` started."),
     "status": ("tidemill.cli.status", "Show the stack's parts and its workers."),

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from tidemill.cli import listing
-from tidemill.cli.asking import client, environment_option, json_option, yes_option
+from tidemill.cli.asking import client, confirm, environment_option, json_option, yes_option
 from tidemill.cli.groups import CommandTable
 from tidemill.exception import AlreadyExistsError, InvalidError
 
@@ -132,7 +132,6 @@ def delete(name: str, allow_missing: bool, yes: bool, environment: str | None) -
     """Delete a secret. Containers that run keep what they have."""
     from tidemill.secret import Secret
 
-    if not yes:
-        click.confirm(f"Delete the secret {name}?", abort=True, err=True)
+    confirm(f"Delete the secret {name}?", yes=yes)
     Secret.objects.delete(name, allow_missing=allow_missing, environment_name=environment, client=client())
     click.echo(f"✓ Deleted the secret {name}", err=True)

@@ -3,8 +3,12 @@
 import datetime
 import re
 import time
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from tidemill._wire.messages import Try
 
 _AGO = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
@@ -42,3 +46,16 @@ def span(since: float | None, until: float | None) -> str:
     if seconds < 120:
         return f"{seconds:.2f} s"
     return str(datetime.timedelta(seconds=round(seconds)))
+
+
+def attempt(tried: "Try") -> dict[str, Any]:
+    """Return an attempt at an input as it is written in JSON."""
+    from tidemill.cli import listing
+
+    return {
+        "attempt": tried.attempt,
+        "container_id": tried.container,
+        "started_at": listing.time(tried.started),
+        "finished_at": listing.time(tried.finished),
+        "reason": tried.reason,
+    }

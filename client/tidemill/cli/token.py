@@ -9,7 +9,7 @@ import click
 
 from tidemill import _profiles
 from tidemill.cli import listing
-from tidemill.cli.asking import ask, client, json_option, yes_option
+from tidemill.cli.asking import ask, client, confirm, json_option, yes_option
 from tidemill.cli.groups import CommandTable
 from tidemill.exception import Error, InvalidError
 
@@ -132,10 +132,7 @@ def rotate(yes: bool) -> None:
             f"the token in use is not that of the profile {profile.name}, so it cannot be replaced there",
             hint="make another with `tidemill token new`, end this one with `tidemill token revoke`",
         )
-    if not yes:
-        click.confirm(
-            f"Replace the token {old.token_id} of the profile {profile.name}?", abort=True, err=True
-        )
+    confirm(f"Replace the token {old.token_id} of the profile {profile.name}?", yes=yes)
     name = next((each.name for each in _tokens() if each.token_id == old.token_id), "")
     made = _make(name, None)
     _verify(made.token.token_id, made.secret, old.server_url)
@@ -156,8 +153,7 @@ def rotate(yes: bool) -> None:
 @yes_option
 def revoke(token_id: str, yes: bool) -> None:
     """End a token: connections that it made are ended too."""
-    if not yes:
-        click.confirm(f"Revoke {token_id}?", abort=True, err=True)
+    confirm(f"Revoke {token_id}?", yes=yes)
     _revoke(token_id)
     click.echo(f"✓ Revoked {token_id}", err=True)
 
