@@ -29,6 +29,7 @@ CREDENTIALS_HINT = "check TIDEMILL_TOKEN_ID and TIDEMILL_TOKEN_SECRET, or the pr
 UNDECIDED = "the server lets nobody in now: the registry does not answer it"
 REGISTRY_HINT = "look with `tidemill status`, or try again in a moment"
 NO_SERVER_HINT = "start one with `tidemill up`"
+CONFIGURED_HINT = "check that it runs, and TIDEMILL_SERVER_URL or the profile in use (`tidemill config show`)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +255,9 @@ class Client:
                 f"{found.server_url} does not know these credentials", hint=CREDENTIALS_HINT
             ) from error
         except Disconnected as error:
-            raise exception.ConnectionError(str(error), hint=NO_SERVER_HINT) from error
+            is_given = self._credentials is not None or config["server_url"]
+            hint = CONFIGURED_HINT if is_given else NO_SERVER_HINT
+            raise exception.ConnectionError(str(error), hint=hint) from error
         try:
             workspace = _workspace_of(found)
         except exception.AuthError:

@@ -1,7 +1,6 @@
 """`tidemill status`: the parts of a stack, its workers, and what they run."""
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,6 +9,8 @@ import click
 
 from tidemill import _stack, exception
 from tidemill._wire.scheduling import WorkerState
+from tidemill.cli.asking import json_option
+from tidemill.config import config
 
 _STYLES = {
     "serving": "green",
@@ -36,7 +37,7 @@ class Status:
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Write everything as JSON.")
+@json_option
 @click.option("--verbose", "-v", is_flag=True, help="Show log files, room and containers too.")
 @click.pass_context
 def status(ctx: click.Context, as_json: bool, verbose: bool) -> None:
@@ -58,7 +59,7 @@ def status(ctx: click.Context, as_json: bool, verbose: bool) -> None:
 
 
 def _look() -> Status | None:
-    url = os.environ.get("TIDEMILL_SERVER_URL", "")
+    url: str = config["server_url"]
     stack = None if url else _stack.find()
     if stack is None:
         return Status(url, "", None, "", (), _workers()) if url else None
