@@ -59,8 +59,10 @@ async def find(
 
     Raises:
         NotFoundError: there is none.
+        ConnectionError: no server runs.
     """
     if not lookup.function_id:
+        client.check_lasting()  # a stack that starts for this is empty
         lookup = dataclasses.replace(lookup, environment=config.environment(lookup.environment))
     if lookup.version is not None:
         return await look_up(client, lookup)

@@ -375,6 +375,10 @@ class Function(Generic[P, R, O]):
             self._check_callable(handle, method)
         elif self._lookup is None:
             raise self._not_hydrated()
+        else:
+            from tidemill import _client
+
+            _client.current(self._client).check_lasting()  # a stack that starts for this knows no app
 
     def _check_callable(self, handle: "FunctionHandle", method: str = "remote") -> None:
         if handle.is_generator and method == "remote":
