@@ -62,6 +62,18 @@ def test_an_error_in_the_script_shows_its_place(stack: RunningStack, tmp_path: P
     assert "ZeroDivisionError: division by zero" in done.stderr
 
 
+def test_a_folder_is_told_as_one(stack: RunningStack, tmp_path: Path) -> None:
+    done = stack.cli("run", ".", cwd=tmp_path)
+    assert (done.returncode, done.stderr.splitlines()[0]) == (1, "error: . is a folder")
+
+
+@pytest.mark.parametrize("group", [[], ["app"]])
+def test_a_group_without_a_command_shows_its_help(stack: RunningStack, group: list[str]) -> None:
+    done = stack.cli(*group)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == stack.cli(*group, "--help").stdout
+
+
 def test_a_missing_file_is_told_at_once(stack: RunningStack) -> None:
     done = stack.cli("run", "nowhere.py")
     assert (done.returncode, done.stderr) == (1, "error: the file nowhere.py does not exist\n")

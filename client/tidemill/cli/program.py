@@ -61,6 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def _run(arguments: Sequence[str] | None) -> int:
     try:
         result = program.main(arguments, prog_name="tidemill", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:  # a group without a command: its help, no mistake
+        error.show()
+        return error.exit_code
     except click.UsageError as error:
         errors.show_usage(error)
         return error.exit_code

@@ -51,6 +51,8 @@ def read(text: str, *, is_module: bool, command: str = "run") -> Reference:
             f"{source} is not a file",
             hint=f"for a module write: tidemill {command} -m {text}; for a file, {source}.py",
         )
+    if path.is_dir():
+        raise InvalidError(f"{source} is a folder", hint="give a file, or with -m a module in it")
     if "." in path.stem:
         raise InvalidError(f"{path.name} has a dot too many to be imported", hint="rename the file")
     if not path.is_file():

@@ -1,6 +1,7 @@
 """`tidemill secret`: variables that are stored on the server for containers. Values go in and never out."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,10 @@ def _pair(text: str) -> tuple[str, str]:
 
 def _edited(key: str) -> str:
     """Return what the user wrote in the editor."""
+    if not sys.stdin.isatty() and not (os.environ.get("VISUAL") or os.environ.get("EDITOR")):
+        raise InvalidError(
+            f"{key}=- opens an editor, which needs a terminal", hint="give --from-dotenv - or --from-json -"
+        )
     text = click.edit(f"# The value of {key}. Lines that begin with # are left out.\n", extension=".txt")
     if text is None:
         raise InvalidError(f"{key}: nothing was saved in the editor", hint="save the file, or give KEY=VALUE")
