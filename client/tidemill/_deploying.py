@@ -207,7 +207,7 @@ def page(app_id: str) -> str:
     from tidemill import _stack
 
     stack = None if config["server_url"] or not _runtime.is_local() else _stack.find()
-    return f"{stack.gateway_url}/apps/{app_id}" if stack is not None else ""
+    return f"{stack.gateway_url}/api/v1/apps/{app_id}" if stack is not None else ""
 
 
 async def stop(record: Record) -> None:

@@ -4,6 +4,8 @@ import json
 import re
 import signal
 import stat
+import sys
+import urllib.request
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +13,7 @@ from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
-from running_stacks import RunningStack, run_cli
+from running_stacks import RunningStack, run, run_cli
 
 LACKING = """\
 import tidemill
@@ -120,7 +122,11 @@ def test_apps_are_listed_and_shown(deployed: Deployed) -> None:
         shown = deployed.json("app", "info", reference)
         assert (shown["app_id"], shown["functions"]) == (app["app_id"], ["word"])
     assert app["app_id"] in deployed.cli("app", "list").stdout
-    assert app["app_id"] in deployed.cli("app", "dashboard", deployed.name).stdout
+    page = urllib.request.Request(deployed.cli("app", "dashboard", deployed.name).stdout.strip())
+    token = f"{deployed.stack.info.token_id}:{deployed.stack.info.token_secret}"
+    page.add_header("Authorization", f"Bearer {token}")
+    with urllib.request.urlopen(page, timeout=20) as answer:
+        assert json.load(answer)["id"] == app["app_id"]
 
 
 def test_an_app_is_stopped_once_it_is_asked_for(deployed: Deployed) -> None:
@@ -206,6 +212,16 @@ def test_commands_for_what_stays_start_no_stack_of_their_own(
         1,
         "error: no server is running\nhint: start one with `tidemill up`\n",
     )
+
+
+def test_a_function_is_not_looked_for_on_a_stack_that_starts_for_it(
+    stack: RunningStack, tmp_path: Path
+) -> None:
+    environment = stack.environment | {"TIDEMILL_HOME": str(tmp_path / "empty")}
+    asking = "import tidemill; tidemill.Function.from_name('a', 'f').remote()"
+    done = run([sys.executable, "-c", asking], environment)
+    assert done.returncode == 1
+    assert "ConnectionError: no server is running\nhint: start one with `tidemill up`" in done.stderr
 
 
 def test_what_is_not_confirmed_does_not_happen(deployed: Deployed) -> None:

@@ -183,6 +183,9 @@ def rollover(name: str, strategy: str, environment: str | None) -> None:
 
 
 def _tell(done: str, deployed: "AppDeployed") -> None:
+    if deployed.skipped:
+        click.echo(f"Nothing changes: the app is at version {deployed.version}", err=True)
+        return
     click.echo(f"✓ {done}: the app is at version {deployed.version}", err=True)
 
 

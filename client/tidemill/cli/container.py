@@ -45,7 +45,7 @@ def list_containers(app_id: str, as_json: bool) -> None:
     from tidemill.cli import listing
 
     found = _ask("list_containers", ListContainers(app_id), ContainerList).containers
-    columns = ("Container ID", "App ID", "App Name", "Function", "State", "Start Time")
+    columns = ("Container ID", "App ID", "App name", "Function", "State", "Created at")
     rows = [
         (one.container, one.app_id, one.app_name, one.function, one.state, listing.time(one.created))
         for one in found

@@ -150,7 +150,7 @@ async def test_a_token_that_is_in_no_profile_is_not_replaced(desk: Desk) -> None
 
 
 async def test_a_token_is_revoked_once_it_is_asked_for(desk: Desk) -> None:
-    await desk.cli("token", "revoke", OLD, status=130, input="n\n")
+    await desk.cli("token", "revoke", OLD, status=1, input="n\n")
     assert not desk.registry.revoked
     await desk.cli("token", "revoke", OLD, input="y\n")
     assert desk.registry.revoked == [OLD]
