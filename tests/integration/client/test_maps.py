@@ -5,6 +5,7 @@ import gc
 import itertools
 import threading
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -278,6 +279,18 @@ def test_an_output_that_comes_twice_counts_once(worker: PlayedWorker) -> None:
     assert f.remote(3) == 9
 
 
+def test_inputs_that_cannot_even_begin_end_their_map(worker: PlayedWorker, tmp_path: Path) -> None:
+    (tmp_path / "inputs").write_text("1\n")
+    with (tmp_path / "inputs").open() as lines:
+        pass
+    f = worker.function(square)
+    for start in (f.map, f.starmap):
+        with pytest.raises(ValueError, match="closed file"):
+            list(start(lines))
+    with pytest.raises(ValueError, match="closed file"):
+        f.spawn_map(lines)
+
+
 def test_a_full_queue_holds_a_map_back_and_refuses_a_single_call(worker: PlayedWorker) -> None:
     from dataclasses import replace
 
@@ -296,3 +309,28 @@ def test_a_full_queue_holds_a_map_back_and_refuses_a_single_call(worker: PlayedW
     worker._loop.call_soon_threadsafe(pool.held.set)
     assert list(f.map(range(300))) == [x * x for x in range(300)]
     f.spawn_map(range(300))
+
+
+def test_a_map_that_waits_long_for_room_is_not_taken_for_lost(
+    worker: PlayedWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    from tidemill import _caller, _lost, _map_call
+    from tidemill_common import streams
+
+    for module, name in ((_caller, "SILENT"), (_caller, "SILENT_MAX"), (_lost, "SILENT_MAX")):
+        monkeypatch.setattr(module, name, 1.0)
+    monkeypatch.setattr(_map_call, "BACKOFF_MAX", 0.2)
+    crowd, pool = worker.deploy(square, slots=1, name="crowd"), worker.deploy(square)
+    crowd.held = asyncio.Event()
+    full = next(spec for spec in streams.common_streams() if spec.name == pool.record.stream)
+    worker.do(worker.bus.ensure_stream(replace(full, max_bytes=4_000)))
+    with pytest.raises(exception.ResourceExhaustedError):
+        [worker.caller_of(crowd).spawn(2) for _ in range(100)]
+    room = threading.Timer(5, lambda: worker._loop.call_soon_threadsafe(crowd.held.set))
+    room.start()
+    try:
+        assert list(worker.caller_of(pool).map(range(3))) == [0, 1, 4]
+    finally:
+        room.join()
