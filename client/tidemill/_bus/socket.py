@@ -262,6 +262,8 @@ def from_error(error: BusError) -> list[Any]:
         return ["Refused", error.code, error.description]
     if isinstance(error, protocol.RequestFailed):
         return ["RequestFailed", error.code, error.message, error.hint]
+    if isinstance(error, protocol.Closed | protocol.NotLetIn):  # the worker's own end, not the container's
+        return ["Disconnected", str(error)]
     return [type(error).__name__, str(error)]
 
 
