@@ -1,13 +1,16 @@
 """Functions found by name go along with the deployments of their app."""
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from running_stacks import RunningStack, wait_until
 
 from tidemill import App, Client, Function, _following, _loop
-from tidemill.exception import NotFoundError
+from tidemill._wire.apps import AppList, ListApps
+from tidemill.exception import AuthError, NotFoundError
 
 Deploy = Callable[..., App]
 
@@ -144,6 +147,43 @@ def test_nothing_is_followed_once_the_client_is_closed(
         caller = client.caller
     assert not function.is_hydrated
     assert caller not in _following._sessions
+
+
+def test_a_session_that_the_server_ends_leaves_nothing_to_the_next(
+    client: Client, other: Client, name: str, deploy: Deploy
+) -> None:
+    deploy(number=1, using=other)
+    function = Function.from_name(name, "number", client=client)
+    assert function.remote() == 1
+    caller: Any = client.caller
+
+    async def shut_out() -> None:
+        caller.bus._shut_out()
+        await caller.bus._connection.close()
+
+    _loop.wait(shut_out())
+    wait_until(lambda: not function.is_hydrated)
+    assert caller not in _following._sessions
+    assert function.remote() == 1
+    deploy(number=2, using=other)
+    wait_until(lambda: function.remote() == 2)
+
+
+def test_who_waits_for_a_connection_hears_that_there_will_be_none(client: Client) -> None:
+    client.hello()
+    caller: Any = client.caller
+
+    async def ask() -> None:
+        caller.bus._down()
+        asking = asyncio.create_task(client.request("registry", "list_apps", ListApps(), AppList))
+        await asyncio.sleep(0)
+        caller.bus._shut_out()
+        await caller.bus._connection.close()
+        async with asyncio.timeout(5):
+            await asking
+
+    with pytest.raises(AuthError):
+        _loop.wait(ask())
 
 
 def test_a_container_goes_along_with_deployments_too(
