@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from played_worker import PlayedWorker
+from waiting import wait_until
 
 from tidemill import _client, exception
 
@@ -289,6 +290,27 @@ def test_inputs_that_cannot_even_begin_end_their_map(worker: PlayedWorker, tmp_p
             list(start(lines))
     with pytest.raises(ValueError, match="closed file"):
         f.spawn_map(lines)
+
+
+async def test_a_spawned_map_that_is_given_up_half_way_leaves_nothing_running(worker: PlayedWorker) -> None:
+    pool = worker.deploy(square, slots=1)
+    pool.held = asyncio.Event()
+    read = asyncio.Event()
+
+    async def inputs() -> AsyncIterator[int]:
+        for x in range(20):
+            yield x
+        read.set()
+        await asyncio.Event().wait()
+
+    spawning = asyncio.create_task(worker.caller_of(pool).experimental_spawn_map.aio(inputs()))
+    async with asyncio.timeout(20):
+        await read.wait()
+        await asyncio.to_thread(wait_until, lambda: worker.chunks_of_calls)
+        spawning.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await spawning
+        await asyncio.to_thread(wait_until, lambda: worker.cancelled)
 
 
 def test_a_full_queue_holds_a_map_back_and_refuses_a_single_call(worker: PlayedWorker) -> None:
