@@ -103,7 +103,7 @@ class App(Standing, metaclass=_later.Listed):
         from tidemill import _client, _logs
 
         async def find() -> "_logs.Origin":
-            named = self._app_id or self._name
+            named = self.app_id or self._name
             if not named:
                 raise InvalidError("an app without a name that has never run has no logs")
             return await _logs.of_app(_client.current(), named)
