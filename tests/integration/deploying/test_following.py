@@ -9,6 +9,7 @@ import pytest
 from running_stacks import RunningStack, wait_until
 
 from tidemill import App, Client, Function, _following, _loop
+from tidemill._wire import subjects
 from tidemill._wire.apps import AppList, ListApps
 from tidemill.exception import AuthError, NotFoundError
 
@@ -206,3 +207,33 @@ def test_a_container_goes_along_with_deployments_too(
         assert asking.remote(name) == 1
         deploy(number=2, using=other)
         wait_until(lambda: asking.remote(name) == 2)
+
+
+def test_following_output_ends_although_the_apps_end_was_missed(
+    client: Client, other: Client, name: str, deploy: Deploy
+) -> None:
+    app_id = deploy(number=1, using=other).app_id
+    assert app_id is not None
+    caller: Any = client.caller
+    subject = subjects.event(caller.workspace, "app", app_id)
+
+    def heard() -> list[int]:
+        return [sid for sid, each in caller.bus._connection._subs.items() if each._subject == subject]
+
+    async def deafen() -> None:
+        for sid in heard():
+            caller.bus._connection.unlisten(sid)
+
+    async def reconnect() -> None:
+        for callback in list(caller.bus._reconnect_callbacks.values()):
+            callback()
+
+    logs = App.lookup(name, client=client).logs
+    reading = threading.Thread(target=lambda: list(logs.stream()), daemon=True)
+    reading.start()
+    wait_until(heard)
+    _loop.wait(deafen())
+    App.lookup(name, client=other).stop()
+    _loop.wait(reconnect())
+    reading.join(15)
+    assert not reading.is_alive()
