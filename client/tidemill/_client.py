@@ -221,10 +221,16 @@ class Client:
         while True:
             try:
                 return coding.decode(answer, await bus.request(subject, data, timeout=timeout))
+            except NotLetIn as error:  # for good
+                raise explain(error) from error
             except (NoResponder, Disconnected) as error:
                 missed = missed or clock()
                 is_away = isinstance(error, Disconnected)
-                if isinstance(error, NotLetIn) or self._closed or clock() - missed > (FIND_SERVER if is_away else patience):
+                if (
+                    isinstance(error, NotLetIn)
+                    or self._closed
+                    or clock() - missed > (FIND_SERVER if is_away else patience)
+                ):
                     raise (explain(error) if is_away else _missing(service)) from error
                 await asyncio.sleep(FIND_PAUSE)
             except RequestFailed as error:

@@ -169,9 +169,7 @@ async def _until_stopped(origin: Origin) -> AsyncIterator[Callable[[], bool]]:
             await look()
 
     try:
-        subscription = await bus.subscribe(
-            subjects.event(origin.caller.workspace, "app", app_id), on_event
-        )
+        subscription = await bus.subscribe(subjects.event(origin.caller.workspace, "app", app_id), on_event)
     except BusError as error:
         raise explain(error) from error
     undo = bus.on_reconnect(lambda: origin.caller.run(look_again(), name=f"look for the end of {app_id}"))
