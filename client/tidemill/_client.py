@@ -226,11 +226,7 @@ class Client:
             except (NoResponder, Disconnected) as error:
                 missed = missed or clock()
                 is_away = isinstance(error, Disconnected)
-                if (
-                    isinstance(error, NotLetIn)
-                    or self._closed
-                    or clock() - missed > (FIND_SERVER if is_away else patience)
-                ):
+                if self._closed or clock() - missed > (FIND_SERVER if is_away else patience):
                     raise (explain(error) if is_away else _missing(service)) from error
                 await asyncio.sleep(FIND_PAUSE)
             except RequestFailed as error:

@@ -168,11 +168,14 @@ async def _until_stopped(origin: Origin) -> AsyncIterator[Callable[[], bool]]:
         with suppress(exception.Error):  # not connected again: then this comes again too
             await look()
 
+    def on_reconnect() -> None:
+        origin.caller.run(look_again(), name=f"look for the end of {app_id}")
+
     try:
         subscription = await bus.subscribe(subjects.event(origin.caller.workspace, "app", app_id), on_event)
     except BusError as error:
         raise explain(error) from error
-    undo = bus.on_reconnect(lambda: origin.caller.run(look_again(), name=f"look for the end of {app_id}"))
+    undo = bus.on_reconnect(on_reconnect)
     try:
         await look()
         yield over.is_set
