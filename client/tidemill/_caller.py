@@ -23,6 +23,7 @@ from tidemill._bus.protocol import (
     AlreadyHeld,
     Bus,
     BusError,
+    Closed,
     Disconnected,
     NotLetIn,
     PubAck,
@@ -137,7 +138,7 @@ class Caller:
                     stored()
             elif (
                 isinstance(error, RequestTimeout | Disconnected)
-                and not isinstance(error, NotLetIn)
+                and not isinstance(error, NotLetIn | Closed)
                 and tries > 1
             ):
                 self.loop.call_later(TICK, self._store, subject, data, key, stored, refused, tries - 1)
@@ -336,6 +337,8 @@ def explain(error: BaseException) -> BaseException:
             )
         case NotLetIn():
             return exception.AuthError(str(error), hint="the token was revoked or has expired")
+        case Closed():
+            return exception.ClientClosed("the client was closed")
         case Disconnected():
             return exception.ConnectionError(
                 f"no connection to the server: {error}", hint="start one with `tidemill up`"

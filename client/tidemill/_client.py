@@ -87,6 +87,7 @@ class Client:
         self._connecting: asyncio.Lock | None = None
         self._temporary: _stack.TemporaryStack | None = None
         self._bus: Bus | None = None
+        self._leaving: asyncio.Task[None] | None = None  # a session that the server has ended
         self._forget_exit: Callable[[], None] = _nothing
         self.caller: Caller | None = None  # there once connected
         _loop.on_fork(self)
@@ -221,6 +222,8 @@ class Client:
         while True:
             try:
                 return coding.decode(answer, await bus.request(subject, data, timeout=timeout))
+            except NotLetIn as error:  # for good
+                raise explain(error) from error
             except (NoResponder, Disconnected) as error:
                 missed = missed or clock()
                 is_away = isinstance(error, Disconnected)
@@ -270,8 +273,10 @@ class Client:
         """The token is good no more: end what waits, and let the next call find out for itself."""
         caller, self.caller = self.caller, None
         if caller is not None:
+            self._forget_exit()
             message = "the server does not let this client in any more"
             caller.fail_all(exception.AuthError(message, hint="the token was revoked or has expired"))
+            self._leaving = asyncio.create_task(caller.close(), name="leave the session")
 
     def check_lasting(self) -> None:
         """Refuse to start a temporary stack for what is to stay.

@@ -64,8 +64,9 @@ class Feed:
         room = threading.Event()
         self._wake_reader = room.set
         items, kwargs, star = self.items, self._kwargs, self._star
-        source: Iterator[Any] = iter(self._iterables[0]) if star else zip(*self._iterables, strict=False)  # type: ignore[arg-type]
+        source: Iterator[Any]
         try:
+            source = iter(self._iterables[0]) if star else zip(*self._iterables, strict=False)  # type: ignore[arg-type]
             for arguments in source:
                 item = encode_call(tuple(arguments) if star else arguments, kwargs)
                 if self._stopped:

@@ -134,9 +134,11 @@ class _Spawning:
                     task.add_done_callback(self._stored)
                     self._bytes += len(data)
                     count += 1
-        except BaseExceptionGroup as group_error:
+        except BaseException as error:  # a wait that is given up too: nobody will ever have the id
             self._caller.cancel(self._call, self._handle, num_inputs=count)
-            raise group_error.exceptions[0] from None
+            if isinstance(error, BaseExceptionGroup):
+                raise error.exceptions[0] from None
+            raise
         return count
 
     async def _next(self) -> bool:

@@ -97,7 +97,7 @@ class LogReader:
                             heard, sequence = True, stored.sequence + 1
                             for entry in self._entries(lines, stored):
                                 yield entry
-                except exception.Error as error:  # the connection is away
+                except (exception.ConnectionError, exception.ServiceError) as error:  # it is away
                     _log.debug("output cannot be read now: %s", error)
                     await asyncio.sleep(RETRY)
                     bell.set()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tidemill import _sync, exception
 from tidemill._bus.protocol import BusError, Message
+from tidemill._caller import explain
 from tidemill._log_entries import SOURCES, LogEntry, Selection
 from tidemill._log_reading import LogReader
 from tidemill._wire import coding, subjects
@@ -149,25 +150,39 @@ def _unix(time: Time) -> float:
 async def _until_stopped(origin: Origin) -> AsyncIterator[Callable[[], bool]]:
     """Listen for the end of the app; the function says whether it has come."""
     over = asyncio.Event()
+    if not origin.selection.app:
+        yield over.is_set
+        return
+    bus, app_id = origin.caller.bus, origin.selection.app
 
     def on_event(message: Message) -> None:
         with suppress(ValueError):
             if coding.decode(AppEvent, message.data).state == "stopped":
                 over.set()
 
-    subscription = None
-    if origin.selection.app:
-        with suppress(BusError):
-            subject = subjects.event(origin.caller.workspace, "app", origin.selection.app)
-            subscription = await origin.caller.bus.subscribe(subject, on_event)
-        if (await _details(origin.client, origin.selection.app, "")).app.state == "stopped":
+    async def look() -> None:
+        if (await _details(origin.client, app_id, "")).app.state == "stopped":
             over.set()
+
+    async def look_again() -> None:
+        with suppress(exception.Error):  # not connected again: then this comes again too
+            await look()
+
+    def on_reconnect() -> None:
+        origin.caller.run(look_again(), name=f"look for the end of {app_id}")
+
     try:
+        subscription = await bus.subscribe(subjects.event(origin.caller.workspace, "app", app_id), on_event)
+    except BusError as error:
+        raise explain(error) from error
+    undo = bus.on_reconnect(on_reconnect)
+    try:
+        await look()
         yield over.is_set
     finally:
-        if subscription is not None:
-            with suppress(BusError):
-                await subscription.close()
+        undo()
+        with suppress(BusError):
+            await subscription.close()
 
 
 # --- whose output

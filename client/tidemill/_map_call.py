@@ -169,6 +169,7 @@ class MapCall:
     def _publish(self, sent: Sent) -> None:
         if self._ended or sent.payloads is None:
             return
+        sent.since = time.monotonic()  # while the queue was full nothing of it could be missed
         parent, root = self._origin
         indices = list(range(sent.first, sent.first + len(sent.payloads)))
         chunk = Chunk(

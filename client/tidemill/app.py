@@ -103,10 +103,12 @@ class App(Standing, metaclass=_later.Listed):
         from tidemill import _client, _logs
 
         async def find() -> "_logs.Origin":
-            named = self._app_id or self._name
+            named = self.app_id or self._name
             if not named:
                 raise InvalidError("an app without a name that has never run has no logs")
-            return await _logs.of_app(_client.current(), named)
+            record = self._reached()
+            client = _client.current(record.client if record is not None else None)
+            return await _logs.of_app(client, named)
 
         return _logs.Logs(find)
 

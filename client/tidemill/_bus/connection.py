@@ -30,6 +30,7 @@ PING_INTERVAL = 10  # seconds; a server that misses two answers is left
 # after the time that its configuration gives the registry (1 s).
 SLOW_REFUSAL = 0.7  # seconds after which a refusal says nothing about the credentials
 REFUSED_WAIT = 2.0  # seconds between tries to reconnect after refusals, at most
+MOST_DOUBLED = 8  # times that the wait is doubled; refusals may go on for hours
 REFUSED_FOR = 10.0  # seconds of quick refusals after which a reconnect is given up
 CLOSE_TIMEOUT = 1.0  # seconds for buffered data to leave before a connection is cut
 
@@ -135,7 +136,7 @@ class Connection(Client):
             raise errors.NoServersError
         if self._tries:
             wait = random.uniform(*RETRY_WAIT)  # noqa: S311
-            await asyncio.sleep(min(REFUSED_WAIT, wait * 2**self._refusals))
+            await asyncio.sleep(min(REFUSED_WAIT, wait * 2 ** min(self._refusals, MOST_DOUBLED)))
         self._tries += 1
         self._tried_at = time.monotonic()
         server = self._server_pool.pop(0)

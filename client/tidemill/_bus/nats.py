@@ -20,6 +20,7 @@ from tidemill._bus.connection import SLOW_REFUSAL, Connection, is_refusal
 from tidemill._bus.framing import checked, header_block, parse_headers, publication, status_of
 from tidemill._bus.protocol import (
     BusError,
+    Closed,
     Disconnected,
     Message,
     NoResponder,
@@ -117,12 +118,12 @@ class NatsBus:
         if self._closing:
             return
         self._closing = True
-        self._why_not = Disconnected("the connection was closed")
+        self._why_not = Closed("the connection was closed")
         with suppress(BusError, TimeoutError):
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 await self.flush()
         self._down()
-        self._unanswered.fail_all(Disconnected("the connection was closed"))
+        self._unanswered.fail_all(self._why_not)
         await self._connection.close()
 
     # --- sending

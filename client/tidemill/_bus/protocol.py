@@ -45,6 +45,10 @@ class Disconnected(BusError):
     """The connection is gone, or was never made; what was under way may or may not have happened."""
 
 
+class Closed(Disconnected):
+    """This side has closed the bus: there will be no connection any more."""
+
+
 class NotLetIn(Disconnected):
     """The server refused these credentials.
 

@@ -34,7 +34,7 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from tidemill._bus import protocol
-from tidemill._bus.protocol import BusError, Disconnected, Message, PubAck, RequestTimeout, Stored
+from tidemill._bus.protocol import BusError, Closed, Message, PubAck, RequestTimeout, Stored
 from tidemill._container.frames import ToRunner
 
 READ_BYTES = 4 << 20  # of stored messages in one answer to `read`
@@ -168,7 +168,7 @@ class SocketBus:
         return _add(self._on_disconnect, callback)
 
     async def close(self) -> None:
-        """End: what still waits fails with `Disconnected`, subscriptions end."""
+        """End: what still waits fails with `Closed`, subscriptions end."""
         if self._closed:
             return
         for number in list(self._callbacks):
@@ -177,7 +177,7 @@ class SocketBus:
         asked, self._asked = self._asked, {}
         for answer in asked.values():
             if not answer.done():
-                answer.set_exception(Disconnected("the bus was closed"))
+                answer.set_exception(Closed("the bus was closed"))
 
     # --- asking
 
@@ -204,7 +204,7 @@ class SocketBus:
 
     def _check(self) -> None:
         if self._closed:
-            raise Disconnected("the bus was closed")
+            raise Closed("the bus was closed")
 
     # --- what arrives
 
@@ -262,6 +262,8 @@ def from_error(error: BusError) -> list[Any]:
         return ["Refused", error.code, error.description]
     if isinstance(error, protocol.RequestFailed):
         return ["RequestFailed", error.code, error.message, error.hint]
+    if isinstance(error, protocol.Closed | protocol.NotLetIn):  # the worker's own end, not the container's
+        return ["Disconnected", str(error)]
     return [type(error).__name__, str(error)]
 
 

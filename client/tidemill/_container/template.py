@@ -88,6 +88,8 @@ class Template:
             data, descriptors, _flags, _address = socket.recv_fds(self._sock, init.READ, 64)
         except OSError:
             return False
+        for fd in descriptors:  # programs that are run in the container have no business with them
+            os.set_inheritable(fd, False)
         self._descriptors.extend(descriptors)
         frames, self._received = sockets.split(self._received + data)
         for kind, *arguments in frames:

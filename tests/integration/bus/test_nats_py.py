@@ -3,6 +3,7 @@
 import inspect
 
 import pytest
+from nats import errors
 from nats.aio.client import Client, Srv
 from nats.aio.subscription import Subscription
 from nats.aio.transport import Transport
@@ -50,3 +51,19 @@ def test_a_reconnect_asks_for_the_subscriptions_then_calls_back() -> None:
     source = inspect.getsource(Client._attempt_reconnect)
     assert source.index("for sid, sub in self._subs.items()") < source.index("await self.flush()")
     assert source.index("await self.flush()") < source.index("await self._reconnected_cb()")
+
+
+async def test_refusals_may_go_on_for_hours(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+
+    async def wait(seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr(connection.asyncio, "sleep", wait)
+    client = connection.Connection(lambda: None, lambda: None, lambda: None)
+    for _ in range(2_000):  # each of them slow: nobody has answered the server
+        await client._on_error(errors.Error("authorization violation"))
+    client._tries = 1
+    with pytest.raises(IndexError):  # it got as far as choosing a server, and has none
+        await client._select_next_server()
+    assert waits == [connection.REFUSED_WAIT]

@@ -161,6 +161,26 @@ def test_a_call_whose_output_has_expired_does_not_wait_for_ever(
     assert results == [25]
 
 
+def test_waiting_for_a_spawned_call_ends_with_the_client(worker: PlayedWorker, eventually: Any) -> None:
+    pool = worker.deploy(square)
+    pool.held = asyncio.Event()
+    call = worker.caller_of(pool).spawn(5)
+    errors: list[BaseException] = []
+
+    def get() -> None:
+        try:
+            call.get(timeout=60)
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=get)
+    thread.start()
+    eventually(lambda: _client.current().caller._listeners)  # type: ignore[union-attr]
+    _client.current().close()
+    thread.join(15)
+    assert [type(error) for error in errors] == [exception.ClientClosed]
+
+
 def test_replies_are_purged_as_they_come(
     worker: PlayedWorker, monkeypatch: pytest.MonkeyPatch, eventually: Any
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from waiting import until
 
+from tidemill import exception
 from tidemill._log_entries import LogEntry, Selection
 from tidemill._log_reading import LogReader
 from tidemill._wire import coding, ids, subjects
@@ -128,3 +129,13 @@ async def test_following_misses_nothing_while_the_connection_is_away(
     over = True
     await asyncio.wait_for(following, BOUND)
     await writer.close()
+
+
+async def test_following_ends_with_the_connection(bus: CountingBus) -> None:
+    await print_lines(bus, 1)
+    async with aclosing(reader(bus).follow(0, lambda: False)) as entries:
+        assert (await anext(entries)).message == "line 1\n"
+        await bus.close()
+        async with asyncio.timeout(BOUND):
+            with pytest.raises(exception.ClientClosed):
+                await anext(entries)

@@ -5,10 +5,12 @@ import gc
 import itertools
 import threading
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from played_worker import PlayedWorker
+from waiting import wait_until
 
 from tidemill import _client, exception
 
@@ -278,6 +280,39 @@ def test_an_output_that_comes_twice_counts_once(worker: PlayedWorker) -> None:
     assert f.remote(3) == 9
 
 
+def test_inputs_that_cannot_even_begin_end_their_map(worker: PlayedWorker, tmp_path: Path) -> None:
+    (tmp_path / "inputs").write_text("1\n")
+    with (tmp_path / "inputs").open() as lines:
+        pass
+    f = worker.function(square)
+    for start in (f.map, f.starmap):
+        with pytest.raises(ValueError, match="closed file"):
+            list(start(lines))
+    with pytest.raises(ValueError, match="closed file"):
+        f.spawn_map(lines)
+
+
+async def test_a_spawned_map_that_is_given_up_half_way_leaves_nothing_running(worker: PlayedWorker) -> None:
+    pool = worker.deploy(square, slots=1)
+    pool.held = asyncio.Event()
+    read = asyncio.Event()
+
+    async def inputs() -> AsyncIterator[int]:
+        for x in range(20):
+            yield x
+        read.set()
+        await asyncio.Event().wait()
+
+    spawning = asyncio.create_task(worker.caller_of(pool).experimental_spawn_map.aio(inputs()))
+    async with asyncio.timeout(20):
+        await read.wait()
+        await asyncio.to_thread(wait_until, lambda: worker.chunks_of_calls)
+        spawning.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await spawning
+        await asyncio.to_thread(wait_until, lambda: worker.cancelled)
+
+
 def test_a_full_queue_holds_a_map_back_and_refuses_a_single_call(worker: PlayedWorker) -> None:
     from dataclasses import replace
 
@@ -296,3 +331,28 @@ def test_a_full_queue_holds_a_map_back_and_refuses_a_single_call(worker: PlayedW
     worker._loop.call_soon_threadsafe(pool.held.set)
     assert list(f.map(range(300))) == [x * x for x in range(300)]
     f.spawn_map(range(300))
+
+
+def test_a_map_that_waits_long_for_room_is_not_taken_for_lost(
+    worker: PlayedWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    from tidemill import _caller, _lost, _map_call
+    from tidemill_common import streams
+
+    for module, name in ((_caller, "SILENT"), (_caller, "SILENT_MAX"), (_lost, "SILENT_MAX")):
+        monkeypatch.setattr(module, name, 1.0)
+    monkeypatch.setattr(_map_call, "BACKOFF_MAX", 0.2)
+    crowd, pool = worker.deploy(square, slots=1, name="crowd"), worker.deploy(square)
+    crowd.held = asyncio.Event()
+    full = next(spec for spec in streams.common_streams() if spec.name == pool.record.stream)
+    worker.do(worker.bus.ensure_stream(replace(full, max_bytes=4_000)))
+    with pytest.raises(exception.ResourceExhaustedError):
+        [worker.caller_of(crowd).spawn(2) for _ in range(100)]
+    room = threading.Timer(5, lambda: worker._loop.call_soon_threadsafe(crowd.held.set))
+    room.start()
+    try:
+        assert list(worker.caller_of(pool).map(range(3))) == [0, 1, 4]
+    finally:
+        room.join()

@@ -5,7 +5,16 @@ from typing import Any
 import pytest
 from container_harness import Container, Start
 
-from tidemill._bus.protocol import AlreadyHeld, BusError, Refused, RequestFailed, StreamFull
+from tidemill._bus.protocol import (
+    AlreadyHeld,
+    BusError,
+    Closed,
+    Disconnected,
+    NotLetIn,
+    Refused,
+    RequestFailed,
+    StreamFull,
+)
 from tidemill._bus.socket import from_error, to_error
 from tidemill._container.frames import FromRunner, ToRunner
 
@@ -242,6 +251,11 @@ def test_errors_survive_their_journey(error: BusError) -> None:
     assert type(copy) is type(error)
     assert vars(copy) == vars(error)
     assert str(copy) == str(error)
+
+
+def test_what_ends_the_workers_connection_is_a_lost_one_to_the_container() -> None:
+    for error in (Closed("over"), NotLetIn("revoked", final=True)):
+        assert type(to_error(from_error(error))) is Disconnected
 
 
 def test_an_unknown_error_is_still_one_of_the_bus() -> None:

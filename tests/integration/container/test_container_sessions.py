@@ -182,6 +182,15 @@ def test_what_a_child_in_the_background_holds_open_does_not_keep_the_stream(cont
     assert is_alive(int(session.output()))
 
 
+def test_programs_inherit_nothing_that_leads_to_the_worker(start: Start, tmp_path: Path) -> None:
+    container = start("import os\ndef f(path): os.system(f'ls -l /proc/self/fd > {path}')")
+    session = execute(container, "ls", "-l", "/proc/self/fd")
+    assert session.status() == 0
+    assert b"socket:" not in session.output()
+    container.call(str(tmp_path / "found"))
+    assert "socket:" not in (tmp_path / "found").read_text()
+
+
 def test_many_processes_run_side_by_side(container: Container) -> None:
     running = [execute(container, "sh", "-c", f"read x; echo {number} $x") for number in range(10)]
     for session in reversed(running):

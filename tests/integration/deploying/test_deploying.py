@@ -199,3 +199,16 @@ def test_an_app_that_is_deployed_while_it_runs_stays(client: Client, name: str) 
     assert function.object_id == deployed != running
     assert function.remote() == 1
     assert app.info().state == "deployed"
+
+
+def test_a_container_reads_the_output_of_the_run_that_it_belongs_to(client: Client, name: str) -> None:
+    app = App(name)
+
+    def mine() -> list[str]:
+        import tidemill
+
+        return [entry.message for entry in tidemill.App(name).logs.tail()]
+
+    function = app.function(serialized=True)(mine)
+    with app.run(client=client):
+        assert function.remote() == []

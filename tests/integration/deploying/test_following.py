@@ -1,13 +1,17 @@
 """Functions found by name go along with the deployments of their app."""
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from running_stacks import RunningStack, wait_until
 
 from tidemill import App, Client, Function, _following, _loop
-from tidemill.exception import NotFoundError
+from tidemill._wire import subjects
+from tidemill._wire.apps import AppList, ListApps
+from tidemill.exception import AuthError, NotFoundError
 
 Deploy = Callable[..., App]
 
@@ -146,6 +150,43 @@ def test_nothing_is_followed_once_the_client_is_closed(
     assert caller not in _following._sessions
 
 
+def test_a_session_that_the_server_ends_leaves_nothing_to_the_next(
+    client: Client, other: Client, name: str, deploy: Deploy
+) -> None:
+    deploy(number=1, using=other)
+    function = Function.from_name(name, "number", client=client)
+    assert function.remote() == 1
+    caller: Any = client.caller
+
+    async def shut_out() -> None:
+        caller.bus._shut_out()
+        await caller.bus._connection.close()
+
+    _loop.wait(shut_out())
+    wait_until(lambda: not function.is_hydrated)
+    assert caller not in _following._sessions
+    assert function.remote() == 1
+    deploy(number=2, using=other)
+    wait_until(lambda: function.remote() == 2)
+
+
+def test_who_waits_for_a_connection_hears_that_there_will_be_none(client: Client) -> None:
+    client.hello()
+    caller: Any = client.caller
+
+    async def ask() -> None:
+        caller.bus._down()
+        asking = asyncio.create_task(client.request("registry", "list_apps", ListApps(), AppList))
+        await asyncio.sleep(0)
+        caller.bus._shut_out()
+        await caller.bus._connection.close()
+        async with asyncio.timeout(5):
+            await asking
+
+    with pytest.raises(AuthError):
+        _loop.wait(ask())
+
+
 def test_a_container_goes_along_with_deployments_too(
     client: Client, other: Client, name: str, deploy: Deploy
 ) -> None:
@@ -166,3 +207,33 @@ def test_a_container_goes_along_with_deployments_too(
         assert asking.remote(name) == 1
         deploy(number=2, using=other)
         wait_until(lambda: asking.remote(name) == 2)
+
+
+def test_following_output_ends_although_the_apps_end_was_missed(
+    client: Client, other: Client, name: str, deploy: Deploy
+) -> None:
+    app_id = deploy(number=1, using=other).app_id
+    assert app_id is not None
+    caller: Any = client.caller
+    subject = subjects.event(caller.workspace, "app", app_id)
+
+    def heard() -> list[int]:
+        return [sid for sid, each in caller.bus._connection._subs.items() if each._subject == subject]
+
+    async def deafen() -> None:
+        for sid in heard():
+            caller.bus._connection.unlisten(sid)
+
+    async def reconnect() -> None:
+        for callback in list(caller.bus._reconnect_callbacks.values()):
+            callback()
+
+    logs = App.lookup(name, client=client).logs
+    reading = threading.Thread(target=lambda: list(logs.stream()), daemon=True)
+    reading.start()
+    wait_until(heard)
+    _loop.wait(deafen())
+    App.lookup(name, client=other).stop()
+    _loop.wait(reconnect())
+    reading.join(15)
+    assert not reading.is_alive()
