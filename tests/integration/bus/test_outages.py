@@ -179,6 +179,11 @@ async def test_acknowledgements_survive_a_kill_of_the_server(broker: Broker, nat
     assert await all_of(bus, "INPUTS", "in.>") == []
 
 
+def consumer_state(broker: Broker) -> list[bytes]:
+    """Return what the server has written down about the consumers of its streams."""
+    return [file.read_bytes() for file in sorted(broker.log.parent.glob("store/**/obs/*/o.dat"))]
+
+
 async def test_leases_are_renewed_first_thing_after_a_reconnect(broker: Broker, nats: ConnectNats) -> None:
     bus = await nats()
     await bus.ensure_stream(INPUTS)
@@ -186,9 +191,12 @@ async def test_leases_are_renewed_first_thing_after_a_reconnect(broker: Broker, 
     inbox: asyncio.Queue[Delivery] = asyncio.Queue()
     clock = asyncio.get_running_loop().time
     puller = bus.pull(replace(QUEUE, ack_wait=2.0), inbox.put_nowait)
+    before = consumer_state(broker)
     puller.want(1)
     async with asyncio.timeout(5):
         await inbox.get()
+    # Killed before it has written down that it delivered, the server would deliver anew.
+    await until(lambda: consumer_state(broker) != before)
     broker.kill()
     await broker.start()
     await back(bus)

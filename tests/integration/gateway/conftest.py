@@ -1,6 +1,6 @@
 """The API of a whole stack, asked as any HTTP client asks."""
 
-import sys
+import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -8,9 +8,7 @@ import httpx
 import pytest
 from running_stacks import RunningStack
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from tidemill import Client
+APP = "rest-program"
 
 
 @pytest.fixture
@@ -31,13 +29,9 @@ async def api(stack: RunningStack, token: tuple[str, str]) -> AsyncIterator[http
 
 @pytest.fixture(scope="session")
 def app_id(stack: RunningStack) -> Iterator[str]:
-    """An app that runs, with the functions of `rest_program.py`."""
-    from rest_program import app
-
-    info = stack.info
-    with (
-        Client.from_credentials(info.token_id, info.token_secret, server_url=info.server_url) as client,
-        app.run(client=client) as running,
-    ):
-        assert running.app_id is not None
-        yield running.app_id
+    """A deployed app with the functions of `rest_program.py`."""
+    done = stack.cli("deploy", str(Path(__file__).with_name("rest_program.py")))
+    assert done.returncode == 0, done.stderr
+    (app,) = [app for app in json.loads(stack.cli("app", "list", "--json").stdout) if app["name"] == APP]
+    yield app["app_id"]
+    assert stack.cli("app", "stop", APP, "-y").returncode == 0

@@ -9,6 +9,7 @@ import httpx
 import pytest
 from running_stacks import RunningStack
 
+from tidemill import Client, Function
 from tidemill._wire import coding, ids, subjects
 from tidemill._wire.apps import AppDetails, GetApp
 from tidemill._wire.idempotency import Claim
@@ -17,6 +18,7 @@ from tidemill_common.bus.nats import connect
 from tidemill_gateway import decisions
 
 Api = httpx.AsyncClient
+APP = "rest-program"
 
 
 async def call(
@@ -118,9 +120,11 @@ async def test_a_value_that_only_python_knows_is_refused_by_its_type(api: Api, a
 async def test_a_pickled_result_of_a_python_caller_is_not_read(
     api: Api, app_id: str, stack: RunningStack
 ) -> None:
-    from rest_program import pay
-
-    made = await pay.spawn.aio()
+    info = stack.info
+    async with Client.from_credentials(
+        info.token_id, info.token_secret, server_url=info.server_url
+    ) as client:
+        made = await Function.from_name(APP, "pay", client=client).spawn.aio()
     answer = await api.get(f"/calls/{made.object_id}/results/0", params={"wait": 30})
     assert (answer.status_code, answer.json()["code"]) == (422, "not_representable")
 
