@@ -86,8 +86,8 @@ async def test_a_process_has_input_output_and_a_status(stage: Stage) -> None:
 
 async def test_a_process_on_a_stream_that_cannot_be_is_refused_at_once(stage: Stage) -> None:
     _, container = await placed(stage)
+    order = coding.encode(Execute(container, "a.b", ("true",)))
     with pytest.raises(RequestFailed) as caught:
-        order = coding.encode(Execute(container, "a.b", ("true",)))
         await stage.bus.request(subjects.worker(stage.worker, "execute"), order)
     assert caught.value.code == "invalid"
 
