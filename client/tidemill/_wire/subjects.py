@@ -73,7 +73,7 @@ def workspace_of(prefix: str) -> str:
 
 def _prefix_parts(prefix: str) -> list[str]:
     parts = prefix.split(".")
-    if len(parts) != 7 or parts[:2] != ["tm", "inputs"]:
+    if len(parts) != 7 or parts[:2] != ["tm", "inputs"] or not all(map(_TOKEN.fullmatch, parts)):
         raise ValueError(f"not a prefix of inputs: {prefix!r}")
     return parts
 
@@ -217,9 +217,9 @@ def demand(ws: str, pool: str) -> str:
 
 
 def demanded(subject: str) -> tuple[str, str]:
-    """Return the workspace that rings, and the pool that it rings for."""
+    """Return the workspace that rings, and the pool that it rings for; `ValueError` if it can be none."""
     _, _, ws, pool = subject.split(".")
-    return ws, pool
+    return ws, token(pool)
 
 
 def trouble(ws: str, pool: str) -> str:

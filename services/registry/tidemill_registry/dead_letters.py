@@ -37,6 +37,7 @@ from tidemill.exception import (
 )
 from tidemill_common import streams
 from tidemill_common.bus.protocol import Delivery, ServiceBus
+from tidemill_common.chunks import MAX_INDEX
 from tidemill_registry.database import transaction
 from tidemill_registry.schema import App, DeadLetterRow, Function, PoolRow
 
@@ -77,7 +78,7 @@ def _read(data: bytes) -> DeadLetter | None:
     try:
         letter = coding.decode(DeadLetter, data)
         subjects.token(letter.call)
-        return letter
+        return letter if 0 <= letter.index <= MAX_INDEX else None
     except (ValueError, TypeError):
         return None
 

@@ -12,9 +12,10 @@ from typing import Any
 from tidemill._wire import ids
 from tidemill._wire.calls import DETAILED, FINISHED, MAX_REASON, InputRecord, State
 from tidemill._wire.messages import Try
+from tidemill_common.chunks import MAX_INDEX
 
 SEGMENT = 4096  # inputs in one row of counts
-MAX_INDEX, MAX_RUN, MAX_TIME = 2**30, 2**27, 1e11
+MAX_RUN, MAX_TIME = 2**27, 1e11
 RETENTION = 7 * 86_400.0  # seconds since a call was made
 AHEAD = 86_400.0  # seconds by which the clock of who made a call may be ahead
 

@@ -53,7 +53,7 @@ class Pools:
 
     async def find(self, connection: AsyncConnection, wanted: Iterable[str]) -> dict[str, PoolInfo]:
         """Return those of the wanted pools that the registry has."""
-        wanted = set(wanted)
+        wanted = {pool for pool in wanted if "\0" not in pool}  # which PostgreSQL does not take
         missing = [pool for pool in wanted if pool not in self._known]
         if missing:
             if len(self._known) > MAX_POOLS:

@@ -13,6 +13,7 @@ from tidemill._wire import coding, failure, subjects
 from tidemill._wire.calls import DeadLetter, State
 from tidemill._wire.messages import Chunk, Format, Output, Outputs, Payload, Status
 from tidemill._wire.payload import INLINE_LIMIT, MESSAGE_LIMIT
+from tidemill_common import chunks
 from tidemill_common.records import reason_of
 from tidemill_scheduler.replica import Replica
 
@@ -99,10 +100,10 @@ async def _end_all(replica: Replica, pool: Queue, batch: list[Stored], ending: E
 
 async def _end(replica: Replica, pool: Queue, stored: Stored, ending: Ending) -> None:
     try:
-        chunk = coding.decode(Chunk, stored.data)
+        chunk = chunks.read(stored.subject, stored.data, pool.workspace)
     except ValueError as error:
         replica.log.error("an input cannot be read", subject=stored.subject, error=str(error))
-        call = subjects.parse_inputs(stored.subject).call
+        call, _ = chunks.named(stored.subject)
         await bury_unreadable(replica, pool.workspace, pool.id, call, str(error), stored.data)
     else:
         await end_chunk(replica, pool.workspace, chunk, ending)
@@ -123,7 +124,7 @@ async def end_chunk(replica: Replica, workspace: str, chunk: Chunk, ending: Endi
 async def _bury(replica: Replica, pool: Queue, chunk: Chunk, ending: Ending) -> None:
     """Keep inputs that were given up where they can be looked at and replayed."""
     reason = f"no container became ready: {reason_of(ending.data)}"
-    for index, payload in zip(chunk.indices, chunk.inputs, strict=False):
+    for index, payload in zip(chunk.indices, chunk.inputs, strict=True):
         mine = coding.encode(chunk._replace(indices=[index], inputs=[payload]))
         letter = DeadLetter(pool.id, pool.app_id, chunk.call, index, time.time(), reason, mine, ending.data)
         await _store_letter(replica, pool.workspace, letter)
@@ -152,9 +153,6 @@ async def end_kept_call(replica: Replica, workspace: str, call: str, num_inputs:
 async def _store(replica: Replica, workspace: str, chunk: Chunk, outputs: Outputs) -> None:
     index = outputs.items[0].index
     subject = chunk.reply or subjects.result(workspace, chunk.call, index)
-    if chunk.reply and not subjects.is_reply(workspace, chunk.reply):  # a caller wrote it
-        replica.log.error("outputs cannot be sent there", subject=chunk.reply, workspace=workspace)
-        return
     msg_id = f"{chunk.call}.{chunk.attempt}.{index}.ended"
     try:
         await replica.bus.store(subject, coding.encode(outputs), msg_id=msg_id)

@@ -7,6 +7,7 @@ in which order? the input, the call's record, the timer that follows, the acknow
 """
 
 import time
+from contextlib import suppress
 
 from tidemill._bus.protocol import AlreadyHeld, BusError, WrongSequence
 from tidemill._wire import coding, subjects
@@ -69,12 +70,13 @@ class Firings:
         chunk = Chunk(call, [0], 0, "", [NO_ARGUMENTS], now, root=call, collect=pool.spec.is_generator)
         restricted = pool.spec.restrict_output
         record = CallRecord(call, pool.id, pool.prefix, 1, now, pool.app_id, restricted)
-        try:
+        with suppress(AlreadyHeld):  # it waits since the one who stored it died, and lacks its record
             await bus.store(
                 subjects.inputs(pool.prefix, call, 0, 0),
                 coding.encode(chunk),
                 msg_id=subjects.input_key(call, 0, 0),
             )
+        try:
             await bus.store(record_subject, coding.encode(record), msg_id=f"{call}.call")
         except AlreadyHeld:  # by another replica at the same time
             return "repeated"

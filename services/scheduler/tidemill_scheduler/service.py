@@ -121,9 +121,13 @@ class Scheduler:
             self.replica.fleet.forgive()
 
     def _on_demand(self, message: Message) -> None:
-        if self._leader:
+        if self._leader is None:
+            return
+        try:
             workspace, pool = subjects.demanded(message.subject)
-            self._leader.demanded(workspace, pool)
+        except ValueError:  # any caller can ring, for anything
+            return
+        self._leader.demanded(workspace, pool)
 
     def _on_report(self, message: Message) -> None:
         if (replica := self.replica) is None:

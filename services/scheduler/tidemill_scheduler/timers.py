@@ -11,13 +11,12 @@ import asyncio
 from collections.abc import Mapping
 
 from tidemill._bus.protocol import AlreadyHeld, BusError, Disconnected, StreamFull
-from tidemill._wire import coding, subjects
+from tidemill._wire import subjects
 from tidemill._wire.calls import State
-from tidemill._wire.messages import Chunk
 from tidemill._wire.specs import Pool
 from tidemill._wire.subjects import InputSubject
 from tidemill.exception import InvalidError
-from tidemill_common import streams
+from tidemill_common import chunks, streams
 from tidemill_common.bus.protocol import Delivery, Puller
 from tidemill_scheduler import endings
 from tidemill_scheduler.replica import Replica
@@ -117,7 +116,7 @@ class DueMover:
 
     async def _end(self, delivery: Delivery, target: InputSubject) -> str:
         try:
-            chunk = coding.decode(Chunk, delivery.data)
+            chunk = chunks.read(delivery.headers[SUBJECT_HEADER], delivery.data, target.workspace)
         except ValueError as error:
             return await self._bury(delivery, str(error))
         await endings.end_chunk(self._replica, target.workspace, chunk, endings.CANCELLATION)

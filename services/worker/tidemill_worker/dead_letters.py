@@ -10,6 +10,7 @@ from tidemill._wire import coding, subjects
 from tidemill._wire.calls import DeadLetter
 from tidemill._wire.messages import Payload, Try
 from tidemill._wire.specs import Pool
+from tidemill_common import chunks
 from tidemill_common.bus.protocol import Delivery
 from tidemill_worker.attempts import Attempts
 from tidemill_worker.node import Node
@@ -40,11 +41,9 @@ class DeadLetters:
 async def bury_unreadable(node: Node, pool: Pool, delivery: Delivery, reason: str) -> None:
     """Keep what cannot be read where it can be looked at, instead of delivering it for ever."""
     node.log.error("an input cannot be read", subject=delivery.subject, reason=reason)
-    found = subjects.parse_inputs(delivery.subject)
-    letter = DeadLetter(
-        pool.id, pool.app_id, found.call, found.first, time.time(), reason, delivery.data, readable=False
-    )
+    call, first = chunks.named(delivery.subject)
+    letter = DeadLetter(pool.id, pool.app_id, call, first, time.time(), reason, delivery.data, readable=False)
     node.metrics.buried.inc()
-    subject = subjects.dead(pool.workspace, pool.id, found.call, found.first)
+    subject = subjects.dead(pool.workspace, pool.id, call, first)
     await node.bus.store(subject, coding.encode(letter))
     await delivery.ack()

@@ -43,6 +43,7 @@ class Sessions:
         self._numbers = 0
         self._terminal: Duplex | None = None  # the runner's, while it has one
         self._asking = False
+        self._ended = False
         self._variables: dict[str, str] = {}
         self._workdir: str | None = None
 
@@ -51,7 +52,8 @@ class Sessions:
         self._variables, self._workdir = variables, workdir
 
     def close(self) -> None:
-        """End all streams: the container has ended."""
+        """End all streams, also those that are only being opened: the container has ended."""
+        self._ended = True
         for inner in list(self._inner.values()):
             inner.abort(exception.ServiceError("the container has ended"))
         for device in self._devices.values():
@@ -85,6 +87,10 @@ class Sessions:
         """
         if self._workdir is None:
             raise exception.ConflictError("the container is only starting", hint="try again in a moment")
+        try:
+            subjects.token(order.stream)
+        except ValueError as error:
+            raise exception.InvalidError(str(error)) from error
         if len(self._inner) >= MAX_SESSIONS:
             raise exception.ResourceExhaustedError(f"the container has {MAX_SESSIONS} processes already")
         started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -106,13 +112,17 @@ class Sessions:
                 outer.open()
                 inner.open()
                 await join(outer, inner)
-        except exception.Error as error:
+        except Exception as error:
             if not started.done():
                 started.set_exception(error)
+            elif not isinstance(error, exception.Error):
+                raise
 
     @asynccontextmanager
     async def _stream(self) -> AsyncIterator[tuple[int, Duplex]]:
         """Hold the inner end of a new stream; whatever is at its other end goes with it."""
+        if self._ended:
+            raise exception.ServiceError("the container has ended")
         self._numbers += 1
         number = self._numbers
         inner = self._inner[number] = Duplex(

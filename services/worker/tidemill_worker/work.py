@@ -2,16 +2,13 @@
 
 from collections.abc import Hashable, Iterable
 
-import msgspec
-
 from tidemill._wire import subjects
 from tidemill._wire.messages import Blob, Chunk, Payload, Try
 from tidemill._wire.specs import Pool
+from tidemill_common import chunks
 from tidemill_common.bus.protocol import Delivery
 
 MAX_TRIES = 20  # earlier attempts that an input carries along
-
-_decode = msgspec.msgpack.Decoder(Chunk).decode
 
 
 class Work:
@@ -96,22 +93,7 @@ class Part:
 
 def read(delivery: Delivery, pool: Pool, now: float) -> Work:
     """Return the work that a delivery to a pool brings; `ValueError` if it is none."""
-    try:
-        chunk = _decode(delivery.data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ValueError(str(error)) from error
-    count = len(chunk.indices)
-    if not count or count != len(chunk.inputs) or (count > 1 and count != len(set(chunk.indices))):
-        raise ValueError("as many inputs as indices, each once, and at least one")
-    if (
-        not delivery.subject.endswith(f".{chunk.call}.{chunk.indices[0]}.{chunk.attempt}")
-        or "." in chunk.call
-    ):
-        raise ValueError("the chunk is not the one of its subject")
-    # User code may have written the chunk: outputs only go to a caller of the same workspace.
-    if chunk.reply and not subjects.is_reply(pool.workspace, chunk.reply):
-        raise ValueError("outputs cannot be sent there")
-    return Work(delivery, pool, chunk, now)
+    return Work(delivery, pool, chunks.read(delivery.subject, delivery.data, pool.workspace), now)
 
 
 def whole_part(work: Work) -> Part:

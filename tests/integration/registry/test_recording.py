@@ -325,6 +325,16 @@ async def test_a_dead_letter_is_listed_with_every_attempt(story: Story) -> None:
     assert (await refused(story.client.ask("get_dead", GetDead("in-1-0"), DeadDetails))).code == "not_found"
 
 
+async def test_a_letter_that_no_table_can_hold_does_not_keep_others_from_being_listed(story: Story) -> None:
+    call = ids.new(ids.CALL)
+    letter = DeadLetter(story.pools["f"], story.app_id, call, 2**40, time.time(), "no", b"", readable=False)
+    subject = subjects.dead(WORKSPACE, letter.pool, call, letter.index)
+    await story.client.bus.store(subject, coding.encode(letter))
+    await story.tell(story.record(call, State.SUCCESS, 0), story.record(call, State.SUCCESS, 1, pool="po\0"))
+    graph = await story.graph(call)
+    assert [one.status for one in graph.inputs] == ["success"]
+
+
 async def test_a_dead_letter_is_replayed_once_by_the_present_function(story: Story, spec: Spec) -> None:
     named = await bury(story)
     await listed(story)

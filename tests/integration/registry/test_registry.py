@@ -12,6 +12,7 @@ from tidemill._wire import coding, subjects
 from tidemill._wire.apps import AppDetails, AppList, CreateApp, GetApp, ListApps
 from tidemill._wire.control import AppEvent
 from tidemill._wire.specs import Autoscaling, FunctionSpec, Resources, Source
+from tidemill._wire.tokens import VerifyToken
 
 Spec = Callable[..., FunctionSpec]
 
@@ -308,3 +309,9 @@ async def test_a_terminated_registry_answers_what_it_took_and_ends_in_order(
     assert await registry.ended() == 0
     with pytest.raises(NoResponder):
         await client.create()
+
+
+async def test_a_token_whose_id_can_be_none_is_refused_as_any_other(client: Any) -> None:
+    asked = coding.encode(VerifyToken("ak-main\0", "secret"))
+    answer = await refused(client.bus.request(subjects.internal("registry", "verify_token"), asked))
+    assert answer.code == "auth"

@@ -165,6 +165,19 @@ async def test_a_replica_that_dies_while_it_acts_leaves_one_call(parts: Parts, s
     assert await nothing_due(parts.bus)
 
 
+async def test_a_firing_whose_input_waits_since_long_before_a_death_gets_its_record(parts: Parts) -> None:
+    scheduler = await parts.scheduler()
+    pool = scheduled_pool(MONTHLY)
+    await publish_pool(parts.bus, pool)
+    firing = due_now(pool)
+    call = schedules.call_id(firing, {})
+    # The id of the message is forgotten by now, so that storing it again is refused and no repeat.
+    await parts.bus.store(subjects.inputs(pool.prefix, call, 0, 0), b"waits")
+    await fire(parts.bus, firing)
+    await acted(scheduler)
+    assert await parts.bus.last(subjects.results_stream("main"), subjects.call_record("main", call))
+
+
 async def test_a_firing_calls_the_version_that_serves_the_function_now(parts: Parts) -> None:
     scheduler = await parts.scheduler()
     old = scheduled_pool(MONTHLY)

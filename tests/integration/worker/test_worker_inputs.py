@@ -153,6 +153,15 @@ async def test_nothing_is_acknowledged_before_it_has_run(stage: Stage, folder: A
     await stage.settled(pool)
 
 
+@pytest.mark.parametrize("rest", ["one", "a=b.0.0", "fc-x.99999999999999.0"])
+async def test_what_lies_on_a_subject_of_no_input_is_kept_among_the_dead(stage: Stage, rest: str) -> None:
+    pool = await stage.pool(DOUBLE)
+    await stage.place(pool)
+    await stage.bus.store(f"{pool.prefix}.{rest}", b"nonsense")
+    await stage.settled(pool)
+    assert await stage.bus.last("DEAD", subjects.dead(WORKSPACE, pool.id, "unknown", 0)) is not None
+
+
 async def test_what_cannot_be_read_is_kept_among_the_dead(stage: Stage) -> None:
     pool = await stage.pool(DOUBLE)
     await stage.place(pool)

@@ -84,6 +84,14 @@ async def test_a_process_has_input_output_and_a_status(stage: Stage) -> None:
     assert end.word == 4
 
 
+async def test_a_process_on_a_stream_that_cannot_be_is_refused_at_once(stage: Stage) -> None:
+    _, container = await placed(stage)
+    order = coding.encode(Execute(container, "a.b", ("true",)))
+    with pytest.raises(RequestFailed) as caught:
+        await stage.bus.request(subjects.worker(stage.worker, "execute"), order)
+    assert caught.value.code == "invalid"
+
+
 async def test_megabytes_pass_both_ways_and_the_container_goes_on_working(stage: Stage) -> None:
     pool, container = await placed(stage)
     data = os.urandom(5_000_000)
