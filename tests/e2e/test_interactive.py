@@ -155,9 +155,11 @@ def test_a_program_at_a_terminal(stack: RunningStack) -> None:
             terminal.type("stty size; tty\r")
             terminal.see("33 99")
             terminal.see("/dev/")
-            terminal.type("trap 'echo interrupted' INT; sleep 100\r")
+            terminal.type(
+                "trap 'echo interrupted' INT; echo tr''apped; sleep 100\r"
+            )  # what is typed is echoed
             wait_until(terminal.is_raw)
-            terminal.see("sleep 100")
+            terminal.see("trapped")
             terminal.type("\x03")
             terminal.see("interrupted")
             terminal.type("exit 5\r")
