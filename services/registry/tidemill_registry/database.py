@@ -22,6 +22,12 @@ Clock = Callable[[], ColumnElement[datetime]]
 UNREACHABLE = (OSError, SQLAlchemyError, TimeoutError)
 
 
+def refuses(error: BaseException) -> bool:
+    """Return whether the database answered that a value can never be stored, whoever tries again."""
+    state = getattr(error.orig, "sqlstate", None) if isinstance(error, DBAPIError) else None
+    return str(state or "")[:2] in ("22", "23")  # data exceptions, violated constraints
+
+
 def database_clock() -> ColumnElement[datetime]:
     """Return the database's time."""
     return func.clock_timestamp()

@@ -27,7 +27,7 @@ from tidemill_common import metrics, streams
 from tidemill_common.bus.protocol import ConsumerSpec, Delivery, ServiceBus
 from tidemill_common.logging import Logger
 from tidemill_registry import folding, rows
-from tidemill_registry.database import UNREACHABLE
+from tidemill_registry.database import UNREACHABLE, refuses
 from tidemill_registry.dead_letters import note
 from tidemill_registry.rows import PoolInfo
 from tidemill_registry.schema import PoolRow
@@ -140,10 +140,18 @@ class Recording:
                     if letters:
                         await note(connection, self.pools, letters)
         except UNREACHABLE as error:
-            self._log.warning("records wait for the database", messages=len(taken), error=str(error))
-            for delivery in taken:
-                delivery.nak(RETRY)
-            return
+            if not refuses(error):
+                self._log.warning("records wait for the database", messages=len(taken), error=str(error))
+                for delivery in taken:
+                    delivery.nak(RETRY)
+                return
+            if len(taken) > 1:  # one of them is to blame, and the others do not wait for it
+                for batch in batches:
+                    await self._take([batch], ())
+                for letter in letters:
+                    await self._take((), [letter])
+                return
+            self._log.error("records cannot be written", subject=taken[0].subject, error=str(error))
         for delivery in taken:
             delivery.ack().add_done_callback(_seen)
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import asyncpg
 import pytest
 from sqlalchemy import text
 from waiting import until
@@ -242,6 +243,20 @@ async def test_records_of_unknown_functions_and_nonsense_stop_nothing(story: Sto
     _, metrics = await registry.get("/metrics")
     assert "tidemill_records_lost_total 7.0" in metrics
     assert "tidemill_records_refused_total 1.0" in metrics
+
+
+async def test_a_record_that_the_database_refuses_keeps_no_other_from_being_written(
+    story: Story, database: Any
+) -> None:
+    connection = await asyncpg.connect(database.url.replace("+asyncpg", ""))
+    await connection.execute("ALTER TABLE inputs ADD CHECK (container <> 'co-refused')")
+    await connection.close()
+    refused_one, call = ids.new(ids.CALL), ids.new(ids.CALL)
+    await asyncio.gather(
+        story.tell(story.record(refused_one, State.SUCCESS, 0)._replace(container="co-refused")),
+        story.tell(story.record(call, State.SUCCESS, 0)),
+    )
+    assert [one.status for one in (await story.graph(call)).inputs] == ["success"]
 
 
 async def test_records_wait_in_the_stream_for_a_registry(
