@@ -27,6 +27,7 @@ class Line:
     waiting: int = 0  # calls that wait for outputs
     used: float = 0.0
     subscription: Subscription | None = None
+    is_subscribing: bool = False
     told: set[str] = field(default_factory=set)
 
 
@@ -53,10 +54,7 @@ class Pools:
         """Note that a call waits for this pool, and listen to its trouble."""
         line = self._line(pool)
         line.waiting += 1
-        if line.waiting == 1 and line.subscription is None:
-            task = self._loop.create_task(self._listen(line), name=f"listen to {pool}")
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        self._keep_listening(line)
 
     def leave(self, pool: str) -> None:
         """Note that a call waits no more."""
@@ -78,6 +76,7 @@ class Pools:
         now = time.monotonic()
         for line in list(self._lines.values()):
             if line.waiting:
+                self._keep_listening(line)
                 self._ring(line)
             elif now - max(line.used, line.rung) > KEEP:
                 self._forget(line)
@@ -103,12 +102,22 @@ class Pools:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
+    def _keep_listening(self, line: Line) -> None:
+        """Subscribe, if that has not succeeded yet: without a connection it fails."""
+        if line.subscription is None and not line.is_subscribing:
+            line.is_subscribing = True
+            task = self._loop.create_task(self._listen(line), name=f"listen to {line.pool}")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
     async def _listen(self, line: Line) -> None:
         try:
             subject = subjects.trouble(self._workspace, line.pool)
             line.subscription = await self._bus.subscribe(subject, self._on_trouble)
         except BusError as error:
             _log.debug("trouble of %s cannot be heard: %s", line.pool, error)
+        finally:
+            line.is_subscribing = False
 
     def _on_trouble(self, message: Message) -> None:
         try:

@@ -181,6 +181,35 @@ def test_waiting_for_a_spawned_call_ends_with_the_client(worker: PlayedWorker, e
     assert [type(error) for error in errors] == [exception.ClientClosed]
 
 
+def test_a_call_made_while_the_server_was_away_hears_of_trouble_too(
+    worker: PlayedWorker, broker: Broker, eventually: Any
+) -> None:
+    assert worker.function(square).remote(2) == 4
+    pool = worker.deploy(square, name="held")
+    pool.held = asyncio.Event()
+    errors: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            worker.caller_of(pool).remote(3)
+        except exception.Error as error:
+            errors.append(error)
+
+    caller = _client.current().caller
+    assert caller is not None
+    broker.kill()
+    eventually(lambda: not caller.bus._connected)  # type: ignore[attr-defined]
+    thread = threading.Thread(target=call)
+    thread.start()
+    eventually(lambda: caller.calls)
+    asyncio.run(broker.start())
+    eventually(lambda: worker.chunks_of_calls[-1].call in caller.calls)
+    eventually(lambda: (line := caller.pools._lines.get(pool.handle.pool)) and line.subscription)
+    worker.tell_trouble(pool, "no image", exception.ImageBuildError("no such package"))
+    thread.join(20)
+    assert [type(error) for error in errors] == [exception.ImageBuildError]
+
+
 def test_replies_are_purged_as_they_come(
     worker: PlayedWorker, monkeypatch: pytest.MonkeyPatch, eventually: Any
 ) -> None:

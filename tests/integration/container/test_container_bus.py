@@ -208,7 +208,7 @@ def f(): return on_loop(close())
     )
     chunk = container.give([()])
     answer(container, asked(container, "flush")[0], None)
-    assert container.result(chunk) == ("Disconnected", False)
+    assert container.result(chunk) == ("Closed", False)
 
 
 def test_a_message_above_the_limit_is_refused_before_it_is_sent(start: Start) -> None:
