@@ -22,7 +22,7 @@ from tidemill_registry.database import database_clock, new_engine
 from tidemill_registry.secrets import Secrets
 from tidemill_registry.settings import RegistrySettings
 from tidemill_registry.tokens import Tokens
-from tidemill_registry.workspaces import Workspaces
+from tidemill_registry.workspaces import Workspaces, checked
 
 Command = Callable[[RegistrySettings, AsyncEngine, argparse.Namespace], Awaitable[Any]]
 
@@ -125,14 +125,15 @@ async def _rotate_key(settings: RegistrySettings, engine: AsyncEngine, _: argpar
 async def _create_workspace(
     settings: RegistrySettings, engine: AsyncEngine, chosen: argparse.Namespace
 ) -> None:
-    """Make a workspace and its streams. Whichever of the two is there already stays as it is."""
-    await Workspaces(engine).create(chosen.name)
+    """Make a workspace's streams and then the workspace. Whichever is there already stays as it is."""
+    name = checked(chosen.name)
     password = settings.nats_password.get_secret_value()
     bus = await connect(settings.nats_url, settings.nats_user, password, name="tidemill registry command")
     try:
-        await streams.apply_workspace(bus, chosen.name, replicas=settings.replicas)
+        await streams.apply_workspace(bus, name, replicas=settings.replicas)
     finally:
         await bus.close()
+    await Workspaces(engine).create(name)
 
 
 async def _list_workspaces(_: RegistrySettings, engine: AsyncEngine, __: argparse.Namespace) -> list[str]:
