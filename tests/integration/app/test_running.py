@@ -327,4 +327,4 @@ def test_without_a_server_the_error_has_a_hint(tmp_path: Path) -> None:
         timeout=60,
         check=True,
     )
-    assert "tidemill up" in done.stdout
+    assert "TIDEMILL_SERVER_URL" in done.stdout

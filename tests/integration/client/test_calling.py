@@ -317,7 +317,7 @@ def test_no_server_is_a_connection_error_with_a_hint(monkeypatch: pytest.MonkeyP
     try:
         with pytest.raises(exception.ConnectionError) as caught:
             _client.Client().hello()
-        assert "tidemill up" in caught.value.hint
+        assert "TIDEMILL_SERVER_URL" in caught.value.hint
     finally:
         _loop.close()
 

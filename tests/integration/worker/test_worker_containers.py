@@ -231,15 +231,21 @@ async def test_a_stop_at_once_hands_the_running_input_back(stage: Stage) -> None
     await eventually(waits)
 
 
-async def test_every_container_has_a_folder_of_its_own_which_goes_with_it(stage: Stage, data: Path) -> None:
+async def test_every_container_has_a_folder_of_its_own_which_goes_with_it(
+    stage: Stage, data: Path, tmp_path: Path
+) -> None:
     pool = await stage.pool(
-        "import os, tempfile\n"
-        "def f():\n"
+        "import os, tempfile, time\n"
+        "def f(meeting, name):\n"
+        "    open(f'{meeting}/{name}', 'x').close()\n"
+        "    while len(os.listdir(meeting)) < 2:\n"  # each in a container of its own
+        "        time.sleep(0.01)\n"
         "    open('mine', 'x').close()\n"
         "    return os.getcwd(), tempfile.gettempdir()"
     )
     first, second = await stage.place(pool, 2)
-    outputs = await asyncio.gather(*[stage.result(await stage.call(pool, ())) for _ in range(2)])
+    calls = [await stage.call(pool, (str(tmp_path), name)) for name in ("one", "two")]
+    outputs = await asyncio.gather(*map(stage.result, calls))
     folders = {folder for one in outputs for folder in one.value}
     assert len(folders) == 4
     await stage.stop(first, second)
