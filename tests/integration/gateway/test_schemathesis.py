@@ -6,7 +6,7 @@ from pathlib import Path
 
 from running_stacks import RunningStack
 
-SECONDS = 35
+SECONDS = 25
 PROGRAM = Path(__file__).with_name("any_program.py")
 
 # 412 is what a made-up If-Match deserves; 424 what a function answers that does not like its arguments.
@@ -29,7 +29,9 @@ def test_the_api_keeps_to_its_document(own_stack: RunningStack, tmp_path: Path) 
         *("run", f"{info.gateway_url}/api/v1/openapi.json", "--checks", "all"),
         *("--header", f"Authorization: Bearer {info.token_id}:{info.token_secret}"),
         *("--max-time", str(SECONDS), "--request-timeout", "20", "--continue-on-failure"),
-        *("--suppress-health-check", "all", "--warnings", "off", "--workers", "2"),
+        *("--suppress-health-check", "all", "--warnings", "off"),
+        # One worker: in CPython 3.11 two threads that parse source at once can break each other (SystemError).
+        *("--workers", "1"),
     ]
     program = [str(Path(sys.executable).parent / "schemathesis"), *arguments]
     done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=110, check=False)
