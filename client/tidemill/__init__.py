@@ -11,8 +11,11 @@ if TYPE_CHECKING:
     from tidemill import exception, functions
     from tidemill._client import Client
     from tidemill._output import enable_output
+    from tidemill._parameters import parameter
+    from tidemill._partial import batched, concurrent, enter, exit, method
     from tidemill._runtime import current_function_call_id, current_input_id, interact, is_local
     from tidemill.app import App
+    from tidemill.cls import Cls
     from tidemill.exception import Error
     from tidemill.functions import Function, FunctionCall
     from tidemill.image import Image
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "App",
     "Client",
+    "Cls",
     "Cron",
     "Error",
     "Function",
@@ -34,19 +38,26 @@ __all__ = [
     "Secret",
     "Volume",
     "__version__",
+    "batched",
+    "concurrent",
     "current_function_call_id",
     "current_input_id",
     "enable_output",
+    "enter",
     "exception",
+    "exit",
     "functions",
     "interact",
     "is_local",
+    "method",
+    "parameter",
 ]
 
 # name -> module that has it; the modules themselves are named by None
 _HOMES = {
     "App": "app",
     "Client": "_client",
+    "Cls": "cls",
     "Cron": "schedule",
     "Error": "exception",
     "Function": "functions",
@@ -56,16 +67,23 @@ _HOMES = {
     "Retries": "retries",
     "Secret": "secret",
     "Volume": "volume",
+    "batched": "_partial",
+    "concurrent": "_partial",
     "current_function_call_id": "_runtime",
     "current_input_id": "_runtime",
     "enable_output": "_output",
+    "enter": "_partial",
+    "exit": "_partial",
     "interact": "_runtime",
     "is_local": "_runtime",
+    "method": "_partial",
+    "parameter": "_parameters",
 }
 _MODULES = frozenset(
     [
         "app",
         "call_graph",
+        "cls",
         "config",
         "exception",
         "function_call",

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 _APP = """
-    cls from_id list objects sandboxes server stats
+    from_id list objects sandboxes server stats
 """
 _IMAGE = """
     add_local_dir add_local_file apt_install build cmd dockerfile_commands entrypoint from_aws_ecr
@@ -20,9 +20,9 @@ _VOLUME = """
     objects read_file read_file_into_fileobj reload remove_file rename
 """
 _PACKAGE = """
-    CloudBucketMount Cls Cluster Dict Environment FilePatternMatcher NetworkFileSystem Probe Proxy Queue
-    Sandbox SandboxSnapshot SchedulerPlacement Server Tunnel Workspace asgi_app batched clustered concurrent
-    enter exit experimental fastapi_endpoint forward method parameter sessioned web_endpoint
+    CloudBucketMount Cluster Dict Environment FilePatternMatcher NetworkFileSystem Probe Proxy Queue
+    Sandbox SandboxSnapshot SchedulerPlacement Server Tunnel Workspace asgi_app clustered
+    experimental fastapi_endpoint forward sessioned web_endpoint
     web_server wsgi_app
 """
 

@@ -8,9 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tidemill import _names, _runtime, retries, secret, volume
+from tidemill import _names, _partial, _runtime, retries, secret, volume
 from tidemill import image as images
-from tidemill._wire.specs import Autoscaling, FunctionSpec, Resources, Source
+from tidemill._partial import PartialFunction
+from tidemill._wire.specs import Autoscaling, ClassSpec, FunctionSpec, MethodSpec, Resources, Source
+from tidemill._wire.variants import Changes
 from tidemill.exception import DeprecationError, InvalidError, UnimplementedError
 from tidemill.image import Image
 from tidemill.schedule import Cron, Period
@@ -75,18 +77,71 @@ class Declaration:
         return self.image or defaults.image or Image.debian_slim()
 
 
-def declare(function: Callable[..., Any], given: Mapping[str, Any], *, include_source: bool) -> Declaration:
+def declare(
+    partial: PartialFunction[..., Any, Any], given: Mapping[str, Any], *, include_source: bool
+) -> Declaration:
     """Return the declaration of a function from the parameters of `App.function`.
 
     Raises:
         InvalidError: a parameter cannot be what it is, or they contradict each other.
         UnimplementedError: one asks for what this version does not have.
     """
-    _refuse_absent(given)
+    function = partial.raw
     name = _name(function, given["name"])
     is_generator = _is_generator(function, given["is_generator"])
+    declaration = _declare(name, given, include_source=include_source, yields=is_generator)
+    _check_together(name, partial)
+    template = dataclasses.replace(
+        declaration.template,
+        is_generator=is_generator,
+        is_async=inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function),
+        schedule=_schedule(function, name, given["schedule"]),
+        concurrency=partial.concurrency,
+        batching=partial.batching,
+    )
+    return dataclasses.replace(declaration, template=template)
+
+
+def declare_class(
+    partial: PartialFunction[..., Any, Any],
+    methods: Mapping[str, PartialFunction[..., Any, Any]],
+    cls: ClassSpec,
+    given: Mapping[str, Any],
+    *,
+    include_source: bool,
+) -> Declaration:
+    """Return the declaration of a class from the parameters of `App.cls`.
+
+    Raises:
+        InvalidError: a parameter cannot be what it is, or they contradict each other.
+        UnimplementedError: one asks for what this version does not have.
+    """
+    name = partial.raw.__qualname__
+    yields = any(method.yields for method in methods.values())
+    declaration = _declare(name, given, include_source=include_source, yields=yields)
+    batching = next((each.batching for each in methods.values() if each.batching), None)
+    _check_together(name, dataclasses.replace(partial, batching=batching))
+    template = dataclasses.replace(
+        declaration.template,
+        is_async=bool(methods) and all(method.is_async for method in methods.values()),
+        concurrency=partial.concurrency,
+        batching=batching,
+        cls=cls,
+    )
+    return dataclasses.replace(declaration, template=template)
+
+
+def _check_together(name: str, partial: PartialFunction[..., Any, Any]) -> None:
+    if partial.batching is not None and partial.concurrency is not None:
+        raise InvalidError(
+            f"{name!r} is batched: it cannot also be concurrent", hint="leave @concurrent() out"
+        )
+
+
+def _declare(name: str, given: Mapping[str, Any], *, include_source: bool, yields: bool) -> Declaration:
+    _refuse_absent(given)
     policy = retries.read(given["retries"])
-    if is_generator and policy.max_retries:
+    if yields and policy.max_retries:
         raise InvalidError(f"{name!r} is a generator: it cannot have retries, part of it is read already")
     timeout = _seconds("timeout", given["timeout"])
     startup = given["startup_timeout"]
@@ -98,13 +153,10 @@ def declare(function: Callable[..., Any], given: Mapping[str, Any], *, include_s
         retries=policy,
         timeout=timeout,
         startup_timeout=timeout if startup is None else _seconds("startup_timeout", startup),
-        is_generator=is_generator,
-        is_async=inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function),
         restrict_output=_flag(given, "_experimental_restrict_output"),
         block_network=_flag(given, "block_network"),
         restrict_access=_flag(given, "restrict_modal_access"),
         single_use_containers=_single_use(given),
-        schedule=_schedule(function, name, given["schedule"]),
         labels=_labels(given),
         options=_options(given),
     )
@@ -122,6 +174,32 @@ def declare(function: Callable[..., Any], given: Mapping[str, Any], *, include_s
     )
 
 
+def changes(given: Mapping[str, Any]) -> tuple[Changes, tuple[Secret, ...]]:
+    """Return what `with_options` asks for: the changes, and secrets that are still to be stored.
+
+    Raises:
+        InvalidError: a parameter cannot be what it is.
+        UnimplementedError: volumes are not in this version.
+    """
+    volume.refuse("with_options", volume.check(given["volumes"]))
+    resources, asked = _resources({**given, "ephemeral_disk": None}), {name for name in given if given[name]}
+    scaling = _autoscaling({**given, "min_containers": None})
+    routing = given["routing_region"]
+    return Changes(
+        cpu=(resources.cpu, resources.cpu_limit) if "cpu" in asked else None,
+        memory=(resources.memory, resources.memory_limit) if "memory" in asked else None,
+        gpus=resources.gpus if "gpu" in asked else None,
+        env=_names.check_variables("env", given["env"]) if given["env"] else None,
+        retries=retries.read(given["retries"]) if given["retries"] is not None else None,
+        timeout=None if given["timeout"] is None else _seconds("timeout", given["timeout"]),
+        max_containers=scaling.max_containers,
+        buffer_containers=scaling.buffer_containers if given["buffer_containers"] is not None else None,
+        scaledown_window=scaling.scaledown_window if given["scaledown_window"] is not None else None,
+        labels=_labels(given) or None,
+        options=None if routing is None else {"routing_region": _choices("routing_region", routing)[0]},
+    ), secret.check(given["secrets"] or ())
+
+
 # --- the function itself
 
 
@@ -130,7 +208,7 @@ def check_function(function: Any, *, serialized: bool, name: str | None) -> None
     if inspect.isclass(function):
         raise InvalidError(
             f"@app.function() is for functions, {function.__name__!r} is a class",
-            hint="classes with methods that run in containers are not in this version of Tidemill",
+            hint="put @app.cls() on it",
         )
     if not callable(function) or not hasattr(function, "__qualname__"):
         raise InvalidError(f"@app.function() is for functions defined with def, not {function!r}")
@@ -138,7 +216,7 @@ def check_function(function: Any, *, serialized: bool, name: str | None) -> None
     if "." in inner:
         raise InvalidError(
             f"@app.function() cannot be used on the method {function.__qualname__!r}",
-            hint="put it on a function of the module; the function can make the object and call the method",
+            hint="put @app.cls() on the class and @method() on the method",
         )
     if serialized:
         if inner == "<lambda>" and not name:

@@ -126,4 +126,4 @@ def tree(plan: Plan) -> Iterator[str]:
     yield "✓ Created objects."
     for number, spec in enumerate(plan.specs, start=1):
         branch = "└──" if number == len(plan.specs) else "├──"
-        yield f"{branch} Created function {spec.name}."
+        yield f"{branch} Created function {spec.name}{'' if spec.cls is None else '.*'}."

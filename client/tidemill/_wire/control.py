@@ -5,7 +5,9 @@ time at import. Services check each message against its type when it arrives. Du
 and disk MiB.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +21,11 @@ class ErrorReply:
 
 @dataclass(frozen=True, slots=True)
 class FunctionHandle:
-    """What a caller needs to call a function: ids and the subject prefix of its pool's inputs."""
+    """What a caller needs to call a function: ids and the subject prefix of its pool's inputs.
+
+    That of a class has `methods`: for each one, the fields in which its own handle differs (`of_method`);
+    and `parameters`, each the fields of a `tidemill._wire.specs.Parameter`. `method` goes with every input.
+    """
 
     function_id: str
     name: str
@@ -30,6 +36,19 @@ class FunctionHandle:
     restrict_output: bool = False
     timeout: float = 300.0
     web_url: str | None = None
+    method: str = ""
+    methods: dict[str, dict[str, Any]] | None = None
+    parameters: Sequence[Sequence[Any]] = ()
+
+    def of_method(self, name: str) -> "FunctionHandle":
+        """Return the handle of a method; `KeyError` if the class has none of this name."""
+        fields = (self.methods or {})[name]
+        known = {key: value for key, value in fields.items() if key in _METHOD_FIELDS}
+        full = f"{self.name}.{name}"
+        return replace(self, name=full, method=name, methods=None, parameters=(), **known)
+
+
+_METHOD_FIELDS = frozenset({"is_generator", "web_url"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,6 +90,7 @@ class Chunk(NamedTuple):
     `parent` is the input id of the caller when it is itself a container, `root` the call it began with.
     `tries` are the attempts before this one, the last few of them.
     `collect` asks for all that a generator yields as one result, a list, instead of as a stream.
+    `method` names the method of a class.
     """
 
     call: str
@@ -104,6 +105,7 @@ class Chunk(NamedTuple):
     root: str = ""
     tries: tuple[Try, ...] = ()
     collect: bool = False
+    method: str = ""
 
 
 class Output(NamedTuple):

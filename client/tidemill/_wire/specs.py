@@ -1,7 +1,7 @@
 """What the platform knows of a function, and of the pool that serves it."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from tidemill._wire.control import FunctionHandle
 
@@ -60,8 +60,58 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
+class Concurrency:
+    """How many inputs a container runs at once, and at how many of each another container is started."""
+
+    max_inputs: int
+    target_inputs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """How many inputs are given to the function together, and how long (ms) the first one waits for more."""
+
+    max_batch_size: int
+    wait_ms: int
+
+
+class Parameter(NamedTuple):
+    """A parameter of a class: `kind` is `str`, `int`, `bool` or `bytes`. It is required or has a default."""
+
+    name: str
+    kind: str
+    required: bool = True
+    default: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class MethodSpec:
+    """A method of a class that can be called."""
+
+    name: str
+    is_generator: bool = False
+    is_async: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ClassSpec:
+    """What is particular to a class: its methods share a pool, and each set of parameters has its own."""
+
+    methods: tuple[MethodSpec, ...]
+    parameters: tuple[Parameter, ...] = ()
+
+    @property
+    def is_incomplete(self) -> bool:
+        """Whether there is no object of it without parameters being given."""
+        return any(parameter.required for parameter in self.parameters)
+
+
+@dataclass(frozen=True, slots=True)
 class FunctionSpec:
-    """Everything the platform must know about one function of an app."""
+    """Everything the platform must know about one function, or one class, of an app.
+
+    `parameters` are the values that a pool's objects have, beside those that are defaults.
+    """
 
     name: str
     source: Source
@@ -83,6 +133,23 @@ class FunctionSpec:
     interactive: bool = False
     labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
+    cls: ClassSpec | None = None
+    parameters: dict[str, Any] = field(default_factory=dict)
+    concurrency: Concurrency | None = None
+    batching: Batching | None = None
+
+    def yields(self, method: str) -> bool:
+        """Return whether the function, or a method of the class, is a generator."""
+        if self.cls is None:
+            return self.is_generator
+        return any(each.is_generator for each in self.cls.methods if each.name == method)
+
+    @property
+    def together(self) -> int:
+        """How many inputs a container should have at once before another one is of use."""
+        if self.batching is not None:
+            return self.batching.max_batch_size
+        return self.concurrency.target_inputs if self.concurrency is not None else 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +160,8 @@ class Pool:
     pool served an earlier version: it finishes what it is sent, and keeps no containers waiting.
     `generation` grows when the app is to have new containers for the same code: those that were started
     under an earlier one are replaced. `strategy` says how containers end that are replaced or superseded:
-    `rolling` lets them finish the inputs that they hold, `recreate` stops them at once.
+    `rolling` lets them finish the inputs that they hold, `recreate` stops them at once. `variant_of` names
+    the pool of the same function from which this one differs by options or parameters that a caller gave.
     """
 
     id: str
@@ -112,3 +180,26 @@ class Pool:
     superseded: bool = False
     generation: int = 0
     strategy: str = "rolling"
+    variant_of: str = ""
+
+
+def handle_of(pool: Pool) -> FunctionHandle:
+    """Return what a pool is called through."""
+    spec = pool.spec
+    return FunctionHandle(
+        function_id=pool.function_id,
+        name=spec.name,
+        app_id=pool.app_id,
+        pool=pool.id,
+        prefix=pool.prefix,
+        is_generator=spec.is_generator,
+        restrict_output=spec.restrict_output,
+        timeout=spec.timeout,
+        methods=None if spec.cls is None else {each.name: _of_method(each) for each in spec.cls.methods},
+        parameters=() if spec.cls is None else spec.cls.parameters,
+    )
+
+
+def _of_method(method: MethodSpec) -> dict[str, Any]:
+    """Return what the handle of a method says otherwise than that of its class."""
+    return {"is_generator": True} if method.is_generator else {}

@@ -120,6 +120,7 @@ def next_chunk(
         old.root,
         tries,
         old.collect,
+        old.method,
     )
 
 

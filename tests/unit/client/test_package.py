@@ -9,6 +9,7 @@ import tidemill
 API = [
     "App",
     "Client",
+    "Cls",
     "Cron",
     "Error",
     "Function",
@@ -19,13 +20,19 @@ API = [
     "Secret",
     "Volume",
     "__version__",
+    "batched",
+    "concurrent",
     "current_function_call_id",
     "current_input_id",
     "enable_output",
+    "enter",
     "exception",
+    "exit",
     "functions",
     "interact",
     "is_local",
+    "method",
+    "parameter",
 ]
 
 
