@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tidemill._client import Client
     from tidemill._output import enable_output
     from tidemill._parameters import parameter
-    from tidemill._partial import batched, concurrent, enter, exit, method
+    from tidemill._partial import batched, concurrent, enter, exit, method  # noqa: A004 - Modal's name
     from tidemill._runtime import current_function_call_id, current_input_id, interact, is_local
     from tidemill.app import App
     from tidemill.cls import Cls

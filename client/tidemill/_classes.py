@@ -94,7 +94,7 @@ def _partials(user_cls: type) -> dict[str, PartialFunction[..., Any, Any]]:
 
 def build(cls: Declared, parameters: Mapping[str, Any]) -> Any:
     """Return an object with these parameters, whose hooks have not run."""
-    instance = object.__new__(cls.user_cls)
+    instance: Any = object.__new__(cls.user_cls)
     _parameters.put_on(instance, cls.parameters, parameters)
     return instance
 

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tidemill import _names, _partial, _runtime, retries, secret, volume
+from tidemill import _names, _runtime, retries, secret, volume
 from tidemill import image as images
 from tidemill._partial import PartialFunction
-from tidemill._wire.specs import Autoscaling, ClassSpec, FunctionSpec, MethodSpec, Resources, Source
+from tidemill._wire.specs import Autoscaling, ClassSpec, FunctionSpec, Resources, Source
 from tidemill._wire.variants import Changes
 from tidemill.exception import DeprecationError, InvalidError, UnimplementedError
 from tidemill.image import Image

@@ -134,7 +134,7 @@ def _check(parameter: Parameter, value: Any) -> None:
         raise InvalidError(f"the parameter {parameter.name!r} has more than 64 bits")
     if isinstance(value, str | bytes) and len(value) > MAX_SIZE:
         raise InvalidError(
-            f"the parameter {parameter.name!r} has {len(value):,} characters or bytes, up to {MAX_SIZE:,} travel",
+            f"the parameter {parameter.name!r} has a length of {len(value):,}, above {MAX_SIZE:,}",
             hint="pass large values to the methods",
         )
 

@@ -116,9 +116,7 @@ class HookDecorator(Protocol):
     def __call__(self, function: Callable[[Any], T], /) -> Callable[[Any], T]: ...
 
 
-def method(
-    _warn_parentheses_missing: None = None, *, is_generator: bool | None = None
-) -> MethodDecorator:
+def method(_warn_parentheses_missing: None = None, *, is_generator: bool | None = None) -> MethodDecorator:
     """Return a decorator for a method of a class under `@app.cls()` that can be called elsewhere.
 
     Args:
@@ -230,9 +228,7 @@ def concurrent(
     return decorate
 
 
-def batched(
-    _warn_parentheses_missing: None = None, *, max_batch_size: int, wait_ms: int
-) -> Callable[[T], T]:
+def batched(_warn_parentheses_missing: None = None, *, max_batch_size: int, wait_ms: int) -> Callable[[T], T]:
     """Return a decorator that gives a function the inputs of several calls at once.
 
     The function takes a list for each argument and returns a list of results in the same order; callers

@@ -24,11 +24,12 @@ class Container:
 
     `connect` returns the bus over the worker (None where there is none any more, as in a forked child);
     `interact` connects the standard streams with the caller's terminal; `handles` are the functions of the
-    same app, by name.
+    same app, by name; `own` is what a class is called through in this very container's pool.
     """
 
     __slots__ = (
         "_handles",
+        "_own",
         "_raw_handles",
         "app_id",
         "app_name",
@@ -51,6 +52,7 @@ class Container:
         connect: "Callable[[], Bus | None]" = lambda: None,
         workspace: str = "",
         interact: "Callable[[], None]" = lambda: None,
+        own: "dict[str, Any] | None" = None,
     ) -> None:
         """Remember all this; `handles` may be `FunctionHandle`s or maps of their fields."""
         self.id = id
@@ -61,6 +63,7 @@ class Container:
         self.connect = connect
         self.workspace = workspace
         self.interact = interact
+        self._own = own
         self._raw_handles = handles
         self._handles: dict[str, FunctionHandle] | None = None
 
@@ -68,6 +71,13 @@ class Container:
     def bus(self) -> "Bus | None":
         """Return the bus over the worker. It belongs to the event loop on which it is first asked for."""
         return self.connect()
+
+    @property
+    def own(self) -> "FunctionHandle | None":
+        """Return what this container's class is called through, with its options and parameters."""
+        from tidemill._wire.control import FunctionHandle
+
+        return None if self._own is None else FunctionHandle(**self._own)
 
     @property
     def handles(self) -> "dict[str, FunctionHandle]":

@@ -101,7 +101,9 @@ class SingleCall:
         if caller is None or handle is None or len(self._payload.data) > INLINE_LIMIT:
             self._preparing = _loop.submit(self._prepare(function, client))
         else:
-            self._loop.call_soon_threadsafe(self._begin, caller, handle, self._packed(caller.reply, handle.method))
+            self._loop.call_soon_threadsafe(
+                self._begin, caller, handle, self._packed(caller.reply, handle.method)
+            )
         self.future.add_done_callback(self._given_up)
 
     def _packed(self, reply: str, method: str) -> bytes:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 ASK_AGAIN = 3_600.0  # seconds
 REMEMBERED = 1_000  # variants of one base
 
+UNCHANGED = Changes()
 AnyFunction = Function[..., Any, Any]
 
 
@@ -34,7 +35,7 @@ AnyFunction = Function[..., Any, Any]
 class Given:
     """What a caller gives: options, secrets that are still to be stored, and parameters."""
 
-    changes: Changes = Changes()
+    changes: Changes = UNCHANGED
     secrets: "tuple[Secret, ...]" = ()
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
@@ -116,7 +117,7 @@ class Variant:
         changes = self.given.changes
         if self.given.secrets:
             changes = dataclasses.replace(changes, secrets=await self._stored(client))
-        if not parameters and changes == Changes():
+        if not parameters and changes == UNCHANGED:
             return base
         message = GetVariant(base.pool, parameters, changes)
         return await client.request("registry", "get_variant", message, FunctionHandle)
@@ -155,7 +156,7 @@ class Bound(Function[..., Any, Any]):
         super().__init__(raw, name=name, app=variant.base._app, is_generator=is_generator)
 
     @property
-    def _client(self) -> "Client | None":  # type: ignore[override]
+    def _client(self) -> "Client | None":
         return self._of.base._client
 
     @_client.setter
@@ -165,9 +166,7 @@ class Bound(Function[..., Any, Any]):
 
     def _variant(self, change: Callable[[Given], Given]) -> "Bound":
         variant = Variant(self._of.base, change(self._of.given))
-        return Bound(
-            variant, self._method, raw=self._raw, is_generator=self._is_generator, local=self._local
-        )
+        return Bound(variant, self._method, raw=self._raw, is_generator=self._is_generator, local=self._local)
 
     def local(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call it in this process."""

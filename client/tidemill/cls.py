@@ -1,6 +1,6 @@
 """`Cls`: what `@app.cls()` makes of a class, and the objects whose methods run in containers.
 
-    class ──@app.cls()──> Cls ──(parameters)──> Obj ──.method──> a function, called like any other
+class ──@app.cls()──> Cls ──(parameters)──> Obj ──.method──> a function, called like any other
 """
 
 import inspect

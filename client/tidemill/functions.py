@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
 
 from tidemill import _runtime, _sync, exception
 from tidemill._tracebacks import EDGE
@@ -315,7 +315,8 @@ class Function(Generic[P, R, O]):
         """Return this function with something else given."""
         from tidemill._variants import Bound, Given, Variant
 
-        return Bound(Variant(self, change(Given())), raw=self._raw, is_generator=self._is_generator)
+        made = Bound(Variant(self, change(Given())), raw=self._raw, is_generator=self._is_generator)
+        return cast("Function[P, R, O]", made)
 
     # --- what it is
 
@@ -453,7 +454,7 @@ class Function(Generic[P, R, O]):
         if handle.methods is not None:
             raise exception.InvalidError(
                 f"{self._name} is a class, which .{method} cannot call",
-                hint=f"make an object and call a method: Cls.from_name(..., {self._name!r})().method.{method}()",
+                hint=f"find it with Cls.from_name, make an object, and call .{method} of a method",
             )
         if handle.is_generator and method == "remote":
             raise exception.InvalidError(

@@ -25,6 +25,8 @@ class Configuration(NamedTuple):
     interactive: the function may ask for the caller's terminal.
     max_payload: bytes of one message on the bus.
     workspace: whose container it is.
+    parameters: those of the container's object, if it runs a class.
+    own: what the container's own pool is called through, if it runs a class.
     """
 
     container: str
@@ -46,6 +48,8 @@ class Configuration(NamedTuple):
     interactive: bool = False
     max_payload: int = MAX_PAYLOAD
     workspace: str = ""
+    parameters: dict[str, Any] | None = None
+    own: dict[str, Any] | None = None
 
     @classmethod
     def read(cls, fields: dict[str, Any]) -> "Configuration":

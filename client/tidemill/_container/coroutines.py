@@ -7,7 +7,7 @@ it can find stops its own input and nothing else: inputs are started and finishe
 import asyncio
 import time
 from _queue import Empty, SimpleQueue
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from contextvars import copy_context
 from typing import Any
@@ -16,6 +16,7 @@ from tidemill._container.credit import PATIENCE, Credit
 from tidemill._container.execution import Parts
 from tidemill._container.guard import Key
 from tidemill._container.outcomes import NotTransported, Outcome, cancelled
+from tidemill._container.targets import Target
 from tidemill._container.work import Chunk, Task
 from tidemill._runtime import current_input
 from tidemill._wire import payload
@@ -30,8 +31,7 @@ class AsyncExecution:
     def __init__(
         self, parts: Parts, inbox: "SimpleQueue[Chunk | None]", on_finished: Callable[[Chunk], None]
     ) -> None:
-        self._function, is_generator, self._outcomes, self._outbox, self._tagger, self._terminal = parts
-        self._call = self._stream if is_generator else self._value
+        self._program, self._outcomes, self._outbox, self._tagger, self._terminal = parts
         self._inbox = inbox
         self._on_finished = on_finished
         self._loop = asyncio.new_event_loop()
@@ -60,6 +60,11 @@ class AsyncExecution:
         if self._fatal is not None:
             raise self._fatal
         return self._returned
+
+    def finish(self, hook: Awaitable[Any]) -> None:
+        """Await what an async hook returned, on the loop that inputs run on."""
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_until_complete(asyncio.ensure_future(hook, loop=self._loop))
 
     def close(self) -> None:
         """End what user code has left on the loop, and the loop."""
@@ -134,8 +139,12 @@ class AsyncExecution:
     async def _attempt(self, task: Task) -> Outcome:
         try:
             args, kwargs = payload.decode(*task.payload)
-            call = self._collect if task.collect else self._call
-            return await call(task.key, args, kwargs)
+            target = self._program.target(task.method)
+            if not target.is_generator:
+                return await self._value(target, args, kwargs)
+            if task.collect:
+                return await self._collect(target, args, kwargs)
+            return await self._stream(target, task.key, args, kwargs)
         except asyncio.CancelledError as error:
             if task.key in self._cancelled or self._interrupted:
                 return cancelled()
@@ -149,14 +158,14 @@ class AsyncExecution:
         except BaseException as error:
             return self._outcomes.failure(error)
 
-    async def _value(self, _key: Key, args: list[Any], kwargs: dict[str, Any]) -> Outcome:
-        value = self._function(*args, **kwargs)
+    async def _value(self, target: Target, args: list[Any], kwargs: dict[str, Any]) -> Outcome:
+        value = target.function(*args, **kwargs)
         if hasattr(value, "__await__"):
             value = await value
         return self._outcomes.success(value)
 
-    async def _stream(self, key: Key, args: list[Any], kwargs: dict[str, Any]) -> Outcome:
-        pieces = self._function(*args, **kwargs)
+    async def _stream(self, target: Target, key: Key, args: list[Any], kwargs: dict[str, Any]) -> Outcome:
+        pieces = target.function(*args, **kwargs)
         if hasattr(pieces, "__await__"):
             pieces = await pieces
         self._credit = credit = Credit()
@@ -174,8 +183,8 @@ class AsyncExecution:
             await _close(pieces)
         return self._outcomes.done(credit.pieces)
 
-    async def _collect(self, _key: Key, args: list[Any], kwargs: dict[str, Any]) -> Outcome:
-        made = self._function(*args, **kwargs)
+    async def _collect(self, target: Target, args: list[Any], kwargs: dict[str, Any]) -> Outcome:
+        made = target.function(*args, **kwargs)
         if hasattr(made, "__await__"):
             made = await made
         try:
@@ -241,9 +250,9 @@ class LateLoop:
         """End what user code has left on the loop, and the loop."""
         end_loop(self._loop)
 
-    def finish(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    def finish(self, awaitable: Awaitable[Any]) -> Any:
         """Return what a coroutine returns."""
-        task = self._loop.create_task(coroutine)
+        task = asyncio.ensure_future(awaitable, loop=self._loop)
         try:
             return self._loop.run_until_complete(task)
         except BaseException:

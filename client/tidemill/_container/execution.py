@@ -1,7 +1,7 @@
 """Running inputs of a synchronous function, one after the other, in the main thread."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Iterator
 from contextvars import copy_context
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,6 +11,7 @@ from tidemill._container.guard import Guard, Key
 from tidemill._container.outbox import Outbox
 from tidemill._container.outcomes import NotTransported, Outcome, Outcomes, cancelled
 from tidemill._container.tags import Tagger
+from tidemill._container.targets import Program
 from tidemill._container.terminal import Terminal
 from tidemill._container.work import NOTHING, Chunk, Task
 from tidemill._runtime import current_input
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
 class Parts(NamedTuple):
     """What either way of executing works with."""
 
-    function: Callable[..., Any]
-    is_generator: bool
+    program: Program
     outcomes: Outcomes
     outbox: Outbox
     tagger: Tagger
@@ -36,8 +36,8 @@ class Execution:
     """Runs chunks. `run` and `interrupt` belong to the main thread, the rest to the reading one."""
 
     def __init__(self, parts: Parts, guard: Guard) -> None:
-        self._function, is_generator, self._outcomes, self._outbox, self._tagger, self._terminal = parts
-        self._call = self._stream if is_generator else self._value
+        self._program, self._outcomes, self._outbox, self._tagger, self._terminal = parts
+        self._target = self._program.target("")
         self._guard = guard
         self._credit: Credit | None = None
         self._running: Key | None = None
@@ -48,6 +48,7 @@ class Execution:
     def run(self, chunk: Chunk) -> list[Key]:
         """Run what has not started of a chunk; return the input that a stop signal interrupted, if any."""
         outbox, clock = self._outbox, time.perf_counter
+        self._target = self._program.target(chunk.method)
         outbox.running = chunk.following()
         began = clock()
         while not self._guard.interrupted and (task := chunk.start()) is not None:
@@ -72,8 +73,9 @@ class Execution:
         guard = self._guard
         try:
             args, kwargs = payload.decode(*task.payload)
-            call = self._collect if task.collect else self._call
-            return call(task.key, args, kwargs)
+            if not self._target.is_generator:
+                return self._value(task.key, args, kwargs)
+            return (self._collect if task.collect else self._stream)(task.key, args, kwargs)
         except InputCancellation as error:
             return cancelled() if guard.stopped == task.key else self._outcomes.failure(error)
         except (KeyboardInterrupt, GeneratorExit) as error:
@@ -91,7 +93,7 @@ class Execution:
         guard = self._guard
         try:
             guard.arm(key)
-            value = self._function(*args, **kwargs)
+            value = self._target.function(*args, **kwargs)
             if type(value) is CoroutineType:  # of a decorator's making: nothing else shows it before
                 value = self._late_loop().finish(value)
         finally:
@@ -106,7 +108,7 @@ class Execution:
         pieces: Iterator[Any] | None = None
         try:
             guard.arm(key)
-            made = self._function(*args, **kwargs)
+            made = self._target.function(*args, **kwargs)
             pieces = self._late_loop().iterate(made) if hasattr(made, "__aiter__") else iter(made)
             while True:
                 guard.arm(key)
@@ -128,7 +130,7 @@ class Execution:
         guard = self._guard
         try:
             guard.arm(key)
-            made = self._function(*args, **kwargs)
+            made = self._target.function(*args, **kwargs)
             pieces = list(self._late_loop().iterate(made) if hasattr(made, "__aiter__") else made)
         finally:
             guard.active = None
@@ -151,6 +153,10 @@ class Execution:
 
             self._loop = LateLoop()
         return self._loop
+
+    def finish(self, hook: Awaitable[Any]) -> None:
+        """Await what an async hook returned, on the loop that async methods run on."""
+        self._late_loop().finish(hook)
 
     def interrupt(self) -> None:
         """Have a generator that waits for credit see that it is to stop."""

@@ -34,7 +34,7 @@ class ToRunner(IntEnum):
     """Worker -> runner."""
 
     START = 1  # configuration: dict, see `Configuration`
-    CHUNK = 2  # chunk, call, indices, attempt, [(format, bytes), ...], parent, root, collect
+    CHUNK = 2  # chunk, call, indices, attempt, [(format, bytes), ...], parent, root, collect, method
     CANCEL = 3  # chunk, index: stop this input (raises in sync code, cancels the task of async code)
     RECALL = 4  # chunk: give back what has not started
     CREDIT = 5  # chunk, index, pieces, bytes: how far a generator may go, cumulative
@@ -49,7 +49,7 @@ class ToRunner(IntEnum):
 class FromRunner(IntEnum):
     """Runner -> worker."""
 
-    READY = 1  # {"import": seconds, "enter": seconds, "generator": bool, "async": bool}
+    READY = 1  # {"import": seconds, "enter": seconds, "generator": bool, "async": bool, "exits": bool}
     START_FAILED = 2  # an encoded failure (`tidemill._wire.failure`)
     OUTPUTS = 3  # chunk, [(index, status, format, bytes), ...], seconds executing, running index or -1
     PIECES = 4  # chunk, index, first piece number, [(format, bytes), ...]

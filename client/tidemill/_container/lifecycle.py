@@ -62,6 +62,7 @@ def put_in_place(
         connect,
         configuration.workspace,
         interact,
+        configuration.own,
     )
 
 

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tidemill import exception
-from tidemill._container import lifecycle, loading, outcomes, sockets, streams
+from tidemill._container import lifecycle, outcomes, sockets, streams, targets
 from tidemill._container.configuration import Configuration
 from tidemill._container.execution import Execution, Parts
 from tidemill._container.frames import FromRunner, ToRunner
@@ -31,6 +31,7 @@ from tidemill._container.outbox import Outbox
 from tidemill._container.outcomes import NotTransported, Outcomes
 from tidemill._container.sockets import Frame
 from tidemill._container.tags import Tagger, Tags
+from tidemill._container.targets import Hook, Program
 from tidemill._container.terminal import Terminal
 from tidemill._container.work import Chunk
 from tidemill._wire import failure
@@ -56,6 +57,7 @@ class Runner:
         self._gate = threading.Lock()  # a chunk is either taken before the stop, or given back
         self._stopping = False
         self._execution: Execution | AsyncExecution | None = None
+        self._exit_hooks: tuple[Hook, ...] = ()
         self._link: Link | None = None
         self._terminal: Terminal | None = None
 
@@ -92,28 +94,28 @@ class Runner:
         lifecycle.put_in_place(configuration, link.connect, terminal.attach)
         self._guard.arm(LOADING)
         try:
-            function = loading.load(configuration)
+            program = targets.load(configuration)
+            imported = time.perf_counter()
+            serve = self._prepare(configuration, program)
+            self._enter(program)
         finally:
             self._guard.active = None
-        is_async = configuration.is_async or loading.runs_on_loop(function)
-        serve = self._prepare(configuration, function, is_async=is_async)
         report = {
-            "import": time.perf_counter() - began,
-            "enter": 0.0,
+            "import": imported - began,
+            "enter": time.perf_counter() - imported,
             "generator": configuration.is_generator,
-            "async": is_async,
+            "async": program.is_async,
+            "exits": bool(program.exit),
         }
         self._outbox.frame(FromRunner.READY, report)
         return serve
 
-    def _prepare(
-        self, configuration: Configuration, function: Callable[..., Any], *, is_async: bool
-    ) -> Callable[[], list[Key]]:
+    def _prepare(self, configuration: Configuration, program: Program) -> Callable[[], list[Key]]:
         results = Outcomes(configuration.container, restrict_output=configuration.restrict_output)
         terminal = self._terminal
         assert terminal is not None
-        parts = Parts(function, configuration.is_generator, results, self._outbox, self._tagger, terminal)
-        if is_async:
+        parts = Parts(program, results, self._outbox, self._tagger, terminal)
+        if program.is_async:
             from tidemill._container.coroutines import AsyncExecution
 
             loop = self._execution = AsyncExecution(parts, self._inbox, self._forget)
@@ -122,6 +124,18 @@ class Runner:
         execution = self._execution = Execution(parts, self._guard)
         terminal.on_interrupt = self._guard.on_key
         return lambda: self._serve(execution)
+
+    def _enter(self, program: Program) -> None:
+        """Run the enter hooks; from then on the exit hooks are owed."""
+        for hook in program.enter:
+            self._run_hook(hook)
+        self._exit_hooks = program.exit
+
+    def _run_hook(self, hook: Hook) -> None:
+        awaited = hook()
+        if hasattr(awaited, "__await__"):
+            assert self._execution is not None
+            self._execution.finish(awaited)
 
     def _serve(self, execution: Execution) -> list[Key]:
         """Run chunks until there are no more; return the input that a stop signal interrupted, if any."""
@@ -146,6 +160,11 @@ class Runner:
     def _end(self, status: int) -> int:
         """Run what user code left for the end. A status other than 0 is no orderly stop."""
         self._tagger.change("")
+        for hook in self._exit_hooks:
+            try:
+                self._run_hook(hook)
+            except BaseException as error:
+                outcomes.show(error)
         if self._execution is not None:
             self._execution.close()
         lifecycle.finish()

@@ -11,7 +11,7 @@ import msgspec
 
 from tidemill._wire import ids, subjects
 from tidemill._wire.control import FunctionHandle
-from tidemill._wire.specs import FunctionSpec, Pool, Resources
+from tidemill._wire.specs import FunctionSpec, Pool, Resources, handle_of
 from tidemill.exception import ConflictError, InvalidError
 from tidemill_registry import records
 
@@ -211,7 +211,7 @@ def _publication(
         )
         for pool, _ in pools
     ]
-    handles = {pool.spec.name: _handle(pool) for pool in changed}
+    handles = {pool.spec.name: handle_of(pool) for pool in changed}
     served = tuple(
         _served(replace(pool, handles=handles), spec_digest, before.get(pool.id))
         for pool, (_, spec_digest) in zip(changed, pools, strict=True)
@@ -262,19 +262,6 @@ def _token(spec: FunctionSpec) -> str:
 def _pool_with(function: KnownFunction | None, wanted: bytes) -> KnownPool | None:
     pools = function.pools if function else ()
     return next((pool for pool in pools if pool.digest == wanted), None)
-
-
-def _handle(pool: Pool) -> FunctionHandle:
-    return FunctionHandle(
-        function_id=pool.function_id,
-        name=pool.spec.name,
-        app_id=pool.app_id,
-        pool=pool.id,
-        prefix=pool.prefix,
-        is_generator=pool.spec.is_generator,
-        restrict_output=pool.spec.restrict_output,
-        timeout=pool.spec.timeout,
-    )
 
 
 def _served(pool: Pool, spec_digest: bytes, before: KnownPool | None) -> ServedPool:

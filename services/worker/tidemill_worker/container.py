@@ -68,6 +68,7 @@ class Container:
         self.deadline = inf
         self.progress = 0.0  # when it last began or finished an input
         self.is_async = False
+        self.has_exit_hooks = False
         self.recalled: set[int] = set()  # chunks asked back
         self.timed_out: tuple[int, int] | None = None  # chunk and index of the input being ended for it
         self.killed: Killed | None = None
@@ -131,7 +132,7 @@ class Container:
         self._numbers += 1
         part.number = number = self._numbers
         chunk = part.work.chunk
-        if self.pool.spec.is_generator and not chunk.collect:
+        if not chunk.collect and self.pool.spec.yields(chunk.method):
             for index in part.left:
                 self._streams[index] = self._new_stream(part, index)
         self._runner.send(
@@ -145,6 +146,7 @@ class Container:
                 chunk.parent,
                 chunk.root,
                 chunk.collect,
+                chunk.method,
             )
         )
         part.fetched = None
@@ -177,6 +179,11 @@ class Container:
         """Have the exit hooks run, and end."""
         self._enter(Phase.STOPPING)
         self._runner.send((ToRunner.STOP,))
+
+    def interrupt(self) -> None:
+        """Have it end now, in order: what runs is interrupted and given back, then the exit hooks run."""
+        self._enter(Phase.STOPPING)
+        self._init.send((ToInit.SIGNAL, signal.SIGTERM))
 
     def kill(self, why: Killed) -> None:
         """End all its processes now."""
@@ -268,6 +275,7 @@ class Container:
 
     def _on_ready(self, report: dict[str, Any]) -> None:
         self.is_async = bool(report.get("async"))
+        self.has_exit_hooks = bool(report.get("exits"))
         if not self.ready.done():
             if self.phase is Phase.STARTING:
                 self._enter(Phase.IDLE)

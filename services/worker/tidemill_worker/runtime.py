@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tidemill._container.configuration import Configuration
-from tidemill._wire.specs import Pool
+from tidemill._wire.specs import Pool, handle_of
 from tidemill.image import key as image_key
 from tidemill_worker import secrets
 from tidemill_worker.capacity import Reservation
@@ -134,4 +134,6 @@ def _configuration(
         interactive=spec.interactive,
         handles={name: asdict(handle) for name, handle in pool.handles.items()},
         workspace=pool.workspace,
+        parameters=None if spec.cls is None else spec.parameters,
+        own=None if spec.cls is None else asdict(handle_of(pool)),
     )
