@@ -92,6 +92,7 @@ _MODULES = frozenset(
         "retries",
         "schedule",
         "secret",
+        "types",
         "volume",
     ]
 )
