@@ -183,7 +183,7 @@ def changes(given: Mapping[str, Any]) -> tuple[Changes, tuple[Secret, ...]]:
     """
     volume.refuse("with_options", volume.check(given["volumes"]))
     resources, asked = _resources({**given, "ephemeral_disk": None}), {name for name in given if given[name]}
-    scaling = _autoscaling({**given, "min_containers": None})
+    scaling = autoscaling({**given, "min_containers": None})
     routing = given["routing_region"]
     return Changes(
         cpu=(resources.cpu, resources.cpu_limit) if "cpu" in asked else None,

@@ -228,6 +228,11 @@ class Obj:
         self._variant = Variant(cls._service, cls._given.with_parameters(parameters))
         self._local: _classes.LocalObject | None = None
 
+    @property
+    def update_autoscaler(self) -> Any:
+        """Change how many containers objects like this have: see `Function.update_autoscaler`."""
+        return Bound(self._variant).update_autoscaler
+
     def _bound(self, name: str) -> Bound:
         declared = self._cls._declared
         if declared is None:

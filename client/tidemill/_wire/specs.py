@@ -1,5 +1,6 @@
 """What the platform knows of a function, and of the pool that serves it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -100,10 +101,9 @@ class ClassSpec:
     methods: tuple[MethodSpec, ...]
     parameters: tuple[Parameter, ...] = ()
 
-    @property
-    def is_incomplete(self) -> bool:
-        """Whether there is no object of it without parameters being given."""
-        return any(parameter.required for parameter in self.parameters)
+    def lacks(self, parameters: Mapping[str, Any]) -> bool:
+        """Return whether there is no object of it with only these parameters."""
+        return any(each.required and each.name not in parameters for each in self.parameters)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from tidemill._wire.specs import Pool, handle_of
 from tidemill._wire.variants import GetVariant
 from tidemill.exception import InvalidError, NotFoundError, ResourceExhaustedError
 from tidemill_common import streams
-from tidemill_registry import checks, decisions, environments, outbox, records
+from tidemill_registry import checks, decisions, environments, outbox, records, secrets
 from tidemill_registry.database import Clock, transaction
 from tidemill_registry.schema import App, Outbox, PoolRow, PoolSecret
 
@@ -44,16 +44,18 @@ async def get(
         base = await _base(connection, workspace, request.pool)
         _check(base, request)
         pool = decisions.variant(
-            base, request, ids.new(ids.POOL), random.randrange(streams.SHARDS)  # noqa: S311  # spreads load
+            base,
+            request,
+            ids.new(ids.POOL),
+            random.randrange(streams.SHARDS),  # noqa: S311  # spreads load
         )
         if pool.spec == base.spec:
             return handle_of(base), False
-        digest = decisions.variant_digest(base.id, pool.spec)
+        digest = decisions.variant_digest(request)
         known = await _known(connection, pool.function_id, digest, clock)
-        if known is not None:
-            return known
-        await _make(connection, pool, digest, request, clock)
-    return handle_of(pool), True
+        if known is None and not await _make(connection, pool, digest, request, clock):
+            known = await _known(connection, pool.function_id, digest, clock)
+    return known or (handle_of(pool), True)
 
 
 async def _base(connection: AsyncConnection, workspace: str, pool: str) -> Pool:
@@ -101,14 +103,17 @@ async def _known(
 
 async def _make(
     connection: AsyncConnection, pool: Pool, digest: bytes, request: GetVariant, clock: Clock
-) -> None:
-    count = select(func.count()).select_from(PoolRow)
-    if (await connection.scalar(count.where(*_of(pool.function_id, pool.variant_of))) or 0) >= MAX_VARIANTS:
+) -> bool:
+    """Store a new variant; return whether it was: another request may have just made the same."""
+    count = select(func.count()).where(
+        PoolRow.function_id == pool.function_id, PoolRow.variant_of == pool.variant_of
+    )
+    if (await connection.scalar(count) or 0) >= MAX_VARIANTS:
         raise ResourceExhaustedError(
             f"{pool.spec.name} has {MAX_VARIANTS:,} sets of options and parameters in use",
             hint="pass what differs that often to the methods",
         )
-    await environments.check_secrets(connection, pool.workspace, [pool.spec])
+    await secrets.check_there(connection, pool.workspace, [pool.spec])
     record = records.encode(pool)
     if len(record) > decisions.MAX_RECORD:
         raise InvalidError(f"{pool.spec.name}: the parameters and options are too large")
@@ -124,15 +129,14 @@ async def _make(
         "variation": coding.encode(request),
         "asked_at": clock(),
     }
-    await connection.execute(upsert(PoolRow).values(row))
+    statement = upsert(PoolRow).values(row).on_conflict_do_nothing(index_elements=["function_id", "digest"])
+    if await connection.scalar(statement.returning(PoolRow.id)) is None:
+        return False
     uses = [{"pool_id": pool.id, "secret_id": secret} for secret in dict.fromkeys(pool.spec.secrets)]
     if uses:
         await connection.execute(insert(PoolSecret), uses)
     await outbox.enqueue(connection, [outbox.put(pool.id, record)])
-
-
-def _of(function_id: str, base: str) -> tuple[object, object]:
-    return PoolRow.function_id == function_id, PoolRow.variant_of == base
+    return True
 
 
 # --- with their bases
