@@ -11,7 +11,9 @@ KINDS: Mapping[str, type] = {"str": str, "int": int, "bool": bool, "bytes": byte
 INTS = range(-(1 << 63), 1 << 63)  # what travels
 MAX_SIZE = 64 * 1024  # bytes, or characters, of one value
 
-_MISSING: Any = object()
+
+class Missing:
+    """Stands for a default that there is not. A class, so that it stays the same where it travels."""
 
 
 class Field:
@@ -28,12 +30,12 @@ class Field:
     def __get__(self, instance: object, owner: type) -> Any:
         if instance is None:
             return self
-        if self.default is _MISSING:
+        if self.default is Missing:
             raise AttributeError(f"{self.name} has no value", name=self.name, obj=instance)
         return self.default
 
 
-def parameter(*, default: Any = _MISSING, init: bool = True) -> Any:
+def parameter(*, default: Any = Missing, init: bool = True) -> Any:
     """Declare a parameter of a class under `@app.cls()`; its type is `str`, `int`, `bool` or `bytes`.
 
     Each set of values has containers of its own.
@@ -89,7 +91,7 @@ def _kind(owner: type, name: str, annotation: Any) -> str:
 
 
 def _parameter(name: str, kind: str, default: Any) -> Parameter:
-    if default is _MISSING:
+    if default is Missing:
         return Parameter(name, kind)
     try:
         _check(Parameter(name, kind), default)

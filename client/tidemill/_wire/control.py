@@ -5,7 +5,6 @@ time at import. Services check each message against its type when it arrives. Du
 and disk MiB.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,7 +37,11 @@ class FunctionHandle:
     web_url: str | None = None
     method: str = ""
     methods: dict[str, dict[str, Any]] | None = None
-    parameters: Sequence[Sequence[Any]] = ()
+    parameters: tuple[tuple[Any, ...], ...] = ()
+
+    def names(self) -> list[str]:
+        """Return what can be called through it by name: itself, or the methods of the class."""
+        return [self.name] if self.methods is None else [f"{self.name}.{each}" for each in self.methods]
 
     def of_method(self, name: str) -> "FunctionHandle":
         """Return the handle of a method; `KeyError` if the class has none of this name."""

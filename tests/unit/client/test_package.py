@@ -75,7 +75,7 @@ assert not heavy, heavy
     subprocess.run([sys.executable, "-c", program], check=True, timeout=30, env=dict(os.environ))
 
 
-@pytest.mark.parametrize("name", ["Sandbox", "Cls", "Dict", "asgi_app", "web_endpoint"])
+@pytest.mark.parametrize("name", ["Sandbox", "Server", "Dict", "asgi_app", "web_endpoint"])
 def test_what_is_not_here_yet_says_so(name: str) -> None:
     with pytest.raises(AttributeError, match=f"tidemill.{name} is not in this version"):
         getattr(tidemill, name)
