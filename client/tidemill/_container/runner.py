@@ -37,6 +37,7 @@ from tidemill._container.work import Chunk
 from tidemill._wire import failure
 
 if TYPE_CHECKING:
+    from tidemill._container.batches import Batch
     from tidemill._container.coroutines import AsyncExecution
 
 _STACK = 512 * 1024  # bytes of our own threads' stacks
@@ -52,7 +53,7 @@ class Runner:
         self._outbox = Outbox(sock)
         self._guard = Guard(self._on_interrupt)
         self._start: SimpleQueue[dict[str, Any]] = SimpleQueue()
-        self._inbox: SimpleQueue[Chunk | None] = SimpleQueue()  # None: no more
+        self._inbox: SimpleQueue[Chunk | Batch | None] = SimpleQueue()  # None: no more
         self._chunks: dict[int, Chunk] = {}
         self._gate = threading.Lock()  # a chunk is either taken before the stop, or given back
         self._stopping = False
@@ -115,10 +116,8 @@ class Runner:
         terminal = self._terminal
         assert terminal is not None
         parts = Parts(program, results, self._outbox, self._tagger, terminal)
-        if program.is_async:
-            from tidemill._container.coroutines import AsyncExecution
-
-            loop = self._execution = AsyncExecution(parts, self._inbox, self._forget)
+        if program.is_async or configuration.slots > 1:
+            loop = self._execution = _on_a_loop(configuration.slots)(parts, self._inbox, self._forget)
             terminal.on_interrupt = loop.on_key
             return loop.serve
         execution = self._execution = Execution(parts, self._guard)
@@ -148,8 +147,9 @@ class Runner:
                 self._tagger.change("")
         return []
 
-    def _forget(self, chunk: Chunk) -> None:
-        self._chunks.pop(chunk.number, None)
+    def _forget(self, chunk: "Chunk | Batch") -> None:
+        for each in (chunk,) if isinstance(chunk, Chunk) else chunk.chunks:
+            self._chunks.pop(each.number, None)
 
     def _fail_to_start(self, configuration: Configuration, error: BaseException) -> int:
         outcomes.show(error)
@@ -218,12 +218,23 @@ class Runner:
 
     def _on_chunk(self, frame: Frame) -> None:
         chunk = Chunk(frame)
+        self._take([chunk], chunk)
+
+    def _on_batch(self, frame: Frame) -> None:
+        from tidemill._container.batches import Batch
+
+        chunks = [Chunk([ToRunner.CHUNK, *fields]) for fields in frame[1]]
+        self._take(chunks, Batch(chunks))
+
+    def _take(self, chunks: list[Chunk], together: "Chunk | Batch") -> None:
+        """Have chunks run, or give them back if this comes to its end."""
         with self._gate:
             if not self._stopping:
-                self._chunks[chunk.number] = chunk
-                self._inbox.put(chunk)
+                self._chunks.update((chunk.number, chunk) for chunk in chunks)
+                self._inbox.put(together)
         if self._stopping:
-            self._give_back(chunk, [])
+            for chunk in chunks:
+                self._give_back(chunk, [])
         elif self._execution is not None:
             self._execution.wake()
 
@@ -268,6 +279,7 @@ class Runner:
     _handlers: ClassVar[dict[int, Callable[["Runner", Frame], None]]] = {
         ToRunner.START: _on_start,
         ToRunner.CHUNK: _on_chunk,
+        ToRunner.BATCH: _on_batch,
         ToRunner.CANCEL: _on_cancel,
         ToRunner.RECALL: _on_recall,
         ToRunner.CREDIT: _on_credit,
@@ -287,6 +299,17 @@ class Runner:
         self._outbox.detach()
         if self._link is not None:
             self._link.detach()
+
+
+def _on_a_loop(slots: int) -> "type[AsyncExecution]":
+    """Return what runs inputs on an event loop: one at a time, or several at once."""
+    if slots > 1:
+        from tidemill._container.concurrency import ConcurrentExecution
+
+        return ConcurrentExecution
+    from tidemill._container.coroutines import AsyncExecution
+
+    return AsyncExecution
 
 
 def run(
