@@ -8,7 +8,7 @@ TYPE_CHECKING = False  # type checkers know the name; importing `typing` would t
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from tidemill import exception, functions
+    from tidemill import exception, experimental, functions
     from tidemill._client import Client
     from tidemill._output import enable_output
     from tidemill._parameters import parameter
@@ -46,6 +46,7 @@ __all__ = [
     "enter",
     "exception",
     "exit",
+    "experimental",
     "functions",
     "interact",
     "is_local",
@@ -86,6 +87,7 @@ _MODULES = frozenset(
         "cls",
         "config",
         "exception",
+        "experimental",
         "function_call",
         "functions",
         "image",

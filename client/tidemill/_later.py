@@ -22,7 +22,7 @@ _VOLUME = """
 _PACKAGE = """
     CloudBucketMount Cluster Dict Environment FilePatternMatcher NetworkFileSystem Probe Proxy Queue
     Sandbox SandboxSnapshot SchedulerPlacement Server Tunnel Workspace asgi_app clustered
-    experimental fastapi_endpoint forward sessioned web_endpoint
+    fastapi_endpoint forward sessioned web_endpoint
     web_server wsgi_app
 """
 

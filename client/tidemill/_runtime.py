@@ -24,7 +24,8 @@ class Container:
 
     `connect` returns the bus over the worker (None where there is none any more, as in a forked child);
     `interact` connects the standard streams with the caller's terminal; `handles` are the functions of the
-    same app, by name; `own` is what a class is called through in this very container's pool.
+    same app, by name; `own` is what a class is called through in this very container's pool. `slots` are
+    the inputs that may run at once, `limit` tells the worker another number, or 0 to take no more.
     """
 
     __slots__ = (
@@ -38,6 +39,9 @@ class Container:
         "function",
         "id",
         "interact",
+        "limit",
+        "most_slots",
+        "slots",
         "workspace",
     )
 
@@ -53,6 +57,8 @@ class Container:
         workspace: str = "",
         interact: "Callable[[], None]" = lambda: None,
         own: "dict[str, Any] | None" = None,
+        slots: int = 1,
+        limit: Callable[[int], None] = lambda _inputs: None,
     ) -> None:
         """Remember all this; `handles` may be `FunctionHandle`s or maps of their fields."""
         self.id = id
@@ -64,6 +70,8 @@ class Container:
         self.workspace = workspace
         self.interact = interact
         self._own = own
+        self.slots = self.most_slots = slots
+        self.limit = limit
         self._raw_handles = handles
         self._handles: dict[str, FunctionHandle] | None = None
 

@@ -298,10 +298,18 @@ class AsyncExecution:
 
     def _cancel(self, key: Key) -> None:
         chunk = self._chunk
-        if isinstance(chunk, Chunk) and chunk.number == key[0]:
+        if isinstance(chunk, Batch):
+            self._cancel_batch(chunk, key)
+        elif chunk is not None and chunk.number == key[0]:
             self._cancelled.add(key)
             if self._running == key:
                 self._cancel_running()
+
+    def _cancel_batch(self, batch: Batch, key: Key) -> None:
+        """Stop a batch when all of its inputs are to stop."""
+        self._cancelled.add(key)
+        if {chunk.number for chunk in batch.chunks} <= {number for number, _ in self._cancelled}:
+            self._cancel_running()
 
     def _cancel_running(self) -> None:
         if self._task is not None:

@@ -92,7 +92,7 @@ class Runner:
         self._link = link = Link(self._outbox, self._guard, configuration.max_payload)
         terminal = self._terminal = Terminal(self._outbox, interactive=configuration.interactive)
         terminal.install()
-        lifecycle.put_in_place(configuration, link.connect, terminal.attach)
+        lifecycle.put_in_place(configuration, link.connect, terminal.attach, self._limit)
         self._guard.arm(LOADING)
         try:
             program = targets.load(configuration)
@@ -123,6 +123,14 @@ class Runner:
         execution = self._execution = Execution(parts, self._guard)
         terminal.on_interrupt = self._guard.on_key
         return lambda: self._serve(execution)
+
+    def _limit(self, inputs: int) -> None:
+        """Tell the worker how many inputs may run at once. For user code."""
+        self._guard.hold()
+        try:
+            self._outbox.frame(FromRunner.LIMIT, inputs)
+        finally:
+            self._guard.release()
 
     def _enter(self, program: Program) -> None:
         """Run the enter hooks; from then on the exit hooks are owed."""

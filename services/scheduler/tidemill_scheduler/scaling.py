@@ -7,6 +7,7 @@ the order to a worker it polls nothing: one question to the consumer lies betwee
 """
 
 import asyncio
+import math
 from typing import Protocol
 
 from tidemill._bus.protocol import BusError
@@ -75,6 +76,7 @@ class Scaler:
         self._expecting = len(EXPECT)
         self._has_consumer = False
         self._look = Look(float("-inf"), 0, 0, 0)
+        self._backlog = 0  # messages; where several inputs run together, `_look` counts those that do as one
         self._stretch = Stretch()
         self._desired = 0
         self._starts = Starts(replica, pool)
@@ -192,7 +194,9 @@ class Scaler:
         now = self._clock()
         containers = self._replica.fleet.containers(self.pool.id)
         ready = sum(view.phase in READY for view in containers)
-        self._look = Look(now, state.pending + state.ack_pending, state.delivered - state.ack_pending, ready)
+        self._backlog = state.pending + state.ack_pending
+        needed = math.ceil(self._backlog / self.pool.spec.together)
+        self._look = Look(now, needed, state.delivered - state.ack_pending, ready)
         self._stretch = follow(self._stretch, self._look)
         return Situation(
             rollouts.limits(self.pool),
@@ -337,6 +341,6 @@ class Scaler:
             self._desired,
             sum(view.phase in READY for view in containers),
             sum(view.phase in COMING for view in containers),
-            self._look.backlog,
+            self._backlog,
             self._trouble,
         )

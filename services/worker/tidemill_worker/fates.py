@@ -36,11 +36,11 @@ class Fates:
     ) -> Item | None:
         """Return what is sent for an output that is no plain result, or None if its input is dealt with."""
         status, form, data = output
-        pieces = container.pieces(index)
-        container.close_stream(index)
+        pieces = container.pieces(part, index)
+        container.close_stream(part, index)
         if status is Status.DONE:
             return index, status, (form, data), pieces
-        if container.timed_out == (part.number, index):
+        if (part.number, index) in container.timed_out:
             self.judge(container, part.work, index, payload, Verdict(Fate.TIMED_OUT), pieces)
             return None
         if part.work.voided:
@@ -53,7 +53,7 @@ class Fates:
         """Return what a container's end means for an input that it ran: bystanders of a kill are spared."""
         if part.work.voided:
             return Verdict(Fate.CANCELLED)
-        if verdict.fate is Fate.TIMED_OUT and container.timed_out != (part.number, part.running):
+        if verdict.fate is Fate.TIMED_OUT and (part.number, part.running) not in container.timed_out:
             return Verdict(Fate.SPARED)
         if container.killed in (Killed.CANCEL, Killed.STOP):
             return Verdict(Fate.SPARED)

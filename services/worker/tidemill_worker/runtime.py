@@ -18,7 +18,7 @@ from typing import Any
 from tidemill._container.configuration import Configuration
 from tidemill._wire.specs import Pool, handle_of
 from tidemill.image import key as image_key
-from tidemill_worker import secrets
+from tidemill_worker import decisions, secrets
 from tidemill_worker.capacity import Reservation
 from tidemill_worker.images import Images
 from tidemill_worker.node import Node
@@ -132,6 +132,7 @@ def _configuration(
         is_async=spec.is_async,
         restrict_output=spec.restrict_output,
         interactive=spec.interactive,
+        slots=decisions.slots(spec),
         handles={name: asdict(handle) for name, handle in pool.handles.items()},
         workspace=pool.workspace,
         parameters=None if spec.cls is None else spec.parameters,

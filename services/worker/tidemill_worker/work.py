@@ -1,12 +1,14 @@
 """What is held of the broker: delivered chunks, and the parts of them that containers have."""
 
 from collections.abc import Hashable, Iterable
+from math import inf
 
 from tidemill._wire import subjects
 from tidemill._wire.messages import Blob, Chunk, Payload, Try
 from tidemill._wire.specs import Pool
 from tidemill_common import chunks
 from tidemill_common.bus.protocol import Delivery
+from tidemill_worker.decisions import Killed
 
 MAX_TRIES = 20  # earlier attempts that an input carries along
 
@@ -55,10 +57,22 @@ class Part:
 
     `left` are the inputs that are not finished, in the order in which they run, as they came from the
     broker; `running` is the one that runs, or -1, `told` the last one of which a record says so. `fetched`
-    has the payloads that lie in blobs, while they are on their way to the container.
+    has the payloads that lie in blobs, while they are on their way to the container. `deadline` is when the
+    running input has had its time, or, with a `grace`, when its container is killed for that reason.
     """
 
-    __slots__ = ("fetched", "left", "number", "running", "seconds", "told", "work")
+    __slots__ = (
+        "deadline",
+        "fetched",
+        "grace",
+        "left",
+        "number",
+        "placed",
+        "running",
+        "seconds",
+        "told",
+        "work",
+    )
 
     def __init__(self, work: Work, left: dict[int, Payload]) -> None:
         self.work = work
@@ -67,6 +81,9 @@ class Part:
         self.number = 0
         self.running = -1
         self.told = -1
+        self.deadline = inf
+        self.grace: Killed | None = None
+        self.placed = 0.0  # when it came to its pool, where that matters
         self.seconds = 0.0  # spent executing its inputs so far
 
     def first(self) -> int:

@@ -28,6 +28,7 @@ API = [
     "enter",
     "exception",
     "exit",
+    "experimental",
     "functions",
     "interact",
     "is_local",
