@@ -373,7 +373,7 @@ def _single_use(given: Mapping[str, Any]) -> bool:
             f"max_inputs can only be 1, not {max_inputs!r}", hint="use single_use_containers=True"
         )
     if _runtime.is_local():
-        warnings.warn("max_inputs=1 is now called single_use_containers=True", DeprecationError, stacklevel=5)
+        warnings.warn("max_inputs=1 is now called single_use_containers=True", DeprecationError, stacklevel=6)
     return True
 
 
