@@ -2,10 +2,10 @@
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 from tidemill import _runtime, _sync, exception
+from tidemill._dataclass import dataclass
 from tidemill._tracebacks import EDGE
 from tidemill.function_call import FunctionCall
 

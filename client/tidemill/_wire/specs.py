@@ -1,8 +1,9 @@
 """What the platform knows of a function, and of the pool that serves it."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from tidemill._dataclass import dataclass
 from tidemill._wire.control import FunctionHandle
 
 
