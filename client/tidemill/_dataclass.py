@@ -9,6 +9,7 @@ the classes are ordinary frozen dataclasses with slots.
 import dataclasses
 from collections.abc import Callable
 from dataclasses import MISSING, FrozenInstanceError
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 T = TypeVar("T")
@@ -17,16 +18,18 @@ if TYPE_CHECKING:
     from dataclasses import dataclass as dataclass  # noqa: PLC0414 - exported
 else:
 
-    def dataclass(*, frozen: Literal[True], slots: Literal[True]) -> Callable[[type[T]], type[T]]:
+    def dataclass(
+        *, frozen: Literal[True], slots: Literal[True], kw_only: bool = False
+    ) -> Callable[[type[T]], type[T]]:
         """Return what makes a frozen dataclass with slots of a class that has no bases and a docstring."""
         assert frozen
         assert slots
-        return _make
+        return partial(_make, kw_only=kw_only)
 
 
-def _make(kind: type[T]) -> type[T]:
+def _make(kind: type[T], *, kw_only: bool) -> type[T]:
     # Told to write nothing, it only collects the fields.
-    made = dataclasses.dataclass(init=False, repr=False, eq=False, slots=True)(kind)
+    made = dataclasses.dataclass(init=False, repr=False, eq=False, slots=True, kw_only=kw_only)(kind)
     for name, function in _METHODS.items():
         if name not in kind.__dict__:
             setattr(made, name, function)
@@ -34,7 +37,7 @@ def _make(kind: type[T]) -> type[T]:
 
 
 def _names(kind: Any) -> tuple[str, ...]:
-    names: tuple[str, ...] = kind.__match_args__
+    names: tuple[str, ...] = kind.__slots__
     return names
 
 
@@ -57,6 +60,8 @@ def _compile_init(kind: type[Any]) -> Callable[..., None]:
     known: dict[str, Any] = {"_set": object.__setattr__, "_missing": MISSING}
     for field in dataclasses.fields(kind):
         name, value = field.name, field.name
+        if field.kw_only and "*" not in parameters:
+            parameters.append("*")
         if field.default_factory is not MISSING:
             known[f"_{name}"] = field.default_factory
             parameters.append(f"{name}=_missing")
