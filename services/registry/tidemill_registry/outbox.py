@@ -52,14 +52,14 @@ class Entry(NamedTuple):
     headers: Mapping[str, str] = {}
 
 
-def put(key: str, value: bytes) -> Entry:
-    """Return the entry that sets a pool's record."""
-    return Entry("put", streams.POOLS, key, value)
+def put(key: str, value: bytes, *, bucket: str = streams.POOLS) -> Entry:
+    """Return the entry that sets a pool's record, or another bucket's value."""
+    return Entry("put", bucket, key, value)
 
 
-def remove(key: str) -> Entry:
-    """Return the entry that removes a pool's record."""
-    return Entry("delete", streams.POOLS, key, None)
+def remove(key: str, *, bucket: str = streams.POOLS) -> Entry:
+    """Return the entry that removes a pool's record, or another bucket's value."""
+    return Entry("delete", bucket, key, None)
 
 
 def event(subject: str, body: bytes) -> Entry:

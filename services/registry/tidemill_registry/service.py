@@ -71,6 +71,7 @@ from tidemill_registry import (
     migrate,
     publishing,
     retention,
+    siblings,
     tags,
     timetable,
 )
@@ -130,7 +131,11 @@ class Registry:
         if wrong := await self._secrets.check_keys():
             context.log.error(wrong, hint="give TIDEMILL_SECRETS_KEY the keys they were stored with")
         self._publisher = Publisher(
-            self._engine, context.bus, context.log, context.metrics, compare=(timetable.reconcile,)
+            self._engine,
+            context.bus,
+            context.log,
+            context.metrics,
+            compare=(siblings.reconcile, timetable.reconcile),
         )
         self._bus = context.bus
         context.tasks.create_task(self._publisher.run(), name="publisher")

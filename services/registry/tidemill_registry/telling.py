@@ -1,6 +1,7 @@
 """Telling NATS what rows of the outbox say: some at a time, for as long as it goes forward.
 
-The read models come first, so that whoever hears an event finds them there. A NATS that is slow, of several
+The read models come first, so that whoever hears an event finds them there, and of them the handles, which
+a pool's containers look for. A NATS that is slow, of several
 nodes that write everything to their disks, is waited for; one that takes nothing is not: a replica that has
 lost it must not keep the others from telling it.
 """
@@ -30,17 +31,23 @@ async def tell(
     it must not keep everything else back.
     """
     last = {_about(row): row for row in rows}
-    models = [row for row in last.values() if row.kind in ("put", "delete")]
-    others = [row for row in last.values() if row.kind not in ("put", "delete")]
+    groups: tuple[list[Row[Outbox]], ...] = ([], [], [])
+    for row in last.values():
+        groups[_turn(row)].append(row)
     told: set[tuple[str, str, object]] = set()
     problem: Exception | None = None
-    for group in (models, others):
+    for group in groups:
         for start in range(0, len(group), TOGETHER):
             reached, problem = await _tell_together(bus, group[start : start + TOGETHER], on_refused)
             told.update(map(_about, reached))
             if problem is not None:
                 return _ids(rows, told), problem
     return _ids(rows, told), problem
+
+
+def _turn(row: Row[Outbox]) -> int:
+    """Return when a row is told: handles first, then the other read models, then everything else."""
+    return 2 if row.kind not in ("put", "delete") else int(row.target != streams.HANDLES)
 
 
 def _ids(rows: Sequence[Row[Outbox]], told: set[tuple[str, str, object]]) -> list[int]:
