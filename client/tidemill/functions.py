@@ -103,6 +103,7 @@ class Function(Generic[P, R, O]):
         self._client = client
         self._handle: FunctionHandle | None = None
         self._lookup: Lookup | None = None
+        self._known_id = ""  # while there is no handle
         self._published: dict[str, Published] = {}  # by app; it is called through the last one
         self.__name__ = name
         if raw is not None:
@@ -299,9 +300,9 @@ class Function(Generic[P, R, O]):
     def object_id(self) -> str:
         """Return its id (`fu-...`)."""
         handle = self._present_handle()
-        if handle is None:
+        if handle is None and not self._known_id:
             raise self._not_hydrated()
-        return handle.function_id
+        return self._known_id if handle is None else handle.function_id
 
     @property
     def autoscaler(self) -> "Autoscaler":
@@ -466,11 +467,8 @@ class Function(Generic[P, R, O]):
 
         What is looked up where it arrives goes along with deployments there.
         """
-        handle, lookup = self._present_handle(), self._travelling_lookup()
-        is_generator = self._is_generator if handle is None else handle.is_generator
-        if lookup is not None and lookup.version is None:
-            handle = None
-        return _arrive, (self._name, handle, lookup, is_generator)
+        is_generator = self.is_generator if self._present_handle() else self._is_generator
+        return _arrive, (self._name, self._present_handle(), self._travelling_lookup(), is_generator)
 
     def _travelling_lookup(self) -> Lookup | None:
         """Return what finds this function from elsewhere; the environment may be another one there."""
@@ -496,6 +494,9 @@ def _arrive(
 ) -> Function[..., Any, Any]:
     """Rebuild a function that travelled."""
     function: Function[..., Any, Any] = Function(None, name=name, is_generator=is_generator)
-    function._handle = handle
     function._lookup = lookup
+    if lookup is None or lookup.version is not None:
+        function._handle = handle
+    elif handle is not None:  # there may be another version by now: it is looked up when it is used
+        function._known_id = handle.function_id
     return function

@@ -1,5 +1,6 @@
 """What a slow or lost NATS has taken is told once; the rest stays."""
 
+import itertools
 from collections.abc import Callable
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -62,7 +63,7 @@ async def test_what_a_lost_nats_has_taken_is_not_told_again(
     bus: MemoryBus, taken: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(telling, "TELL", 0.05)
-    bus._server.watchers.add(_after(25, taken, bus.disconnect))
+    bus._server.watchers.add(_after(25, bus.disconnect))
     rows = [*(row(number, key=f"po-{number}") for number in range(60)), row(60, "event")]
     told, problem = await tell(bus, rows)
     assert told == list(range(25))
@@ -72,5 +73,6 @@ async def test_what_a_lost_nats_has_taken_is_not_told_again(
     assert len(taken) == 61
 
 
-def _after(number: int, taken: list[str], happen: Callable[[], None]) -> Callable[[Stored], None]:
-    return lambda _: happen() if len(taken) == number else None
+def _after(number: int, happen: Callable[[], None]) -> Callable[[Stored], None]:
+    numbers = itertools.count(1)
+    return lambda _: happen() if next(numbers) == number else None
