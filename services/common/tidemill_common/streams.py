@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import replace
 
-from tidemill._wire import subjects
+from tidemill._wire import limits, subjects
 from tidemill._wire.specs import Pool
 from tidemill_common.bus.protocol import ConsumerSpec, ServiceBus, StreamSpec
 
@@ -13,7 +13,17 @@ GIB = 1 << 30
 SHARDS = 4  # of newly made pools; a pool keeps the shard written into its record
 
 POOLS, ROUTES, WORKERS, LEASES, FIRINGS = "pools", "routes", "workers", "leases", "firings"
-BUCKETS = {POOLS: 0.0, ROUTES: 0.0, WORKERS: 15.0, LEASES: 0.0, FIRINGS: 0.0}  # name -> seconds to live
+LIMITS, LEVELS, PROXY_TOKENS = "limits", "levels", "proxy_tokens"
+BUCKETS = {  # name -> seconds to live
+    POOLS: 0.0,
+    ROUTES: 0.0,
+    WORKERS: 15.0,
+    LEASES: 0.0,
+    FIRINGS: 0.0,
+    LIMITS: 0.0,
+    LEVELS: limits.MAX_FILL,  # by then every token bucket is full, as one that nobody knows
+    PROXY_TOKENS: 0.0,
+}
 
 
 def _inputs(kind: str, shard: int) -> StreamSpec:
