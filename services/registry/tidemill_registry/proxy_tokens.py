@@ -66,6 +66,8 @@ async def of(engine: AsyncEngine, workspace: str, request: ListProxyTokens) -> P
 
 async def revoke(engine: AsyncEngine, workspace: str, request: RevokeProxyToken) -> Done:
     """End a proxy token; `NotFoundError`."""
+    if "\0" in request.token_id:  # PostgreSQL takes none
+        raise NotFoundError("there is no such proxy token")
     async with transaction(engine) as connection:
         ended = update(ProxyToken).where(
             ProxyToken.id == request.token_id,

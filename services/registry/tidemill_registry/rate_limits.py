@@ -50,6 +50,8 @@ async def put(engine: AsyncEngine, workspace: str, request: SetLimit) -> LimitRe
 
 async def remove(engine: AsyncEngine, workspace: str, request: RemoveLimit) -> Done:
     """Remove a limit that was set; `NotFoundError`."""
+    if "\0" in f"{request.kind}{request.environment}{request.name}":  # PostgreSQL takes none
+        raise NotFoundError("no limit is set for what has such a name")
     async with transaction(engine) as connection:
         gone = delete(RateLimit).where(
             RateLimit.workspace_id == await workspaces.find(connection, workspace),
