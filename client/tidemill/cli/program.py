@@ -18,6 +18,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "serve": ("tidemill.cli.serve", "Run an app while its code is written, and follow the changes."),
     "deploy": ("tidemill.cli.deploy", "Deploy an app, which stays until it is stopped."),
     "app": ("tidemill.cli.app", "Look after apps: list, info, history, logs, rollback, stop, ..."),
+    "function": ("tidemill.cli.function", "Look at functions, and change how many containers they have."),
     "container": ("tidemill.cli.container", "Look at containers: list, logs, exec, stop."),
     "call": ("tidemill.cli.call", "Look at calls and what they led to."),
     "dead": ("tidemill.cli.dead", "Look at inputs that were given up, and try them again."),
