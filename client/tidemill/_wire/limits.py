@@ -11,7 +11,7 @@ from dataclasses import dataclass
 WORKSPACE, APP, TOKEN = "workspace", "app", "token"
 KINDS = (WORKSPACE, APP, TOKEN)
 
-MAX_RATE = 1e6  # tokens per second
+MIN_RATE, MAX_RATE = 1e-3, 1e6  # tokens per second
 MAX_BURST = 1e7  # tokens
 MAX_FILL = 3_600.0  # seconds that an empty bucket takes to be full
 
@@ -54,7 +54,8 @@ def key(workspace: str, kind: str, environment: str = "", name: str = "") -> str
 class SetLimit:
     """`tm.registry.<ws>.set_limit`: limit the workspace, an app (by name) or a token (by id).
 
-    Without `burst` it is the tokens of five seconds. Answered by the `LimitRecord`.
+    Without `burst` it is the tokens of five seconds, and never more than those of an hour. Answered by the
+    `LimitRecord`.
     """
 
     kind: str

@@ -113,7 +113,7 @@ def _named(app: str | None, token: str | None, environment: str | None) -> dict[
 @click.command("set")
 @click.option(
     "--rate",
-    type=click.FloatRange(min=0, min_open=True),
+    type=float,
     required=True,
     metavar="N",
     help="Requests per second.",

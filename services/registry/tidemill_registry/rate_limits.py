@@ -88,14 +88,15 @@ async def reconcile(connection: AsyncConnection, bus: ServiceBus) -> int:
 def _checked(request: SetLimit) -> Limit:
     if request.kind not in limits.KINDS:
         raise InvalidError(f"nothing has limits that is a {request.kind[:50]!r}")
-    if not 0 < request.rate <= limits.MAX_RATE:
-        raise InvalidError(f"a rate is above 0 and at most {limits.MAX_RATE:,.0f} requests per second")
+    if not limits.MIN_RATE <= request.rate <= limits.MAX_RATE:
+        raise InvalidError(
+            f"a rate is {limits.MIN_RATE:g} to {limits.MAX_RATE:,.0f} requests per second,"
+            f" not {request.rate:g}"
+        )
     burst = max(1.0, request.rate * BURST) if request.burst is None else request.burst
     if not 1 <= burst <= limits.MAX_BURST:
-        raise InvalidError(f"a burst is 1 to {limits.MAX_BURST:,.0f} requests")
-    if burst > request.rate * limits.MAX_FILL:
-        raise InvalidError("a burst of more than an hour's requests is not kept", hint="use a smaller one")
-    return Limit(request.rate, burst)
+        raise InvalidError(f"a burst is 1 to {limits.MAX_BURST:,.0f} requests, not {burst:g}")
+    return Limit(request.rate, min(burst, request.rate * limits.MAX_FILL))
 
 
 async def _record(

@@ -15,7 +15,7 @@ from tidemill_gateway.api.models import Given, Page, fields_of, moment, perhaps
 router = APIRouter(tags=["web access"])
 
 TokenRef = Annotated[str, Path(pattern=r"^pt-[a-z0-9]{26}$", description="a proxy token's id")]
-Name = Annotated[str, Path(pattern=r"^[A-Za-z0-9_.-]{1,128}$", description="of the app, or the token's id")]
+Name = Annotated[str, Path(pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="of the app, or the token's id")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +64,9 @@ class RateLimit:
 
 
 class NewRateLimit(Given):
-    """A limit to set. Without `burst` it is five seconds' worth."""
+    """A limit to set. Without `burst` it is five seconds' worth, and never more than an hour's."""
 
-    rate: float = Field(gt=0, le=limits.MAX_RATE, description="requests per second")
+    rate: float = Field(ge=limits.MIN_RATE, le=limits.MAX_RATE, description="requests per second")
     burst: float | None = Field(default=None, ge=1, le=limits.MAX_BURST)
 
 
