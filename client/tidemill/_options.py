@@ -5,17 +5,16 @@ import inspect
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from tidemill import _names, _runtime, retries, secret, volume
+from tidemill import _names, _runtime, secret, volume
 from tidemill import image as images
+from tidemill._dataclass import dataclass
 from tidemill._partial import PartialFunction
-from tidemill._wire.specs import Autoscaling, ClassSpec, FunctionSpec, Resources, Source
+from tidemill._wire.specs import Autoscaling, ClassSpec, FunctionSpec, Resources, RetryPolicy, Source
 from tidemill._wire.variants import Changes
 from tidemill.exception import DeprecationError, InvalidError, UnimplementedError
 from tidemill.image import Image
-from tidemill.schedule import Cron, Period
 from tidemill.secret import Secret
 from tidemill.volume import Volume
 
@@ -30,7 +29,7 @@ _GPU = re.compile(r"(?P<type>[A-Za-z0-9_-]{1,32})!?(?::(?P<count>\d{1,3}))?")
 _LABEL = re.compile(r"[A-Za-z0-9_./*-]{1,63}")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Defaults:
     """What an app gives to all its functions."""
 
@@ -40,7 +39,7 @@ class Defaults:
     include_source: bool = True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Declaration:
     """One declared function: what the platform is told, apart from its code, and what that needs.
 
@@ -140,7 +139,7 @@ def _check_together(name: str, partial: PartialFunction[..., Any, Any]) -> None:
 
 def _declare(name: str, given: Mapping[str, Any], *, include_source: bool, yields: bool) -> Declaration:
     _refuse_absent(given)
-    policy = retries.read(given["retries"])
+    policy = _retries(given["retries"])
     if yields and policy.max_retries:
         raise InvalidError(f"{name!r} is a generator: it cannot have retries, part of it is read already")
     timeout = _seconds("timeout", given["timeout"])
@@ -190,7 +189,7 @@ def changes(given: Mapping[str, Any]) -> tuple[Changes, tuple[Secret, ...]]:
         memory=(resources.memory, resources.memory_limit) if "memory" in asked else None,
         gpus=resources.gpus if "gpu" in asked else None,
         env=_names.check_variables("env", given["env"]) if given["env"] else None,
-        retries=retries.read(given["retries"]) if given["retries"] is not None else None,
+        retries=_retries(given["retries"]) if given["retries"] is not None else None,
         timeout=None if given["timeout"] is None else _seconds("timeout", given["timeout"]),
         max_containers=scaling.max_containers,
         buffer_containers=scaling.buffer_containers if given["buffer_containers"] is not None else None,
@@ -244,9 +243,19 @@ def _is_generator(function: Callable[..., Any], given: Any) -> bool:
     return given
 
 
+def _retries(given: Any) -> RetryPolicy:
+    if given is None:
+        return RetryPolicy()
+    from tidemill import retries
+
+    return retries.read(given)
+
+
 def _schedule(function: Callable[..., Any], name: str, schedule: Any) -> dict[str, Any] | None:
     if schedule is None:
         return None
+    from tidemill.schedule import Cron, Period
+
     if not isinstance(schedule, Cron | Period):
         raise InvalidError(f"schedule has to be a Cron or a Period, not {schedule!r}")
     kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)

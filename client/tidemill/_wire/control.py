@@ -5,8 +5,10 @@ time at import. Services check each message against its type when it arrives. Du
 and disk MiB.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
+
+from tidemill._dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

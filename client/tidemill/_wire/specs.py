@@ -1,9 +1,10 @@
 """What the platform knows of a function, and of the pool that serves it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, NamedTuple
 
+from tidemill._dataclass import dataclass
 from tidemill._wire.control import FunctionHandle
 
 
@@ -160,8 +161,12 @@ class Pool:
     pool served an earlier version: it finishes what it is sent, and keeps no containers waiting.
     `generation` grows when the app is to have new containers for the same code: those that were started
     under an earlier one are replaced. `strategy` says how containers end that are replaced or superseded:
-    `rolling` lets them finish the inputs that they hold, `recreate` stops them at once. `variant_of` names
-    the pool of the same function from which this one differs by options or parameters that a caller gave.
+    `rolling` lets them finish the inputs that they hold, `recreate` stops them at once.
+
+    `handles` has its own function's. Those of the whole app are kept once per version, in the `handles`
+    bucket; `handles_version` says of which version its containers know them. Where it is 0, as in records
+    of old, `handles` has them all. `variant_of` names the pool of the same function from which this one
+    differs by options or parameters that a caller gave.
     """
 
     id: str
@@ -180,6 +185,7 @@ class Pool:
     superseded: bool = False
     generation: int = 0
     strategy: str = "rolling"
+    handles_version: int = 0
     variant_of: str = ""
 
 
