@@ -386,10 +386,10 @@ class Function(Generic[P, R, O]):
                 f"{self._name} is a generator, which .remote cannot call",
                 hint="use .remote_gen() to iterate what it yields, .map or .spawn to get it as a list",
             )
-        if handle.web_url is not None:
+        if handle.web_label:
             raise exception.InvalidError(
                 f"{self._name} is a web function, which .{method} cannot call",
-                hint=f"send requests to {handle.web_url}",
+                hint=f"send requests to {handle.web_url or 'its URL, which .get_web_url() tells'}",
             )
 
     def _not_hydrated(self) -> exception.ExecutionError:
