@@ -22,7 +22,7 @@ HTTP, WEBSOCKET = "http", "websocket"  # kinds of requests, as ASGI names them
 MAX_INLINE = 128 * 1024  # bytes of a response that travels in one message, and of a request's first piece
 
 OPENED = 0  # the first element of what a worker sends first, in the place of a frame's kind: its id follows
-HEAD, ACCEPT = "head", "accept"  # names of control frames
+HEAD, ACCEPT, CONTINUE = "head", "accept", "continue"  # names of control frames; the last asks for the body
 
 # Tags of the pieces of a WebSocket's messages. A piece is never split again: its last flags belong to it.
 TEXT, BINARY = 1, 2
