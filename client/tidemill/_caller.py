@@ -57,7 +57,10 @@ class Caller:
         self.reply = subjects.replies(workspace, self.id)
         self.loop = asyncio.get_running_loop()
         self.calls: dict[str, Attached] = {}
-        self.pools = Pools(bus, workspace, self._on_final_trouble, warn)
+        self.on_failing: Callable[[Trouble], None] = _ignore  # hears of pools whose containers fail to start
+        self.pools = Pools(
+            bus, workspace, self._on_final_trouble, lambda trouble: self.on_failing(trouble), warn
+        )
         self.replies = Replies(
             bus, subjects.replies_stream(workspace), self.reply, self._take, self._submissions
         )
@@ -326,6 +329,10 @@ def warn(message: str, hint: str = "") -> None:
         output.warn(message, hint)
     else:
         _log.warning("%s%s", message, f" (hint: {hint})" if hint else "")
+
+
+def _ignore(_trouble: Trouble) -> None:
+    """Do nothing: callers wait, it is tried again."""
 
 
 def explain(error: BaseException) -> BaseException:

@@ -323,7 +323,13 @@ class Function(Generic[P, R, O]):
         """Return its URL, or None if it is not a web function."""
         from tidemill import _client
 
-        return (await self._find(_client.current(self._client))).web_url
+        client = _client.current(self._client)
+        handle = await self._find(client)
+        if handle.web_label and handle.web_url is None:  # a container is not told where the gateway is
+            from tidemill import _following
+
+            return (await _following.look_up(client, Lookup(function_id=handle.function_id))).web_url
+        return handle.web_url
 
     def get_raw_f(self) -> Callable[P, O]:
         """Return the Python function."""

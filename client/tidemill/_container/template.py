@@ -39,7 +39,13 @@ PRELOADED = (
     "tidemill._bus.socket",
 )
 # The same for web functions. What is not in an image is left out.
-PRELOADED_FOR_WEB = ("tidemill._container.web", "fastapi", "fastapi.middleware.cors", "fastapi.responses")
+PRELOADED_FOR_WEB = (
+    "tidemill._container.web",
+    "fastapi",
+    "fastapi.middleware.cors",
+    "fastapi.responses",
+    "tidemill._container.port",
+)
 _DESCRIPTORS = 2  # per container: the runner's socket, then init's
 
 

@@ -30,9 +30,12 @@ from tidemill._container.tags import Tagger
 from tidemill._container.websocket import SocketExchange
 from tidemill._container.work import Chunk, Task
 from tidemill._runtime import current_input
+from tidemill._wire import failure
 from tidemill._wire.duplex import Frame
-from tidemill._wire.messages import Format
+from tidemill._wire.messages import Format, Status
 from tidemill._wire.web import WEBSOCKET, Request
+
+STOPPED = failure.from_text("InternalFailure", "the container was told to stop while it answered")
 
 
 class WebExecution:
@@ -62,7 +65,6 @@ class WebExecution:
         self._flush_due = False
         self._no_more = False
         self._interrupted = False
-        self._returned: list[Key] = []
         asyncio.set_event_loop(self._loop)
         self.app = apps.make(function, web, slots, self._loop)
         self._lifespan = Lifespan(self.app)
@@ -72,13 +74,13 @@ class WebExecution:
     # --- the main thread
 
     def serve(self) -> list[Key]:
-        """Answer what comes until None comes; return what a stop signal interrupted."""
+        """Answer what comes until None comes; return nothing: what a stop signal interrupts has failed."""
         self._loop.call_soon(self._turn)
         while not (self._no_more and not self._exchanges):
             # What ends a process ends the loop too when a task of the user's own raises it.
             with suppress(SystemExit, KeyboardInterrupt):
                 self._loop.run_forever()
-        return self._returned
+        return []
 
     def close(self) -> None:
         """Shut the app down, end what user code has left on the loop, and the loop."""
@@ -147,13 +149,12 @@ class WebExecution:
     def finish(self, exchange: Exchange, status: int, payload: Encoded) -> None:
         """See `exchange.Web`."""
         _, chunk = self._exchanges.pop(exchange.key[0])
-        if self._interrupted:
-            self._returned.append(exchange.key)
-        else:
-            seconds = time.perf_counter() - exchange.began
-            self._outbox.add_output(*exchange.key, status, payload, seconds=seconds)
-            self._on_finished(chunk)
-            self._flush_soon()
+        if self._interrupted and status == Status.CANCELLED:  # it was begun, and does not run elsewhere
+            status, payload = Status.FAILURE, (Format.FAILURE, STOPPED)
+        seconds = time.perf_counter() - exchange.began
+        self._outbox.add_output(*exchange.key, status, payload, seconds=seconds)
+        self._on_finished(chunk)
+        self._flush_soon()
         if self._tagger is not None and not self._exchanges:
             self._tagger.change("")
         if self._no_more and not self._exchanges:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
+from tidemill_gateway.web.protocol import Protocol
+
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
@@ -34,7 +36,7 @@ class HttpServer:
             uvicorn.Config(
                 app,
                 loop="none",
-                http="httptools",
+                http=Protocol,
                 ws="websockets-sansio",
                 ws_max_size=MAX_MESSAGE,
                 lifespan="off",

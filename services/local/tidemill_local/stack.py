@@ -174,7 +174,7 @@ class Stack:
             "TIDEMILL_SECRETS_KEY": "",
             "TIDEMILL_SECRETS_KEY_FILE": str(self._secrets_key),
             "TIDEMILL_FIRST_WORKSPACE": WORKSPACE,
-            "TIDEMILL_WEB_URL": f"http://{{label}}.localhost:{self._web_port.getsockname()[1]}",
+            "TIDEMILL_WEB_URL": web_port.url(self._web_port.getsockname()[1]),
             "TIDEMILL_FIRST_TOKENS": json.dumps(tokens),
             "TIDEMILL_NATS_ISSUER_SEED": known.issuer_seed,
             "TIDEMILL_NATS_SYSTEM_PASSWORD": known.passwords[SYSTEM_USER],

@@ -28,3 +28,15 @@ def _kept(file: Path) -> int:
         if 0 < port < 1 << 16:
             return port
     return 0
+
+
+def url(port: int) -> str:
+    """Return where web functions are found, with `{label}` in it.
+
+    Browsers and curl know that `*.localhost` is this machine. Other programs ask the system, which may not.
+    """
+    try:
+        socket.getaddrinfo("tidemill.localhost", port, proto=socket.IPPROTO_TCP)
+    except OSError:
+        return f"http://{HOST}:{port}/f/{{label}}"
+    return f"http://{{label}}.localhost:{port}"

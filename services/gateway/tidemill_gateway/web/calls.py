@@ -18,6 +18,7 @@ from tidemill._caller import Caller
 from tidemill._duplex import Duplex
 from tidemill._outcome import Outcome
 from tidemill._wire import ids, subjects
+from tidemill._wire.control import Trouble
 from tidemill._wire.duplex import Frame
 from tidemill._wire.messages import Format, Status
 from tidemill._wire.web import ACCEPT, CONTINUE, HEAD, OPENED
@@ -144,6 +145,12 @@ class WebCall:
         elif self.stream is not None and not self.stream.has_heard_all:
             self.stream.abort(exception.ServiceError(str(error)))
 
+    def on_trouble(self, trouble: Trouble) -> None:
+        """Give up where no container becomes ready: whoever asks again finds those that did meanwhile."""
+        self._caller.cancel(self.id, self.handle, num_inputs=1)
+        headers = {"Retry-After": "1"}
+        self.fail(Problem(503, "no_container", trouble.message, hint=trouble.hint, headers=headers))
+
     def on_tick(self, now: float) -> None:
         """Nothing depends on time."""
 
@@ -173,6 +180,11 @@ class Inbox:
             self._bus.publish(subject, _encode((call, frame)))
 
         return Duplex(transmit)
+
+    def on_failing(self, trouble: Trouble) -> None:
+        """Fail what waits for a pool whose containers fail to start."""
+        for call in [call for call in self.calls.values() if call.handle.pool == trouble.pool]:
+            call.on_trouble(trouble)
 
     def _arrive(self, message: Message) -> None:
         try:

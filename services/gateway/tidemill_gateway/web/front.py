@@ -86,6 +86,7 @@ class Front:
                 503, "service", "the message broker cannot be reached", headers={"Retry-After": "1"}
             )
         session = await self._sessions.of(target.route.workspace)
+        session.caller.on_failing = self._inbox.on_failing
         return WebCall(self._inbox, session.caller, target)
 
     async def _others(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -13,6 +13,7 @@ from tidemill._duplex import HalfEnded
 from tidemill._wire.web import Headers, Request, Route
 from tidemill_gateway.problems import Problem
 from tidemill_gateway.web.calls import WebCall
+from tidemill_gateway.web.protocol import end_with_trailers
 
 WATCH_AFTER = 0.1  # seconds without a response until somebody looks whether the client is still there
 BODY_TIMEOUT = 60.0  # seconds without a piece of a body
@@ -34,9 +35,9 @@ async def serve(
     call: WebCall, route: Route, root_path: str, scope: Scope, receive: Receive, send: Send
 ) -> None:
     """Answer one request. Raises `Problem`, `Error` as long as nothing was answered."""
-    exchange = _Exchange(call, route, receive, send)
+    exchange = _Exchange(call, route, scope, receive, send)
     try:
-        await exchange.ask(scope, root_path)
+        await exchange.ask(root_path)
         await exchange.answer()
     except _Gone:
         call.cancel()
@@ -91,10 +92,11 @@ def forwarded(scope: Scope, root_path: str) -> Headers:
 class _Exchange:
     """A request and its response."""
 
-    __slots__ = ("_call", "_limit", "_more", "_receive", "_send", "_timer", "_wants", "_watch")
+    __slots__ = ("_call", "_limit", "_more", "_receive", "_scope", "_send", "_timer", "_wants", "_watch")
 
-    def __init__(self, call: WebCall, route: Route, receive: Receive, send: Send) -> None:
+    def __init__(self, call: WebCall, route: Route, scope: Scope, receive: Receive, send: Send) -> None:
         self._call = call
+        self._scope = scope
         self._receive = receive
         self._send = send
         self._limit = route.startup_timeout + route.timeout
@@ -103,10 +105,10 @@ class _Exchange:
         self._timer: asyncio.TimerHandle | None = None
         self._watch: asyncio.Task[None] | None = None
 
-    async def ask(self, scope: Scope, root_path: str) -> None:
+    async def ask(self, root_path: str) -> None:
         """Send the request on its way."""
-        body = await self._first_piece(scope["headers"])
-        request = fields(scope, root_path, body, more=self._more)
+        body = await self._first_piece(self._scope["headers"])
+        request = fields(self._scope, root_path, body, more=self._more)
         call = self._call
         if self._more:
             loop = asyncio.get_running_loop()
@@ -175,7 +177,8 @@ class _Exchange:
                 await send({"type": "http.response.body", "body": content.data, "more_body": True})
         except exception.Error:
             return
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        if not (stream.word and end_with_trailers(self._scope, stream.word)):
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
         stream.end()
 
     # --- the client meanwhile
