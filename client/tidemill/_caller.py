@@ -58,9 +58,7 @@ class Caller:
         self.loop = asyncio.get_running_loop()
         self.calls: dict[str, Attached] = {}
         self.on_failing: Callable[[Trouble], None] = _ignore  # hears of pools whose containers fail to start
-        self.pools = Pools(
-            bus, workspace, self._on_final_trouble, lambda trouble: self.on_failing(trouble), warn
-        )
+        self.pools = Pools(bus, workspace, self._on_final_trouble, self._on_failing, warn)
         self.replies = Replies(
             bus, subjects.replies_stream(workspace), self.reply, self._take, self._submissions
         )
@@ -260,6 +258,9 @@ class Caller:
                 call.fail(failure.to_exception(trouble.failure))
             else:
                 call.fail(exception.RemoteError(trouble.message, hint=trouble.hint))
+
+    def _on_failing(self, trouble: Trouble) -> None:
+        self.on_failing(trouble)
 
     def _submissions(self) -> tuple[int, int]:
         oldest = (call.oldest() for call in self.calls.values())

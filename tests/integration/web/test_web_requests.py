@@ -85,20 +85,16 @@ async def test_bodies_of_every_size_and_encoding_arrive(site: Site, client: Clie
         assert (chunked["method"], chunked["sha256"]) == ("PUT", expected)
 
 
-async def test_a_body_is_passed_back_while_it_comes(site: Site, client: Client) -> None:
-    heard = asyncio.Event()
-
-    async def pieces() -> Any:
-        yield b"ping"
-        await asyncio.wait_for(heard.wait(), 30)
-        yield b"pong"
-
-    async with client.stream("POST", site.url("web", "/back"), content=pieces()) as answer:
-        parts = []
-        async for part in answer.aiter_bytes():
-            parts.append(part)
-            heard.set()
-    assert parts == [b"ping", b"pong"]
+async def test_a_body_is_passed_back_while_it_comes(site: Site) -> None:
+    reader, writer = await connection(site)
+    writer.write(f"POST {site.path('web')}/back HTTP/1.1\r\nHost: x\r\n".encode())
+    writer.write(b"Transfer-Encoding: chunked\r\n\r\n4\r\nping\r\n")
+    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
+    assert b"transfer-encoding: chunked" in head
+    assert await reader.readexactly(9) == b"4\r\nping\r\n"
+    writer.write(b"4\r\npong\r\n0\r\n\r\n")
+    assert await reader.readexactly(14) == b"4\r\npong\r\n0\r\n\r\n"
+    writer.close()
 
 
 async def test_a_large_response_arrives_whole(site: Site, client: Client) -> None:
@@ -109,12 +105,10 @@ async def test_a_large_response_arrives_whole(site: Site, client: Client) -> Non
 
 
 async def test_events_come_one_by_one(site: Site, client: Client) -> None:
-    times = []
+    now = asyncio.get_running_loop().time
     async with client.stream("GET", site.url("web", "/events")) as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
-        async for line in answer.aiter_lines():
-            if line:
-                times.append((line, asyncio.get_running_loop().time()))
+        times = [(line, now()) async for line in answer.aiter_lines() if line]
     assert [line for line, _ in times] == ["data: 0", "data: 1", "data: 2"]
     assert times[2][1] - times[0][1] > 0.05
 
@@ -193,10 +187,15 @@ async def test_a_request_above_its_timeout_is_answered_with_504(site: Site, clie
     assert quick.json() == "slept"
 
 
+async def connection(site: Site) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Return a connection to the gateway."""
+    host, port = site.gateway.removeprefix("http://").split(":")
+    return await asyncio.open_connection(host, int(port))
+
+
 async def raw(site: Site, text: bytes) -> bytes:
     """Return all that is answered to some bytes."""
-    host, port = site.gateway.removeprefix("http://").split(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
+    reader, writer = await connection(site)
     writer.write(text)
     await writer.drain()
     answer = await asyncio.wait_for(reader.read(), 60)
@@ -205,9 +204,9 @@ async def raw(site: Site, text: bytes) -> bytes:
 
 
 async def test_a_body_that_is_announced_is_asked_for_only_when_it_is_wanted(site: Site) -> None:
-    head = "POST {}{} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"
-    host, port = site.gateway.removeprefix("http://").split(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
+    head = "POST {}{} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 5\r\n"
+    head += "Expect: 100-continue\r\n\r\n"
+    reader, writer = await connection(site)
     writer.write(head.format(site.path("web"), "/body").encode())
     assert (await reader.readline()).startswith(b"HTTP/1.1 100")
     writer.write(b"12345")
@@ -234,6 +233,12 @@ async def test_requests_that_could_mean_two_things_are_refused(site: Site) -> No
     assert long.startswith(b"HTTP/1.1 431"), long[:100]
     many = await raw(site, start + b"".join(b"X-%d: 1\r\n" % number for number in range(2_000)) + b"\r\n")
     assert many.startswith(b"HTTP/1.1 431"), many[:100]
+
+
+async def test_trailers_come_behind_the_body(site: Site) -> None:
+    asked = f"GET {site.path('web')}/trailers/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    answer = await raw(site, asked.encode())
+    assert answer.endswith(b"7\r\ncontent\r\n0\r\nx-checksum: 42\r\n\r\n")
 
 
 async def test_one_connection_carries_many_requests(site: Site) -> None:

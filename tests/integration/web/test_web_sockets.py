@@ -79,9 +79,11 @@ async def test_a_container_that_is_lost_closes_its_sockets(site: Site) -> None:
 
 async def test_a_message_that_is_too_large_closes_the_connection(site: Site) -> None:
     async with connect(site.socket("web", "/echo"), compression=None, max_size=None) as socket:
+        sending = asyncio.create_task(socket.send(b"x" * (17 << 20)))
         with pytest.raises(ConnectionClosed) as closed:
-            await socket.send(b"x" * (17 << 20))
             await socket.recv()
+        await asyncio.wait((sending,))
+        sending.exception()
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 1009
 

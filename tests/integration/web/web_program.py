@@ -282,8 +282,9 @@ import asyncio, sys
 from aiohttp import web
 
 async def show(request):
-    return web.json_response({"path": request.raw_path, "host": request.host, "size": len(await request.read()),
-                              "from": request.headers.get("x-forwarded-for")})
+    size = len(await request.read())
+    sender = request.headers.get("x-forwarded-for")
+    return web.json_response({"path": request.raw_path, "host": request.host, "size": size, "from": sender})
 
 async def flow(request):
     response = web.StreamResponse()

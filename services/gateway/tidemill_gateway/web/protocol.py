@@ -1,6 +1,6 @@
 """uvicorn's protocol for HTTP/1.1, with bounds on the head of a request, and trailers of a response."""
 
-from typing import Any
+from typing import Any, cast
 
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -42,7 +42,7 @@ class Protocol(HttpToolsProtocol):
         """See `HttpToolsProtocol`."""
         self._head = -1
         super().on_headers_complete()
-        self.scope[CYCLE] = self.cycle  # type: ignore[typeddict-unknown-key]
+        cast(Scope, self.scope)[CYCLE] = self.cycle
 
     def on_message_complete(self) -> None:
         """See `HttpToolsProtocol`."""
