@@ -88,6 +88,7 @@ _MODULES = frozenset(
         "retries",
         "schedule",
         "secret",
+        "types",
         "volume",
     ]
 )
