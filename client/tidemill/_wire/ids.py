@@ -19,6 +19,7 @@ FUNCTION = "fu"
 GATEWAY = "ga"
 IMAGE = "im"
 POOL = "po"
+PROXY_TOKEN = "pt"  # noqa: S105 - a prefix
 SCHEDULE = "sc"
 SECRET = "st"  # noqa: S105 - a prefix
 STREAM = "sm"
