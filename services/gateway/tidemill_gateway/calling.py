@@ -40,7 +40,7 @@ def check_callable(name: str, handle: FunctionHandle) -> None:
     """Refuse functions that are called in another way. Raises `Problem`."""
     if handle.is_generator:
         raise Problem(422, "invalid", f"{name} is a generator, which cannot be called over REST")
-    if handle.web_url is not None:
+    if handle.web_label:
         raise Problem(422, "invalid", f"{name} is a web function", hint=f"send requests to {handle.web_url}")
 
 

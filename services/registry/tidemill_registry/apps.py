@@ -12,7 +12,7 @@ from tidemill._wire.control import AppEvent
 from tidemill._wire.deploying import LookupApp, StopDeployed
 from tidemill._wire.environments import DeleteEnvironment
 from tidemill.exception import NotFoundError
-from tidemill_registry import checks, decisions, environments, lookups, outbox, timetable
+from tidemill_registry import checks, decisions, environments, lookups, outbox, routes, timetable
 from tidemill_registry.database import Clock, transaction
 from tidemill_registry.schema import App, Environment, PoolRow, Workspace
 
@@ -178,11 +178,13 @@ class Apps:
         pools = await connection.scalars(select(PoolRow.id).where(PoolRow.app_id == app.id))
         told = AppEvent(app.id, app.name, "stopped", at.timestamp(), app.version, reason)
         timers = await timetable.follow(connection, app.workspace, app.id, (), app.version)
+        gone = await routes.follow(connection, app.id, (), lasting=True)
         await outbox.enqueue(
             connection,
             [
                 *(outbox.remove(pool) for pool in pools),
                 *timers,
+                *gone,
                 outbox.event(subjects.event(app.workspace, "app", app.id), coding.encode(told)),
             ],
         )
