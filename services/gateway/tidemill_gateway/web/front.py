@@ -15,7 +15,7 @@ from tidemill_gateway.decisions import request_id
 from tidemill_gateway.problems import Problem
 from tidemill_gateway.proxy_auth import without_secrets
 from tidemill_gateway.sessions import Sessions
-from tidemill_gateway.web import http, sockets
+from tidemill_gateway.web import http, once, sockets
 from tidemill_gateway.web.calls import Inbox, WebCall
 from tidemill_gateway.web.routes import Routes, Target
 
@@ -58,6 +58,10 @@ class Front:
             if target is None:
                 raise Problem(404, "not_found", NOT_THERE)
             scope = await self._admit(target, scope)
+            if (key := once.key_of(scope)) is not None:
+                session = await self._sessions.of(target.route.workspace)
+                await once.serve(session, target, key, root_path, scope, receive, send)
+                return
             call = await self._call(target)
             if scope["type"] == "http":
                 await http.serve(call, target.route, root_path, scope, receive, send)
