@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tidemill._parameters import parameter
     from tidemill._partial import batched, concurrent, enter, exit, method  # noqa: A004 - Modal's name
     from tidemill._runtime import current_function_call_id, current_input_id, interact, is_local
+    from tidemill._web import asgi_app, fastapi_endpoint, web_endpoint, web_server, wsgi_app
     from tidemill.app import App
     from tidemill.cls import Cls
     from tidemill.exception import Error
@@ -38,6 +39,7 @@ __all__ = [
     "Secret",
     "Volume",
     "__version__",
+    "asgi_app",
     "batched",
     "concurrent",
     "current_function_call_id",
@@ -47,11 +49,15 @@ __all__ = [
     "exception",
     "exit",
     "experimental",
+    "fastapi_endpoint",
     "functions",
     "interact",
     "is_local",
     "method",
     "parameter",
+    "web_endpoint",
+    "web_server",
+    "wsgi_app",
 ]
 
 # name -> module that has it; the modules themselves are named by None
@@ -68,6 +74,7 @@ _HOMES = {
     "Retries": "retries",
     "Secret": "secret",
     "Volume": "volume",
+    "asgi_app": "_web",
     "batched": "_partial",
     "concurrent": "_partial",
     "current_function_call_id": "_runtime",
@@ -75,10 +82,14 @@ _HOMES = {
     "enable_output": "_output",
     "enter": "_partial",
     "exit": "_partial",
+    "fastapi_endpoint": "_web",
     "interact": "_runtime",
     "is_local": "_runtime",
     "method": "_partial",
     "parameter": "_parameters",
+    "web_endpoint": "_web",
+    "web_server": "_web",
+    "wsgi_app": "_web",
 }
 _MODULES = frozenset(
     [

@@ -11,7 +11,7 @@ from typing import Any
 from tidemill import _parameters
 from tidemill._partial import Kind, PartialFunction
 from tidemill._wire.specs import ClassSpec, MethodSpec, Parameter
-from tidemill.exception import InvalidError
+from tidemill.exception import InvalidError, UnimplementedError
 
 Partials = Mapping[str, PartialFunction[..., Any, Any]]
 
@@ -41,12 +41,17 @@ def declared(user_cls: type, *, serialized: bool = True) -> Declared:
     _check_class(user_cls, serialized=serialized)
     found = _partials(user_cls)
     for name, partial in found.items():
-        if partial.kind is Kind.FUNCTION:
+        if partial.kind is Kind.FUNCTION and partial.web is None:
             raise InvalidError(
                 f"{user_cls.__name__}.{name} has decorators but is no method that can be called",
                 hint="put @method() on top of them",
             )
-    methods = {name: partial for name, partial in found.items() if partial.kind is Kind.METHOD}
+    methods = {name: partial for name, partial in found.items() if partial.kind is Kind.METHOD or partial.web}
+    if len(methods) > 1 and any(partial.web for partial in methods.values()):
+        raise UnimplementedError(
+            f"{user_cls.__name__} has a method for the web beside others, which this version does not have",
+            hint="move it to a class of its own; a base class can have what they share",
+        )
     if any(partial.batching is not None for partial in methods.values()):
         check_batching(methods)
     enter = tuple(name for name, partial in found.items() if partial.kind is Kind.ENTER)

@@ -21,9 +21,7 @@ _VOLUME = """
 """
 _PACKAGE = """
     CloudBucketMount Cluster Dict Environment FilePatternMatcher NetworkFileSystem Probe Proxy Queue
-    Sandbox SandboxSnapshot SchedulerPlacement Server Tunnel Workspace asgi_app clustered
-    fastapi_endpoint forward sessioned web_endpoint
-    web_server wsgi_app
+    Sandbox SandboxSnapshot SchedulerPlacement Server Tunnel Workspace clustered forward sessioned
 """
 
 # class -> names that Modal has and this version has not

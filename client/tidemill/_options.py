@@ -11,7 +11,15 @@ from tidemill import _names, _runtime, secret, volume
 from tidemill import image as images
 from tidemill._dataclass import dataclass
 from tidemill._partial import PartialFunction
-from tidemill._wire.specs import Autoscaling, ClassSpec, FunctionSpec, Resources, RetryPolicy, Source
+from tidemill._wire.specs import (
+    Autoscaling,
+    ClassSpec,
+    Concurrency,
+    FunctionSpec,
+    Resources,
+    RetryPolicy,
+    Source,
+)
 from tidemill._wire.variants import Changes
 from tidemill.exception import DeprecationError, InvalidError, UnimplementedError
 from tidemill.image import Image
@@ -89,16 +97,27 @@ def declare(
     name = _name(function, given["name"])
     is_generator = _is_generator(function, given["is_generator"])
     declaration = _declare(name, given, include_source=include_source, yields=is_generator)
-    _check_together(name, partial)
+    _check_together(name, partial, given)
+    if partial.web and given["schedule"] is not None:
+        raise InvalidError(
+            f"{name!r} is a web function: a schedule cannot call it",
+            hint="put the schedule on a function of its own",
+        )
     template = dataclasses.replace(
         declaration.template,
         is_generator=is_generator,
         is_async=inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function),
         schedule=_schedule(function, name, given["schedule"]),
-        concurrency=partial.concurrency,
+        concurrency=partial.concurrency or Concurrency(),
         batching=partial.batching,
+        **_for_web(partial),
     )
     return dataclasses.replace(declaration, template=template)
+
+
+def _for_web(partial: PartialFunction[..., Any, Any]) -> dict[str, Any]:
+    """Return what differs where requests are answered: each is answered once."""
+    return {} if partial.web is None else {"web": partial.web, "retries": RetryPolicy()}
 
 
 def declare_class(
@@ -118,23 +137,27 @@ def declare_class(
     name = partial.raw.__qualname__
     yields = any(method.yields for method in methods.values())
     declaration = _declare(name, given, include_source=include_source, yields=yields)
-    batching = next((each.batching for each in methods.values() if each.batching), None)
-    _check_together(name, dataclasses.replace(partial, batching=batching))
+    first = next(iter(methods.values()), partial)  # where it is batched or for the web it is the only one
+    partial = dataclasses.replace(partial, batching=first.batching, web=first.web)
+    _check_together(name, partial, given)
     template = dataclasses.replace(
         declaration.template,
         is_async=bool(methods) and all(method.is_async for method in methods.values()),
-        concurrency=partial.concurrency,
-        batching=batching,
+        concurrency=partial.concurrency or Concurrency(),
+        batching=partial.batching,
         cls=cls,
+        **_for_web(partial),
     )
     return dataclasses.replace(declaration, template=template)
 
 
-def _check_together(name: str, partial: PartialFunction[..., Any, Any]) -> None:
+def _check_together(name: str, partial: PartialFunction[..., Any, Any], given: Mapping[str, Any]) -> None:
     if partial.batching is not None and partial.concurrency is not None:
         raise InvalidError(
             f"{name!r} is batched: it cannot also be concurrent", hint="leave @concurrent() out"
         )
+    if partial.concurrency and partial.concurrency.max_inputs > 1 and given["single_use_containers"]:
+        raise InvalidError(f"{name!r}: with single_use_containers a container runs one input, not several")
 
 
 def _declare(name: str, given: Mapping[str, Any], *, include_source: bool, yields: bool) -> Declaration:

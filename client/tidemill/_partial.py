@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar, overload
 
-from tidemill._wire.specs import Batching, Concurrency
+from tidemill._wire.specs import Batching, Concurrency, Web
 from tidemill.exception import InvalidError
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class PartialFunction(Generic[P, R, O]):
     snap: bool = False
     concurrency: Concurrency | None = None
     batching: Batching | None = None
+    web: Web | None = None
 
     @overload
     def __get__(self, instance: None, owner: type[Any]) -> Self: ...
@@ -131,7 +132,7 @@ def method(_warn_parentheses_missing: None = None, *, is_generator: bool | None 
 
         Model().predict.remote(3)        # 9
     """
-    _check_parentheses("method", _warn_parentheses_missing)
+    check_parentheses("method", _warn_parentheses_missing)
 
     def decorate(function: Any) -> Any:
         before = _in_class("method", function)
@@ -151,7 +152,7 @@ def enter(_warn_parentheses_missing: None = None, *, snap: bool = False) -> Hook
     Args:
         snap: run it before a memory snapshot is taken, where there is one.
     """
-    _check_parentheses("enter", _warn_parentheses_missing)
+    check_parentheses("enter", _warn_parentheses_missing)
     if not isinstance(snap, bool):
         raise InvalidError(f"enter: snap has to be True or False, not {snap!r}")
     return _hook("enter", Kind.ENTER, snap=snap)
@@ -159,7 +160,7 @@ def enter(_warn_parentheses_missing: None = None, *, snap: bool = False) -> Hook
 
 def exit(_warn_parentheses_missing: None = None) -> HookDecorator:  # noqa: A001 - Modal's name
     """Return a decorator for a method that runs when a container ends in order; it has 30 seconds."""
-    _check_parentheses("exit", _warn_parentheses_missing)
+    check_parentheses("exit", _warn_parentheses_missing)
     return _hook("exit", Kind.EXIT)
 
 
@@ -190,6 +191,8 @@ def _in_class(name: str, function: Any) -> PartialFunction[..., Any, Any]:
     before = of(function)
     if before.kind is not Kind.FUNCTION:
         raise InvalidError(f"{before.name!r} cannot be both @{before.kind.value}() and @{name}()")
+    if before.web is not None:
+        raise InvalidError(f"{before.name!r} answers the web: it cannot also be @{name}()")
     if inspect.isclass(before.raw) or not callable(before.raw):
         raise InvalidError(f"@{name}() is for methods defined with def, not {before.raw!r}")
     return before
@@ -199,7 +202,10 @@ def _in_class(name: str, function: Any) -> PartialFunction[..., Any, Any]:
 
 
 def concurrent(
-    _warn_parentheses_missing: None = None, *, max_inputs: int, target_inputs: int | None = None
+    _warn_parentheses_missing: None = None,
+    *,
+    max_inputs: int | None = None,
+    target_inputs: int | None = None,
 ) -> Callable[[T], T]:
     """Return a decorator that has each container run several inputs at once.
 
@@ -207,14 +213,14 @@ def concurrent(
     one event loop.
 
     Args:
-        max_inputs: the most inputs that a container runs at once, up to 1,000.
+        max_inputs: the most inputs that a container runs at once, up to 1,000. Required.
         target_inputs: how many inputs per container are aimed at: beyond it more containers are started.
             Default: the same as `max_inputs`.
 
     Raises:
         InvalidError: a number cannot be what it is, or it stands on a method instead of its class.
     """
-    _check_parentheses("concurrent", _warn_parentheses_missing)
+    check_parentheses("concurrent", _warn_parentheses_missing)
     wanted = concurrency(max_inputs, target_inputs)
 
     def decorate(function: Any) -> Any:
@@ -241,7 +247,7 @@ def batched(_warn_parentheses_missing: None = None, *, max_batch_size: int, wait
     Raises:
         InvalidError: a number cannot be what it is, or the function cannot be called so.
     """
-    _check_parentheses("batched", _warn_parentheses_missing)
+    check_parentheses("batched", _warn_parentheses_missing)
     wanted = batching(max_batch_size, wait_ms)
 
     def decorate(function: Any) -> Any:
@@ -301,7 +307,31 @@ def _concurrent_method(partial: PartialFunction[..., Any, Any]) -> InvalidError:
     )
 
 
-def _check_parentheses(decorator: str, given: Any) -> None:
+def with_web(decorator: str, function: Any, web: Web) -> Any:
+    """Return a function that answers the web; `decorator` is what says so.
+
+    Raises:
+        InvalidError: it stands in the wrong place, or was said already.
+    """
+    from tidemill.functions import Function
+
+    if isinstance(function, Function):
+        raise InvalidError(
+            f"@{decorator} stands above @app.function()",
+            hint=f"put it below: first @app.function(), then @{decorator}",
+        )
+    before = of(function)
+    if not callable(before.raw) or isinstance(before.raw, type):
+        raise InvalidError(f"@{decorator} is for functions defined with def, not {before.raw!r}")
+    if before.web is not None:
+        raise InvalidError(f"@{decorator} is a second decorator for the web on {before.raw.__qualname__!r}")
+    if before.kind is not Kind.FUNCTION or before.batching is not None:
+        raise InvalidError(f"{before.name!r} cannot be called in another way too: it answers the web")
+    return dataclasses.replace(before, web=web)
+
+
+def check_parentheses(decorator: str, given: Any) -> None:
+    """Refuse a decorator that was written without parentheses, or with a positional argument."""
     if given is not None:
         raise InvalidError(
             f"@{decorator} without parentheses, or with a positional argument", hint=f"write @{decorator}()"

@@ -110,7 +110,7 @@ class SingleCall:
         parent, root = self._origin
         root = root or self.id
         chunk = Chunk(
-            self.id, [0], 0, reply, [self._payload], time.time(), 0, 0, parent, root, (), False, method
+            self.id, [0], 0, reply, [self._payload], time.time(), 0, 0, parent, root, (), False, "", method
         )
         return coding.encode(chunk)
 

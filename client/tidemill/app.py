@@ -21,6 +21,7 @@ from tidemill import _entrypoint, _later, _names, _options, _parameters, _partia
 from tidemill import image as images
 from tidemill._entrypoint import LocalEntrypoint
 from tidemill._options import Declaration, Defaults
+from tidemill._partial import PartialFunction
 from tidemill._standing import Standing
 from tidemill.exception import InvalidError
 from tidemill.functions import Function
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+O = TypeVar("O")  # noqa: E741 - what the function itself returns
 C = TypeVar("C", bound=type)
 
 
@@ -56,6 +58,8 @@ class EntrypointDecorator(Protocol):
 class FunctionDecorator(Protocol):
     """What `App.function(...)` returns: it turns a Python function into a `Function`."""
 
+    @overload
+    def __call__(self, function: PartialFunction[P, R, O], /) -> Function[P, R, O]: ...
     @overload
     def __call__(
         self, function: Callable[P, Coroutine[Any, Any, R]], /
@@ -153,8 +157,8 @@ class App(Standing, metaclass=_later.Listed):
 
     @property
     def registered_web_endpoints(self) -> list[str]:
-        """The names of functions with a URL. This version has none."""
-        return []
+        """The names of functions with a URL."""
+        return [name for name, (declaration, _) in self._declared.items() if declaration.template.web]
 
     def __repr__(self) -> str:
         return f"App({self._name!r})" if self._name else "App()"

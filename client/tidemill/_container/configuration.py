@@ -27,6 +27,7 @@ class Configuration(NamedTuple):
     workspace: whose container it is.
     parameters: those of the container's object, if it runs a class.
     own: what the container's own pool is called through, if it runs a class.
+    web: the fields of the function's `Web`, None where it is not for the web.
     """
 
     container: str
@@ -50,6 +51,7 @@ class Configuration(NamedTuple):
     workspace: str = ""
     parameters: dict[str, Any] | None = None
     own: dict[str, Any] | None = None
+    web: dict[str, Any] | None = None
 
     @classmethod
     def read(cls, fields: dict[str, Any]) -> "Configuration":

@@ -68,7 +68,7 @@ class AsyncExecution:
             raise self._fatal
         return self._returned
 
-    def finish(self, hook: Awaitable[Any]) -> None:
+    def finish_hook(self, hook: Awaitable[Any]) -> None:
         """Await what an async hook returned, on the loop that inputs run on."""
         asyncio.set_event_loop(self._loop)
         self._loop.run_until_complete(asyncio.ensure_future(hook, loop=self._loop))

@@ -205,7 +205,7 @@ class Execution:
             self._loop = LateLoop()
         return self._loop
 
-    def finish(self, hook: Awaitable[Any]) -> None:
+    def finish_hook(self, hook: Awaitable[Any]) -> None:
         """Await what an async hook returned, on the loop that async methods run on."""
         self._late_loop().finish(hook)
 

@@ -43,8 +43,9 @@ class ToRunner(IntEnum):
     DELIVER = 8  # subscription number, subject, data, reply, headers
     RECONNECTED = 9  # nothing: the worker's own connection came back; messages may have been missed
     TERMINAL = 10  # device of the caller's terminal, TERM; or "", an encoded failure: the answer to INTERACT
-    BATCH = 12  # [the arguments of a CHUNK, ...], each of one input: they run together
+    BATCH = 13  # [the arguments of a CHUNK, ...], each of one input: they run together
     RELEASED = 11  # nothing: the caller has its terminal back
+    STREAM = 12  # chunk, frame: of the duplex stream of a web request
 
 
 class FromRunner(IntEnum):
@@ -60,7 +61,8 @@ class FromRunner(IntEnum):
     STOPPED = 8  # nothing: the exit hooks have run; the process ends now
     INTERACT = 9  # nothing: the input wants the caller's terminal
     RELEASE = 10  # nothing: it needs it no more
-    LIMIT = 11  # inputs that may run at once from now on; 0: it takes no more, and ends after what it has
+    STREAM = 11  # chunk, frame: of the duplex stream of a web request; the first one opens it
+    LIMIT = 12  # inputs that may run at once from now on; 0: it takes no more, and ends after what it has
 
 
 class ToInit(IntEnum):

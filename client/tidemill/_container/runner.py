@@ -17,7 +17,8 @@ import socket
 import threading
 import time
 from _queue import SimpleQueue
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tidemill import exception
@@ -39,6 +40,7 @@ from tidemill._wire import failure
 if TYPE_CHECKING:
     from tidemill._container.batches import Batch
     from tidemill._container.coroutines import AsyncExecution
+    from tidemill._container.web import WebExecution
 
 _STACK = 512 * 1024  # bytes of our own threads' stacks
 _LEFT_TO_MAIN = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGCHLD, signal.SIGALRM}
@@ -57,7 +59,8 @@ class Runner:
         self._chunks: dict[int, Chunk] = {}
         self._gate = threading.Lock()  # a chunk is either taken before the stop, or given back
         self._stopping = False
-        self._execution: Execution | AsyncExecution | None = None
+        self._execution: Execution | AsyncExecution | WebExecution | None = None
+        self._web: WebExecution | None = None
         self._exit_hooks: tuple[Hook, ...] = ()
         self._link: Link | None = None
         self._terminal: Terminal | None = None
@@ -97,15 +100,14 @@ class Runner:
         try:
             program = targets.load(configuration)
             imported = time.perf_counter()
-            serve = self._prepare(configuration, program)
-            self._enter(program)
+            serve = self._prepare_web(configuration, program) or self._prepare(configuration, program)
         finally:
             self._guard.active = None
         report = {
             "import": imported - began,
             "enter": time.perf_counter() - imported,
             "generator": configuration.is_generator,
-            "async": program.is_async,
+            "async": self._web is not None or program.is_async,
             "exits": bool(program.exit),
         }
         self._outbox.frame(FromRunner.READY, report)
@@ -119,9 +121,11 @@ class Runner:
         if program.is_async or configuration.slots > 1:
             loop = self._execution = _on_a_loop(configuration.slots)(parts, self._inbox, self._forget)
             terminal.on_interrupt = loop.on_key
+            self._enter(program, loop.finish_hook)
             return loop.serve
         execution = self._execution = Execution(parts, self._guard)
         terminal.on_interrupt = self._guard.on_key
+        self._enter(program, execution.finish_hook)
         return lambda: self._serve(execution)
 
     def _limit(self, inputs: int) -> None:
@@ -132,17 +136,31 @@ class Runner:
         finally:
             self._guard.release()
 
-    def _enter(self, program: Program) -> None:
-        """Run the enter hooks; from then on the exit hooks are owed."""
+    def _enter(self, program: Program, finish: Callable[[Awaitable[Any]], None]) -> None:
+        """Run the enter hooks; from then on the exit hooks are owed. `finish` awaits for async ones."""
         for hook in program.enter:
-            self._run_hook(hook)
+            _run_hook(hook, finish)
         self._exit_hooks = program.exit
 
-    def _run_hook(self, hook: Hook) -> None:
-        awaited = hook()
-        if hasattr(awaited, "__await__"):
-            assert self._execution is not None
-            self._execution.finish(awaited)
+    def _prepare_web(self, configuration: Configuration, program: Program) -> Callable[[], list[Key]] | None:
+        """Make the app of a web function; return what answers its requests, None for other functions."""
+        if configuration.web is None:
+            return None
+        from tidemill._container.web import WebExecution
+
+        (target,) = program.targets.values()
+        self._web = self._execution = WebExecution(
+            target.function,
+            configuration.web,
+            configuration.slots,
+            outbox=self._outbox,
+            outcomes=Outcomes(configuration.container, restrict_output=configuration.restrict_output),
+            tagger=self._tagger,
+            inbox=self._inbox,
+            on_finished=self._forget,
+            enter=partial(self._enter, program),
+        )
+        return self._web.serve
 
     def _serve(self, execution: Execution) -> list[Key]:
         """Run chunks until there are no more; return the input that a stop signal interrupted, if any."""
@@ -169,8 +187,9 @@ class Runner:
         """Run what user code left for the end. A status other than 0 is no orderly stop."""
         self._tagger.change("")
         for hook in self._exit_hooks:
+            assert self._execution is not None
             try:
-                self._run_hook(hook)
+                _run_hook(hook, self._execution.finish_hook)
             except BaseException as error:
                 outcomes.show(error)
         if self._execution is not None:
@@ -280,6 +299,10 @@ class Runner:
         if self._terminal is not None:
             self._terminal.arrive(*frame[1:])
 
+    def _on_stream(self, frame: Frame) -> None:
+        if self._web is not None:
+            self._web.feed(*frame[1:])
+
     def _on_released(self, _frame: Frame) -> None:
         if self._terminal is not None:
             self._terminal.released()
@@ -297,6 +320,7 @@ class Runner:
         ToRunner.RECONNECTED: _on_bus,
         ToRunner.TERMINAL: _on_terminal,
         ToRunner.RELEASED: _on_released,
+        ToRunner.STREAM: _on_stream,
     }
 
     # --- a process that user code forked
@@ -307,6 +331,12 @@ class Runner:
         self._outbox.detach()
         if self._link is not None:
             self._link.detach()
+
+
+def _run_hook(hook: Hook, finish: Callable[[Awaitable[Any]], None]) -> None:
+    awaited = hook()
+    if hasattr(awaited, "__await__"):
+        finish(awaited)
 
 
 def _on_a_loop(slots: int) -> "type[AsyncExecution]":

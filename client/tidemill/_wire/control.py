@@ -24,6 +24,8 @@ class ErrorReply:
 class FunctionHandle:
     """What a caller needs to call a function: ids and the subject prefix of its pool's inputs.
 
+    A web function has a `web_label`, which its URL begins with. `web_url` is filled in where it is told.
+
     That of a class has `methods`: for each one, the fields in which its own handle differs (`of_method`);
     and `parameters`, each the fields of a `tidemill._wire.specs.Parameter`. `method` goes with every input.
     """
@@ -37,6 +39,7 @@ class FunctionHandle:
     restrict_output: bool = False
     timeout: float = 300.0
     web_url: str | None = None
+    web_label: str = ""
     method: str = ""
     methods: dict[str, dict[str, Any]] | None = None
     parameters: tuple[tuple[Any, ...], ...] = ()

@@ -63,10 +63,10 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Concurrency:
-    """How many inputs a container runs at once, and at how many of each another container is started."""
+    """How many inputs one container may run at the same time, and how many it is meant to."""
 
-    max_inputs: int
-    target_inputs: int
+    max_inputs: int = 1
+    target_inputs: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +108,23 @@ class ClassSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Web:
+    """A function behind a URL.
+
+    `kind` is `asgi`, `wsgi`, `endpoint` or `server`. `label` replaces app and function in the URL. `method`
+    and `docs` are those of an endpoint, `port` and `startup_timeout` (seconds) those of a server.
+    """
+
+    kind: str
+    label: str = ""
+    requires_proxy_auth: bool = False
+    method: str = "GET"
+    docs: bool = False
+    port: int = 0
+    startup_timeout: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
 class FunctionSpec:
     """Everything the platform must know about one function, or one class, of an app.
 
@@ -134,9 +151,10 @@ class FunctionSpec:
     interactive: bool = False
     labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
+    web: Web | None = None
+    concurrency: Concurrency = Concurrency()
     cls: ClassSpec | None = None
     parameters: dict[str, Any] = field(default_factory=dict)
-    concurrency: Concurrency | None = None
     batching: Batching | None = None
 
     def yields(self, method: str) -> bool:
@@ -150,7 +168,7 @@ class FunctionSpec:
         """How many inputs a container should have at once before another one is of use."""
         if self.batching is not None:
             return self.batching.max_batch_size
-        return self.concurrency.target_inputs if self.concurrency is not None else 1
+        return self.concurrency.target_inputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +183,10 @@ class Pool:
 
     `handles` has its own function's. Those of the whole app are kept once per version, in the `handles`
     bucket; `handles_version` says of which version its containers know them. Where it is 0, as in records
-    of old, `handles` has them all. `variant_of` names the pool of the same function from which this one
-    differs by options or parameters that a caller gave.
+    of old, `handles` has them all. `has_web` says that some function of the app is for the web.
+
+    `variant_of` names the pool of the same function from which this one differs by options or parameters
+    that a caller gave.
     """
 
     id: str
@@ -186,11 +206,12 @@ class Pool:
     generation: int = 0
     strategy: str = "rolling"
     handles_version: int = 0
+    has_web: bool = False
     variant_of: str = ""
 
 
-def handle_of(pool: Pool) -> FunctionHandle:
-    """Return what a pool is called through."""
+def handle_of(pool: Pool, label: str = "") -> FunctionHandle:
+    """Return what a pool is called through, with the label of its URL."""
     spec = pool.spec
     return FunctionHandle(
         function_id=pool.function_id,
@@ -201,6 +222,7 @@ def handle_of(pool: Pool) -> FunctionHandle:
         is_generator=spec.is_generator,
         restrict_output=spec.restrict_output,
         timeout=spec.timeout,
+        web_label=label,
         methods=None if spec.cls is None else {each.name: _of_method(each) for each in spec.cls.methods},
         parameters=() if spec.cls is None else spec.cls.parameters,
     )

@@ -7,7 +7,6 @@ the order to a worker it polls nothing: one question to the consumer lies betwee
 """
 
 import asyncio
-import math
 from typing import Protocol
 
 from tidemill._bus.protocol import BusError
@@ -76,7 +75,7 @@ class Scaler:
         self._expecting = len(EXPECT)
         self._has_consumer = False
         self._look = Look(float("-inf"), 0, 0, 0)
-        self._backlog = 0  # messages; where several inputs run together, `_look` counts those that do as one
+        self._waiting = 0  # messages that are not finished
         self._stretch = Stretch()
         self._desired = 0
         self._starts = Starts(replica, pool)
@@ -194,9 +193,10 @@ class Scaler:
         now = self._clock()
         containers = self._replica.fleet.containers(self.pool.id)
         ready = sum(view.phase in READY for view in containers)
-        self._backlog = state.pending + state.ack_pending
-        needed = math.ceil(self._backlog / self.pool.spec.together)
-        self._look = Look(now, needed, state.delivered - state.ack_pending, ready)
+        waiting, done = state.pending + state.ack_pending, state.delivered - state.ack_pending
+        self._waiting = waiting
+        each = self.pool.spec.together
+        self._look = Look(now, -(-waiting // each), done // each, ready)
         self._stretch = follow(self._stretch, self._look)
         return Situation(
             rollouts.limits(self.pool),
@@ -341,6 +341,6 @@ class Scaler:
             self._desired,
             sum(view.phase in READY for view in containers),
             sum(view.phase in COMING for view in containers),
-            self._backlog,
+            self._waiting,
             self._trouble,
         )

@@ -136,9 +136,12 @@ class Container:
     def assign(self, part: Part) -> None:
         """Hand inputs over. They run after those it already has, or beside them."""
         self._runner.send((ToRunner.CHUNK, *self._admit(part)))
+        self._on_assigned(part)
+        self._enter(Phase.BUSY)
+
+    def _on_assigned(self, part: Part) -> None:
         if self.together or len(self.parts) == 1:
             self._begin(part, part.first())
-        self._enter(Phase.BUSY)
 
     def assign_batch(self, parts: list[Part]) -> None:
         """Hand parts of one input each over, which run together."""
@@ -252,7 +255,7 @@ class Container:
 
     def _watch(self, part: Part, deadline: float) -> None:
         """Give the running input of a part a deadline. That of the container is none of them too late."""
-        part.deadline = deadline
+        part.until = deadline
         self.deadline = min(self.deadline, deadline) if self.together else deadline
         self._node.deadlines.hint(self.deadline)
 
@@ -266,7 +269,7 @@ class Container:
         """Act on inputs that run for too long, or that did not end when they were told to."""
         now = self._loop.time()
         running = [part for part in self.parts.values() if part.running != -1]
-        for part in [part for part in running if part.deadline <= now]:
+        for part in [part for part in running if part.until <= now]:
             if part.grace is not None:
                 self.kill(part.grace)
                 return
@@ -275,7 +278,7 @@ class Container:
                 self._end_running(part, Killed.TIMEOUT)
             else:
                 self.kill(Killed.TIMEOUT)
-        self.deadline = min((part.deadline for part in running), default=inf)
+        self.deadline = min((part.until for part in running), default=inf)
 
     def finished(self, part: Part) -> None:
         """Forget a part of which nothing is left, and go on with the next."""

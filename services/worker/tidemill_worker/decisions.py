@@ -147,14 +147,12 @@ def given_up(policy: RetryPolicy, *, crashed: bool) -> str:
 
 def together(spec: FunctionSpec) -> bool:
     """Return whether a container of such a pool has several inputs at once, side by side or in a batch."""
-    return spec.concurrency is not None or spec.batching is not None
+    return slots(spec) > 1 or spec.batching is not None
 
 
 def slots(spec: FunctionSpec) -> int:
     """Return how many inputs run side by side in a container."""
-    if spec.concurrency is None or spec.single_use_containers:
-        return 1
-    return spec.concurrency.max_inputs
+    return 1 if spec.single_use_containers else spec.concurrency.max_inputs
 
 
 # --- how much to take

@@ -79,7 +79,11 @@ class Runtime:
         surroundings = _surroundings(container, pool, reservation, folder)
         if any(name.startswith(_EARLY) for name in variables):
             sockets = await self._templates.start_alone(
-                image, container=container, environment={**surroundings, **variables}, workdir=str(workdir)
+                image,
+                pool,
+                container=container,
+                environment={**surroundings, **variables},
+                workdir=str(workdir),
             )
         else:
             sockets = await self._templates.fork(image, pool, container=container, environment=surroundings)
@@ -140,4 +144,5 @@ def _configuration(
         workspace=pool.workspace,
         parameters=None if spec.cls is None else spec.parameters,
         own=None if spec.cls is None else asdict(handle_of(pool)),
+        web=asdict(spec.web) if spec.web else None,
     )

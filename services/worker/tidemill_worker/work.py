@@ -57,12 +57,11 @@ class Part:
 
     `left` are the inputs that are not finished, in the order in which they run, as they came from the
     broker; `running` is the one that runs, or -1, `told` the last one of which a record says so. `fetched`
-    has the payloads that lie in blobs, while they are on their way to the container. `deadline` is when the
+    has the payloads that lie in blobs, while they are on their way to the container. `until` is when the
     running input has had its time, or, with a `grace`, when its container is killed for that reason.
     """
 
     __slots__ = (
-        "deadline",
         "fetched",
         "grace",
         "left",
@@ -71,6 +70,7 @@ class Part:
         "running",
         "seconds",
         "told",
+        "until",
         "work",
     )
 
@@ -81,7 +81,7 @@ class Part:
         self.number = 0
         self.running = -1
         self.told = -1
-        self.deadline = inf
+        self.until = inf  # in the loop's time
         self.grace: Killed | None = None
         self.placed = 0.0  # when it came to its pool, where that matters
         self.seconds = 0.0  # spent executing its inputs so far
@@ -137,6 +137,7 @@ def next_chunk(
         old.root,
         tries,
         old.collect,
+        old.gateway,
         old.method,
     )
 

@@ -20,6 +20,7 @@ API = [
     "Secret",
     "Volume",
     "__version__",
+    "asgi_app",
     "batched",
     "concurrent",
     "current_function_call_id",
@@ -29,11 +30,15 @@ API = [
     "exception",
     "exit",
     "experimental",
+    "fastapi_endpoint",
     "functions",
     "interact",
     "is_local",
     "method",
     "parameter",
+    "web_endpoint",
+    "web_server",
+    "wsgi_app",
 ]
 
 
@@ -76,7 +81,7 @@ assert not heavy, heavy
     subprocess.run([sys.executable, "-c", program], check=True, timeout=30, env=dict(os.environ))
 
 
-@pytest.mark.parametrize("name", ["Sandbox", "Server", "Dict", "asgi_app", "web_endpoint"])
+@pytest.mark.parametrize("name", ["Sandbox", "Server", "Dict", "Queue", "forward"])
 def test_what_is_not_here_yet_says_so(name: str) -> None:
     with pytest.raises(AttributeError, match=f"tidemill.{name} is not in this version"):
         getattr(tidemill, name)
