@@ -20,7 +20,7 @@ from tidemill._container.outbox import Encoded
 from tidemill._duplex import Duplex, HalfEnded
 from tidemill._wire.duplex import PIECE_TO_CONTAINER, Frame
 from tidemill._wire.messages import Format, Status
-from tidemill._wire.web import CONTINUE, HEAD, MAX_INLINE, Request
+from tidemill._wire.web import CONTINUE, HEAD, MAX_INLINE, MAX_KEPT, Request
 
 WINDOW = 256 * 1024  # bytes of a body that are kept here for the app
 TURNS = 8  # of the loop, for the rest of a response to come
@@ -41,6 +41,7 @@ class Web(Protocol):
 
     app: App
     state: dict[str, Any]
+    ready_at: float  # as `time.perf_counter` tells it
 
     def transmit(self, number: int, frame: Frame) -> None:
         """Send a frame of a stream to the worker."""
@@ -80,7 +81,11 @@ class Exchange:
         answer = await self.end()
         if self.stream is not None:
             self.stream.end()
-        self._web.finish(self, Status.SUCCESS, (Format.HTTP, _pack(answer)))
+        self._web.finish(self, Status.SUCCESS, (Format.HTTP, _pack((*answer, self.timing()))))
+
+    def timing(self) -> tuple[float, float]:
+        """Return the `Timing` of what is answered now."""
+        return time.perf_counter() - self.began, self.began - self._web.ready_at
 
     def begin(self) -> None:
         """Prepare for the app."""
@@ -158,6 +163,7 @@ class HttpExchange(Exchange):
         self._head: tuple[int, Any] | None = None  # status and headers
         self._head_sent = False  # over the stream
         self._body = b""  # of a response that is complete and not sent over the stream
+        self._kept = bytearray()  # the same, as far as it is there, of one that is to be kept
         self._complete = False
         self._trailers: list[Any] | None = None  # those so far, of a response that announced some
         self._sending: asyncio.Task[None] | None = None  # of the body, after the app had its turns
@@ -212,12 +218,13 @@ class HttpExchange(Exchange):
             case "http.response.start" if self._head is None:
                 self._head = message["status"], list(message.get("headers", ()))
                 self._trailers = [] if message.get("trailers") else None
-                asyncio.get_running_loop().call_soon(self._on_turn, TURNS)
+                if not self._request.keep:
+                    asyncio.get_running_loop().call_soon(self._on_turn, TURNS)
             case "http.response.body" if self._head is not None and not self._complete:
                 await self._take_body(message.get("body", b""), more=message.get("more_body", False))
             case "http.response.trailers" if self._trailers is not None:
                 self._trailers += message.get("headers", ())
-                if not message.get("more_trailers", False):
+                if not message.get("more_trailers", False) and not self._request.keep:
                     await self._send_rest()
             case kind:
                 raise RuntimeError(f"the ASGI message {kind!r} has no place here")
@@ -226,6 +233,9 @@ class HttpExchange(Exchange):
         if self._gone.is_set():
             raise ClientGone("the client has gone")
         self._complete = not more
+        if self._request.keep:
+            self._keep(body)
+            return
         if self._complete and not self._head_sent and len(body) <= MAX_INLINE:
             self._body = bytes(body)
             return
@@ -233,6 +243,14 @@ class HttpExchange(Exchange):
         await self._send_pieces(body)
         if self._complete and self._trailers is None:
             self.open_stream().end()
+
+    def _keep(self, body: bytes) -> None:
+        self._kept += body
+        if len(self._kept) > MAX_KEPT:
+            self._complete = False
+            raise ValueError(f"the response to a request with an Idempotency-Key is above {MAX_KEPT:,} bytes")
+        if self._complete:
+            self._body = bytes(self._kept)
 
     async def _send_pieces(self, body: bytes) -> None:
         try:
@@ -245,7 +263,7 @@ class HttpExchange(Exchange):
         if not self._head_sent:
             self._head_sent = True
             assert self._head is not None
-            self.open_stream().control(HEAD, self._head)
+            self.open_stream().control(HEAD, (*self._head, self.timing()))
 
     def _on_turn(self, left: int) -> None:
         """Send what there is over the stream, when the app has had its turns."""

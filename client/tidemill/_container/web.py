@@ -70,6 +70,7 @@ class WebExecution:
         self._lifespan = Lifespan(self.app)
         self._loop.run_until_complete(self._lifespan.start())
         self.state = self._lifespan.state
+        self.ready_at = time.perf_counter()
 
     # --- the main thread
 

@@ -8,7 +8,7 @@ The stream is opened by the runner. Its frames go to one subject for each gatewa
 beside the id of the call, so that nobody subscribes for a request. The first that comes down is `OPENED`
 with the worker to whom what goes up is sent.
 
-    down   CONTROL head: status, headers      PIECE body ...      END trailers
+    down   CONTROL head: status, headers, timing   PIECE body ...   END trailers
     down   CONTROL accept: subprotocol, headers     PIECE message ...   END code, reason
     up                                        PIECE body ...      END
     up                                        PIECE message ...   END code, reason
@@ -20,6 +20,7 @@ from tidemill._dataclass import dataclass
 
 HTTP, WEBSOCKET = "http", "websocket"  # kinds of requests, as ASGI names them
 
+MAX_KEPT = 16 << 20  # bytes of a response that is kept
 MAX_INLINE = 128 * 1024  # bytes of a response that travels in one message, and of a request's first piece
 
 OPENED = 0  # the first element of what a worker sends first, in the place of a frame's kind: its id follows
@@ -33,8 +34,23 @@ EMPTY = 8  # flag: its one byte stands for none, for there are no empty pieces
 Headers = list[tuple[bytes, bytes]]
 
 
+class Timing(NamedTuple):
+    """How long, in seconds, the app took up to the head of its response, and how long its container had been
+    ready when the request came to it.
+    """
+
+    run: float
+    ready: float
+
+
+NO_TIMING = Timing(0.0, 0.0)
+
+
 class Request(NamedTuple):
-    """What an ASGI scope is made of, and the first piece of the body; `more` tells that others follow."""
+    """What an ASGI scope is made of, and the first piece of the body; `more` tells that others follow.
+
+    With `keep` the response is to be kept: it comes whole, whatever its length, and never over a stream.
+    """
 
     kind: str
     method: str
@@ -50,6 +66,7 @@ class Request(NamedTuple):
     body: bytes = b""
     more: bool = False
     subprotocols: tuple[str, ...] = ()
+    keep: bool = False
 
 
 class Response(NamedTuple):
@@ -58,6 +75,7 @@ class Response(NamedTuple):
     status: int
     headers: Headers
     body: bytes = b""
+    timing: Timing = NO_TIMING
 
 
 @dataclass(frozen=True, slots=True)

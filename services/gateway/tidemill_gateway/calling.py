@@ -45,16 +45,22 @@ def check_callable(name: str, handle: FunctionHandle) -> None:
 
 
 async def start(
-    session: Session, handle: FunctionHandle, inputs: Sequence[bytes], key: str, digest: str
+    session: Session,
+    handle: FunctionHandle,
+    inputs: Sequence[bytes],
+    key: str,
+    digest: str,
+    *,
+    form: Format = Format.JSON,
 ) -> Started:
-    """Start a call with these inputs (JSON); return when it is queued.
+    """Start a call with these inputs; return when it is queued.
 
     Raises:
         Problem: the key was used with another body.
         ResourceExhaustedError: the queue is full.
         ServiceError: the broker does not answer in time.
     """
-    payloads = {index: (int(Format.JSON), data) for index, data in enumerate(inputs)}
+    payloads = {index: (int(form), data) for index, data in enumerate(inputs)}
     try:
         async with asyncio.timeout(START_TIMEOUT):
             if key:

@@ -58,7 +58,9 @@ class Gateway:
         inbox, routes = Inbox(context.bus), Routes(context.bus, context.log)
         await inbox.listen()
         context.tasks.create_task(routes.watch(), name="routes")
-        front = Front(app, routes, self._sessions, inbox, context.log, self.settings.gateway_domain)
+        front = Front(
+            app, routes, admission, self._sessions, inbox, context.log, self.settings.gateway_domain
+        )
         front.follow(context.bus)
         self._server = HttpServer(front, self.settings.gateway_host, self.settings.gateway_port)
         context.tasks.create_task(self._server.run(), name="http")

@@ -27,9 +27,9 @@ from tidemill_gateway import problems
 from tidemill_gateway.problems import Problem
 from tidemill_gateway.web.routes import Target
 
-_encode = msgspec.msgpack.Encoder().encode
+encode = msgspec.msgpack.Encoder().encode
 _frame = msgspec.msgpack.Decoder(tuple[str, tuple[Any, ...]]).decode
-_response = msgspec.msgpack.Decoder(tuple[int, list[tuple[bytes, bytes]], bytes]).decode
+response = msgspec.msgpack.Decoder(tuple[int, list[tuple[bytes, bytes]], bytes, tuple[float, float]]).decode
 
 LOST = "InternalFailure"  # the kind of failure of what was taken and is not run again
 
@@ -66,14 +66,18 @@ class WebCall:
         """Queue it."""
         caller = self._caller
         self._since = time.monotonic()
-        payload = (Format.HTTP, _encode(request))
+        payload = (Format.HTTP, encode(request))
         chunk = (
             self.id, (0,), 0, caller.reply, (payload,), time.time(), 0, 0, "", self.id, (), False,
             self._inbox.id,
         )  # fmt: skip
         caller.begin(self)
         self._inbox.calls[self.id] = self
-        self._submission = caller.submit(self.handle, self.id, 0, _encode(chunk), refused=self.fail)
+        self._submission = caller.submit(self.handle, self.id, 0, encode(chunk), refused=self.fail)
+
+    def age(self) -> float:
+        """Return the seconds since it was queued."""
+        return time.monotonic() - self._since
 
     def leave(self) -> None:
         """Expect nothing more."""
@@ -99,16 +103,16 @@ class WebCall:
             if status == Status.SUCCESS and form == Format.HTTP:
                 self._take_response(data)
             else:
-                self.fail(_failure(Outcome(status, form, data)))
+                self.fail(of_failure(Outcome(status, form, data)))
 
     def _take_response(self, data: bytes) -> None:
         try:
-            response = _response(data)
+            answered = response(data)
         except msgspec.DecodeError as error:
             self.fail(Problem(502, "bad_response", f"the response cannot be read: {error}"))
             return
-        if response[0]:
-            self._resolve(Answer("", response))
+        if answered[0]:
+            self._resolve(Answer("", answered))
         elif self.stream is None and not self.answer.done():
             self.fail(Problem(502, "lost", "the response was lost on its way"))
 
@@ -177,7 +181,7 @@ class Inbox:
         subject = subjects.stream(workspace, worker, down=False)
 
         def transmit(frame: Frame) -> None:
-            self._bus.publish(subject, _encode((call, frame)))
+            self._bus.publish(subject, encode((call, frame)))
 
         return Duplex(transmit)
 
@@ -200,7 +204,7 @@ class Inbox:
                 call.stream.beat()
 
 
-def _failure(outcome: Outcome) -> Problem:
+def of_failure(outcome: Outcome) -> Problem:
     """Return how an input ended that has no response."""
     if outcome.status == Status.TIMEOUT:
         return Problem(504, "function_timeout", "the function took longer than its timeout")

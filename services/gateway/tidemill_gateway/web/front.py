@@ -10,10 +10,12 @@ from tidemill import exception
 from tidemill_common.bus.protocol import ServiceBus
 from tidemill_common.logging import Logger
 from tidemill_gateway import problems
+from tidemill_gateway.admission import Admission
 from tidemill_gateway.decisions import request_id
 from tidemill_gateway.problems import Problem
+from tidemill_gateway.proxy_auth import without_secrets
 from tidemill_gateway.sessions import Sessions
-from tidemill_gateway.web import http, sockets
+from tidemill_gateway.web import http, once, sockets
 from tidemill_gateway.web.calls import Inbox, WebCall
 from tidemill_gateway.web.routes import Routes, Target
 
@@ -25,11 +27,19 @@ class Front:
     """Routes requests. `connected` tells whether the broker can be reached."""
 
     def __init__(
-        self, rest: ASGIApp, routes: Routes, sessions: Sessions, inbox: Inbox, log: Logger, domain: str
+        self,
+        rest: ASGIApp,
+        routes: Routes,
+        admission: Admission,
+        sessions: Sessions,
+        inbox: Inbox,
+        log: Logger,
+        domain: str,
     ) -> None:
         self.connected = True
         self._rest = rest
         self._routes = routes
+        self._admission = admission
         self._sessions = sessions
         self._inbox = inbox
         self._log = log
@@ -47,7 +57,11 @@ class Front:
             target = self._routes.find(label) or await self._routes.find_soon(label)
             if target is None:
                 raise Problem(404, "not_found", NOT_THERE)
-            await self._admit(target, scope)
+            scope = await self._admit(target, scope)
+            if (key := once.key_of(scope)) is not None:
+                session = await self._sessions.of(target.route.workspace)
+                await once.serve(session, target, key, root_path, scope, receive, send)
+                return
             call = await self._call(target)
             if scope["type"] == "http":
                 await http.serve(call, target.route, root_path, scope, receive, send)
@@ -77,14 +91,19 @@ class Front:
             return label, f"/f/{label}"
         return None, ""
 
-    async def _admit(self, target: Target, scope: Scope) -> None:
-        """Refuse a request, before anything is queued for it. Raises `Problem`."""
-
-    async def _call(self, target: Target) -> WebCall:
+    async def _admit(self, target: Target, scope: Scope) -> Scope:
+        """Refuse a request, before anything is queued for it, or return it. Raises `Problem`."""
         if not self.connected:
             raise Problem(
                 503, "service", "the message broker cannot be reached", headers={"Retry-After": "1"}
             )
+        route = target.route
+        await self._admission.admit(route, scope["headers"])
+        if not route.requires_proxy_auth:
+            return scope
+        return {**scope, "headers": without_secrets(scope["headers"])}
+
+    async def _call(self, target: Target) -> WebCall:
         session = await self._sessions.of(target.route.workspace)
         session.caller.on_failing = self._inbox.on_failing
         return WebCall(self._inbox, session.caller, target)

@@ -89,6 +89,11 @@ def forwarded(scope: Scope, root_path: str) -> Headers:
     return headers
 
 
+def answered(headers: Headers) -> Headers:
+    """Return the headers of a response without what is the gateway's to say."""
+    return [header for header in headers if header[0].lower() not in _HOP]
+
+
 class _Exchange:
     """A request and its response."""
 
@@ -158,20 +163,21 @@ class _Exchange:
         if name:
             await self._stream(*value)
         else:
-            status, headers, body = value
-            await self._start(status, headers)
+            status, headers, body, timing = value
+            await self._start(status, headers, timing)
             await self._send({"type": "http.response.body", "body": body})
 
-    async def _start(self, status: int, headers: Headers) -> None:
-        kept = [header for header in headers if header[0].lower() not in _HOP]
+    async def _start(self, status: int, headers: Headers, timing: tuple[float, float]) -> None:
+        kept = answered(headers)
+        kept.append((b"server-timing", phases(self._call.age(), timing)))
         await self._send({"type": "http.response.start", "status": status, "headers": kept})
 
-    async def _stream(self, status: int, headers: Headers) -> None:
+    async def _stream(self, status: int, headers: Headers, timing: tuple[float, float]) -> None:
         """Pass a response on as it comes. One that breaks off is not ended, which cuts the connection."""
         stream, send = self._call.stream, self._send
         assert stream is not None
         self._begin_watch()
-        await self._start(status, headers)
+        await self._start(status, headers, timing)
         try:
             while (content := await stream.receive()) is not None:
                 await send({"type": "http.response.body", "body": content.data, "more_body": True})
@@ -227,6 +233,19 @@ class _Exchange:
         if self._watch is not None:
             self._watch.cancel()
         self._call.leave()
+
+
+def phases(age: float, timing: tuple[float, float]) -> bytes:
+    """Return what a request's time went for: waiting for a container to be ready, and to take it; running.
+
+    It is `age` seconds old. What is spent on its way counts as waiting.
+    """
+    run, ready = timing
+    waited = max(0.0, age - run)
+    start = max(0.0, waited - ready)
+    return b"queue;dur=%.1f, start;dur=%.1f, run;dur=%.1f" % (
+        (waited - start) * 1e3, start * 1e3, run * 1e3,
+    )  # fmt: skip
 
 
 def _lift(limit: asyncio.Timeout) -> None:

@@ -39,7 +39,7 @@ async def _serve(call: WebCall, route: Route, receive: Receive, send: Send) -> N
         async with asyncio.timeout(route.startup_timeout + route.timeout):
             name, value = await call.answer
         if not name:
-            await _deny(value, send)
+            await _deny(value[:3], send)
             return
         subprotocol, headers = value
         await send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": headers})
