@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tidemill._runtime import current_function_call_id, current_input_id, interact, is_local
     from tidemill.app import App
     from tidemill.exception import Error
+    from tidemill.file_pattern_matcher import FilePatternMatcher
     from tidemill.functions import Function, FunctionCall
     from tidemill.image import Image
     from tidemill.retries import Retries
@@ -26,6 +27,7 @@ __all__ = [
     "Client",
     "Cron",
     "Error",
+    "FilePatternMatcher",
     "Function",
     "FunctionCall",
     "Image",
@@ -49,6 +51,7 @@ _HOMES = {
     "Client": "_client",
     "Cron": "schedule",
     "Error": "exception",
+    "FilePatternMatcher": "file_pattern_matcher",
     "Function": "functions",
     "FunctionCall": "functions",
     "Image": "image",
@@ -68,6 +71,7 @@ _MODULES = frozenset(
         "call_graph",
         "config",
         "exception",
+        "file_pattern_matcher",
         "function_call",
         "functions",
         "image",

@@ -40,9 +40,19 @@ class Autoscaling:
 
 @dataclass(frozen=True, slots=True)
 class ImageSpec:
-    """An image as an immutable recipe: layers of (operation, arguments), first to last."""
+    """An image as an immutable recipe: layers of (operation, arguments), first to last.
+
+    Only layers count in its key. `declared` is the digest of the recipe as it is written, by which code in
+    a container knows its own image. `attached` are archives of files by their path (path, digest of the
+    blob), put there when a container starts. Layers name secrets and functions (digests of orders) by
+    their number in `secrets` and `functions`.
+    """
 
     layers: tuple[tuple[str, Any], ...] = ()
+    declared: str = ""
+    attached: tuple[tuple[str, str], ...] = ()
+    secrets: tuple[str, ...] = ()
+    functions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

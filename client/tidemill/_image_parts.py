@@ -1,0 +1,308 @@
+"""What recipes take from this machine: files, functions and secrets, read when an app starts.
+
+A part stands in the arguments of a layer. `declared()` is what is known of it without reading anything,
+which is the same here and in a container; `collect()` reads it, hands over what has to be stored, and
+returns what stands in its place in the recipe that the platform is told: content counts, places do not.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from tidemill import file_pattern_matcher
+from tidemill.exception import InvalidError
+
+if TYPE_CHECKING:
+    from tidemill.secret import Secret
+
+Ignore = Sequence[str] | Callable[[Path], bool]
+
+_INDEX_OPTIONS = ("-i", "--index-url", "--extra-index-url", "-f", "--find-links", "--no-index", "--pre")
+
+MAX_BUNDLE = 1 << 30  # bytes of one folder, as the worker takes it
+
+
+@dataclass
+class Collected:
+    """What parts hand over: blobs by their SHA-256, and what does not count in an image's key.
+
+    Secrets and functions stand in the recipe by their number here.
+    """
+
+    blobs: dict[str, bytes] = field(default_factory=dict)
+    secrets: "list[Secret]" = field(default_factory=list)
+    functions: list[str] = field(default_factory=list)
+
+    def store(self, data: bytes) -> str:
+        """Take a blob; return its digest."""
+        digest = hashlib.sha256(data).hexdigest()
+        self.blobs[digest] = data
+        return digest
+
+
+class LocalModule:
+    """A local module or package that containers of an image can import."""
+
+    __slots__ = ("ignore", "name")
+
+    def __init__(self, name: str, ignore: Ignore) -> None:
+        self.name = name
+        self.ignore = ignore
+
+    def declared(self) -> str:
+        return self.name
+
+    def collect(self, into: Collected) -> str:
+        from tidemill import _source
+
+        return into.store(_source.pack(_source.module_files(self)))
+
+
+@dataclass(frozen=True)
+class LocalFiles:
+    """A file, or the files below a folder, and where they are to lie in the container."""
+
+    local: str
+    remote: str
+    is_folder: bool
+    ignore: Ignore = ()
+
+    def declared(self) -> list[str]:
+        return [self.local, self.remote]
+
+    def collect(self, into: Collected) -> dict[str, str]:
+        """Return where it lies and the digest of its archive. A file's archive holds it by its last name."""
+        from tidemill import _source
+
+        files = self._folder() if self.is_folder else self._file()
+        return {"remote": self.remote, "bundle": into.store(_source.pack(files, _modes(files)))}
+
+    def _file(self) -> "Files":
+        path = Path(self.local)
+        return Files({PurePosixPath(self.remote).name: _readable(path, "file")})
+
+    def _folder(self) -> "Files":
+        root = Path(self.local)
+        if not root.is_dir():
+            raise InvalidError(f"there is no folder {self.local} to add to the image")
+        return files_below(root, file_pattern_matcher.predicate("add_local_dir", self.ignore))
+
+
+class Files(dict[str, bytes]):
+    """The content of files by their path in an archive, and which of them may be executed."""
+
+    def __init__(self, paths: Mapping[str, Path]) -> None:
+        self.executable = {name for name, path in paths.items() if os.access(path, os.X_OK)}
+        super().__init__({name: path.read_bytes() for name, path in paths.items()})
+
+
+def _modes(files: Files) -> dict[str, int]:
+    return dict.fromkeys(files.executable, 0o755)
+
+
+def files_below(root: Path, ignored: Callable[[Path], bool]) -> Files:
+    """Return every file below a folder that is not ignored; links are followed, once."""
+    found: dict[str, Path] = {}
+    size = 0
+    prune = getattr(ignored, "can_prune_directories", lambda: False)()
+    for path in _walk(root, ignored if prune else None):
+        relative = path.relative_to(root)
+        if not ignored(relative) and path.is_file():
+            found[relative.as_posix()] = path
+            size += path.stat().st_size
+            if size > MAX_BUNDLE:
+                raise InvalidError(
+                    f"{root} holds more than 1 GiB", hint="leave files out by ignore=, or use a Volume"
+                )
+    return Files(found)
+
+
+def _walk(root: Path, pruned: Callable[[Path], bool] | None) -> "list[Path]":
+    paths: list[Path] = []
+    seen: set[str] = set()
+    for folder, folders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            folders.clear()  # a link to a folder above
+            continue
+        seen.add(real)
+        here = Path(folder)
+        folders.sort()
+        if pruned is not None:
+            folders[:] = [name for name in folders if not pruned((here / name).relative_to(root))]
+        paths += [here / name for name in sorted(files)]
+    return paths
+
+
+def _readable(path: Path, what: str) -> Path:
+    if not path.is_file():
+        raise InvalidError(f"there is no {what} {path} to add to the image")
+    return path
+
+
+@dataclass(frozen=True)
+class LocalText:
+    """A text file whose content is part of the recipe, read as it is or by a function."""
+
+    path: str
+    what: str
+    optional: bool = False
+
+    def declared(self) -> str:
+        return self.path
+
+    def collect(self, _into: Collected) -> Any:
+        try:
+            text = Path(self.path).read_text(encoding="utf-8")
+        except FileNotFoundError as error:
+            if self.optional:
+                return None
+            raise InvalidError(f"{self.what}: {self.path} cannot be read: {error}") from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidError(f"{self.what}: {self.path} cannot be read: {error}") from error
+        return self.read(text)
+
+    def read(self, text: str) -> Any:
+        """Return what is taken of the text."""
+        return text
+
+
+@dataclass(frozen=True)
+class LocalRequirements(LocalText):
+    """A file with one requirement in each line, and the files that it names by `-r`."""
+
+    def read(self, text: str) -> list[str]:
+        found: list[str] = []
+        for line in text.replace("\\\n", " ").splitlines():
+            needed = re.sub(r"(?:^|\s)#.*", "", line).strip()
+            option, _, value = needed.partition(" ")
+            if option in ("-r", "--requirement"):
+                other = Path(self.path).parent / value.strip()
+                found += LocalRequirements(str(other), self.what).collect(Collected())
+            elif needed.startswith("-") and option.partition("=")[0] not in _INDEX_OPTIONS:
+                raise InvalidError(f"{self.what}: {self.path}: {option} cannot be carried out on a worker")
+            elif needed:
+                found.append(needed)
+        return found
+
+
+@dataclass(frozen=True)
+class LocalProject(LocalText):
+    """The dependencies of a `pyproject.toml`, and of some of its extras."""
+
+    extras: tuple[str, ...] = ()
+
+    def declared(self) -> Any:
+        return [self.path, *self.extras]
+
+    def read(self, text: str) -> list[str]:
+        import tomllib
+
+        try:
+            project = tomllib.loads(text).get("project", {})
+        except tomllib.TOMLDecodeError as error:
+            raise InvalidError(f"{self.what}: {self.path} cannot be read: {error}") from error
+        if "dependencies" not in project:
+            raise InvalidError(f"{self.what}: {self.path} has no [project] with dependencies")
+        optional = project.get("optional-dependencies", {})
+        if unknown := [extra for extra in self.extras if extra not in optional]:
+            raise InvalidError(f"{self.what}: {self.path} has no optional dependencies {unknown[0]!r}")
+        return [*project["dependencies"], *(need for extra in self.extras for need in optional[extra])]
+
+
+@dataclass(frozen=True)
+class LocalContext:
+    """The folder that a Dockerfile copies from, without what its `.dockerignore` names."""
+
+    folder: str
+    dockerfile: str | None
+    ignore: Ignore | None  # None: what `.dockerignore` says
+
+    def declared(self) -> str:
+        return self.folder
+
+    def collect(self, into: Collected) -> str:
+        from tidemill import _source
+
+        root = Path(self.folder)
+        if not root.is_dir():
+            raise InvalidError(f"there is no folder {self.folder} for the Dockerfile")
+        files = files_below(root, self._ignored(root))
+        return into.store(_source.pack(files, _modes(files)))
+
+    def _ignored(self, root: Path) -> Callable[[Path], bool]:
+        if self.ignore is not None:
+            return file_pattern_matcher.predicate("from_dockerfile", self.ignore)
+        beside = Path(f"{self.dockerfile}.dockerignore") if self.dockerfile else root / ".dockerignore"
+        for path in (beside, root / ".dockerignore"):
+            if path.is_file():
+                return file_pattern_matcher.FilePatternMatcher.from_file(path)
+        return file_pattern_matcher.FilePatternMatcher()
+
+
+@dataclass(frozen=True)
+class LocalFunction:
+    """A function that runs while the image is built, with its arguments. What it says counts in the key."""
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    include_source: bool
+
+    def declared(self) -> str:
+        return f"{self.function.__module__}.{self.function.__qualname__}"
+
+    def collect(self, into: Collected) -> dict[str, Any]:
+        from tidemill import _image_functions
+
+        key, data, bundles = _image_functions.pack(
+            self.function, self.args, self.kwargs, include_source=self.include_source
+        )
+        into.blobs.update(bundles)
+        into.functions.append(into.store(data))
+        return {"key": key, "number": len(into.functions) - 1}
+
+
+@dataclass(frozen=True)
+class BuildSecrets:
+    """Secrets of one layer. Their values count in no key and are in no layer."""
+
+    secrets: "tuple[Secret, ...]"
+
+    def declared(self) -> list[str]:
+        return [repr(secret) for secret in self.secrets]
+
+    def collect(self, into: Collected) -> list[int]:
+        numbers = []
+        for secret in self.secrets:
+            if secret not in into.secrets:
+                into.secrets.append(secret)
+            numbers.append(into.secrets.index(secret))
+        return numbers
+
+
+PARTS = (LocalModule, LocalFiles, LocalText, LocalContext, LocalFunction, BuildSecrets)
+
+
+def declared(value: Any) -> Any:
+    """Return arguments of a layer as they were given, without reading anything."""
+    return _replace(value, lambda part: part.declared())
+
+
+def collected(value: Any, into: Collected) -> Any:
+    """Return arguments of a layer as the platform is told of them."""
+    return _replace(value, lambda part: part.collect(into))
+
+
+def _replace(value: Any, of: Callable[[Any], Any]) -> Any:
+    if isinstance(value, PARTS):
+        return of(value)
+    if isinstance(value, dict):
+        return {name: _replace(each, of) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_replace(each, of) for each in value]
+    return value
