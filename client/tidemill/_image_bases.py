@@ -164,42 +164,6 @@ class Bases(Recipe):
         """Return an empty image. Functions need a Python in it, which `dockerfile_commands` can copy."""
         return cls._make((("from_scratch", checks.forced(force_build)),))
 
-    @classmethod
-    def micromamba(cls, python_version: str | None = None, force_build: bool = False) -> Self:
-        """Return a base image with micromamba and a Python of conda's."""
-        version = checks.python_version(python_version)
-        return cls._make((("micromamba", {"python_version": version, **checks.forced(force_build)}),))
-
-    def micromamba_install(
-        self,
-        *packages: str | Sequence[str],
-        spec_file: str | os.PathLike[str] | None = None,
-        channels: Sequence[str] = (),
-        force_build: bool = False,
-        env: Variables | None = None,
-        secrets: "Sequence[Secret] | None" = None,
-        gpu: Gpu | None = None,
-    ) -> Self:
-        """Return the image with conda packages installed; it has to begin with `micromamba()`.
-
-        Args:
-            spec_file: a file of conda's with more of them, read when the app starts.
-            channels: where they come from, first to last.
-        """
-        from tidemill._image_parts import LocalText
-
-        if self._layers[0][0] not in ("micromamba", "from_registry", "from_dockerfile"):
-            raise InvalidError("Image.micromamba_install needs an image that begins with Image.micromamba()")
-        told = {
-            "packages": checks.flat("micromamba_install", packages),
-            "channels": checks.names("micromamba_install", "channels", channels),
-            **checks.build_options("micromamba_install", env=env, secrets=secrets, gpu=gpu),
-            **checks.forced(force_build),
-        }
-        if spec_file is not None:
-            told["spec_file"] = LocalText(str(spec_file), "Image.micromamba_install")
-        return self._add("micromamba_install", told)
-
 
 def _one_secret(given: Any) -> BuildSecrets:
     from tidemill import secret

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tidemill import _image_parts, _later
 from tidemill._image_parts import Collected, LocalFiles, LocalModule
+from tidemill._wire import ids
 from tidemill._wire.specs import ImageSpec
 from tidemill.exception import InvalidError
 
@@ -115,3 +116,8 @@ def _digest(value: Any) -> str:
 def key(spec: ImageSpec) -> str:
     """Return the digest of a recipe: equal recipes have equal keys, in every process."""
     return _digest(spec.layers)
+
+
+def image_id(spec: ImageSpec) -> str:
+    """Return the id of an image (`im-...`): the same for equal recipes, wherever they are made."""
+    return f"{ids.IMAGE}-{key(spec)[:26]}"

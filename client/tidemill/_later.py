@@ -7,7 +7,7 @@ _APP = """
     cls from_id list objects sandboxes server stats
 """
 _IMAGE = """
-    build from_id from_name get_dashboard_url hydrate logs object_id publish
+    build from_id from_name get_dashboard_url hydrate logs micromamba micromamba_install object_id publish
 """
 _SECRETS = """
     create_deployed get_dashboard_url

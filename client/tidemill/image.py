@@ -9,11 +9,11 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from tidemill import _runtime
 from tidemill._image_bases import Bases
 from tidemill._image_packages import Packages
-from tidemill._image_recipe import key
+from tidemill._image_recipe import image_id, key
 from tidemill._image_system import System
 from tidemill.exception import InvalidError
 
-__all__ = ["Image", "check", "key"]
+__all__ = ["Image", "check", "image_id", "key"]
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -94,6 +94,11 @@ class FunctionSpec:
     labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def all_secrets(self) -> tuple[str, ...]:
+        """The secrets of its containers and those that its image is built with."""
+        return (*self.secrets, *self.image.secrets)
+
 
 @dataclass(frozen=True, slots=True)
 class Pool:

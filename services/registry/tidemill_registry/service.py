@@ -40,6 +40,7 @@ from tidemill._wire.environments import (
     ListEnvironments,
     UpdateEnvironment,
 )
+from tidemill._wire.images import GetResolution, PutResolution
 from tidemill._wire.schedules import ListSchedules
 from tidemill._wire.secrets import (
     DeleteSecret,
@@ -66,6 +67,7 @@ from tidemill_registry import (
     decisions,
     deployments,
     environments,
+    images,
     jwt,
     lookups,
     migrate,
@@ -206,12 +208,18 @@ class Registry:
         )
         verify = make.internal("verify_token", VerifyToken, self._verify_token)
         reveal = make.endpoint("reveal_secrets", RevealSecrets, self._secrets.reveal)
+        resolved = make.endpoint(
+            "get_resolution", GetResolution, partial(images.get_resolution, self._engine)
+        )
+        resolve = make.endpoint("put_resolution", PutResolution, partial(images.put_resolution, self._engine))
         return {
             **{
                 subjects.registry(subjects.EVERY, verb): make.endpoint(verb, kind, handler)
                 for verb, kind, handler in table
             },
             subjects.reveal_secrets(subjects.EVERY): reveal,
+            subjects.images(subjects.EVERY, "get_resolution"): resolved,
+            subjects.images(subjects.EVERY, "put_resolution"): resolve,
             subjects.internal("registry", "verify_token"): verify,
         }
 

@@ -4,10 +4,12 @@
 
 Ids 0 to count-1 inside are first id to first id+count-1 outside. The program has its own process ids,
 mounts, IPC and host name, and the host's network. Each `source` is seen at `/mnt/<target>`, so that a
-folder below a home which only its owner may enter can be reached. Everything in the jail ends with the
-process that started it. It needs a root that may make user namespaces.
+folder below a home which only its owner may enter can be reached; `/mnt/own` is memory that only the jail
+sees. Everything in the jail ends with the process that started it. It needs a root that may make user
+namespaces.
 """
 
+# ruff: noqa: PTH102, PTH103, PTH112, PTH120, PTH123
 import ctypes
 import os
 import signal
@@ -18,6 +20,7 @@ _MS_BIND, _MS_REC, _MS_PRIVATE, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 4096, 16384,
 _SET_DEATH_SIGNAL = 1
 
 ROOM = "/mnt"  # where the sources are seen
+OWN = f"{ROOM}/own"
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -46,6 +49,7 @@ def _furnish(binds: list[str]) -> None:
     _unshare(NEWNS)
     _mount("none", "/", "", _MS_REC | _MS_PRIVATE)
     _mount("tmpfs", ROOM, "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=755")
+    os.mkdir(OWN)
     for bind in binds:
         source, _, target = bind.partition("=")
         path = f"{ROOM}/{target}"
@@ -88,9 +92,10 @@ def _run(program: list[str]) -> int:
     child = os.fork()
     if not child:
         _die_with_parent()
+        _mount("tmpfs", OWN, "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=700")
         _mount("proc", "/proc", "proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
         os.chdir("/")
-        os.execv(program[0], program)  # a search would import what cannot be reached any more
+        os.execv(program[0], program)  # noqa: S606 - a search would import what cannot be reached any more
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
