@@ -75,11 +75,12 @@ class LocalFiles:
         return [self.local, self.remote]
 
     def collect(self, into: Collected) -> dict[str, str]:
-        """Return where it lies and the digest of its archive. A file's archive holds it by its last name."""
+        """Return the folder that the files lie in, and the digest of their archive."""
         from tidemill import _source
 
         files = self._folder() if self.is_folder else self._file()
-        return {"remote": self.remote, "bundle": into.store(_source.pack(files, _modes(files)))}
+        folder = self.remote if self.is_folder else str(PurePosixPath(self.remote).parent)
+        return {"remote": folder, "bundle": into.store(_source.pack(files, _modes(files)))}
 
     def _file(self) -> "Files":
         path = Path(self.local)

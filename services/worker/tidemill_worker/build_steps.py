@@ -240,8 +240,9 @@ def pull(key: str, reference: str, *, auth: str) -> str:
     return "\n".join(
         [
             *([write(f"{OWN}/auth.json", auth)] if auth else []),
-            f"i=$(buildah pull -q {' '.join(options)} {name})",
+            f"i=$(buildah pull -q --policy always {' '.join(options)} {name})",
             f"buildah tag $i {image(key)}",
+            f"buildah rmi {shlex.quote(full_name(reference))} > /dev/null",
         ]
     )
 
@@ -290,7 +291,12 @@ def forget(keys: Sequence[str]) -> str:
     return "\n".join(f"buildah rmi {image(key)} > /dev/null 2>&1 || true" for key in keys)
 
 
-CLEAN = "buildah rm --all > /dev/null\nbuildah rmi --prune > /dev/null 2>&1 || true"
+# What builds that were interrupted left, and bases of Dockerfiles.
+CLEAN = f"""
+buildah rm --all > /dev/null
+buildah images --format '{{{{.Name}}}}:{{{{.Tag}}}}' | grep -v '^{REPOSITORY}:' | xargs -r buildah rmi > /dev/null 2>&1 || true
+buildah rmi --prune > /dev/null 2>&1 || true
+"""
 
 
 # --- commands
@@ -300,8 +306,8 @@ def apt(packages: Sequence[str]) -> str:
     """Return the command that installs Debian packages and leaves no lists behind."""
     return (
         "set -e\nexport DEBIAN_FRONTEND=noninteractive\n"
-        "apt-get -o Acquire::Retries=3 -q update\n"
-        f"apt-get install -q -y --no-install-recommends {shlex.join(packages)}\n"
+        "apt-get -o Acquire::Retries=3 -o Acquire::Languages=none -q update\n"
+        f"apt-get -o Dpkg::Use-Pty=0 install -q -y --no-install-recommends {shlex.join(packages)}\n"
         "rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/cache/apt/archives/*.deb"
     )
 

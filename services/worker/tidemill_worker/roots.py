@@ -49,7 +49,8 @@ class Root:
 def read(folder: Path) -> Root:
     """Return what is recorded of an image."""
     record = json.loads((folder / RECORD).read_text())
-    return Root(**{**record, "layers": tuple(map(Path, record["layers"])), "steps": tuple(record["steps"])})
+    lists = {name: tuple(record[name]) for name in ("entrypoint", "cmd", "steps")}
+    return Root(**{**record, **lists, "layers": tuple(map(Path, record["layers"]))})
 
 
 class Roots:

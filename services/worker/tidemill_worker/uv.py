@@ -128,7 +128,7 @@ async def _listen(stream: asyncio.StreamReader, say: Say) -> str:
             line = await stream.readexactly(error.consumed)
         if not line:
             return "\n".join(kept)
-        text = line.decode(errors="replace").rstrip("\n")
+        text = line.decode(errors="replace").rstrip("\r\n").rpartition("\r")[2]
         kept.append(text)
         say(text)
 
