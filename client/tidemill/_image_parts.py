@@ -179,7 +179,7 @@ class LocalRequirements(LocalText):
     def read(self, text: str) -> list[str]:
         found: list[str] = []
         for line in text.replace("\\\n", " ").splitlines():
-            needed = re.sub(r"(?:^|\s)#.*", "", line).strip()
+            needed = " ".join(re.sub(r"(?:^|\s)#.*", "", line).split())
             option, _, value = needed.partition(" ")
             if option in ("-r", "--requirement"):
                 other = Path(self.path).parent / value.strip()

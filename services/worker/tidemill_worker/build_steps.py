@@ -5,6 +5,7 @@ standard input, are never on a disk or in an argument, and what was lent to a bu
 layer before it is kept. Texts of users stand in scripts only quoted, or as Base64.
 """
 
+import re
 import shlex
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
@@ -60,10 +61,13 @@ class Step:
         return f"layer {self.number}, Image.{self.operation}()"
 
 
-def steps(layers: Sequence[tuple[str, Mapping[str, Any]]], salt: Sequence[str]) -> tuple[list[Step], Written]:
+def steps(
+    layers: Sequence[tuple[str, Mapping[str, Any]]], salt: Sequence[str], workspace: str
+) -> tuple[list[Step], Written]:
     """Return the steps of a recipe, and what is written about the image at its end.
 
-    A step's key stands for everything up to it; `salt` is what else makes it another one.
+    A step's key stands for everything up to it; `salt` is what else makes it another one. From the first
+    layer on that secrets take part in, layers belong to the workspace alone.
     """
     found: list[Step] = []
     written = Written()
@@ -71,6 +75,8 @@ def steps(layers: Sequence[tuple[str, Mapping[str, Any]]], salt: Sequence[str]) 
     before = ""
     for number, (operation, arguments) in enumerate(layers, start=1):
         key = recipes.digest([key, operation, dict(arguments)])
+        if arguments.get("secrets") or arguments.get("registry_secrets"):
+            key = recipes.digest([key, workspace])
         if operation in _CONFIG:
             written = written.after(operation, arguments)
         else:
@@ -199,18 +205,24 @@ def lines(step: Step, key: str, commands: Sequence[str], *, base: str, secrets: 
     said += [f"ENV {name}={_quoted(value)}" for name, value in step.written.env.items()]
     if step.written.workdir:
         said.append(f"WORKDIR {step.written.workdir}")
-    return dockerfile(step, key, "\n".join([*said, *commands]) + "\n", secrets=secrets, auth=False)
+    text = "\n".join([*said, *commands]) + "\n"
+    return dockerfile(step, key, text, secrets=secrets, auth=False, pull="--pull-never")
 
 
-def dockerfile(step: Step, key: str, text: str, *, secrets: Mapping[str, str], auth: bool) -> str:
+def dockerfile(
+    step: Step, key: str, text: str, *, secrets: Mapping[str, str], auth: bool, pull: str = "--pull-always"
+) -> str:
     """Return the script that builds a Dockerfile. What it copies is lent as `context`."""
     options = [
         f"--build-arg {shlex.quote(f'{name}={value}')}"
         for name, value in step.arguments.get("build_args", {}).items()
     ]
     options += [f"--secret id={shlex.quote(name)},src={OWN}/secrets/{shlex.quote(name)}" for name in secrets]
+    options.append(pull)
     if auth:
         options.append(f"--authfile {OWN}/auth.json")
+    if all(map(is_near, bases(text))):
+        options.append("--tls-verify=false")
     return "\n".join(
         [
             write(f"{OWN}/Dockerfile", text),
@@ -222,9 +234,17 @@ def dockerfile(step: Step, key: str, text: str, *, secrets: Mapping[str, str], a
 
 def _build(options: Sequence[str], key: str) -> str:
     return (
-        f"buildah build {' '.join(options)} --pull --layers=false --force-rm -f {OWN}/Dockerfile "
+        f"buildah build {' '.join(options)} --layers=false --force-rm -f {OWN}/Dockerfile "
         f"-t {image(key)} {LENT}/context 1>&2"
     )
+
+
+_FROM = re.compile(r"^\s*FROM\s+(?:--\S+\s+)*(\S+)", re.MULTILINE | re.IGNORECASE)
+
+
+def bases(dockerfile: str) -> list[str]:
+    """Return what a Dockerfile's stages begin with."""
+    return _FROM.findall(dockerfile)
 
 
 def _quoted(value: str) -> str:
@@ -294,7 +314,8 @@ def forget(keys: Sequence[str]) -> str:
 # What builds that were interrupted left, and bases of Dockerfiles.
 CLEAN = f"""
 buildah rm --all > /dev/null
-buildah images --format '{{{{.Name}}}}:{{{{.Tag}}}}' | grep -v '^{REPOSITORY}:' | xargs -r buildah rmi > /dev/null 2>&1 || true
+buildah images --format '{{{{.Name}}}}:{{{{.Tag}}}}' | grep -v '^{REPOSITORY}:' > {OWN}/others || true
+xargs -r buildah rmi < {OWN}/others > /dev/null 2>&1 || true
 buildah rmi --prune > /dev/null 2>&1 || true
 """
 

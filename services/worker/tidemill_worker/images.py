@@ -36,8 +36,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 class Image:
     """An image that containers can start from.
 
-    One of Python packages alone has an `environment` and no `root`: it runs on whatever root file system
-    its tier gives it. Otherwise `root` are the directories of its own file system, topmost first, for
+    One of Python packages alone has an `environment` and no `layers`: it runs on whatever root file system
+    its tier gives it. Otherwise `layers` are the folders that its own is made of, the uppermost first, for
     reading only, and `python` is a path in it. `version` is the minor version of that Python. `files` are
     archives by the folder that a container is to find their files in.
     """
@@ -46,7 +46,7 @@ class Image:
     python: Path
     version: str
     environment: Path | None = None
-    root: tuple[Path, ...] = ()
+    layers: tuple[Path, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     workdir: str = ""
     user: str = ""
@@ -113,6 +113,8 @@ class Images:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self._roots is not None:
+            self._roots.close()
 
     # --- with a root
 

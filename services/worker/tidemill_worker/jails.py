@@ -14,7 +14,7 @@ from tidemill_worker import jail
 from tidemill_worker.children import Children
 from tidemill_worker.uv import Ran, Say, run
 
-FIRST_ID, COUNT = 300_000, 65_536  # the ids of this machine that are those of containers
+COUNT = 65_536  # ids of a jail, as of a container
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 _SCRIPT = "umask 077 && cat > /mnt/own/script && umask 022 && exec /bin/sh -e /mnt/own/script < /dev/null"
 
@@ -29,18 +29,27 @@ def missing() -> str:
 
 
 class Jail:
-    """Runs scripts in a jail, with one store of images."""
+    """Runs scripts in a jail, with one store of images.
 
-    def __init__(self, children: Children, store: Path) -> None:
+    `first` is what id 0 in the jail is on this machine: that of containers, whose layers it makes.
+    """
+
+    def __init__(self, children: Children, store: Path, first: int) -> None:
         self._children = children
         self.store = store
+        self.first = first
+
+    @property
+    def cache(self) -> Path:
+        """What builds keep of packages that they fetched."""
+        return self.store / "cache"
 
     def prepare(self) -> None:
         """Make the store, which belongs to the containers' root."""
         self.store.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for name in ("", "home", "tmp", "run"):
+        for name in ("", "home", "tmp", "run", "cache"):
             (self.store / name).mkdir(exist_ok=True)
-            os.chown(self.store / name, FIRST_ID, FIRST_ID)
+            os.chown(self.store / name, self.first, self.first)
 
     async def run(self, script: str, lent: Mapping[str, Path], say: Say, *, timeout: float) -> Ran:
         """Run a shell script in a new jail, with `lent` at `/mnt/lent/<name>`.
@@ -49,7 +58,7 @@ class Jail:
         """
         binds = [f"{self.store}=store", *(f"{path}=lent/{name}" for name, path in lent.items())]
         command = (
-            sys.executable, "-I", "-S", str(Path(jail.__file__)), str(FIRST_ID), str(COUNT), *binds,
+            sys.executable, "-I", "-S", str(Path(jail.__file__)), str(self.first), str(COUNT), *binds,
             "--", "/bin/sh", "-c", _SCRIPT,
         )  # fmt: skip
         prelude = 'buildah() { command buildah --root /mnt/store/root --runroot /mnt/store/runroot "$@"; }\n'

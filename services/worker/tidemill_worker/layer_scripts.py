@@ -18,7 +18,6 @@ from tidemill_worker import archives, build_steps, debian, recipes
 from tidemill_worker.build_steps import INSIDE, Step
 from tidemill_worker.building import Order, revealed
 from tidemill_worker.interpreters import Interpreter, Interpreters
-from tidemill_worker.jails import FIRST_ID
 from tidemill_worker.locked_projects import requirements
 from tidemill_worker.uv import Say, Uv, program
 
@@ -55,9 +54,18 @@ class LayerScripts:
     """Knows what each operation takes."""
 
     def __init__(
-        self, folder: Path, uv: Uv, interpreters: Interpreters, runtime_layer: Path, *, mirror: str
+        self,
+        folder: Path,
+        cache: Path,
+        uv: Uv,
+        interpreters: Interpreters,
+        runtime_layer: Path,
+        *,
+        mirror: str,
     ) -> None:
+        """`folder` keeps bases, `cache` packages that builds fetched."""
         self._folder = folder
+        self._cache = cache
         self._uv = uv
         self._interpreters = interpreters
         self._runtime_layer = runtime_layer
@@ -111,7 +119,7 @@ class LayerScripts:
         secrets = await revealed(spec, step.arguments.get("secrets", ()), order)
         login = await revealed(spec, step.arguments.get("registry_secrets", ()), order)
         text = step.arguments["dockerfile"]
-        auth = _credentials(_first_from(text), login) if login else ""
+        auth = _credentials((build_steps.bases(text) or [""])[0], login) if login else ""
         script = build_steps.dockerfile(step, key, text, secrets=secrets, auth=bool(auth))
         return [f"{build_steps.write(f'{build_steps.OWN}/auth.json', auth)}\n{script}" if auth else script]
 
@@ -161,10 +169,7 @@ class LayerScripts:
         if install.project:
             python = (await self._interpreters.find("")).path
             wanted = await requirements(self._uv, install, python, variables, say)
-        cache = self._folder / "uv-in-builds"
-        cache.mkdir(exist_ok=True)
-        os.chown(cache, FIRST_ID, FIRST_ID)
-        loan.places |= {"uv": Path(program()), "cache": cache}
+        loan.places |= {"uv": Path(program()), "cache": self._cache}
         lent = {**self._lent(loan), "uv": "ro", "cache": "rw"}
         settings = {"UV_CACHE_DIR": f"{INSIDE}/cache", "UV_LINK_MODE": "copy", **variables}
         return build_steps.run(
@@ -226,11 +231,6 @@ def _credentials(reference: str, login: Mapping[str, str]) -> str:
         )
     auth = b64encode(pair.encode()).decode()
     return json.dumps({"auths": {build_steps.registry(reference): {"auth": auth}}})
-
-
-def _first_from(text: str) -> str:
-    found = re.search(r"^\s*FROM\s+(?:--\S+\s+)*(\S+)", text, re.MULTILINE | re.IGNORECASE)
-    return found[1] if found else ""
 
 
 def _lend_certificates(loan: Loan) -> bool:

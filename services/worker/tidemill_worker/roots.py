@@ -26,6 +26,7 @@ from tidemill_worker.uv import Say, silent
 
 TIMEOUT = 3600.0  # seconds that one layer may take
 RECORD = "image.json"
+_BUILDING, _WORKER = "building", "this worker"  # a lock that all workers share which build here
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,8 @@ class Roots:
 
     def key(self, recipe: Recipe, workspace: str) -> str:
         """Return the name of the image that a recipe makes."""
-        return recipes.digest(["root", *self._salt(recipe, workspace), recipe.layers])
+        owner = workspace if recipe.is_private else ""
+        return recipes.digest(["root", *self._salt(), owner, recipe.layers])
 
     async def make(self, spec: ImageSpec, recipe: Recipe, making: Path, order: Order, say: Say) -> None:
         """Build what is not there yet, and write the record of the image into a new folder.
@@ -77,7 +79,7 @@ class Roots:
         """
         jails.check(f"an image with Image.{recipe.needs_root}()")
         await self._prepare()
-        steps, written = build_steps.steps(recipe.layers, self._salt(recipe, order.workspace))
+        steps, written = build_steps.steps(recipe.layers, self._salt(), order.workspace)
         for step in steps:
             await self._layer(spec, step, order, making.name, say)
         root = await self._finished(steps, written)
@@ -86,6 +88,10 @@ class Roots:
     def release(self, making: Path) -> None:
         """Say that an image has got its name, or that it is not made after all."""
         self._uses.release(making.name)
+
+    def close(self) -> None:
+        """Say that this worker builds no more."""
+        self._uses.release(_WORKER)
 
     async def collect(self, images: Iterable[Path]) -> None:
         """Remove from the store what no image needs and nobody is building on."""
@@ -103,8 +109,8 @@ class Roots:
 
     # --- layers
 
-    def _salt(self, recipe: Recipe, workspace: str) -> list[str]:
-        return [debian.RELEASE, self._mirror, os.uname().machine, workspace if recipe.is_private else ""]
+    def _salt(self) -> list[str]:
+        return [debian.RELEASE, self._mirror, os.uname().machine]
 
     async def _prepare(self) -> None:
         """Make the store, and clean it of what a worker that died was building, if nobody else builds."""
@@ -112,12 +118,12 @@ class Roots:
         if self._is_clean:
             return
         self._is_clean = True
-        if (lock := self._uses.take("building")) is not None:
+        if (lock := self._uses.take(_BUILDING)) is not None:
             try:
                 await self._jail.run(build_steps.CLEAN, {}, silent, timeout=TIMEOUT)
             finally:
                 os.close(lock)
-        await self._uses.hold("building", "this worker")
+        await self._uses.hold(_BUILDING, _WORKER)
 
     async def _layer(self, spec: ImageSpec, step: Step, order: Order, holder: str, say: Say) -> None:
         """See to it that a layer is in the store, and stays there for its holder."""

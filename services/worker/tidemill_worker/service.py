@@ -48,6 +48,7 @@ from tidemill_worker.sources import Sources
 from tidemill_worker.templates import Templates
 from tidemill_worker.uv import Uv
 
+FIRST_ID = 300_000  # of the ids that containers have on this machine
 VERSION = version("tidemill")  # read from a file: not once for every report
 
 HURRY = 5.0  # seconds before the end of the drain at which what still runs is ended
@@ -213,8 +214,9 @@ class Worker:
     def _root_builder(self, uv: Uv, layer: Path) -> Roots:
         """Return what makes images with a file system of their own."""
         folder, mirror = self.settings.data_dir / "builds", self.settings.worker_debian_mirror
-        scripts = LayerScripts(folder, uv, self._interpreters, layer, mirror=mirror)
-        return Roots(Jail(self._children, folder / "store"), scripts, mirror=mirror)
+        jail = Jail(self._children, folder / "store", FIRST_ID)
+        scripts = LayerScripts(folder, jail.cache, uv, self._interpreters, layer, mirror=mirror)
+        return Roots(jail, scripts, mirror=mirror)
 
     # --- its place on the machine
 

@@ -84,9 +84,9 @@ class Sources:
 
     async def _compile(self, folder: Path, image: Image, size: int) -> None:
         """Compile what can be compiled; the rest tells its own error when it is imported."""
-        if image.root and image.version != OWN:
+        if image.layers and image.version != OWN:
             return  # its Python runs in its own root alone
-        if image.version == OWN and (size < COMPILED_HERE or image.root):
+        if image.version == OWN and (size < COMPILED_HERE or image.layers):
             compileall.compile_dir(folder, quiet=2)
             return
         async with self._children.starting():

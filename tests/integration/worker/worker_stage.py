@@ -156,10 +156,11 @@ class Stage:
 
     async def ask_to_place(self, pool: Pool, container: str = "", **order: Any) -> PlacementAnswer:
         await self.until(lambda: self.states)
+        worker = order.pop("worker", "") or self.worker
         placement = Placement(
             container or ids.new(ids.CONTAINER), pool, order.pop("term", self.term), **order
         )
-        subject = subjects.worker(order.pop("worker", self.worker), "place")
+        subject = subjects.worker(worker, "place")
         return coding.decode(PlacementAnswer, await self.bus.request(subject, coding.encode(placement)))
 
     async def place(self, pool: Pool, count: int = 1) -> list[str]:
