@@ -78,6 +78,7 @@ _MODULES = frozenset(
         "retries",
         "schedule",
         "secret",
+        "types",
         "volume",
     ]
 )

@@ -8,10 +8,10 @@ import asyncio
 import datetime
 import time
 from collections.abc import Coroutine, Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from tidemill import __version__, _entrypoint, _following, _names, _plan, _runtime, exception
+from tidemill._dataclass import dataclass
 from tidemill._output import Output
 from tidemill._wire import deploying as wire
 from tidemill._wire.apps import AppCreated, AppDetails, GetApp
@@ -149,7 +149,7 @@ def _report(
     plan: _plan.Plan, wanted: Wanted, deployed: wire.AppDeployed, seconds: float | None
 ) -> Iterator[str]:
     """Yield what is said about a deployment; `seconds` is None for one that was skipped."""
-    yield "\n".join(_plan.tree(plan))
+    yield "\n".join(_plan.tree(plan, deployed.handles))
     for name in deployed.removed:
         yield f"✓ Removed function {name}."
     if seconds is None:

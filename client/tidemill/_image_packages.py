@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from tidemill import _image_checks as checks
-from tidemill._image_parts import LocalProject, LocalRequirements, LocalText
+from tidemill._image_parts import LocalText
 from tidemill._image_recipe import Recipe
 from tidemill.exception import InvalidError
 
@@ -82,7 +82,7 @@ class Packages(Recipe):
             raise InvalidError(
                 f"Image.uv_pip_install: requirements has to be a list of files, not {requirements!r}"
             )
-        files = [LocalRequirements(str(file), "Image.uv_pip_install") for file in requirements or ()]
+        files = [LocalText(str(file), "Image.uv_pip_install", "requirements") for file in requirements or ()]
         arguments = checks.install_arguments(find_links, index_url, extra_index_url, pre, extra_options)
         options = checks.build_options("uv_pip_install", env=env, secrets=secrets, gpu=gpu)
         from_files = {"requirements": files} if files else {}
@@ -106,7 +106,7 @@ class Packages(Recipe):
     ) -> Self:
         """Return the image with the packages of a `requirements.txt`, which is read when the app starts."""
         operation = "pip_install_from_requirements"
-        files = [LocalRequirements(str(requirements_txt), f"Image.{operation}")]
+        files = [LocalText(str(requirements_txt), f"Image.{operation}", "requirements")]
         arguments = checks.install_arguments(find_links, index_url, extra_index_url, pre, extra_options)
         options = checks.build_options(operation, env=env, secrets=secrets, gpu=gpu)
         return self._install(operation, {"requirements": files, **arguments, **options}, force_build)
@@ -132,7 +132,7 @@ class Packages(Recipe):
         """
         operation = "pip_install_from_pyproject"
         extras = tuple(checks.names(operation, "optional_dependencies", optional_dependencies))
-        files = [LocalProject(str(pyproject_toml), f"Image.{operation}", extras=extras)]
+        files = [LocalText(str(pyproject_toml), f"Image.{operation}", "pyproject", extras=extras)]
         arguments = checks.install_arguments(find_links, index_url, extra_index_url, pre, extra_options)
         options = checks.build_options(operation, env=env, secrets=secrets, gpu=gpu)
         return self._install(operation, {"requirements": files, **arguments, **options}, force_build)

@@ -9,11 +9,11 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from tidemill import file_pattern_matcher
+from tidemill._dataclass import dataclass
 from tidemill.exception import InvalidError
 
 if TYPE_CHECKING:
@@ -26,16 +26,16 @@ _INDEX_OPTIONS = ("-i", "--index-url", "--extra-index-url", "-f", "--find-links"
 MAX_BUNDLE = 1 << 30  # bytes of one folder, as the worker takes it
 
 
-@dataclass
 class Collected:
     """What parts hand over: blobs by their SHA-256, and what does not count in an image's key.
 
     Secrets and functions stand in the recipe by their number here.
     """
 
-    blobs: dict[str, bytes] = field(default_factory=dict)
-    secrets: "list[Secret]" = field(default_factory=list)
-    functions: list[str] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.blobs: dict[str, bytes] = {}
+        self.secrets: list[Secret] = []
+        self.functions: list[str] = []
 
     def store(self, data: bytes) -> str:
         """Take a blob; return its digest."""
@@ -62,7 +62,7 @@ class LocalModule:
         return into.store(_source.pack(_source.module_files(self)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LocalFiles:
     """A file, or the files below a folder, and where they are to lie in the container."""
 
@@ -145,62 +145,47 @@ def _readable(path: Path, what: str) -> Path:
     return path
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LocalText:
-    """A text file whose content is part of the recipe, read as it is or by a function."""
+    """A text file whose content is part of the recipe. What is taken of it is a matter of its `kind`."""
 
     path: str
     what: str
+    kind: str = "text"
     optional: bool = False
+    extras: tuple[str, ...] = ()
 
-    def declared(self) -> str:
-        return self.path
+    def declared(self) -> list[str]:
+        return [self.path, *self.extras]
 
     def collect(self, _into: Collected) -> Any:
         try:
             text = Path(self.path).read_text(encoding="utf-8")
-        except FileNotFoundError as error:
-            if self.optional:
+        except (OSError, UnicodeDecodeError) as error:
+            if self.optional and isinstance(error, FileNotFoundError):
                 return None
             raise InvalidError(f"{self.what}: {self.path} cannot be read: {error}") from error
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidError(f"{self.what}: {self.path} cannot be read: {error}") from error
-        return self.read(text)
+        if self.kind == "requirements":
+            return self._requirements(text)
+        return self._dependencies(text) if self.kind == "pyproject" else text
 
-    def read(self, text: str) -> Any:
-        """Return what is taken of the text."""
-        return text
-
-
-@dataclass(frozen=True)
-class LocalRequirements(LocalText):
-    """A file with one requirement in each line, and the files that it names by `-r`."""
-
-    def read(self, text: str) -> list[str]:
+    def _requirements(self, text: str) -> list[str]:
+        """Return the lines of a requirements file, and of the files that it names by `-r`."""
         found: list[str] = []
         for line in text.replace("\\\n", " ").splitlines():
             needed = " ".join(re.sub(r"(?:^|\s)#.*", "", line).split())
             option, _, value = needed.partition(" ")
             if option in ("-r", "--requirement"):
-                other = Path(self.path).parent / value.strip()
-                found += LocalRequirements(str(other), self.what).collect(Collected())
+                other = Path(self.path).parent / value
+                found += LocalText(str(other), self.what, "requirements").collect(Collected())
             elif needed.startswith("-") and option.partition("=")[0] not in _INDEX_OPTIONS:
                 raise InvalidError(f"{self.what}: {self.path}: {option} cannot be carried out on a worker")
             elif needed:
                 found.append(needed)
         return found
 
-
-@dataclass(frozen=True)
-class LocalProject(LocalText):
-    """The dependencies of a `pyproject.toml`, and of some of its extras."""
-
-    extras: tuple[str, ...] = ()
-
-    def declared(self) -> Any:
-        return [self.path, *self.extras]
-
-    def read(self, text: str) -> list[str]:
+    def _dependencies(self, text: str) -> list[str]:
+        """Return the dependencies of a `pyproject.toml`, and of some of its extras."""
         import tomllib
 
         try:
@@ -215,7 +200,7 @@ class LocalProject(LocalText):
         return [*project["dependencies"], *(need for extra in self.extras for need in optional[extra])]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LocalContext:
     """The folder that a Dockerfile copies from, without what its `.dockerignore` names."""
 
@@ -245,7 +230,7 @@ class LocalContext:
         return file_pattern_matcher.FilePatternMatcher()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LocalFunction:
     """A function that runs while the image is built, with its arguments. What it says counts in the key."""
 
@@ -268,7 +253,7 @@ class LocalFunction:
         return {"key": key, "number": len(into.functions) - 1}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class BuildSecrets:
     """Secrets of one layer. Their values count in no key and are in no layer."""
 

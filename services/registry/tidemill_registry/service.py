@@ -18,6 +18,7 @@ from tidemill._wire.apps import (
     PublishFunctions,
     StopApp,
 )
+from tidemill._wire.autoscaling import GetAutoscaler, UpdateAutoscaler
 from tidemill._wire.calls import GetCall, GetCallGraph, GetDead, ListCalls, ListDead, ReplayDead
 from tidemill._wire.control import Done, FunctionHandle, GetFunction
 from tidemill._wire.deploying import (
@@ -41,6 +42,8 @@ from tidemill._wire.environments import (
     UpdateEnvironment,
 )
 from tidemill._wire.images import GetResolution, PutResolution
+from tidemill._wire.limits import ListLimits, RemoveLimit, SetLimit
+from tidemill._wire.proxy_tokens import CreateProxyToken, ListProxyTokens, RevokeProxyToken
 from tidemill._wire.schedules import ListSchedules
 from tidemill._wire.secrets import (
     DeleteSecret,
@@ -50,6 +53,7 @@ from tidemill._wire.secrets import (
     PutSecret,
     RevealSecrets,
 )
+from tidemill._wire.specs import Autoscaling
 from tidemill._wire.tokens import (
     CreateToken,
     ListTokens,
@@ -64,6 +68,7 @@ from tidemill_common.bus.protocol import Endpoint, ServiceBus
 from tidemill_common.requests import Endpoints
 from tidemill_common.service import Context
 from tidemill_registry import (
+    autoscaling,
     decisions,
     deployments,
     environments,
@@ -71,8 +76,11 @@ from tidemill_registry import (
     jwt,
     lookups,
     migrate,
+    proxy_tokens,
     publishing,
+    rate_limits,
     retention,
+    siblings,
     tags,
     timetable,
 )
@@ -132,7 +140,16 @@ class Registry:
         if wrong := await self._secrets.check_keys():
             context.log.error(wrong, hint="give TIDEMILL_SECRETS_KEY the keys they were stored with")
         self._publisher = Publisher(
-            self._engine, context.bus, context.log, context.metrics, compare=(timetable.reconcile,)
+            self._engine,
+            context.bus,
+            context.log,
+            context.metrics,
+            compare=(
+                siblings.reconcile,
+                timetable.reconcile,
+                rate_limits.reconcile,
+                proxy_tokens.reconcile,
+            ),
         )
         self._bus = context.bus
         context.tasks.create_task(self._publisher.run(), name="publisher")
@@ -187,6 +204,8 @@ class Registry:
             ("stop_deployed", StopDeployed, self._stop_deployed),
             ("set_tags", SetTags, partial(tags.replace, self._engine)),
             ("get_tags", GetTags, partial(tags.read, self._engine)),
+            ("get_autoscaler", GetAutoscaler, partial(autoscaling.read, self._engine)),
+            ("update_autoscaler", UpdateAutoscaler, self._update_autoscaler),
             ("list_environments", ListEnvironments, self._list_environments),
             ("create_environment", CreateEnvironment, partial(environments.create, self._engine)),
             ("update_environment", UpdateEnvironment, self._change_environment),
@@ -199,6 +218,12 @@ class Registry:
             ("create_token", CreateToken, self._tokens.create),
             ("list_tokens", ListTokens, self._list_tokens),
             ("revoke_token", RevokeToken, self._revoke_token),
+            ("create_proxy_token", CreateProxyToken, self._announced(proxy_tokens.create)),
+            ("list_proxy_tokens", ListProxyTokens, partial(proxy_tokens.of, self._engine)),
+            ("revoke_proxy_token", RevokeProxyToken, self._announced(proxy_tokens.revoke)),
+            ("set_limit", SetLimit, self._announced(rate_limits.put)),
+            ("list_limits", ListLimits, partial(rate_limits.of, self._engine)),
+            ("remove_limit", RemoveLimit, self._announced(rate_limits.remove)),
             ("get_call_graph", GetCallGraph, self._calls.graph),
             ("get_call", GetCall, self._calls.get),
             ("list_calls", ListCalls, self._calls.newest),
@@ -234,10 +259,26 @@ class Registry:
 
         return handle
 
+    def _announced(self, change: Callable[..., Awaitable[Any]]) -> Callable[[str, Any], Awaitable[object]]:
+        """Do the same for what has nothing to do with the time."""
+
+        @wraps(change)
+        async def handle(workspace: str, request: Any) -> object:
+            answer: object = await change(self._engine, workspace, request)
+            await self._publisher.published()
+            return answer
+
+        return handle
+
     async def _publish(self, workspace: str, request: PublishFunctions) -> FunctionsPublished:
         published = await publishing.publish(self._engine, workspace, request, self._clock)
         await self._publisher.published()
         return published
+
+    async def _update_autoscaler(self, workspace: str, request: UpdateAutoscaler) -> Autoscaling:
+        changed = await autoscaling.change(self._engine, workspace, request)
+        await self._publisher.published()
+        return changed
 
     async def _heartbeat(self, workspace: str, request: AppHeartbeat) -> Done:
         try:

@@ -24,6 +24,7 @@ from tidemill_worker.building import Order
 from tidemill_worker.capacity import Reservation
 from tidemill_worker.images import Image, Images
 from tidemill_worker.node import Node
+from tidemill_worker.siblings import Handles, Siblings
 from tidemill_worker.sources import Sources
 from tidemill_worker.templates import Sockets, Templates
 from tidemill_worker.uv import Say
@@ -55,6 +56,7 @@ class Runtime:
         self._sources = sources
         self._templates = templates
         self._folder = folder
+        self._siblings = Siblings(node)
 
     async def start(self, container: str, reservation: Reservation, say: Say) -> Start:
         """Start a container's processes. `say` hears the lines of its image's build, if it has to be made.
@@ -67,10 +69,11 @@ class Runtime:
         began = time.perf_counter()
         image = await self._images.get(spec.image, self._order(container, pool, say))
         places = places_of(image)
-        sources, serialized, revealed = await asyncio.gather(
+        sources, serialized, revealed, handles = await asyncio.gather(
             self._sources.bundles(pool.workspace, spec.source.bundles, image),
             self._sources.serialized(pool.workspace, spec.source.serialized),
             secrets.fetch(self._node, pool, spec.secrets),
+            self._siblings.of(pool),
         )
         prepared = time.perf_counter()
         folder = self.folder(container)
@@ -90,7 +93,7 @@ class Runtime:
             )
         else:
             sockets = await self._templates.fork(image, pool, container=container, environment=surroundings)
-        configuration = _configuration(container, pool, sources, serialized)
+        configuration = _configuration(container, pool, handles, sources, serialized)
         return Start(
             sockets,
             configuration._replace(
@@ -160,7 +163,7 @@ def _surroundings(container: str, pool: Pool, reservation: Reservation, folder: 
 
 
 def _configuration(
-    container: str, pool: Pool, sources: tuple[str, ...], serialized: bytes | None
+    container: str, pool: Pool, handles: Handles, sources: tuple[str, ...], serialized: bytes | None
 ) -> Configuration:
     spec = pool.spec
     return Configuration(
@@ -177,6 +180,6 @@ def _configuration(
         is_async=spec.is_async,
         restrict_output=spec.restrict_output,
         interactive=spec.interactive,
-        handles={name: asdict(handle) for name, handle in pool.handles.items()},
+        handles={name: asdict(handle) for name, handle in handles.items()},
         workspace=pool.workspace,
     )
