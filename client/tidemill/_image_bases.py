@@ -91,7 +91,8 @@ class Bases(Recipe):
     ) -> Self:
         """Return an image of Amazon's registry, as `from_registry` does.
 
-        `secret` holds `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`; the region is read from the tag.
+        `secret` holds `REGISTRY_USERNAME` (`AWS`) and `REGISTRY_PASSWORD` (what
+        `aws ecr get-login-password` says).
         """
         _refuse_unknown("from_aws_ecr", kwargs)
         operation = "from_aws_ecr"

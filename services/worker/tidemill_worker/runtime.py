@@ -81,8 +81,8 @@ class Runtime:
         for path in (workdir, folder / "tmp"):
             path.mkdir(parents=True, mode=0o700)
         for place, digest in places:
-            (bundle,) = await self._sources.bundles(pool.workspace, (digest,), image)
-            await asyncio.to_thread(_copy, Path(bundle), workdir / place)
+            files = await self._sources.files(pool.workspace, digest)
+            await asyncio.to_thread(_copy, files, workdir / place)
         if places:
             sources = (*sources, str(workdir))
         variables = {**image.env, **revealed, **spec.env}
@@ -140,9 +140,9 @@ def places_of(image: Image) -> list[tuple[str, str]]:
     return found
 
 
-def _copy(bundle: Path, place: Path) -> None:
+def _copy(files: Path, place: Path) -> None:
     """Give a container files of its own: what it writes there is nobody else's."""
-    shutil.copytree(bundle, place, dirs_exist_ok=True)
+    shutil.copytree(files, place, dirs_exist_ok=True)
 
 
 def _surroundings(container: str, pool: Pool, reservation: Reservation, folder: Path) -> Mapping[str, str]:

@@ -34,31 +34,37 @@ class Sources:
 
     async def bundles(self, workspace: str, digests: tuple[str, ...], image: Image) -> tuple[str, ...]:
         """Return the folders of some bundles, fetched and unpacked where they are not there."""
-        unpacked = await asyncio.gather(*(self._bundle(workspace, digest, image) for digest in digests))
-        return tuple(map(str, unpacked))
+        # Who knows another workspace's digest does not have its code.
+        home = self._folder / subjects.workspace(workspace)
+        wanted = (self._unpacked(workspace, home / _plain(digest), image) for digest in digests)
+        return tuple(map(str, await asyncio.gather(*wanted)))
+
+    async def files(self, workspace: str, digest: str) -> Path:
+        """Return the folder of a bundle of files that are no code, as they are."""
+        home = self._folder / subjects.workspace(workspace) / "files"
+        return await self._unpacked(workspace, home / _plain(digest), None)
 
     async def serialized(self, workspace: str, digest: str) -> bytes | None:
         """Return a function that was sent by value, or None where there is none."""
         return await self.fetch(workspace, digest) if digest else None
 
-    async def _bundle(self, workspace: str, digest: str, image: Image) -> Path:
-        # Who knows another workspace's digest does not have its code.
-        folder = self._folder / subjects.workspace(workspace) / _plain(digest)
+    async def _unpacked(self, workspace: str, folder: Path, image: Image | None) -> Path:
         if folder.is_dir():
             return folder
         task = self._getting.get(folder)
         if task is None:
-            task = asyncio.create_task(self._get(workspace, folder, image), name=f"bundle {digest[:12]}")
+            task = asyncio.create_task(self._get(workspace, folder, image), name=f"bundle {folder.name[:12]}")
             task.add_done_callback(lambda _: self._getting.pop(folder, None))
             self._getting[folder] = task
         return await asyncio.shield(task)
 
-    async def _get(self, workspace: str, folder: Path, image: Image) -> Path:
+    async def _get(self, workspace: str, folder: Path, image: Image | None) -> Path:
         data = await self.fetch(workspace, folder.name)
         making = folders.making(folder)
         try:
             await asyncio.to_thread(archives.unpack, data, making)
-            await self._compile(making, image, len(data))
+            if image is not None:
+                await self._compile(making, image, len(data))
             folders.publish(making, folder)
         finally:
             await asyncio.to_thread(shutil.rmtree, making, ignore_errors=True)
