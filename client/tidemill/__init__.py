@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tidemill.app import App
     from tidemill.cls import Cls
     from tidemill.exception import Error
+    from tidemill.file_pattern_matcher import FilePatternMatcher
     from tidemill.functions import Function, FunctionCall
     from tidemill.image import Image
     from tidemill.retries import Retries
@@ -31,6 +32,7 @@ __all__ = [
     "Cls",
     "Cron",
     "Error",
+    "FilePatternMatcher",
     "Function",
     "FunctionCall",
     "Image",
@@ -67,6 +69,7 @@ _HOMES = {
     "Cls": "cls",
     "Cron": "schedule",
     "Error": "exception",
+    "FilePatternMatcher": "file_pattern_matcher",
     "Function": "functions",
     "FunctionCall": "functions",
     "Image": "image",
@@ -99,6 +102,7 @@ _MODULES = frozenset(
         "config",
         "exception",
         "experimental",
+        "file_pattern_matcher",
         "function_call",
         "functions",
         "image",

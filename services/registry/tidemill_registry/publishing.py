@@ -215,7 +215,7 @@ async def _write_pools(connection: AsyncConnection, publication: Publication) ->
     uses = [
         {"pool_id": item.pool.id, "secret_id": secret}
         for item in made
-        for secret in dict.fromkeys(item.pool.spec.secrets)
+        for secret in dict.fromkeys(item.pool.spec.all_secrets)
     ]
     if uses:
         await connection.execute(insert(PoolSecret), uses)

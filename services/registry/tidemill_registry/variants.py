@@ -132,7 +132,7 @@ async def _make(
     statement = upsert(PoolRow).values(row).on_conflict_do_nothing(index_elements=["function_id", "digest"])
     if await connection.scalar(statement.returning(PoolRow.id)) is None:
         return False
-    uses = [{"pool_id": pool.id, "secret_id": secret} for secret in dict.fromkeys(pool.spec.secrets)]
+    uses = [{"pool_id": pool.id, "secret_id": secret} for secret in dict.fromkeys(pool.spec.all_secrets)]
     if uses:
         await connection.execute(insert(PoolSecret), uses)
     await outbox.enqueue(connection, [outbox.put(pool.id, record)])

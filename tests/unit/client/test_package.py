@@ -12,6 +12,7 @@ API = [
     "Cls",
     "Cron",
     "Error",
+    "FilePatternMatcher",
     "Function",
     "FunctionCall",
     "Image",
