@@ -23,13 +23,15 @@ _NEEDS_BUILD = ("no usable wheels", "no wheels", "--no-build", "building source 
 class Image:
     """An image that containers can start from: its environment's key, its Python, and the recipe.
 
-    `version` is the minor version of that Python.
+    `version` is the minor version of that Python. `layers` are the folders that its root is made of, the
+    uppermost first; without any it is the machine's own /usr.
     """
 
     key: str
     python: Path
     version: str
     recipe: Recipe
+    layers: tuple[Path, ...] = ()
 
 
 class Images:

@@ -1,18 +1,9 @@
-"""The process tier: containers are plain process trees of this machine's user, without isolation.
-
-    folder/           private to one container, removed with it
-        tmp/          its TMPDIR
-        root/...      its working directory, below here
-
-What another tier adds, it adds here and in the template: the rest of the worker does not know.
-"""
+"""The start of containers: what they are made of is fetched, and their tier makes them of it."""
 
 import asyncio
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from tidemill._container.configuration import Configuration
@@ -23,9 +14,8 @@ from tidemill_worker.capacity import Reservation
 from tidemill_worker.images import Images
 from tidemill_worker.node import Node
 from tidemill_worker.sources import Sources
-from tidemill_worker.templates import Sockets, Templates
-
-TIER = "process"
+from tidemill_worker.templates import Templates
+from tidemill_worker.tier import Place, Sockets, Tier
 
 # Variables that the loader, the interpreter or the allocator reads before any code of ours runs.
 _EARLY = ("LD_", "DYLD_", "PYTHON", "MALLOC_", "GLIBC_TUNABLES")
@@ -44,13 +34,13 @@ class Runtime:
     """Makes containers."""
 
     def __init__(
-        self, node: Node, images: Images, sources: Sources, templates: Templates, folder: Path
+        self, node: Node, images: Images, sources: Sources, templates: Templates, tier: Tier
     ) -> None:
         self._node = node
         self._images = images
         self._sources = sources
         self._templates = templates
-        self._folder = folder
+        self.tier = tier
 
     async def start(self, container: str, reservation: Reservation) -> Start:
         """Start a container's processes.
@@ -68,37 +58,31 @@ class Runtime:
             secrets.fetch(self._node, pool),
         )
         prepared = time.perf_counter()
-        folder = self.folder(container)
-        workdir = folder / "root" / image.recipe.workdir.lstrip("/")
-        for path in (workdir, folder / "tmp"):
-            path.mkdir(parents=True, mode=0o700)
+        place = self.tier.place(container, image.recipe.workdir)
         variables = {**image.recipe.env, **revealed, **spec.env}
-        surroundings = _surroundings(container, pool, reservation, folder)
+        surroundings = _surroundings(container, pool, reservation, place)
         if any(name.startswith(_EARLY) for name in variables):
             sockets = await self._templates.start_alone(
-                image, container=container, environment={**surroundings, **variables}, workdir=str(workdir)
+                image, container, reservation, {**surroundings, **variables}, place.workdir
             )
         else:
-            sockets = await self._templates.fork(image, pool, container=container, environment=surroundings)
-        configuration = _configuration(container, pool, sources, serialized)
+            sockets = await self._templates.fork(image, container, reservation, surroundings)
+        seen = tuple(self.tier.inside(source, pool.workspace) for source in sources)
+        configuration = _configuration(container, pool, seen, serialized)
         return Start(
             sockets,
             configuration._replace(
-                env=variables, workdir=str(workdir), max_payload=self._node.bus.max_payload
+                env=variables, workdir=place.workdir, max_payload=self._node.bus.max_payload
             )._asdict(),
             {"image": prepared - began, "start": time.perf_counter() - prepared},
         )
 
-    def folder(self, container: str) -> Path:
-        """Return the private folder of a container."""
-        return self._folder / container
-
     async def clean(self, container: str) -> None:
         """Remove what a container left."""
-        await asyncio.to_thread(shutil.rmtree, self.folder(container), ignore_errors=True)
+        await self.tier.clean(container)
 
 
-def _surroundings(container: str, pool: Pool, reservation: Reservation, folder: Path) -> Mapping[str, str]:
+def _surroundings(container: str, pool: Pool, reservation: Reservation, place: Place) -> Mapping[str, str]:
     """Return the variables that tell a container where it is."""
     identity = {
         "TASK_ID": container,
@@ -108,7 +92,7 @@ def _surroundings(container: str, pool: Pool, reservation: Reservation, folder: 
     }
     devices = ",".join(map(str, reservation.devices))
     return {
-        "TMPDIR": str(folder / "tmp"),
+        "TMPDIR": place.temporary,
         "CUDA_VISIBLE_DEVICES": devices,
         **{f"{prefix}_{name}": value for prefix in ("TIDEMILL", "MODAL") for name, value in identity.items()},
     }

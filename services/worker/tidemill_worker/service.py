@@ -37,7 +37,8 @@ from tidemill_worker.metrics import Metrics
 from tidemill_worker.node import Node
 from tidemill_worker.records import Records
 from tidemill_worker.reporting import Reporter
-from tidemill_worker.runtime import TIER, Runtime
+from tidemill_worker.runtime import Runtime
+from tidemill_worker.sandbox.opening import open_tier
 from tidemill_worker.settings import Settings
 from tidemill_worker.sources import Sources
 from tidemill_worker.templates import Templates
@@ -75,13 +76,21 @@ class Worker:
         uv = Uv(self._children)
         self._interpreters = Interpreters(uv)
         self._images = Images(self.settings.data_dir / "images", uv, self._interpreters)
-        self._templates = Templates(node, self._children, layer)
-        sources = Sources(self.settings.data_dir / "sources", context.bus, self._children)
-        runtime = Runtime(node, self._images, sources, self._templates, folder)
+        code = self.settings.data_dir / "sources"
+        self._tier = tier = await open_tier(
+            self.settings, self._children,
+            layer=layer, code=code, folder=folder, memory=self._room.total.memory,
+        )  # fmt: skip
+        self._templates = Templates(node, self._children, tier)
+        sources = Sources(code, context.bus, self._children)
+        runtime = Runtime(node, self._images, sources, self._templates, tier)
         self._containers = Containers(node, self._room, runtime, self._children, self._leases)
         self._reporter = Reporter(node, self.state, self._leases)
         node.on_change = self._reporter.changed
-        context.log.warning("user code is not isolated from this machine", runtime=TIER)
+        if not tier.isolates:
+            context.log.warning(
+                "user code is not isolated from this machine", runtime=tier.name, why=tier.note
+            )
         await self._listen(context)
         context.tasks.create_task(self._leases.renew(), name="renew leases")
         context.tasks.create_task(self._reporter.run(), name="report")
@@ -107,6 +116,7 @@ class Worker:
         finally:
             await self._images.close()
             await self._templates.close()
+            await self._tier.close()
             await self._children.sweep()
             shutil.rmtree(self._folder, ignore_errors=True)
             self._lock_path.unlink(missing_ok=True)
@@ -127,11 +137,13 @@ class Worker:
             free=self._room.free,
             containers=self._containers.states(),
             leases=self._leases.reported(),
-            runtime=TIER,
+            runtime=self._tier.name,
             pid=os.getpid(),
             host=socket.gethostname(),
             version=VERSION,
             draining=self._draining,
+            unheld=dict(self._tier.unheld),
+            note=self._tier.note,
         )
 
     # --- what it hears

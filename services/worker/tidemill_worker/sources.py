@@ -39,10 +39,9 @@ class Sources:
         self._children = children
         self._getting: dict[Path, asyncio.Task[Path]] = {}
 
-    async def bundles(self, workspace: str, digests: tuple[str, ...], image: Image) -> tuple[str, ...]:
+    async def bundles(self, workspace: str, digests: tuple[str, ...], image: Image) -> tuple[Path, ...]:
         """Return the folders of some bundles, fetched and unpacked where they are not there."""
-        unpacked = await asyncio.gather(*(self._bundle(workspace, digest, image) for digest in digests))
-        return tuple(map(str, unpacked))
+        return tuple(await asyncio.gather(*(self._bundle(workspace, digest, image) for digest in digests)))
 
     async def serialized(self, workspace: str, digest: str) -> bytes | None:
         """Return a function that was sent by value, or None where there is none."""
