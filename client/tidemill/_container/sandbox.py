@@ -185,7 +185,7 @@ _SIOCADDRT = 0x890B
 _SIOCSIFFLAGS = 0x8914
 _SIOCGIFADDR, _SIOCSIFADDR, _SIOCSIFNETMASK = 0x8915, 0x8916, 0x891C
 _IFF_UP, _IFF_RUNNING = 0x1, 0x40
-_RTF_UP, _RTF_GATEWAY, _RTF_REJECT = 0x1, 0x2, 0x200
+_RTF_UP, _RTF_GATEWAY, _RTF_HOST, _RTF_REJECT = 0x1, 0x2, 0x4, 0x200
 PATIENCE = 5.0  # seconds
 
 
@@ -196,9 +196,9 @@ def _start_interface(name: str) -> None:
 
 
 def _configure_network(
-    name: str, address: str, netmask: str, gateway: str, refused: list[tuple[str, str]]
+    name: str, address: str, netmask: str, gateway: str, refused: list[tuple[str, str]], open_to: list[str]
 ) -> None:
-    """Give our interface its address and a route for everything, and refuse some networks.
+    """Give our interface its address and a route for everything, and refuse some networks but a few hosts.
 
     Without an address somebody else is about to give the interface one, and the route.
     """
@@ -212,6 +212,8 @@ def _configure_network(
             _await_address(sock, name)
         for network, mask in refused:
             _route(sock, network, mask, _RTF_UP | _RTF_REJECT)
+        for host in open_to:
+            _route(sock, host, "255.255.255.255", _RTF_UP | _RTF_GATEWAY | _RTF_HOST, gateway)
 
 
 def _await_address(sock: socket.socket, name: str) -> None:

@@ -8,9 +8,11 @@ are the worker's own, which knows whether it could set them.
 
 import ctypes
 import errno
+import fcntl
 import json
 import os
 import socket
+import struct
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -35,6 +37,7 @@ _CALLS = {
     "aarch64": {"bpf": 280, "perf_event_open": 241, "keyctl": 219, "io_uring_setup": 425, "userfaultfd": 282},
 }
 _AF_VSOCK = 40
+_SIOCGIFADDR = 0x8915
 _PRIVATE = ("10.255.255.1", "172.31.255.1", "192.168.255.1", "169.254.169.254")
 # How a network says no: what a live machine on the other side never answers.
 _REFUSALS = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EPERM)
@@ -58,7 +61,16 @@ def settle(name: str) -> tuple[dict[str, str], socket.socket]:
     sock = socket.socket(socket.AF_UNIX)
     sock.bind(f"\0{name}")
     sock.listen()
-    return {"file": path, "abstract": name}, sock
+    return {"file": path, "abstract": name, "address": _own_address("eth0")}, sock
+
+
+def _own_address(interface: str) -> str:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            answer = fcntl.ioctl(sock, _SIOCGIFADDR, struct.pack("16s24x", interface.encode()))
+        except OSError:
+            return ""
+    return socket.inet_ntoa(answer[20:24])
 
 
 def _refused(action: Callable[..., object], *arguments: object) -> bool:

@@ -28,6 +28,8 @@ class Settings(ServiceSettings):
     runtime: Literal["auto", "bubblewrap", "process"] = "auto"
     # The first of the 65,536 ids that containers have on this machine, of a worker that is root.
     worker_ids: int = Field(default=300_000, ge=65_536)
+    # Processes and threads that one sandboxed container may have.
+    worker_tasks: int = Field(default=4096, ge=16)
     # Networks that sandboxed containers may not reach, as `10.0.0.0/8,192.168.0.0/16`.
     deny_networks: Annotated[tuple[str, ...], NoDecode] = PRIVATE
 

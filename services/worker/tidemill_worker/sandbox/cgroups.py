@@ -16,7 +16,6 @@ from pathlib import Path
 
 from tidemill._wire.specs import Resources
 
-PIDS = 4096  # processes and threads of one container
 PERIOD = 100_000  # microseconds, of a quota
 SHARES = 1024  # of one core, in version 1
 WEIGHT = 100  # of one core, in version 2
@@ -34,7 +33,7 @@ class Memory:
     peak: int
 
 
-def values(resources: Resources, version: int, pids: int = PIDS) -> dict[str, dict[str, str]]:
+def values(resources: Resources, version: int, tasks: int) -> dict[str, dict[str, str]]:
     """Return what is written for a container: file and content, by controller."""
     limit = resources.memory_limit
     quota = None if resources.cpu_limit is None else max(1000, int(resources.cpu_limit * PERIOD))
@@ -48,7 +47,7 @@ def values(resources: Resources, version: int, pids: int = PIDS) -> dict[str, di
         if quota is not None:
             cpu["cpu.max"] = f"{quota} {PERIOD}"
         memory = {} if limit is None else {"memory.max": str(limit * _MIB), "memory.swap.max": "0"}
-    return {"cpu": cpu, "memory": memory, "pids": {"pids.max": str(pids)}}
+    return {"cpu": cpu, "memory": memory, "pids": {"pids.max": str(tasks)}}
 
 
 _OPTIONAL = {"memory.swap.max"}  # not there where the kernel knows no swap
@@ -88,9 +87,9 @@ class Cgroups:
             (folders["memory"] / file).write_text(str(memory * _MIB))
         return found
 
-    def add(self, container: str, pid: int, resources: Resources) -> None:
+    def add(self, container: str, pid: int, resources: Resources, tasks: int) -> None:
         """Put a container's first process into a group of its own; `OSError` if it cannot be."""
-        for controller, files in values(resources, self.version).items():
+        for controller, files in values(resources, self.version, tasks).items():
             if controller in self._folders:
                 group = self._folders[controller] / container
                 group.mkdir(exist_ok=True)

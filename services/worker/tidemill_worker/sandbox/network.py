@@ -4,7 +4,8 @@
 
 Pairs are made ahead; a container gets the far end of one. One nft table of our own, by name, judges all
 that comes out of them: nothing to this machine, nothing to other containers, nothing to private networks
-but questions to the resolvers. It is made and removed as a whole, and no other table is touched.
+but questions to the resolvers. It is made and removed as a whole, and no other table is touched. The
+container has routes that say the same, so that its programs hear of it at once.
 """
 
 import ipaddress
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tidemill_worker.sandbox import addresses
 from tidemill_worker.sandbox.netlink import Netlink
 
 AHEAD = 4  # pairs that wait
@@ -99,8 +101,10 @@ def table_of(slot: int) -> str:
 class Pairs:
     """The pairs of one worker."""
 
-    def __init__(self, slot: int, netlink: Netlink) -> None:
+    def __init__(self, slot: int, netlink: Netlink, resolvers: Iterable[str], refused: Iterable[str]) -> None:
         self._slot = slot
+        self._resolvers = list(resolvers)
+        self._refused = addresses.masked(dict.fromkeys((*refused, *addresses.own())))
         self._netlink = netlink
         self._free = deque(range(2 ** (32 - _BLOCK) // 2))
         self._ready: deque[tuple[int, Pair]] = deque()
@@ -116,7 +120,7 @@ class Pairs:
         _allow_forwarding()
         _nft(program, rules(slot, resolvers, refused))
         try:
-            pairs = cls(slot, Netlink())
+            pairs = cls(slot, Netlink(), resolvers, refused)
             pairs.prepare()
         except OSError as error:
             raise NoEgress(f"no virtual interfaces can be made: {error}") from error
@@ -142,7 +146,7 @@ class Pairs:
         self._netlink.give(pair.peer, pid, "eth0")
         return {
             "name": "eth0", "address": pair.address, "netmask": "255.255.255.254", "gateway": pair.host,
-            "refused": [],
+            "refused": self._refused, "open_to": self._resolvers,
         }  # fmt: skip
 
     def take_back(self, container: str) -> None:

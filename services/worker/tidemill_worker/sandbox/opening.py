@@ -46,7 +46,9 @@ async def _sandboxes(
     egress.sweep(ids.slot.abandoned())
     groups = Cgroups.open(f"tidemill-{ids.slot.number}", memory)
     way = await Egress.open(ids.slot.number, children, settings.deny_networks)
-    tier = Bubblewrap(children, ids, groups, way, layer=layer, code=code, folder=folder)
+    tier = Bubblewrap(
+        children, ids, groups, way, layer=layer, code=code, folder=folder, tasks=settings.worker_tasks
+    )
     try:
         tier.unheld = await _tried(tier, settings) | _unlimited(groups, ids)
         tier.note = "; ".join(note for note in (groups.lacking, way.lacking) if note)
@@ -62,7 +64,7 @@ async def _tried(tier: Bubblewrap, settings: Settings) -> dict[str, str]:
     try:
         unheld = await trying.try_out(tier, image)
     except ForkError as error:
-        raise NoSandbox(str(error)) from error
+        raise NoSandbox(str(error).removeprefix("no sandbox: ")) from error
     if escapes := [isolation.ROWS[name] for name in trying.DECISIVE if name in unheld]:
         raise NoSandbox(f"code in it can {', '.join(escapes)}")
     if tier.egress.lacking and settings.runtime == "auto":

@@ -29,7 +29,7 @@ from tidemill_worker import allocator
 from tidemill_worker.capacity import Reservation
 from tidemill_worker.children import Children
 from tidemill_worker.sandbox import layout, program
-from tidemill_worker.sandbox.cgroups import PIDS, Cgroups
+from tidemill_worker.sandbox.cgroups import Cgroups
 from tidemill_worker.sandbox.egress import Egress
 from tidemill_worker.sandbox.ids import Ids
 from tidemill_worker.sandbox.network import NoEgress
@@ -60,6 +60,7 @@ class Bubblewrap:
         layer: Path,
         code: Path,
         folder: Path,
+        tasks: int,
         upper: str = "disk",
     ) -> None:
         self.unheld: Mapping[str, str] = {}
@@ -71,6 +72,7 @@ class Bubblewrap:
         self._layer = layer
         self._code = code
         self._folder = folder
+        self._tasks = tasks
         self._upper = upper
         self._numbers = itertools.count()
         self._watch = Watch(cgroups)
@@ -149,7 +151,7 @@ class Bubblewrap:
             async with asyncio.timeout(HANDSHAKE):
                 pid = await _hello(control)
                 if self._cgroups.version:
-                    self._cgroups.add(container, pid, resources)
+                    self._cgroups.add(container, pid, resources, self._tasks)
                 network = {} if launched.blocked else await self.egress.give(container, pid)
                 go = {"disk": disk, "network": network, "limits": self._limits(disk)}
                 _send(control, go)
@@ -167,7 +169,7 @@ class Bubblewrap:
 
     def _limits(self, disk: int) -> dict[str, int]:
         limits = {"RLIMIT_CORE": 0, "RLIMIT_FSIZE": disk * _MIB}
-        return limits if self._cgroups.version else {**limits, "RLIMIT_NPROC": PIDS}
+        return limits if self._cgroups.version else {**limits, "RLIMIT_NPROC": self._tasks}
 
     def place(self, _container: str, workdir: str) -> Place:
         """Return the image's working directory, or root's home."""
@@ -212,6 +214,13 @@ class Bubblewrap:
             self._children.own.add(process.pid)
         await process.wait()
         self._children.own.discard(process.pid)
+
+    async def forget(self, workspace: str, launched: Launched) -> None:
+        """Remove what a launch that has ended needed, and its workspace's folder of code if it is empty."""
+        if launched.scratch is not None:
+            await self._remove(launched.scratch)
+        with suppress(OSError):
+            (self._code / subjects.workspace(workspace)).rmdir()
 
     async def close(self) -> None:
         """Leave no group, interface, rule or file behind."""

@@ -79,6 +79,7 @@ async def _in_two_containers(
         await launched.process.wait()
         for number in range(2):
             await tier.clean(f"trial-{number}")
+        await tier.forget(WORKSPACE, launched)
     return held
 
 

@@ -6,6 +6,7 @@ refuses those itself, by routes that it makes before its capabilities are gone.
 """
 
 import asyncio
+import os
 import shutil
 from collections.abc import Iterable
 from contextlib import suppress
@@ -17,6 +18,7 @@ from tidemill_worker.sandbox.network import NoEgress
 
 RESOLVER = "10.0.2.3"  # a stand-in: both programs pass its questions on to the machine's own
 TAP = "tap0"
+_TUN = "/dev/net/tun"
 _ADDRESS, _GATEWAY, _NETMASK = "10.0.2.100", "10.0.2.2", "255.255.255.0"
 
 
@@ -41,12 +43,14 @@ class UserNetwork:
     def __init__(self, program: str, children: Children, refused: Iterable[str]) -> None:
         self.program = program
         self._children = children
-        self._refused = addresses.masked((*refused, *addresses.own()))
+        self._refused = addresses.masked(dict.fromkeys((*refused, *addresses.own())))
         self._running: dict[str, asyncio.subprocess.Process] = {}
 
     @classmethod
     def open(cls, children: Children, refused: Iterable[str]) -> "UserNetwork":
-        """Find a program; `NoEgress` if none is installed."""
+        """Find a program; `NoEgress` if none is installed, or none could work."""
+        if not os.access(_TUN, os.R_OK | os.W_OK):
+            raise NoEgress(f"{_TUN} cannot be opened by this user: chmod 666 {_TUN}")
         for name in ("slirp4netns", "pasta"):
             if found := shutil.which(name):
                 return cls(found, children, refused)
@@ -65,7 +69,14 @@ class UserNetwork:
             )  # fmt: skip
             self._children.own.add(process.pid)
         self._running[container] = process
-        return {"name": TAP, "address": "", "netmask": "", "gateway": "", "refused": self._refused}
+        return {
+            "name": TAP,
+            "address": "",
+            "netmask": "",
+            "gateway": "",
+            "refused": self._refused,
+            "open_to": [],
+        }
 
     async def take_back(self, container: str) -> None:
         """End a container's program."""
