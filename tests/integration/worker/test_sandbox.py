@@ -91,17 +91,23 @@ def look():
 
 
 @pytest.fixture
-def sandboxing(launch_worker: Callable[..., Any]) -> Callable[..., Any]:
-    """Start a worker of root's that makes sandboxes."""
+def sandboxing(launch_worker: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+    """Start a worker of root's that makes sandboxes. At the end it goes in order: nothing is left."""
+    started = []
 
     def start(**settings: str) -> Any:
         usual = {"TIDEMILL_RUNTIME": "bubblewrap", "TIDEMILL_WORKER_IDS": str(FIRST_ID)}
-        return launch_worker(**{**usual, **settings})
+        started.append(launch_worker(**{**usual, "TIDEMILL_DRAIN_TIMEOUT": "1", **settings}))
+        return started[-1]
 
-    return start
+    yield start
+    for worker in started:
+        if worker.process.poll() is None:
+            worker.send(signal.SIGTERM)
+            worker.process.wait(30)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def home_of_user() -> Iterator[Path]:
     """A folder of an ordinary user, that user can reach."""
     with tempfile.TemporaryDirectory(prefix="tm-user-") as folder:
@@ -115,7 +121,8 @@ def as_user(launch: Any, home_of_user: Path) -> Callable[..., Any]:
 
     def start(first: int, **settings: str) -> Any:
         program = (sys.executable, "-m", "tidemill_worker")
-        usual = {"TIDEMILL_RUNTIME": "bubblewrap", "TIDEMILL_DATA_DIR": str(home_of_user / "data")}
+        usual = {"TIDEMILL_RUNTIME": "bubblewrap", "HOME": str(home_of_user)}
+        usual["TIDEMILL_DATA_DIR"] = f"{home_of_user}/data"
         starter = str(Path(__file__).with_name("as_user.py"))
         return launch(starter, str(USER), str(first), *program, **{**usual, **settings})
 

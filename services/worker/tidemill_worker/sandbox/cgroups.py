@@ -80,6 +80,8 @@ class Cgroups:
                 return cls({}, 0, "there are no control groups")
         except OSError as error:
             return cls({}, 0, f"control groups cannot be written: {error.strerror}")
+        if not all(os.access(folder, os.W_OK) for folder in folders.values()):
+            return cls({}, 0, "control groups cannot be written: they are somebody else's")
         found = cls(folders, version)
         found.sweep()
         with suppress(OSError):

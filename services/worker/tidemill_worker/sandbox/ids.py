@@ -3,6 +3,7 @@
 import os
 import pwd
 import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +27,7 @@ class Ids:
     slot: Slot
 
     @classmethod
-    def take(cls, first: int, data_dir: Path) -> "Ids":
+    def take(cls, first: int) -> "Ids":
         """Choose the range for this worker; `NoSandbox` if bubblewrap is missing.
 
         A worker that is root has `first` and what follows. Another one has what /etc/subuid grants it.
@@ -40,7 +41,12 @@ class Ids:
         users, groups = _granted("/etc/subuid", os.getuid()), _granted("/etc/subgid", os.getuid())
         if not users or not groups or not shutil.which("newuidmap"):
             users = groups = 0
-        return cls(users, groups, found, Slot.take(data_dir / "slots"))
+        return cls(users, groups, found, Slot.take(Path(tempfile.gettempdir()) / f"tidemill-{os.getuid()}"))
+
+    @property
+    def name(self) -> str:
+        """What this worker's groups are called, like nobody else's on this machine."""
+        return f"tidemill-{os.getuid() or 'root'}-{self.slot.number}"
 
     @property
     def is_range(self) -> bool:

@@ -28,7 +28,7 @@ async def open_tier(
         return ProcessTier(children, layer, folder)
     try:
         return await _sandboxes(settings, children, layer=layer, code=code, folder=folder, memory=memory)
-    except NoSandbox as error:
+    except (NoSandbox, OSError) as error:
         if settings.runtime == "bubblewrap":
             raise exception.Error(
                 f"the runtime bubblewrap cannot be used: {error}",
@@ -42,9 +42,9 @@ async def _sandboxes(
 ) -> Bubblewrap:
     if sys.platform != "linux" or not program.is_known():
         raise NoSandbox("it needs Linux on x86_64 or aarch64")
-    ids = Ids.take(settings.worker_ids, settings.data_dir)
+    ids = Ids.take(settings.worker_ids)
     egress.sweep(ids.slot.abandoned())
-    groups = Cgroups.open(f"tidemill-{ids.slot.number}", memory)
+    groups = Cgroups.open(ids.name, memory)
     way = await Egress.open(ids.slot.number, children, settings.deny_networks)
     tier = Bubblewrap(
         children, ids, groups, way, layer=layer, code=code, folder=folder, tasks=settings.worker_tasks

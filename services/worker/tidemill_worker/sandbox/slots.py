@@ -23,7 +23,9 @@ class Slot:
     @classmethod
     def take(cls, folder: Path) -> "Slot":
         """Take the first that is free; `OSError` if none is."""
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if folder.stat().st_uid != os.getuid():
+            raise OSError(f"{folder} is somebody else's")
         for number in range(MOST):
             path = folder / f"{number}.lock"
             if (lock := _lock(path)) is not None:
