@@ -1,7 +1,8 @@
 """The container's side of the sandbox: a fork of a template becomes a container of its own.
 
-    template ── fork ──> child: new namespaces ── fork ──> pid 1: own root, /proc, /dev, /tmp
+    template ── fork ──> child: new namespaces ── fork ──> pid 1
                                                              │ hello ──> worker: cgroup, network
+                                                             │ own root meanwhile
                                                              │ <── go
                                                              └──> no capability, seccomp ──> ready, init
 
@@ -48,13 +49,11 @@ class Plan(NamedTuple):
     layers: the read-only folders that their root is made of, the uppermost first.
     binds: the paths of the template that they have too.
     program: the seccomp program of user code.
-    upper: `disk` for a root that grows in the template's scratch folder, `memory` for one in memory.
     """
 
     layers: tuple[str, ...]
     binds: tuple[str, ...]
     program: bytes
-    upper: str
 
     @classmethod
     def read(cls) -> "Plan":
@@ -108,15 +107,9 @@ class Enter:
     def _become(self, control: int, container: str) -> None:
         os.umask(0o022)
         syscalls.sethostname(container)
-        own = f"{SCRATCH}/{container}"
-        if self._plan.upper == "memory":
-            os.mkdir(own)  # noqa: PTH102
-            syscalls.mount("tmpfs", own, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
-        go = _shake_hands(control)
-        if self._plan.upper == "memory":
-            flags = syscalls.MS_REMOUNT | MS_NOSUID | MS_NODEV
-            syscalls.mount("tmpfs", own, "", flags, f"size={go['disk']}m")
-        self._build_root(own)
+        os.write(control, HELLO)
+        self._build_root(f"{SCRATCH}/{container}")
+        go = _await_go(control)
         if go["network"]:
             _configure_network(**go["network"])
         _start_interface("lo")
@@ -148,17 +141,21 @@ class Enter:
         os.chdir("/")
 
 
-def _shake_hands(control: int) -> dict[str, Any]:
-    """Tell the worker that we are here, which sees our pid by that; return what it has to say."""
+def _await_go(control: int) -> dict[str, Any]:
+    """Return what the worker has to say, which knows our pid by our hello."""
     with socket.socket(fileno=os.dup(control)) as sock:
-        sock.sendall(HELLO)
-        data = b""
-        while len(data) < 4 or len(data) < 4 + int.from_bytes(data[:4], "big"):
-            piece = sock.recv(4 if len(data) < 4 else 4 + int.from_bytes(data[:4], "big") - len(data))
-            if not piece:
-                os._exit(0)  # the worker is gone, or has changed its mind
-            data += piece
-    return dict(msgpack.unpackb(data[4:]))
+        size = int.from_bytes(_receive(sock, 4), "big")
+        return dict(msgpack.unpackb(_receive(sock, size)))
+
+
+def _receive(sock: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        piece = sock.recv(size - len(data))
+        if not piece:
+            os._exit(0)  # the worker is gone, or has changed its mind
+        data += piece
+    return data
 
 
 def _apologise(control: int, error: Exception) -> None:

@@ -1,6 +1,7 @@
 """Sandboxes: user code tries to get out, goes beyond its limits, and leaves nothing behind."""
 
 import asyncio
+import errno
 import os
 import re
 import shutil
@@ -79,6 +80,14 @@ def child_eats():
     import subprocess, sys
     return subprocess.run([sys.executable, "-c", "bytearray(256 << 20)"]).returncode
 
+def ask(address, port):
+    import socket
+    try:
+        with socket.create_connection((address, port), 5) as sock:
+            return sock.recv(100).decode()
+    except OSError as error:
+        return f"{type(error).__name__} {error.errno}"
+
 def look():
     import pathlib, sys
     return {
@@ -148,6 +157,45 @@ def traps() -> Iterator[dict[str, Any]]:
         }  # fmt: skip
 
 
+PUBLIC, PRIVATE = "198.18.7.2", "10.213.7.2"  # of a machine outside
+ANSWER = """
+import socket
+with socket.create_server(("0.0.0.0", 0)) as server:
+    print(server.getsockname()[1], flush=True)
+    while True:
+        connection, (address, _) = server.accept()
+        connection.sendall(address.encode())
+        connection.close()
+"""
+
+
+@pytest.fixture
+def outside() -> Iterator[int]:
+    """Another machine, with a public and a private address, that tells who asks on the port returned."""
+    space = f"outside-{os.getpid()}"
+    near, far = f"out{os.getpid()}a", f"out{os.getpid()}b"
+    commands = f"""
+        ip netns add {space}
+        ip link add {near} type veth peer name {far} netns {space}
+        ip address add 198.18.7.1/30 dev {near}
+        ip address add 10.213.7.1/30 dev {near}
+        ip link set {near} up
+        ip -n {space} address add {PUBLIC}/30 dev {far}
+        ip -n {space} address add {PRIVATE}/30 dev {far}
+        ip -n {space} link set {far} up
+    """
+    try:
+        for command in commands.strip().splitlines():
+            subprocess.run(command.split(), check=True)
+        server = ["ip", "netns", "exec", space, sys.executable, "-c", ANSWER]
+        with subprocess.Popen(server, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            yield int(process.stdout.readline())
+            process.kill()
+    finally:
+        subprocess.run(["ip", "netns", "delete", space], check=False)
+
+
 async def call(stage: Stage, function: str, *arguments: Any, **spec: Any) -> Any:
     """Run one function in a container of its own; return the output as it arrived."""
     pool = await stage.pool(CODE, function, **spec)
@@ -180,7 +228,7 @@ def documented(column: str) -> dict[str, str]:
 
 
 async def test_user_code_of_a_root_worker_gets_nowhere_and_its_limits_hold(
-    alone: Stage, sandboxing: Callable[..., Any], traps: dict[str, Any], broker: Any
+    alone: Stage, sandboxing: Callable[..., Any], traps: dict[str, Any], broker: Any, outside: int
 ) -> None:
     await sandboxing(TIDEMILL_WORKER_TASKS="40").serving()
     state = await alone.until(lambda: next(iter(alone.states.values()), None), 20.0)
@@ -188,15 +236,21 @@ async def test_user_code_of_a_root_worker_gets_nowhere_and_its_limits_hold(
     assert state.unheld == documented("root")
     assert documented("process") == dict.fromkeys(isolation.ROWS, "open")
     ports = [urlsplit(broker.url).port or 0]
-    outside, blocked, limited, disk, seen = await asyncio.gather(
+    escapes, bombed, limited, disk, seen, public, private, blocked = await asyncio.gather(
         attacked(alone, traps, ports),
         call(alone, "bomb", block_network=True),
         call(alone, "eat", resources=Resources(memory_limit=64)),
         call(alone, "fill", resources=Resources(ephemeral_disk=16)),
         call(alone, "look"),
+        call(alone, "ask", PUBLIC, outside),
+        call(alone, "ask", PRIVATE, outside),
+        call(alone, "ask", PUBLIC, outside, block_network=True),
     )
-    assert outside == set()
-    assert 10 < blocked.value < 40
+    assert escapes == set()
+    assert 10 < bombed.value < 40
+    assert public.value == "198.18.7.1", "the machine's own address, in front of the container's"
+    assert private.value == f"OSError {errno.EHOSTUNREACH}"
+    assert blocked.value == f"OSError {errno.ENETUNREACH}"
     assert re.search(r"killed at its memory limit of 64 MiB \(peak 6\d MiB\)", str(limited.error))
     assert disk.value == ("OSError", 27)
     assert seen.value["uid"] == 0
@@ -235,11 +289,11 @@ async def test_user_code_of_an_ordinary_users_worker_gets_nowhere(
         expected = documented(column)
         assert state.unheld == expected
         ports = [urlsplit(broker.url).port or 0]
-        outside, bomb = await asyncio.gather(
+        escapes, bomb = await asyncio.gather(
             attacked(alone, {**traps, "uid": USER, "range": bool(first)}, ports),
             call(alone, "bomb", block_network=True),
         )
-        assert outside == {name for name in expected if name not in ("memory", "processors", "disk")}
+        assert escapes == {name for name in expected if name not in ("memory", "processors", "disk")}
         assert 10 < bomb.value < 200
     finally:
         print(worker.log.read_text())

@@ -10,6 +10,8 @@ from tidemill_worker.sandbox import addresses, network, usernet
 from tidemill_worker.sandbox.network import NoEgress, Pairs
 from tidemill_worker.sandbox.usernet import UserNetwork
 
+PAUSE = 0.05  # seconds after a start until pairs are made for those to come
+
 
 class Egress:
     """The way out. `lacking` says what it is that is missing where there is none."""
@@ -18,6 +20,7 @@ class Egress:
         self._way = way
         self.resolvers = resolvers
         self.lacking = lacking
+        self._preparing: asyncio.TimerHandle | None = None
 
     @classmethod
     async def open(cls, slot: int, children: Children, refused: Iterable[str]) -> "Egress":
@@ -36,8 +39,8 @@ class Egress:
             raise NoEgress(self.lacking)
         if isinstance(self._way, UserNetwork):
             return await self._way.give(container, pid)
-        given = self._way.give(container, pid)
-        asyncio.get_running_loop().call_later(0.05, self._prepare)
+        given = await asyncio.to_thread(self._way.give, container, pid)
+        self._preparing = self._preparing or asyncio.get_running_loop().call_later(PAUSE, self._prepare)
         return given
 
     async def take_back(self, container: str) -> None:
@@ -45,17 +48,20 @@ class Egress:
         if isinstance(self._way, UserNetwork):
             await self._way.take_back(container)
         elif self._way is not None:
-            self._way.take_back(container)
+            await asyncio.to_thread(self._way.take_back, container)
 
     async def close(self) -> None:
         """Leave no interface and no rule behind."""
         way, self._way = self._way, None
+        if self._preparing is not None:
+            self._preparing.cancel()
         if isinstance(way, Pairs):
             await asyncio.to_thread(way.close)
 
     def _prepare(self) -> None:
+        self._preparing = None
         if isinstance(self._way, Pairs):
-            self._way.prepare()
+            asyncio.get_running_loop().run_in_executor(None, self._way.prepare)
 
 
 def sweep(slots: Iterable[int]) -> None:

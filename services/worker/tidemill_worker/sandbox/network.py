@@ -12,6 +12,7 @@ import ipaddress
 import shutil
 import socket
 import subprocess
+import threading
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
@@ -109,6 +110,8 @@ class Pairs:
         self._free = deque(range(2 ** (32 - _BLOCK) // 2))
         self._ready: deque[tuple[int, Pair]] = deque()
         self._given: dict[str, int] = {}
+        self._closed = False
+        self._lock = threading.Lock()  # the kernel is asked in threads: it takes milliseconds
 
     @classmethod
     def open(cls, slot: int, resolvers: Iterable[str], refused: Iterable[str]) -> "Pairs":
@@ -128,7 +131,11 @@ class Pairs:
 
     def prepare(self) -> None:
         """Make pairs until enough wait."""
-        while len(self._ready) < AHEAD and self._free:
+        with self._lock:
+            self._prepare()
+
+    def _prepare(self) -> None:
+        while len(self._ready) < AHEAD and self._free and not self._closed:
             number = self._free.popleft()
             pair = pair_of(self._slot, number)
             self._netlink.add_pair(pair.name, pair.peer)
@@ -137,13 +144,14 @@ class Pairs:
 
     def give(self, container: str, pid: int) -> dict[str, Any]:
         """Connect a container's network namespace; return what it must know."""
-        if not self._ready:
-            self.prepare()
-        if not self._ready:
-            raise NoEgress("every pair of interfaces is in use")
-        number, pair = self._ready.popleft()
-        self._given[container] = number
-        self._netlink.give(pair.peer, pid, "eth0")
+        with self._lock:
+            if not self._ready:
+                self._prepare()
+            if not self._ready:
+                raise NoEgress("every pair of interfaces is in use")
+            number, pair = self._ready.popleft()
+            self._given[container] = number
+            self._netlink.give(pair.peer, pid, "eth0")
         return {
             "name": "eth0", "address": pair.address, "netmask": "255.255.255.254", "gateway": pair.host,
             "refused": self._refused, "open_to": self._resolvers,
@@ -151,15 +159,18 @@ class Pairs:
 
     def take_back(self, container: str) -> None:
         """Remove a container's pair, which the end of its namespace does too, but later."""
-        number = self._given.pop(container, None)
-        if number is not None:
-            with suppress(OSError):
-                self._netlink.remove(pair_of(self._slot, number).name)
-            self._free.append(number)
+        with self._lock:
+            number = self._given.pop(container, None)
+            if number is not None:
+                with suppress(OSError):
+                    self._netlink.remove(pair_of(self._slot, number).name)
+                self._free.append(number)
 
     def close(self) -> None:
         """Remove everything."""
-        self._netlink.close()
+        with self._lock:
+            self._closed = True
+            self._netlink.close()
         sweep(self._slot)
 
 

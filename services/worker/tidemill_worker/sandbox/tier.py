@@ -3,7 +3,7 @@
 launch ──> launcher ──> bubblewrap ──> template ── fork ──> container's first process
                                                                │ hello, by which its pid is seen
 admit: control groups, network  <──────────────────────────────┘
-   └── go ──> own root, no capability, seccomp ──> ready ──> init
+   └── go ──> no capability, seccomp ──> ready ──> init
 
 folder/<scratch of a template>/<container>/upper    what its containers wrote
 """
@@ -25,6 +25,7 @@ import msgpack
 
 from tidemill._container import sandbox as inside
 from tidemill._wire import subjects
+from tidemill._wire.specs import Resources
 from tidemill_worker import allocator
 from tidemill_worker.capacity import Reservation
 from tidemill_worker.children import Children
@@ -61,7 +62,6 @@ class Bubblewrap:
         code: Path,
         folder: Path,
         tasks: int,
-        upper: str = "disk",
     ) -> None:
         self.unheld: Mapping[str, str] = {}
         self.note = ""
@@ -73,7 +73,6 @@ class Bubblewrap:
         self._code = code
         self._folder = folder
         self._tasks = tasks
-        self._upper = upper
         self._numbers = itertools.count()
         self._watch = Watch(cgroups)
         self._scratch: dict[str, Path] = {}
@@ -122,7 +121,6 @@ class Bubblewrap:
             ),
             binds=tuple(target for _source, target in what.binds),
             program=program.of_containers(),
-            upper=self._upper,
         )
         return {
             "ids": {"first": self._ids.first, "first_group": self._ids.first_group},
@@ -150,11 +148,11 @@ class Bubblewrap:
         try:
             async with asyncio.timeout(HANDSHAKE):
                 pid = await _hello(control)
-                if self._cgroups.version:
-                    self._cgroups.add(container, pid, resources, self._tasks)
-                network = {} if launched.blocked else await self.egress.give(container, pid)
-                go = {"disk": disk, "network": network, "limits": self._limits(disk)}
-                _send(control, go)
+                # The kernel takes its time for both, and the container meanwhile makes its root.
+                _, network = await asyncio.gather(
+                    self._limit(container, pid, resources), self._connect(container, pid, launched)
+                )
+                _send(control, {"network": network, "limits": self._limits(disk)})
                 await _expect(control, inside.READY)
         except TimeoutError as error:
             raise ForkError(f"the sandbox did not answer within {HANDSHAKE:g} s") from error
@@ -166,6 +164,13 @@ class Bubblewrap:
         control.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
         self._watch.add(container, self._scratch[container] / "upper", disk)
         return Sockets(sockets.runner, control, pid)
+
+    async def _limit(self, container: str, pid: int, resources: Resources) -> None:
+        if self._cgroups.version:
+            await asyncio.to_thread(self._cgroups.add, container, pid, resources, self._tasks)
+
+    async def _connect(self, container: str, pid: int, launched: Launched) -> dict[str, Any]:
+        return {} if launched.blocked else await self.egress.give(container, pid)
 
     def _limits(self, disk: int) -> dict[str, int]:
         limits = {"RLIMIT_CORE": 0, "RLIMIT_FSIZE": disk * _MIB}
