@@ -166,7 +166,7 @@ class Templates:
             its_control.close()
         process = launched.process
         self._children.awaited.add(process.pid)
-        self._node.spawn(self._reap(process), f"reap {container}")
+        self._node.spawn(self._reap(launched), f"reap {container}")
         sockets = Sockets(ours_runner, ours_control, process.pid)
         return await self._admit(container, reservation, launched, sockets)
 
@@ -214,7 +214,7 @@ class Templates:
             its.close()
         process = launched.process
         template = Template(launched, ours, words)
-        self._node.spawn(self._reap(process), f"reap template {image.key}")
+        self._node.spawn(self._reap(launched), f"reap template {image.key}")
         try:
             await template.open()
         except BaseException:
@@ -227,8 +227,10 @@ class Templates:
         self._node.log.info("template started", image=image.key, pid=process.pid, seconds=round(seconds, 4))
         return template
 
-    async def _reap(self, process: asyncio.subprocess.Process) -> None:
+    async def _reap(self, launched: Launched) -> None:
+        process = launched.process
         await process.wait()
+        await self._tier.forget(launched)
         self._children.own.discard(process.pid)
         self._children.awaited.discard(process.pid)
 

@@ -126,6 +126,9 @@ class Tier(Protocol):
     async def clean(self, container: str) -> None:
         """Remove what a container left."""
 
+    async def forget(self, launched: Launched, /) -> None:
+        """Remove what an image's Python needed that has ended, with all its containers."""
+
     async def close(self) -> None:
         """Leave nothing behind."""
 
@@ -193,6 +196,9 @@ class ProcessTier:
     async def clean(self, container: str) -> None:
         """Remove its folder."""
         await asyncio.to_thread(shutil.rmtree, self._folder / container, ignore_errors=True)
+
+    async def forget(self, _launched: Launched) -> None:
+        """Remove nothing: it had nothing."""
 
     async def close(self) -> None:
         """Leave the rest to who made the folder."""

@@ -4,7 +4,7 @@
 /etc                      ours: nothing of the host but what programs need to find their way
 /opt/tidemill/env         the image's Python environment
 /opt/tidemill/layer       the runtime layer
-/opt/tidemill/code        the workspace's bundles of code
+/opt/code                 the workspace's bundles of code
 <prefix of the Python>    where it is on the host: environments name it by its path
 /proc /dev /tmp           the container's own; there is no /sys
 """
@@ -18,7 +18,7 @@ from tidemill_worker.images import Image
 
 ENVIRONMENT = "/opt/tidemill/env"
 LAYER = "/opt/tidemill/layer"
-CODE = "/opt/tidemill/code"
+CODE = "/opt/code"
 BOOTSTRAP = f"{LAYER}/tidemill/_container/bootstrap.py"
 HOME = "/root"
 VARIABLES = {

@@ -220,12 +220,10 @@ class Bubblewrap:
         await process.wait()
         self._children.own.discard(process.pid)
 
-    async def forget(self, workspace: str, launched: Launched) -> None:
-        """Remove what a launch that has ended needed, and its workspace's folder of code if it is empty."""
+    async def forget(self, launched: Launched) -> None:
+        """Remove the folder in which the files of its containers grew."""
         if launched.scratch is not None:
             await self._remove(launched.scratch)
-        with suppress(OSError):
-            (self._code / subjects.workspace(workspace)).rmdir()
 
     async def close(self) -> None:
         """Leave no group, interface, rule or file behind."""

@@ -79,7 +79,7 @@ async def _in_two_containers(
         await launched.process.wait()
         for number in range(2):
             await tier.clean(f"trial-{number}")
-        await tier.forget(WORKSPACE, launched)
+        await tier.forget(launched)
     return held
 
 
