@@ -121,8 +121,8 @@ a new process, without a warm call's time; the same beside 10,000 deployed funct
 ## Containers
 
 First calls of functions that have no container, whose image's template is warm, and of such as need an
-interpreter of their own; 50 containers of one function from none; private memory of one of 200 that wait; with
-each runtime of [Isolation](isolation.md) (`benchmarks/suite_containers.py`).
+interpreter of their own; 50 containers of one function from none; private memory of one of 200 that wait;
+with each runtime of [Isolation](isolation.md) (`benchmarks/suite_containers.py`).
 
 {containers_table}
 

@@ -5,7 +5,6 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 
 from tidemill._bus.protocol import Bus, BusError, Message, Subscription
 from tidemill._wire import coding, subjects
@@ -19,19 +18,19 @@ KEEP = 60.0  # seconds for which a pool that nobody waits for is still listened 
 _log = logging.getLogger("tidemill")
 
 
-@dataclass(slots=True)
 class Line:
     """One pool as this process knows it."""
 
-    pool: str
-    rung: float = float("-inf")
-    ring_later: asyncio.TimerHandle | None = None
-    ring_unless_answered: asyncio.TimerHandle | None = None
-    waiting: int = 0  # calls that wait for outputs
-    used: float = float("-inf")
-    subscription: Subscription | None = None
-    is_subscribing: bool = False
-    told: set[str] = field(default_factory=set)
+    def __init__(self, pool: str) -> None:
+        self.pool = pool
+        self.rung = float("-inf")
+        self.ring_later: asyncio.TimerHandle | None = None
+        self.ring_unless_answered: asyncio.TimerHandle | None = None
+        self.waiting = 0  # calls that wait for outputs
+        self.used = float("-inf")
+        self.subscription: Subscription | None = None
+        self.is_subscribing = False
+        self.told: set[str] = set()
 
 
 class Pools:
@@ -42,13 +41,15 @@ class Pools:
         bus: Bus,
         workspace: str,
         on_final_trouble: Callable[[Trouble], None],
+        on_failing: Callable[[Trouble], None],
         warn: Callable[[str, str], None],
     ) -> None:
-        """Make it; `warn` shows the user a message and a hint."""
+        """Make it; `warn` shows the user a message and a hint, `on_failing` hears of starts that fail."""
         self._bus = bus
         self._workspace = workspace
         self._warn = warn
         self._on_final_trouble = on_final_trouble
+        self._on_failing = on_failing
         self._loop = asyncio.get_running_loop()
         self._lines: dict[str, Line] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -142,7 +143,10 @@ class Pools:
             return
         if trouble.final:
             self._on_final_trouble(trouble)
-        elif trouble.message not in line.told and len(line.told) < 100:
+            return
+        if trouble.failure:
+            self._on_failing(trouble)
+        if trouble.message not in line.told and len(line.told) < 100:
             line.told.add(trouble.message)
             self._warn(f"inputs are waiting: {trouble.message}", trouble.hint)
 

@@ -7,10 +7,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, 
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, Protocol, Self, TypeVar, overload
 
-from tidemill import _entrypoint, _later, _names, _options, _sync, secret, volume
+from tidemill import _entrypoint, _later, _names, _options, _partial, _sync, secret, volume
 from tidemill import image as images
 from tidemill._entrypoint import LocalEntrypoint
 from tidemill._options import Declaration, Defaults
+from tidemill._partial import PartialFunction
 from tidemill._standing import Standing
 from tidemill.exception import InvalidError
 from tidemill.functions import Function
@@ -38,6 +39,8 @@ class EntrypointDecorator(Protocol):
 class FunctionDecorator(Protocol):
     """What `App.function(...)` returns: it turns a Python function into a `Function`."""
 
+    @overload
+    def __call__(self, function: PartialFunction[P, R], /) -> Function[P, R, R]: ...
     @overload
     def __call__(
         self, function: Callable[P, Coroutine[Any, Any, R]], /
@@ -134,8 +137,8 @@ class App(Standing, metaclass=_later.Listed):
 
     @property
     def registered_web_endpoints(self) -> list[str]:
-        """The names of functions with a URL. This version has none."""
-        return []
+        """The names of functions with a URL."""
+        return [name for name, (declaration, _) in self._declared.items() if declaration.template.web]
 
     def __repr__(self) -> str:
         return f"App({self._name!r})" if self._name else "App()"
@@ -234,8 +237,11 @@ class App(Standing, metaclass=_later.Listed):
     def _declare(self, function: Any, given: Mapping[str, Any]) -> Function[..., Any, Any]:
         if isinstance(function, Function):
             raise InvalidError("@app.function() is on this function already")
+        function, flags = _partial.unwrap(function)
         _options.check_function(function, serialized=bool(given["serialized"]), name=given["name"])
-        declaration = _options.declare(function, given, include_source=self._defaults.include_source)
+        declaration = _options.declare(
+            function, given, include_source=self._defaults.include_source, flags=flags
+        )
         template = declaration.template
         made = Function[..., Any, Any](
             function,
@@ -338,9 +344,7 @@ class App(Standing, metaclass=_later.Listed):
 
         self._check_can_run(name, interactive=interactive)
         self._is_starting = True
-        before, functions = self._record, [*self._functions.values()]
-        handles = [(function, function._handle, function._client) for function in functions]
-        record = None
+        before, record = self._record, None
         try:
             plan = await _plan.make(self, name, config.environment(environment_name))
             connection = _client.current(client)
@@ -354,13 +358,8 @@ class App(Standing, metaclass=_later.Listed):
             self._running, self._is_starting = None, False
             if self._record is record:  # it was not deployed meanwhile
                 self._record = before
-            for function, handle, earlier in handles:
-                if record is not None and not function._is_of(record.app_id):
-                    continue
-                if handle is None:
-                    function._unhydrate()
-                else:  # another app that runs has the function too: it is called through that one again
-                    function._hydrate(handle, earlier)
+            if record is not None:
+                self._fall(record)
 
     def _check_can_run(self, name: str | None, *, interactive: bool) -> None:
         from tidemill import _console

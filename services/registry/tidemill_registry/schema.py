@@ -1,10 +1,10 @@
 """The tables of the registry. What must never be is forbidden here, not only in the code above.
 
     workspaces -< environments -< apps -< functions -< pools -< pool_secrets >- secrets
-                              \\      |           \\-< schedules
+                              \\      |-< routes  \\-< schedules
                                \\      \\-< deployments -< deployment_functions >- pools
                                 \\-< secrets
-    workspaces -< tokens
+    workspaces -< tokens, proxy_tokens, rate_limits
     outbox: what is decided and not yet told to NATS
     calls -< inputs, input_counts: what happened; dead_letters: what was given up
 
@@ -254,6 +254,43 @@ class Token(Base):
     )
 
 
+class ProxyToken(Base):
+    """Whoever opens web functions that ask for it. Its secret is not kept."""
+
+    __tablename__ = "proxy_tokens"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    workspace_id: Mapped[str] = mapped_column(ForeignKey("workspaces.id"))
+    name: Mapped[str] = mapped_column(server_default="")
+    secret_sha256: Mapped[bytes]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    revoked_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint("octet_length(secret_sha256) = 32", name="secret_is_sha256"),
+        Index("ix_proxy_tokens_workspace_id", "workspace_id"),
+    )
+
+
+class RateLimit(Base):
+    """How often a workspace, an app (by environment and name) or a token (by id) may be asked for."""
+
+    __tablename__ = "rate_limits"
+
+    workspace_id: Mapped[str] = mapped_column(ForeignKey("workspaces.id"), primary_key=True)
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    environment: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    rate: Mapped[float]
+    burst: Mapped[float]
+
+    __table_args__ = (
+        CheckConstraint("kind IN ('workspace', 'app', 'token')", name="kind_known"),
+        CheckConstraint("(kind = 'workspace') = (name = '')", name="named_unless_workspace"),
+        CheckConstraint("rate > 0 AND burst >= 1", name="lets_some_through"),
+    )
+
+
 class SecretRow(Base):
     """Variables for containers, encrypted: with a name, or known by the fingerprint of their content.
 
@@ -295,6 +332,21 @@ class PoolSecret(Base):
     secret_id: Mapped[str] = mapped_column(ForeignKey("secrets.id", ondelete="CASCADE"), primary_key=True)
 
     __table_args__ = (Index("ix_pool_secrets_secret_id", "secret_id"),)
+
+
+class RouteRow(Base):
+    """Which function answers under a label: `record` is what the `routes` bucket holds about it."""
+
+    __tablename__ = "routes"
+
+    label: Mapped[str] = mapped_column(primary_key=True)
+    app_id: Mapped[str] = mapped_column(ForeignKey("apps.id", ondelete="CASCADE"))
+    record: Mapped[bytes]
+
+    __table_args__ = (
+        Index("ix_routes_app_id", "app_id"),
+        CheckConstraint("label <> ''", name="label_given"),
+    )
 
 
 class ScheduleRow(Base):
@@ -412,6 +464,20 @@ class InputCount(Base):
     timeout: Mapped[Any] = mapped_column(BIT(4096))
     terminated: Mapped[Any] = mapped_column(BIT(4096))
     init_failure: Mapped[Any] = mapped_column(BIT(4096))
+
+
+class ImageRow(Base):
+    """What the packages of an image's recipe were resolved to, by the digest of the recipe and its Python.
+
+    `layers` are requirements with exact versions, one text for each layer of packages.
+    """
+
+    __tablename__ = "images"
+
+    key: Mapped[str] = mapped_column(Text(collation="C"), primary_key=True)
+    workspace: Mapped[str]
+    layers: Mapped[list[str]] = mapped_column(JSONB)
+    resolved_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class DeadLetterRow(Base):

@@ -4,18 +4,22 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tidemill._container.configuration import Configuration
 from tidemill._wire.specs import Pool
-from tidemill.image import key as image_key
+from tidemill.image import image_id
 from tidemill_worker import secrets
+from tidemill_worker.building import Order
 from tidemill_worker.capacity import Reservation
-from tidemill_worker.images import Images
+from tidemill_worker.images import Image, Images
 from tidemill_worker.node import Node
+from tidemill_worker.siblings import Handles, Siblings
 from tidemill_worker.sources import Sources
 from tidemill_worker.templates import Templates
 from tidemill_worker.tier import Place, Sockets, Tier
+from tidemill_worker.uv import Say
 
 # Variables that the loader, the interpreter or the allocator reads before any code of ours runs.
 _EARLY = ("LD_", "DYLD_", "PYTHON", "MALLOC_", "GLIBC_TUNABLES")
@@ -41,9 +45,10 @@ class Runtime:
         self._sources = sources
         self._templates = templates
         self.tier = tier
+        self._siblings = Siblings(node)
 
-    async def start(self, container: str, reservation: Reservation) -> Start:
-        """Start a container's processes.
+    async def start(self, container: str, reservation: Reservation, say: Say) -> Start:
+        """Start a container's processes. `say` hears the lines of its image's build, if it has to be made.
 
         Raises:
             tidemill.exception.Error: its image, its code or its secrets cannot be had.
@@ -51,15 +56,16 @@ class Runtime:
         """
         pool, spec = reservation.pool, reservation.pool.spec
         began = time.perf_counter()
-        image = await self._images.get(spec.image)
-        sources, serialized, revealed = await asyncio.gather(
+        image = await self._images.get(spec.image, self._order(container, pool, say))
+        sources, serialized, revealed, handles = await asyncio.gather(
             self._sources.bundles(pool.workspace, spec.source.bundles, image),
             self._sources.serialized(pool.workspace, spec.source.serialized),
-            secrets.fetch(self._node, pool),
+            secrets.fetch(self._node, pool, spec.secrets),
+            self._siblings.of(pool),
         )
         prepared = time.perf_counter()
-        place = self.tier.place(container, image.recipe.workdir)
-        variables = {**image.recipe.env, **revealed, **spec.env}
+        place = await self.tier.settle(container, image, await self._files(pool, image))
+        variables = {**image.env, **revealed, **spec.env}
         surroundings = _surroundings(container, pool, reservation, place)
         if any(name.startswith(_EARLY) for name in variables):
             sockets = await self._templates.start_alone(
@@ -67,8 +73,10 @@ class Runtime:
             )
         else:
             sockets = await self._templates.fork(image, container, reservation, surroundings)
-        seen = tuple(self.tier.inside(source, pool.workspace) for source in sources)
-        configuration = _configuration(container, pool, seen, serialized)
+        seen = [self.tier.inside(source, pool.workspace) for source in sources]
+        if image.files:
+            seen.append(place.workdir)
+        configuration = _configuration(container, pool, handles, tuple(seen), serialized)
         return Start(
             sockets,
             configuration._replace(
@@ -77,8 +85,22 @@ class Runtime:
             {"image": prepared - began, "start": time.perf_counter() - prepared},
         )
 
+    async def _files(self, pool: Pool, image: Image) -> list[tuple[str, Path]]:
+        """Return where files of an image go, and the folders that hold them here."""
+        return [(place, await self._sources.files(pool.workspace, digest)) for place, digest in image.files]
+
+    def _order(self, container: str, pool: Pool, say: Say) -> Order:
+        return Order(
+            container,
+            pool.workspace,
+            say,
+            lambda wanted: secrets.fetch(self._node, pool, wanted),
+            lambda digest: self._sources.fetch(pool.workspace, digest),
+        )
+
     async def clean(self, container: str) -> None:
         """Remove what a container left."""
+        self._images.release(container)
         await self.tier.clean(container)
 
 
@@ -88,7 +110,8 @@ def _surroundings(container: str, pool: Pool, reservation: Reservation, place: P
         "TASK_ID": container,
         "IS_REMOTE": "1",
         "ENVIRONMENT": pool.environment,
-        "IMAGE_ID": image_key(pool.spec.image),
+        "IMAGE_ID": image_id(pool.spec.image),
+        "IMAGE_RECIPE": pool.spec.image.declared,
     }
     devices = ",".join(map(str, reservation.devices))
     return {
@@ -99,7 +122,7 @@ def _surroundings(container: str, pool: Pool, reservation: Reservation, place: P
 
 
 def _configuration(
-    container: str, pool: Pool, sources: tuple[str, ...], serialized: bytes | None
+    container: str, pool: Pool, handles: Handles, sources: tuple[str, ...], serialized: bytes | None
 ) -> Configuration:
     spec = pool.spec
     return Configuration(
@@ -116,6 +139,8 @@ def _configuration(
         is_async=spec.is_async,
         restrict_output=spec.restrict_output,
         interactive=spec.interactive,
-        handles={name: asdict(handle) for name, handle in pool.handles.items()},
+        handles={name: asdict(handle) for name, handle in handles.items()},
         workspace=pool.workspace,
+        slots=spec.concurrency.max_inputs,
+        web=asdict(spec.web) if spec.web else None,
     )

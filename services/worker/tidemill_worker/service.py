@@ -29,14 +29,19 @@ from tidemill_worker import allocator, capacity, runtime_layer
 from tidemill_worker.capacity import Room
 from tidemill_worker.children import Children
 from tidemill_worker.containers import Containers
+from tidemill_worker.environments import Environments
 from tidemill_worker.images import Images
 from tidemill_worker.interpreters import Interpreters
+from tidemill_worker.jails import Jail
+from tidemill_worker.layer_scripts import LayerScripts
 from tidemill_worker.leases import Leases
 from tidemill_worker.lending import Lending
 from tidemill_worker.metrics import Metrics
 from tidemill_worker.node import Node
 from tidemill_worker.records import Records
 from tidemill_worker.reporting import Reporter
+from tidemill_worker.resolutions import Resolutions
+from tidemill_worker.roots import Roots
 from tidemill_worker.runtime import Runtime
 from tidemill_worker.sandbox.opening import open_tier
 from tidemill_worker.settings import Settings
@@ -58,6 +63,7 @@ class Worker:
         self.settings = settings
         self.id = ids.new(ids.WORKER)
         self._draining = False
+        self._making_layer = asyncio.Lock()
         self._term = 0  # of the newest leader that gave an order
 
     async def start(self, context: Context) -> None:
@@ -73,15 +79,23 @@ class Worker:
         self._room = Room(capacity.machine(self.settings))
         self._leases = Leases(node)
         self._children = Children()
-        uv = Uv(self._children)
+        uv = Uv(self._children, self.settings.data_dir / "uv")
         self._interpreters = Interpreters(uv)
-        self._images = Images(self.settings.data_dir / "images", uv, self._interpreters)
         code = self.settings.data_dir / "sources"
         self._tier = tier = await open_tier(
             self.settings, self._children,
             layer=layer, code=code, folder=folder, memory=self._room.total.memory,
         )  # fmt: skip
-        self._templates = Templates(node, self._children, tier)
+        builds_roots = tier.isolates and os.getuid() == 0
+        self._images = Images(
+            self.settings.data_dir / "images",
+            node,
+            Environments(uv, Resolutions(node)),
+            self._interpreters,
+            self._root_builder(uv, layer) if builds_roots else None,
+            budget=self.settings.worker_image_space << 20,
+        )
+        self._templates = Templates(node, self._children, tier, self._web_layer)
         sources = Sources(code, context.bus, self._children)
         runtime = Runtime(node, self._images, sources, self._templates, tier)
         self._containers = Containers(node, self._room, runtime, self._children, self._leases)
@@ -151,6 +165,7 @@ class Worker:
     async def _listen(self, context: Context) -> None:
         endpoints = Endpoints(context.log, context.metrics)
         await context.bus.subscribe(subjects.ALL_CANCELS, self._on_cancelled)
+        await self._node.web.listen()
         await context.bus.serve(
             "tidemill-worker",
             VERSION,
@@ -206,9 +221,20 @@ class Worker:
         self._reporter.tell()
         self._containers.reconnected()
 
+    async def _web_layer(self) -> Path:
+        async with self._making_layer:
+            return await asyncio.to_thread(runtime_layer.make_web, self.settings.data_dir / "runtime")
+
     async def _discover(self) -> None:
         await self._interpreters.discover()
         self._reporter.changed()
+
+    def _root_builder(self, uv: Uv, layer: Path) -> Roots:
+        """Return what makes images with a file system of their own."""
+        folder, mirror = self.settings.data_dir / "builds", self.settings.worker_debian_mirror
+        jail = Jail(self._children, folder / "store", self.settings.worker_ids)
+        scripts = LayerScripts(folder, jail.cache, uv, self._interpreters, layer, mirror=mirror)
+        return Roots(jail, scripts, mirror=mirror)
 
     # --- its place on the machine
 

@@ -10,7 +10,6 @@ import pytest
 from tidemill._container import syscalls
 from tidemill._wire.specs import Resources
 from tidemill_worker.images import Image
-from tidemill_worker.recipes import Recipe
 from tidemill_worker.sandbox import addresses, cgroups, layout, network, program, usernet
 from tidemill_worker.sandbox.slots import Slot
 
@@ -76,7 +75,7 @@ def image(tmp_path: Path, layers: tuple[Path, ...] = ()) -> Image:
     python = tmp_path / "env" / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.symlink_to(installed)
-    return Image("key", python, "3.12", Recipe(), layers)
+    return Image("key", python, "3.12", None if layers else python.parent.parent, layers)
 
 
 def test_nothing_of_the_machine_is_in_a_sandbox_but_usr_and_what_is_needed_of_etc(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from tidemill._wire import isolation, specs
 from tidemill_worker.capacity import Reservation
 from tidemill_worker.decisions import Grant
 from tidemill_worker.images import Image
-from tidemill_worker.recipes import Recipe
 from tidemill_worker.sandbox import addresses
 from tidemill_worker.sandbox.tier import Bubblewrap
 from tidemill_worker.tier import ForkError, Launch, Sockets
@@ -58,8 +57,7 @@ async def _in_two_containers(
         theirs.append(outer)
     blocked = bool(tier.egress.lacking)
     descriptors = tuple(each.fileno() for each in theirs)
-    arguments = ("--trials", *map(str, descriptors))
-    launch = Launch(image, WORKSPACE, blocked, arguments, descriptors, words=words)
+    launch = Launch(image, WORKSPACE, descriptors, kind="--trials", blocked=blocked, words=words)
     try:
         launched = await tier.launch(launch)
     finally:
@@ -139,4 +137,4 @@ def _can_bind(address: str) -> bool:
 
 def image_of(python: Path, version: str) -> Image:
     """Return an image that is the worker's own environment: trying needs nothing else."""
-    return Image("self-test", python, version, Recipe())
+    return Image("self-test", python, version, python.parent.parent)
