@@ -1,11 +1,12 @@
 """The first file of a container, run by path with the image's own Python.
 
     python -s -P <layer>/tidemill/_container/bootstrap.py <template's socket>
-    python -s -P <layer>/tidemill/_container/bootstrap.py --single <runner's socket> <init's socket>
+    python -s -P <layer>/tidemill/_container/bootstrap.py --single <runner's socket> <init's socket> <id>
 
 The first form becomes a template that containers are forked from. The second becomes one container at
 once, for functions whose variables the interpreter or the loader reads at its start (`LD_*`, `PYTHON*`):
-those cannot be given to a fork.
+those cannot be given to a fork. With `--sandboxed` before all that, it is in a sandbox, and containers take
+namespaces of their own inside it.
 
 The runtime layer goes onto `sys.path` last, so that the image's packages win over ours. Only `tidemill`
 itself always comes from the layer: it speaks with a worker of the same version.
@@ -38,10 +39,17 @@ def main(arguments: list[str]) -> None:
     from tidemill._container import template
 
     sys.argv = [""]
+    sandboxed = arguments[0] == "--sandboxed"
+    if sandboxed:
+        del arguments[0]
     if arguments[0] == "--single":
-        template.run_single(int(arguments[1]), int(arguments[2]))
+        template.run_single(int(arguments[1]), int(arguments[2]), arguments[3], sandboxed=sandboxed)
+    elif arguments[0] == "--trials":
+        from tidemill._container import trials
+
+        trials.main(list(map(int, arguments[1:])))
     else:
-        template.run(int(arguments[0]))
+        template.run(int(arguments[0]), sandboxed=sandboxed)
 
 
 # pathlib would cost milliseconds here.

@@ -1,17 +1,10 @@
-"""The process tier: containers are plain process trees of this machine's user, without isolation.
-
-    folder/           private to one container, removed with it
-        tmp/          its TMPDIR
-        root/...      its working directory, below here
-
-What another tier adds, it adds here and in the template: the rest of the worker does not know.
-"""
+"""The start of containers: what they are made of is fetched, and their tier makes them of it."""
 
 import asyncio
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -26,11 +19,11 @@ from tidemill_worker.images import Image, Images
 from tidemill_worker.node import Node
 from tidemill_worker.siblings import Handles, Siblings
 from tidemill_worker.sources import Sources
-from tidemill_worker.templates import Sockets, Templates
+from tidemill_worker.templates import Templates
+from tidemill_worker.tier import Place, Sockets, Tier
 from tidemill_worker.uv import Say
 
-TIER = "process"
-DEFAULT_WORKDIR = "/root"  # what a container's own folder stands for where the image says nothing
+DEFAULT_WORKDIR = "/root"  # what a process's own folder stands for where the image says nothing
 
 # Variables that the loader, the interpreter or the allocator reads before any code of ours runs.
 _EARLY = ("LD_", "DYLD_", "PYTHON", "MALLOC_", "GLIBC_TUNABLES")
@@ -49,13 +42,13 @@ class Runtime:
     """Makes containers."""
 
     def __init__(
-        self, node: Node, images: Images, sources: Sources, templates: Templates, folder: Path
+        self, node: Node, images: Images, sources: Sources, templates: Templates, tier: Tier
     ) -> None:
         self._node = node
         self._images = images
         self._sources = sources
         self._templates = templates
-        self._folder = folder
+        self.tier = tier
         self._siblings = Siblings(node)
 
     async def start(self, container: str, reservation: Reservation, say: Say) -> Start:
@@ -68,7 +61,8 @@ class Runtime:
         pool, spec = reservation.pool, reservation.pool.spec
         began = time.perf_counter()
         image = await self._images.get(spec.image, self._order(container, pool, say))
-        places = places_of(image)
+        if not self.tier.isolates:
+            places_of(image)
         sources, serialized, revealed, handles = await asyncio.gather(
             self._sources.bundles(pool.workspace, spec.source.bundles, image),
             self._sources.serialized(pool.workspace, spec.source.serialized),
@@ -76,28 +70,27 @@ class Runtime:
             self._siblings.of(pool),
         )
         prepared = time.perf_counter()
-        folder = self.folder(container)
-        workdir = folder / "root" / image.workdir.lstrip("/")
-        for path in (workdir, folder / "tmp"):
-            path.mkdir(parents=True, mode=0o700)
-        for place, digest in places:
-            files = await self._sources.files(pool.workspace, digest)
-            await asyncio.to_thread(_copy, files, workdir / place)
-        if places:
-            sources = (*sources, str(workdir))
+        place = self.tier.place(container, image.workdir)
+        if image.files and self.tier.isolates:
+            image = await self._furnished(pool.workspace, image)
+        elif image.files:
+            await self._place_files(pool.workspace, image, Path(place.workdir))
         variables = {**image.env, **revealed, **spec.env}
-        surroundings = _surroundings(container, pool, reservation, folder)
+        surroundings = _surroundings(container, pool, reservation, place)
         if any(name.startswith(_EARLY) for name in variables):
             sockets = await self._templates.start_alone(
-                image, container=container, environment={**surroundings, **variables}, workdir=str(workdir)
+                image, container, reservation, {**surroundings, **variables}, place.workdir
             )
         else:
-            sockets = await self._templates.fork(image, pool, container=container, environment=surroundings)
-        configuration = _configuration(container, pool, handles, sources, serialized)
+            sockets = await self._templates.fork(image, container, reservation, surroundings)
+        seen = tuple(self.tier.inside(source, pool.workspace) for source in sources)
+        if image.files:  # what lies in the working directory can be imported
+            seen = (*seen, place.workdir)
+        configuration = _configuration(container, pool, handles, seen, serialized)
         return Start(
             sockets,
             configuration._replace(
-                env=variables, workdir=str(workdir), max_payload=self._node.bus.max_payload
+                env=variables, workdir=place.workdir, max_payload=self._node.bus.max_payload
             )._asdict(),
             {"image": prepared - began, "start": time.perf_counter() - prepared},
         )
@@ -111,14 +104,21 @@ class Runtime:
             lambda digest: self._sources.fetch(pool.workspace, digest),
         )
 
-    def folder(self, container: str) -> Path:
-        """Return the private folder of a container."""
-        return self._folder / container
+    async def _furnished(self, workspace: str, image: Image) -> Image:
+        """Return an image with its files as its uppermost layer."""
+        files = await self._sources.placed(workspace, image.files, self.tier.owner)
+        return replace(image, key=f"{image.key}.{files.name}", over=(files,))
+
+    async def _place_files(self, workspace: str, image: Image, workdir: Path) -> None:
+        """Give a process files of its own: what it writes there is nobody else's."""
+        for place, digest in places_of(image):
+            files = await self._sources.files(workspace, digest)
+            await asyncio.to_thread(shutil.copytree, files, workdir / place, dirs_exist_ok=True)
 
     async def clean(self, container: str) -> None:
         """Remove what a container left."""
         self._images.release(container)
-        await asyncio.to_thread(shutil.rmtree, self.folder(container), ignore_errors=True)
+        await self.tier.clean(container)
 
 
 def places_of(image: Image) -> list[tuple[str, str]]:
@@ -140,12 +140,7 @@ def places_of(image: Image) -> list[tuple[str, str]]:
     return found
 
 
-def _copy(files: Path, place: Path) -> None:
-    """Give a container files of its own: what it writes there is nobody else's."""
-    shutil.copytree(files, place, dirs_exist_ok=True)
-
-
-def _surroundings(container: str, pool: Pool, reservation: Reservation, folder: Path) -> Mapping[str, str]:
+def _surroundings(container: str, pool: Pool, reservation: Reservation, place: Place) -> Mapping[str, str]:
     """Return the variables that tell a container where it is."""
     identity = {
         "TASK_ID": container,
@@ -156,7 +151,7 @@ def _surroundings(container: str, pool: Pool, reservation: Reservation, folder: 
     }
     devices = ",".join(map(str, reservation.devices))
     return {
-        "TMPDIR": str(folder / "tmp"),
+        "TMPDIR": place.temporary,
         "CUDA_VISIBLE_DEVICES": devices,
         **{f"{prefix}_{name}": value for prefix in ("TIDEMILL", "MODAL") for name, value in identity.items()},
     }

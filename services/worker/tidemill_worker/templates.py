@@ -8,22 +8,21 @@ import asyncio
 import os
 import signal
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Any
 
 from tidemill._container import sockets
 from tidemill._container.frames import FromTemplate, ToTemplate
-from tidemill._wire.specs import Pool
-from tidemill_worker import allocator
+from tidemill_worker.capacity import Reservation
 from tidemill_worker.children import Children
 from tidemill_worker.framing import Frame, FrameProtocol
 from tidemill_worker.images import Image
 from tidemill_worker.node import Node
+from tidemill_worker.tier import ForkError, Launch, Launched, Sockets, Tier
 
 START_TIMEOUT = 30.0  # seconds until a template that does not answer is given up
 FORK_TIMEOUT = 10.0
@@ -31,37 +30,16 @@ UNUSED = 600.0  # seconds after which a template without containers ends
 MAX_TEMPLATES = 32
 _LAST_WORDS = 4096  # bytes of what a template said that its failure tells
 
-# What containers get of the worker's environment: nothing that tells a secret.
-_PASSED_ON = (
-    "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TERM", "USER", "LOGNAME", "HOSTNAME",
-    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY",
-    "http_proxy", "https_proxy", "no_proxy", "all_proxy",
-    "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
-)  # fmt: skip
-
-
-Key = tuple[str, str, bool]  # workspace, image, whether the network is blocked
-
-
-class ForkError(Exception):
-    """A template could not make a container."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sockets:
-    """The worker's ends of a new container's two sockets, and the pid of its init."""
-
-    runner: socket.socket
-    control: socket.socket
-    pid: int
+Key = tuple[str, str, bool, tuple[str, ...]]  # workspace, image, whether the network is blocked, devices
 
 
 class Template:
     """One running template."""
 
-    def __init__(self, process: asyncio.subprocess.Process, sock: socket.socket, words: IO[bytes]) -> None:
+    def __init__(self, launched: Launched, sock: socket.socket, words: IO[bytes]) -> None:
         loop = asyncio.get_running_loop()
-        self.process = process
+        self.launched = launched
+        self.process = launched.process
         self.used = loop.time()
         self.is_gone = False
         self._words = words  # what it writes to its standard error
@@ -84,7 +62,7 @@ class Template:
     async def fork(self, container: str, environment: Mapping[str, str], workdir: str) -> Sockets:
         """Return a new container; `ForkError` if it cannot be made."""
         ours_runner, its_runner = socket.socketpair()
-        ours_control, its_control = socket.socketpair()
+        ours_control, its_control = _control_pair()
         self.used = asyncio.get_running_loop().time()
         answer = self._forks[container] = asyncio.get_running_loop().create_future()
         try:
@@ -145,30 +123,40 @@ class Template:
 class Templates:
     """All templates of this worker, by image and network mode."""
 
-    def __init__(self, node: Node, children: Children, layer: Path) -> None:
+    def __init__(self, node: Node, children: Children, tier: Tier) -> None:
         self._node = node
         self._children = children
-        self._bootstrap = layer / "tidemill" / "_container" / "bootstrap.py"
+        self._tier = tier
         self._tasks: dict[Key, asyncio.Task[Template]] = {}
 
     async def fork(
-        self, image: Image, pool: Pool, *, container: str, environment: Mapping[str, str]
+        self, image: Image, container: str, reservation: Reservation, environment: Mapping[str, str]
     ) -> Sockets:
         """Return a new container of an image."""
-        template = await self._get(image, (pool.workspace, image.key, pool.spec.block_network))
-        return await template.fork(container, environment, "")
+        pool = reservation.pool
+        template = await self._get(image, (pool.workspace, image.key, pool.spec.block_network, ()))
+        sockets = await template.fork(container, environment, "")
+        return await self._admit(container, reservation, template.launched, sockets)
 
     async def start_alone(
-        self, image: Image, *, container: str, environment: Mapping[str, str], workdir: str
+        self,
+        image: Image,
+        container: str,
+        reservation: Reservation,
+        environment: Mapping[str, str],
+        workdir: str,
     ) -> Sockets:
         """Return a new container with an interpreter of its own, for variables that must be there first."""
         ours_runner, its_runner = socket.socketpair()
-        ours_control, its_control = socket.socketpair()
+        ours_control, its_control = _control_pair()
         fds = (its_runner.fileno(), its_control.fileno())
+        pool = reservation.pool
+        launch = Launch(
+            image, pool.workspace, pool.spec.block_network,
+            ("--single", str(fds[0]), str(fds[1]), container), fds, environment, workdir,
+        )  # fmt: skip
         try:
-            process = await self._spawn(
-                image, ("--single", str(fds[0]), str(fds[1]), container), fds, environment, workdir
-            )
+            launched = await self._tier.launch(launch)
         except OSError as error:
             ours_runner.close()
             ours_control.close()
@@ -176,30 +164,56 @@ class Templates:
         finally:
             its_runner.close()
             its_control.close()
+        process = launched.process
         self._children.awaited.add(process.pid)
         self._node.spawn(self._reap(process), f"reap {container}")
-        return Sockets(ours_runner, ours_control, process.pid)
+        sockets = Sockets(ours_runner, ours_control, process.pid)
+        return await self._admit(container, reservation, launched, sockets)
+
+    async def _admit(
+        self, container: str, reservation: Reservation, launched: Launched, sockets: Sockets
+    ) -> Sockets:
+        try:
+            return await self._tier.admit(container, reservation, launched, sockets)
+        except BaseException:
+            sockets.runner.close()
+            sockets.control.close()
+            raise
 
     async def _get(self, image: Image, key: Key) -> Template:
         task = self._tasks.get(key)
         if task is None or (task.done() and (task.cancelled() or task.exception() or task.result().is_gone)):
-            task = self._tasks[key] = asyncio.create_task(self._start(image), name=f"template {image.key}")
+            task = self._tasks[key] = asyncio.create_task(
+                self._start(image, key), name=f"template {image.key}"
+            )
             self._drop_unused()
         return await asyncio.shield(task)
 
-    async def _start(self, image: Image) -> Template:
+    async def _start(self, image: Image, key: Key) -> Template:
         began = time.perf_counter()
         ours, its = socket.socketpair()
         words = tempfile.TemporaryFile()  # noqa: SIM115 - the template closes it
         try:
-            process = await self._spawn(image, (str(its.fileno()),), (its.fileno(),), {}, "/", words)
+            workspace, _, blocked, devices = key
+            launched = await self._tier.launch(
+                Launch(
+                    image,
+                    workspace,
+                    blocked,
+                    (str(its.fileno()),),
+                    (its.fileno(),),
+                    devices=devices,
+                    words=words,
+                )
+            )
         except OSError as error:
             ours.close()
             words.close()
             raise ForkError(f"the image's Python cannot be started: {error}") from error
         finally:
             its.close()
-        template = Template(process, ours, words)
+        process = launched.process
+        template = Template(launched, ours, words)
         self._node.spawn(self._reap(process), f"reap template {image.key}")
         try:
             await template.open()
@@ -212,29 +226,6 @@ class Templates:
         self._node.metrics.starts.labels("template").observe(seconds)
         self._node.log.info("template started", image=image.key, pid=process.pid, seconds=round(seconds, 4))
         return template
-
-    async def _spawn(
-        self,
-        image: Image,
-        arguments: tuple[str, ...],
-        descriptors: tuple[int, ...],
-        environment: Mapping[str, str],
-        cwd: str,
-        words: IO[bytes] | None = None,
-    ) -> asyncio.subprocess.Process:
-        async with self._children.starting():
-            process = await asyncio.create_subprocess_exec(
-                image.python, "-s", "-P", self._bootstrap, *arguments,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=words or asyncio.subprocess.DEVNULL,
-                env={**_base_environment(image), **environment},
-                cwd=cwd,
-                pass_fds=descriptors,
-                start_new_session=True,
-            )  # fmt: skip
-            self._children.own.add(process.pid)
-        return process
 
     async def _reap(self, process: asyncio.subprocess.Process) -> None:
         await process.wait()
@@ -269,11 +260,9 @@ class Templates:
                     os.kill(template.process.pid, signal.SIGKILL)
 
 
-def _base_environment(image: Image) -> dict[str, str]:
-    """Return what every program of an image finds in its environment."""
-    environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    environment |= allocator.VARIABLES
-    search = [str(image.python.parent), *(os.environ.get("PATH", os.defpath).split(os.pathsep))]
-    environment["PATH"] = os.pathsep.join(search)
-    environment["VIRTUAL_ENV"] = str(image.python.parent.parent)
-    return environment
+def _control_pair() -> tuple[socket.socket, socket.socket]:
+    """Return a pair of sockets of which the first sees who writes to the other."""
+    ours, its = socket.socketpair()
+    if sys.platform == "linux":
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    return ours, its
