@@ -213,8 +213,8 @@ async def test_a_function_runs_in_the_file_system_of_its_image(
     image = replace(made._spec(), attached=tuple(attached))
     pool = await alone.pool(CODE, "look", image=image)
     await alone.ask_to_place(pool, container := ids.new(ids.CONTAINER))
-    async with asyncio.timeout(100):
-        await alone.until(lambda: [event for event in alone.events if event.container == container], 100)
+    async with asyncio.timeout(400):
+        await alone.until(lambda: [event for event in alone.events if event.container == container], 200)
     event = await alone.event(container)
     assert event.state == "started", event.reason
     assert (await alone.result(await alone.call(pool, ()))).value == {
