@@ -118,6 +118,14 @@ a new process, without a warm call's time; the same beside 10,000 deployed funct
 
 {deploy_table}
 
+## Containers
+
+First calls of functions that have no container, whose image's template is warm, and of such as need an
+interpreter of their own; 50 containers of one function from none; private memory of one of 200 that wait;
+with each runtime of [Isolation](isolation.md) (`benchmarks/suite_containers.py`).
+
+{containers_table}
+
 ## Each stage of a call
 
 What one call consists of, each measured on its own (`benchmarks/suite_stages.py`).
@@ -147,6 +155,17 @@ DEPLOY = (
     ("gateway's memory for 10,000 functions", "gateway_memory_growth", "MB", "100"),
     ("scheduler's memory for 10,000 functions", "scheduler_memory_growth", "MB", "100"),
     ("worker's memory for 10,000 functions", "worker_memory_growth", "MB", "100"),
+)
+CONTAINERS = tuple(
+    (f"{label}, `{runtime}`", f"{runtime}_{metric}", unit, target)
+    for label, metric, unit, target in (
+        ("start of a container", "start", "ms", "-"),
+        ("first call at zero containers", "first_call", "ms", "30"),
+        ("the same without a template", "first_call_plain", "ms", "200"),
+        ("50 containers from none", "burst", "s", "1.5"),
+        ("private memory of a waiting container", "private", "MB", "5"),
+    )
+    for runtime in ("process", "bubblewrap")
 )
 
 
@@ -226,6 +245,7 @@ def main() -> None:
         table="\n".join(table()),
         own_table="\n".join(own_table("tidemill", OWN)),
         deploy_table="\n".join(own_table("deploy", DEPLOY)),
+        containers_table="\n".join(own_table("containers", CONTAINERS)),
         stages_table="\n".join(stages_table()),
         conditions="\n".join(conditions()),
     )

@@ -3,6 +3,8 @@
     python -s -P <layer>/tidemill/_container/bootstrap.py <template's socket>
     python -s -P <layer>/tidemill/_container/bootstrap.py --single <runner's socket> <init's socket> <id>
 
+`--web <layer>` in front of the sockets names a second layer, for web functions.
+
 The first form becomes a template that containers are forked from. The second becomes one container at
 once, for functions whose variables the interpreter or the loader reads at its start (`LD_*`, `PYTHON*`):
 those cannot be given to a fork. With `--sandboxed` before all that, it is in a sandbox, and containers take
@@ -39,17 +41,22 @@ def main(arguments: list[str]) -> None:
     from tidemill._container import template
 
     sys.argv = [""]
-    sandboxed = arguments[0] == "--sandboxed"
-    if sandboxed:
-        del arguments[0]
-    if arguments[0] == "--single":
-        template.run_single(int(arguments[1]), int(arguments[2]), arguments[3], sandboxed=sandboxed)
-    elif arguments[0] == "--trials":
+    is_sandboxed = arguments[0] == "--sandboxed"
+    arguments = arguments[is_sandboxed:]
+    kind = arguments[0] if arguments[0] in ("--single", "--trials") else ""
+    rest = arguments[bool(kind) :]
+    for_web = rest[0] == "--web"
+    if for_web:
+        sys.path.append(rest[1])
+        rest = rest[2:]
+    if kind == "--single":
+        template.run_single(int(rest[0]), int(rest[1]), rest[2], sandboxed=is_sandboxed)
+    elif kind == "--trials":
         from tidemill._container import trials
 
-        trials.main(list(map(int, arguments[1:])))
+        trials.main(list(map(int, rest)))
     else:
-        template.run(int(arguments[0]), sandboxed=sandboxed)
+        template.run(int(rest[0]), for_web=for_web, sandboxed=is_sandboxed)
 
 
 # pathlib would cost milliseconds here.

@@ -39,8 +39,7 @@ class Image:
     One of Python packages alone has an `environment` and no `layers`: it runs on whatever root file system
     its tier gives it. Otherwise `layers` are the folders that its own is made of, the uppermost first, for
     reading only, and `python` is a path in it. `version` is the minor version of that Python. `files` are
-    archives by the folder that a container is to find their files in; `over` are folders that lie over the
-    root, whichever it is.
+    archives by the folder that a container is to find their files in.
     """
 
     key: str
@@ -52,7 +51,6 @@ class Image:
     workdir: str = ""
     user: str = ""
     files: tuple[tuple[str, str], ...] = ()
-    over: tuple[Path, ...] = ()
 
 
 class Images:

@@ -1,14 +1,12 @@
 """The start of containers: what they are made of is fetched, and their tier makes them of it."""
 
 import asyncio
-import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
-from tidemill import exception
 from tidemill._container.configuration import Configuration
 from tidemill._wire.specs import Pool
 from tidemill.image import image_id
@@ -22,8 +20,6 @@ from tidemill_worker.sources import Sources
 from tidemill_worker.templates import Templates
 from tidemill_worker.tier import Place, Sockets, Tier
 from tidemill_worker.uv import Say
-
-DEFAULT_WORKDIR = "/root"  # what a process's own folder stands for where the image says nothing
 
 # Variables that the loader, the interpreter or the allocator reads before any code of ours runs.
 _EARLY = ("LD_", "DYLD_", "PYTHON", "MALLOC_", "GLIBC_TUNABLES")
@@ -61,8 +57,6 @@ class Runtime:
         pool, spec = reservation.pool, reservation.pool.spec
         began = time.perf_counter()
         image = await self._images.get(spec.image, self._order(container, pool, say))
-        if not self.tier.isolates:
-            places_of(image)
         sources, serialized, revealed, handles = await asyncio.gather(
             self._sources.bundles(pool.workspace, spec.source.bundles, image),
             self._sources.serialized(pool.workspace, spec.source.serialized),
@@ -70,11 +64,7 @@ class Runtime:
             self._siblings.of(pool),
         )
         prepared = time.perf_counter()
-        place = self.tier.place(container, image.workdir)
-        if image.files and self.tier.isolates:
-            image = await self._furnished(pool.workspace, image)
-        elif image.files:
-            await self._place_files(pool.workspace, image, Path(place.workdir))
+        place = await self.tier.settle(container, image, await self._files(pool, image))
         variables = {**image.env, **revealed, **spec.env}
         surroundings = _surroundings(container, pool, reservation, place)
         if any(name.startswith(_EARLY) for name in variables):
@@ -83,10 +73,10 @@ class Runtime:
             )
         else:
             sockets = await self._templates.fork(image, container, reservation, surroundings)
-        seen = tuple(self.tier.inside(source, pool.workspace) for source in sources)
-        if image.files:  # what lies in the working directory can be imported
-            seen = (*seen, place.workdir)
-        configuration = _configuration(container, pool, handles, seen, serialized)
+        seen = [self.tier.inside(source, pool.workspace) for source in sources]
+        if image.files:
+            seen.append(place.workdir)
+        configuration = _configuration(container, pool, handles, tuple(seen), serialized)
         return Start(
             sockets,
             configuration._replace(
@@ -94,6 +84,10 @@ class Runtime:
             )._asdict(),
             {"image": prepared - began, "start": time.perf_counter() - prepared},
         )
+
+    async def _files(self, pool: Pool, image: Image) -> list[tuple[str, Path]]:
+        """Return where files of an image go, and the folders that hold them here."""
+        return [(place, await self._sources.files(pool.workspace, digest)) for place, digest in image.files]
 
     def _order(self, container: str, pool: Pool, say: Say) -> Order:
         return Order(
@@ -104,40 +98,10 @@ class Runtime:
             lambda digest: self._sources.fetch(pool.workspace, digest),
         )
 
-    async def _furnished(self, workspace: str, image: Image) -> Image:
-        """Return an image with its files as its uppermost layer."""
-        files = await self._sources.placed(workspace, image.files, self.tier.owner)
-        return replace(image, key=f"{image.key}.{files.name}", over=(files,))
-
-    async def _place_files(self, workspace: str, image: Image, workdir: Path) -> None:
-        """Give a process files of its own: what it writes there is nobody else's."""
-        for place, digest in places_of(image):
-            files = await self._sources.files(workspace, digest)
-            await asyncio.to_thread(shutil.copytree, files, workdir / place, dirs_exist_ok=True)
-
     async def clean(self, container: str) -> None:
         """Remove what a container left."""
         self._images.release(container)
         await self.tier.clean(container)
-
-
-def places_of(image: Image) -> list[tuple[str, str]]:
-    """Return where files of an image go, below the working directory, and the digests of their archives.
-
-    Raises:
-        ImageBuildError: they are to lie where a container of this tier has nothing of its own.
-    """
-    home = PurePosixPath(image.workdir or DEFAULT_WORKDIR)
-    found: list[tuple[str, str]] = []
-    for place, digest in image.files:
-        if not PurePosixPath(place).is_relative_to(home):
-            raise exception.ImageBuildError(
-                f"files of the image are to lie in {place}, which a container of the process tier has not "
-                "for itself",
-                hint=f"put them below the working directory, {home}, or use the bubblewrap tier",
-            )
-        found.append((str(PurePosixPath(place).relative_to(home)), digest))
-    return found
 
 
 def _surroundings(container: str, pool: Pool, reservation: Reservation, place: Place) -> Mapping[str, str]:
@@ -177,4 +141,6 @@ def _configuration(
         interactive=spec.interactive,
         handles={name: asdict(handle) for name, handle in handles.items()},
         workspace=pool.workspace,
+        slots=spec.concurrency.max_inputs,
+        web=asdict(spec.web) if spec.web else None,
     )

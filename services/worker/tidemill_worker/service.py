@@ -63,6 +63,7 @@ class Worker:
         self.settings = settings
         self.id = ids.new(ids.WORKER)
         self._draining = False
+        self._making_layer = asyncio.Lock()
         self._term = 0  # of the newest leader that gave an order
 
     async def start(self, context: Context) -> None:
@@ -85,15 +86,16 @@ class Worker:
             self.settings, self._children,
             layer=layer, code=code, folder=folder, memory=self._room.total.memory,
         )  # fmt: skip
+        builds_roots = tier.isolates and os.getuid() == 0
         self._images = Images(
             self.settings.data_dir / "images",
             node,
             Environments(uv, Resolutions(node), isolated=tier.isolates),
             self._interpreters,
-            self._root_builder(uv, layer) if tier.isolates else None,
+            self._root_builder(uv, layer) if builds_roots else None,
             budget=self.settings.worker_image_space << 20,
         )
-        self._templates = Templates(node, self._children, tier)
+        self._templates = Templates(node, self._children, tier, self._web_layer)
         sources = Sources(code, context.bus, self._children)
         runtime = Runtime(node, self._images, sources, self._templates, tier)
         self._containers = Containers(node, self._room, runtime, self._children, self._leases)
@@ -163,6 +165,7 @@ class Worker:
     async def _listen(self, context: Context) -> None:
         endpoints = Endpoints(context.log, context.metrics)
         await context.bus.subscribe(subjects.ALL_CANCELS, self._on_cancelled)
+        await self._node.web.listen()
         await context.bus.serve(
             "tidemill-worker",
             VERSION,
@@ -217,6 +220,10 @@ class Worker:
     def _on_reconnect(self) -> None:
         self._reporter.tell()
         self._containers.reconnected()
+
+    async def _web_layer(self) -> Path:
+        async with self._making_layer:
+            return await asyncio.to_thread(runtime_layer.make_web, self.settings.data_dir / "runtime")
 
     async def _discover(self) -> None:
         await self._interpreters.discover()

@@ -5,7 +5,6 @@ import compileall
 import hashlib
 import os
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 from tidemill import exception
@@ -44,20 +43,6 @@ class Sources:
         """Return the folder of a bundle of files that are no code, as they are."""
         home = self._folder / subjects.workspace(workspace) / "files"
         return await self._unpacked(workspace, home / _plain(digest), None)
-
-    async def placed(self, workspace: str, files: Sequence[tuple[str, str]], owner: int | None) -> Path:
-        """Return a folder that holds bundles of files each below its place, for the owner to write."""
-        name = hashlib.sha256(repr((files, owner)).encode()).hexdigest()[:16]
-        folder = self._folder / subjects.workspace(workspace) / "placed" / name
-        if not folder.is_dir():
-            bundles = [(place, await self.files(workspace, digest)) for place, digest in files]
-            making = folders.making(folder)
-            try:
-                await asyncio.to_thread(_place, bundles, making, owner)
-                folders.publish(making, folder)
-            finally:
-                await asyncio.to_thread(shutil.rmtree, making, ignore_errors=True)
-        return folder
 
     async def serialized(self, workspace: str, digest: str) -> bytes | None:
         """Return a function that was sent by value, or None where there is none."""
@@ -127,17 +112,6 @@ class Sources:
             await process.wait()
         finally:
             self._children.own.discard(process.pid)
-
-
-def _place(bundles: Sequence[tuple[str, Path]], making: Path, owner: int | None) -> None:
-    shutil.rmtree(making, ignore_errors=True)
-    making.mkdir(parents=True)
-    for place, bundle in bundles:
-        shutil.copytree(bundle, making / place.lstrip("/"), dirs_exist_ok=True)
-    if owner is not None:
-        for folder, _, files in os.walk(making):
-            for path in (folder, *(os.path.join(folder, name) for name in files)):  # noqa: PTH118
-                os.chown(path, owner, owner)
 
 
 def _plain(digest: str) -> str:

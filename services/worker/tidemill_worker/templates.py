@@ -11,8 +11,9 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import IO, Any
 
 from tidemill._container import sockets
@@ -30,7 +31,7 @@ UNUSED = 600.0  # seconds after which a template without containers ends
 MAX_TEMPLATES = 32
 _LAST_WORDS = 4096  # bytes of what a template said that its failure tells
 
-Key = tuple[str, str, bool, tuple[str, ...]]  # workspace, image, whether the network is blocked, devices
+Key = tuple[str, str, bool, bool]  # workspace, image, whether the network is blocked, for the web
 
 
 class Template:
@@ -123,10 +124,14 @@ class Template:
 class Templates:
     """All templates of this worker, by image and network mode."""
 
-    def __init__(self, node: Node, children: Children, tier: Tier) -> None:
+    def __init__(
+        self, node: Node, children: Children, tier: Tier, web_layer: Callable[[], Awaitable[Path]]
+    ) -> None:
+        """`web_layer` makes what web functions find beside what all containers run on."""
         self._node = node
         self._children = children
         self._tier = tier
+        self._web_layer = web_layer
         self._tasks: dict[Key, asyncio.Task[Template]] = {}
 
     async def fork(
@@ -134,7 +139,7 @@ class Templates:
     ) -> Sockets:
         """Return a new container of an image."""
         pool = reservation.pool
-        template = await self._get(image, (pool.workspace, image.key, pool.spec.block_network, ()))
+        template = await self._get(image, (pool.workspace, image.key, pool.spec.block_network, pool.has_web))
         sockets = await template.fork(container, environment, "")
         return await self._admit(container, reservation, template.launched, sockets)
 
@@ -147,13 +152,14 @@ class Templates:
         workdir: str,
     ) -> Sockets:
         """Return a new container with an interpreter of its own, for variables that must be there first."""
+        pool = reservation.pool
+        web = await self._web_layer() if pool.has_web else None
         ours_runner, its_runner = socket.socketpair()
         ours_control, its_control = _control_pair()
         fds = (its_runner.fileno(), its_control.fileno())
-        pool = reservation.pool
         launch = Launch(
-            image, pool.workspace, pool.spec.block_network,
-            ("--single", str(fds[0]), str(fds[1]), container), fds, environment, workdir,
+            image, pool.workspace, fds, kind="--single", id=container, blocked=pool.spec.block_network,
+            environment=environment, workdir=workdir, web=web,
         )  # fmt: skip
         try:
             launched = await self._tier.launch(launch)
@@ -166,7 +172,7 @@ class Templates:
             its_control.close()
         process = launched.process
         self._children.awaited.add(process.pid)
-        self._node.spawn(self._reap(process), f"reap {container}")
+        self._node.spawn(self._reap(launched), f"reap {container}")
         sockets = Sockets(ours_runner, ours_control, process.pid)
         return await self._admit(container, reservation, launched, sockets)
 
@@ -183,28 +189,20 @@ class Templates:
     async def _get(self, image: Image, key: Key) -> Template:
         task = self._tasks.get(key)
         if task is None or (task.done() and (task.cancelled() or task.exception() or task.result().is_gone)):
-            task = self._tasks[key] = asyncio.create_task(
-                self._start(image, key), name=f"template {image.key}"
-            )
+            start = self._start(image, key)
+            task = self._tasks[key] = asyncio.create_task(start, name=f"template {image.key}")
             self._drop_unused()
         return await asyncio.shield(task)
 
     async def _start(self, image: Image, key: Key) -> Template:
+        workspace, _, blocked, for_web = key
+        web = await self._web_layer() if for_web else None
         began = time.perf_counter()
         ours, its = socket.socketpair()
         words = tempfile.TemporaryFile()  # noqa: SIM115 - the template closes it
         try:
-            workspace, _, blocked, devices = key
             launched = await self._tier.launch(
-                Launch(
-                    image,
-                    workspace,
-                    blocked,
-                    (str(its.fileno()),),
-                    (its.fileno(),),
-                    devices=devices,
-                    words=words,
-                )
+                Launch(image, workspace, (its.fileno(),), blocked=blocked, web=web, words=words)
             )
         except OSError as error:
             ours.close()
@@ -214,7 +212,7 @@ class Templates:
             its.close()
         process = launched.process
         template = Template(launched, ours, words)
-        self._node.spawn(self._reap(process), f"reap template {image.key}")
+        self._node.spawn(self._reap(launched), f"reap template {image.key}")
         try:
             await template.open()
         except BaseException:
@@ -227,10 +225,12 @@ class Templates:
         self._node.log.info("template started", image=image.key, pid=process.pid, seconds=round(seconds, 4))
         return template
 
-    async def _reap(self, process: asyncio.subprocess.Process) -> None:
+    async def _reap(self, launched: Launched) -> None:
+        process = launched.process
         await process.wait()
         self._children.own.discard(process.pid)
         self._children.awaited.discard(process.pid)
+        await self._tier.forget(launched)
 
     def _drop_unused(self) -> None:
         """End templates that nobody used for long, and the least used beyond the limit."""

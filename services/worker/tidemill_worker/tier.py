@@ -11,11 +11,12 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Protocol
 
+from tidemill import exception
 from tidemill._wire import isolation
 from tidemill_worker import allocator
 from tidemill_worker.capacity import Reservation
@@ -30,6 +31,9 @@ PASSED_ON = (
     "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
 )  # fmt: skip
 _OF_THE_USER = ("HOME", "USER", "LOGNAME", "HOSTNAME")
+
+
+HOME = "/root"  # where containers work, unless their image says otherwise
 
 
 class ForkError(Exception):
@@ -49,20 +53,31 @@ class Sockets:
 class Launch:
     """The start of an image's Python with the container's bootstrap.
 
-    arguments, descriptors: what the bootstrap is told, and the sockets that it is told of.
+    descriptors: the sockets that it is told of.
+    kind, id: `--single` for one container, whose id it is; nothing for a template.
     environment: variables beside those that every program of the image has.
+    web: the layer for web functions, if it serves such.
+    devices: nodes of this machine that its containers may open.
     words: where it complains.
     """
 
     image: Image
     workspace: str
-    blocked: bool
-    arguments: tuple[str, ...]
     descriptors: tuple[int, ...]
+    kind: str = ""
+    id: str = ""
+    blocked: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
     workdir: str = "/"
+    web: Path | None = None
     devices: tuple[str, ...] = ()
     words: IO[bytes] | None = None
+
+    def arguments(self, web: str) -> list[str]:
+        """Return what the bootstrap is told; `web` is the path by which it finds that layer."""
+        options = [self.kind] if self.kind else []
+        options += ["--web", web] if self.web else []
+        return [*options, *map(str, self.descriptors), *([self.id] if self.id else [])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +100,9 @@ class Place:
     temporary: str
 
 
+# Where files of an image go, by the container's own path, and the folders that hold them here.
+Files = Sequence[tuple[str, Path]]
+
 # Told of a container that goes beyond a limit: its id, what there is to say, and whether it must end.
 Report = Callable[[str, str, bool], None]
 
@@ -96,14 +114,12 @@ class Tier(Protocol):
     isolates: whether user code is kept from the machine at all.
     unheld: what is not held back, by the names of `isolation.ROWS`, and how (`open` or `watched`).
     note: why it is this tier and no better one, or what is missing; empty where there is nothing to say.
-    owner: the id on this machine that files of containers' root have; None where the worker cannot give it.
     """
 
     name: str
     isolates: bool
     unheld: Mapping[str, str]
     note: str
-    owner: int | None
 
     async def launch(self, launch: Launch) -> Launched:
         """Start an image's Python; `OSError` if that cannot be."""
@@ -113,8 +129,12 @@ class Tier(Protocol):
     ) -> Sockets:
         """Put limits on a container that has been made, connect it, and let it go; `ForkError` if not."""
 
-    def place(self, container: str, workdir: str, /) -> Place:
-        """Return where a container works whose image names a working directory, or none."""
+    async def settle(self, container: str, image: Image, files: Files, /) -> Place:
+        """Return where a container works, which will find these files where its image says.
+
+        Raises:
+            ImageBuildError: they are to lie where a container has nothing of its own.
+        """
 
     def inside(self, source: Path, workspace: str, /) -> str:
         """Return a folder of a workspace's code as its containers see it."""
@@ -127,6 +147,9 @@ class Tier(Protocol):
 
     async def clean(self, container: str) -> None:
         """Remove what a container left."""
+
+    async def forget(self, launched: Launched, /) -> None:
+        """Remove what an image's Python needed that has ended, with all its containers."""
 
     async def close(self) -> None:
         """Leave nothing behind."""
@@ -142,7 +165,6 @@ class ProcessTier:
 
     name = "process"
     isolates = False
-    owner: int | None = None
 
     def __init__(self, children: Children, layer: Path, folder: Path, note: str = "") -> None:
         self.unheld: Mapping[str, str] = dict.fromkeys(isolation.ROWS, isolation.OPEN)
@@ -155,7 +177,7 @@ class ProcessTier:
         """Start it beside the worker."""
         async with self._children.starting():
             process = await asyncio.create_subprocess_exec(
-                launch.image.python, "-s", "-P", self._bootstrap, *launch.arguments,
+                launch.image.python, "-s", "-P", self._bootstrap, *launch.arguments(str(launch.web)),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=launch.words or asyncio.subprocess.DEVNULL,
@@ -175,12 +197,25 @@ class ProcessTier:
             sockets.control.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
         return sockets
 
-    def place(self, container: str, workdir: str) -> Place:
-        """Make its folders."""
-        place = self._folder / container / "root" / workdir.lstrip("/"), self._folder / container / "tmp"
-        for path in place:
+    async def settle(self, container: str, image: Image, files: Files) -> Place:
+        """Make its folders, with the files that lie below its working directory."""
+        home = PurePosixPath(image.workdir or HOME)
+        for place, _ in files:
+            if not PurePosixPath(place).is_relative_to(home):
+                raise exception.ImageBuildError(
+                    f"files of the image are to lie in {place}, which a container of the process tier has "
+                    "not for itself",
+                    hint=f"put them below the working directory, {home}, or use the bubblewrap tier",
+                )
+        workdir = self._folder / container / "root" / image.workdir.lstrip("/")
+        temporary = self._folder / container / "tmp"
+        for path in (workdir, temporary):
             path.mkdir(parents=True, mode=0o700)
-        return Place(*map(str, place))
+        for place, folder in files:
+            # What the container writes there is nobody else's.
+            copy = workdir / PurePosixPath(place).relative_to(home)
+            await asyncio.to_thread(shutil.copytree, folder, copy, dirs_exist_ok=True)
+        return Place(str(workdir), str(temporary))
 
     def inside(self, source: Path, _workspace: str) -> str:
         """Return the folder: there is no inside."""
@@ -196,6 +231,9 @@ class ProcessTier:
     async def clean(self, container: str) -> None:
         """Remove its folder."""
         await asyncio.to_thread(shutil.rmtree, self._folder / container, ignore_errors=True)
+
+    async def forget(self, _launched: Launched) -> None:
+        """Remove nothing: it had nothing."""
 
     async def close(self) -> None:
         """Leave the rest to who made the folder."""

@@ -4,7 +4,7 @@
 /etc                      ours: nothing of the host but what programs need to find their way
 /opt/tidemill/env         the image's Python environment
 /opt/tidemill/layer       the runtime layer
-/opt/tidemill/code        the workspace's bundles of code
+/opt/code                 the workspace's bundles of code
 <prefix of the Python>    where it is on the host: environments name it by its path
 /proc /dev /tmp           the container's own; there is no /sys
 """
@@ -15,14 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tidemill_worker.images import Image
+from tidemill_worker.tier import HOME
 
 ENVIRONMENT = "/opt/tidemill/env"
 LAYER = "/opt/tidemill/layer"
-CODE = "/opt/tidemill/code"
+CODE = "/opt/code"
 BOOTSTRAP = f"{LAYER}/tidemill/_container/bootstrap.py"
-HOME = "/root"
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_USER = {"HOME": HOME, "USER": "root", "LOGNAME": "root"}
+WEB = "/opt/tidemill/web"
+_SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _FOLDERS = (
     ("/proc", 0o755), ("/dev", 0o755), ("/.tidemill", 0o755), ("/tmp", 0o1777), ("/var/tmp", 0o1777),  # noqa: S108
@@ -71,7 +71,13 @@ class Layout:
 
 
 def of(
-    image: Image, *, layer: Path, code: Path, resolvers: tuple[str, ...], devices: tuple[str, ...] = ()
+    image: Image,
+    *,
+    layer: Path,
+    code: Path,
+    resolvers: tuple[str, ...],
+    web: Path | None = None,
+    devices: tuple[str, ...] = (),
 ) -> Layout:
     """Return the layout for an image."""
     files = [
@@ -79,29 +85,31 @@ def of(
         ("/etc/resolv.conf", "".join(f"nameserver {each}\n" for each in resolvers)),
     ]
     binds = [(str(layer), LAYER), (str(code), CODE)]
+    if image.environment is not None:
+        binds += [(str(image.environment), ENVIRONMENT), *_installations(image)]
+    if web is not None:
+        binds.append((str(web), WEB))
     links: list[tuple[str, str]] = []
     if not image.layers:
         files += [("/etc/passwd", _USERS), ("/etc/group", _GROUP), ("/etc/nsswitch.conf", _NSSWITCH)]
         links = _links()
         binds += [("/usr", "/usr"), *_of_etc()]
-        binds += [(str(image.python.parent.parent), ENVIRONMENT), *_installations(image)]
     binds += _certificates(os.environ, binds)
-    layers = tuple(map(str, (*image.over, *image.layers)))
+    layers = tuple(map(str, image.layers))
     return Layout(_FOLDERS, tuple(links), tuple(files), tuple(binds), layers, devices)
 
 
 def python_of(image: Image) -> str:
     """Return the path of an image's Python as its containers see it."""
-    if image.layers:
-        return str(image.python)
-    return f"{ENVIRONMENT}/bin/{image.python.name}"
+    return str(image.python) if image.environment is None else f"{ENVIRONMENT}/bin/{image.python.name}"
 
 
 def variables(image: Image) -> dict[str, str]:
-    """Return what every program of an image finds in its environment about where things are."""
-    if image.layers:
-        return {**_USER, "PATH": image.env.get("PATH", _PATH)}
-    return {**_USER, "PATH": f"{ENVIRONMENT}/bin:{_PATH}", "VIRTUAL_ENV": ENVIRONMENT}
+    """Return the variables that say where an image's programs find things."""
+    found = {"HOME": HOME, "USER": "root", "LOGNAME": "root", "PATH": _SEARCH}
+    if image.environment is not None:
+        found |= {"PATH": f"{ENVIRONMENT}/bin:{_SEARCH}", "VIRTUAL_ENV": ENVIRONMENT}
+    return found
 
 
 def _installations(image: Image) -> list[tuple[str, str]]:

@@ -1,5 +1,6 @@
 """Choosing the tier: bubblewrap where it holds, plain processes elsewhere, each with what there is to say."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -46,6 +47,7 @@ async def _sandboxes(
     egress.sweep(ids.slot.abandoned())
     groups = Cgroups.open(ids.name, memory)
     way = await Egress.open(ids.slot.number, children, settings.deny_networks)
+    os.umask(0o022)  # ids of containers read what this process makes, in folders that are closed to others
     tier = Bubblewrap(
         children, ids, groups, way, layer=layer, code=code, folder=folder, tasks=settings.worker_tasks
     )

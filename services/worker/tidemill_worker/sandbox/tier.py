@@ -36,7 +36,7 @@ from tidemill_worker.sandbox.egress import Egress
 from tidemill_worker.sandbox.ids import Ids
 from tidemill_worker.sandbox.network import NoEgress
 from tidemill_worker.sandbox.watching import Watch
-from tidemill_worker.tier import ForkError, Launch, Launched, Place, Report, Sockets, passed_on
+from tidemill_worker.tier import HOME, Files, ForkError, Launch, Launched, Place, Report, Sockets, passed_on
 
 HANDSHAKE = 10.0  # seconds that a container gets to say hello, and then to be ready
 DISK = 16 * 1024  # MiB that a container may write, unless it says otherwise
@@ -66,7 +66,6 @@ class Bubblewrap:
     ) -> None:
         self.unheld: Mapping[str, str] = {}
         self.note = ""
-        self.owner = ids.first if ids.owns_files and ids.is_range else None
         self.egress = egress
         self._children = children
         self._ids = ids
@@ -78,6 +77,7 @@ class Bubblewrap:
         self._numbers = itertools.count()
         self._watch = Watch(cgroups)
         self._scratch: dict[str, Path] = {}
+        self._copies: dict[str, list[tuple[str, str]]] = {}
 
     @property
     def has_own_ids(self) -> bool:
@@ -114,7 +114,12 @@ class Bubblewrap:
         code.mkdir(parents=True, exist_ok=True)
         resolvers = () if launch.blocked else self.egress.resolvers
         what = layout.of(
-            launch.image, layer=self._layer, code=code, resolvers=resolvers, devices=launch.devices
+            launch.image,
+            layer=self._layer,
+            code=code,
+            resolvers=resolvers,
+            web=launch.web,
+            devices=launch.devices,
         )
         containers = inside.Plan(
             layers=(
@@ -135,7 +140,7 @@ class Bubblewrap:
             "inside": msgpack.packb(containers._asdict()).hex(),
             "command": [
                 layout.python_of(launch.image), "-s", "-P", layout.BOOTSTRAP,
-                "--sandboxed", *launch.arguments,
+                "--sandboxed", *launch.arguments(layout.WEB),
             ],
         }  # fmt: skip
 
@@ -154,7 +159,8 @@ class Bubblewrap:
                 _, network = await asyncio.gather(
                     self._limit(container, pid, resources), self._connect(container, pid, launched)
                 )
-                _send(control, {"network": network, "limits": self._limits(disk)})
+                copies = self._copies.pop(container, [])
+                _send(control, {"network": network, "limits": self._limits(disk), "copies": copies})
                 await _expect(control, inside.READY)
         except TimeoutError as error:
             raise ForkError(f"the sandbox did not answer within {HANDSHAKE:g} s") from error
@@ -178,9 +184,14 @@ class Bubblewrap:
         limits = {"RLIMIT_CORE": 0, "RLIMIT_FSIZE": disk * _MIB}
         return limits if self._cgroups.version else {**limits, "RLIMIT_NPROC": self._tasks}
 
-    def place(self, _container: str, workdir: str) -> Place:
-        """Return the image's working directory, or root's home."""
-        return Place(workdir or layout.HOME, "/tmp")  # noqa: S108 - its own
+    async def settle(self, container: str, image: Image, files: Files) -> Place:
+        """Return the image's working directory, or root's home; the container copies its files itself."""
+        if files:
+            home = self._code / files[0][1].relative_to(self._code).parts[0]
+            self._copies[container] = [
+                (f"{layout.CODE}/{folder.relative_to(home)}", place) for place, folder in files
+            ]
+        return Place(image.workdir or HOME, "/tmp")  # noqa: S108 - its own
 
     def inside(self, source: Path, workspace: str) -> str:
         """Return a folder of code as containers see it."""
@@ -201,6 +212,7 @@ class Bubblewrap:
     async def clean(self, container: str) -> None:
         """Remove its limits, its network and what it wrote."""
         self._watch.discard(container)
+        self._copies.pop(container, None)
         await self.egress.take_back(container)
         if self._cgroups.version:
             await asyncio.to_thread(self._cgroups.remove, container)
@@ -222,12 +234,10 @@ class Bubblewrap:
         await process.wait()
         self._children.own.discard(process.pid)
 
-    async def forget(self, workspace: str, launched: Launched) -> None:
-        """Remove what a launch that has ended needed, and its workspace's folder of code if it is empty."""
+    async def forget(self, launched: Launched) -> None:
+        """Remove the folder in which the files of its containers grew."""
         if launched.scratch is not None:
             await self._remove(launched.scratch)
-        with suppress(OSError):
-            (self._code / subjects.workspace(workspace)).rmdir()
 
     async def close(self) -> None:
         """Leave no group, interface, rule or file behind."""

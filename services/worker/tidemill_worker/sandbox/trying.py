@@ -57,8 +57,7 @@ async def _in_two_containers(
         theirs.append(outer)
     blocked = bool(tier.egress.lacking)
     descriptors = tuple(each.fileno() for each in theirs)
-    arguments = ("--trials", *map(str, descriptors))
-    launch = Launch(image, WORKSPACE, blocked, arguments, descriptors, words=words)
+    launch = Launch(image, WORKSPACE, descriptors, kind="--trials", blocked=blocked, words=words)
     try:
         launched = await tier.launch(launch)
     finally:
@@ -78,7 +77,7 @@ async def _in_two_containers(
         await launched.process.wait()
         for number in range(2):
             await tier.clean(f"trial-{number}")
-        await tier.forget(WORKSPACE, launched)
+        await tier.forget(launched)
     return held
 
 
