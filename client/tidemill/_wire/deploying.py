@@ -36,7 +36,10 @@ class DeployApp:
 
 @dataclass(frozen=True, slots=True)
 class AppDeployed:
-    """The answer to `DeployApp`, `RollbackApp` and `RolloverApp`."""
+    """The answer to `DeployApp`, `RollbackApp` and `RolloverApp`.
+
+    `replaced` are pools whose containers of an earlier generation than this are being stopped.
+    """
 
     app_id: str
     version: int
@@ -44,6 +47,7 @@ class AppDeployed:
     skipped: bool = False
     url: str = ""
     removed: tuple[str, ...] = ()  # names of functions that the version before had
+    replaced: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

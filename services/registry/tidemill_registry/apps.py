@@ -38,13 +38,19 @@ class Apps:
         self._engine = engine
         self._clock = clock
 
-    async def create(self, workspace: str, request: CreateApp) -> AppCreated:
+    async def create(self, workspace: str, request: CreateApp, by: str = "") -> AppCreated:
         """Make an app; a deployed one that is there already is the same app."""
         async with transaction(self._engine) as connection:
-            return await self.create_in(connection, workspace, request)
+            return await self.create_in(connection, workspace, request, by)
 
     async def create_in(
-        self, connection: AsyncConnection, workspace: str, request: CreateApp, *, keep: bool = False
+        self,
+        connection: AsyncConnection,
+        workspace: str,
+        request: CreateApp,
+        by: str = "",
+        *,
+        keep: bool = False,
     ) -> AppCreated:
         """Make an app in a transaction that the caller ends; `keep` leaves one that is there as it is."""
         checks.check_app(request.name, request.state, request.description, request.tags)
@@ -56,6 +62,7 @@ class Apps:
             "description": request.description,
             "state": request.state,
             "tags": request.tags,
+            "created_by": by,
             "heartbeat_at": self._clock() if request.state == "ephemeral" else None,
         }
         statement = upsert(App).values(values)
@@ -68,16 +75,16 @@ class Apps:
                 else {"description": request.description, "tags": request.tags},
             )
         app_id = await connection.scalar(statement.returning(App.id))
-        return AppCreated(app_id=str(app_id), url="")
+        return AppCreated(app_id=str(app_id))
 
-    async def look_up(self, workspace: str, request: LookupApp) -> AppCreated:
+    async def look_up(self, workspace: str, request: LookupApp, by: str = "") -> AppCreated:
         """Return a deployed app by its name, made without functions if that is wanted; `NotFoundError`."""
         made = CreateApp(request.name, request.name, "deployed", request.environment)
         async with transaction(self._engine) as connection:
             if request.create_if_missing:
-                return await self.create_in(connection, workspace, made, keep=True)
+                return await self.create_in(connection, workspace, made, by, keep=True)
             found = await lookups.app_id(connection, workspace, request.name, request.environment)
-            return AppCreated(app_id=found, url="")
+            return AppCreated(app_id=found)
 
     async def heartbeat(self, workspace: str, app_id: str) -> None:
         """Note that the client of an ephemeral app lives; `NotFoundError`, `ConflictError` if stopped."""

@@ -181,8 +181,12 @@ class DeadLetters:
         return row
 
     async def _mark(self, connection: AsyncConnection, row: Row[Any], **values: Any) -> None:
-        mine = (DeadLetterRow.call_id == row.call_id) & (DeadLetterRow.number == row.number)
-        await connection.execute(update(DeadLetterRow).where(mine).values(values))
+        mine = update(DeadLetterRow).where(
+            DeadLetterRow.call_id == row.call_id,
+            DeadLetterRow.workspace == row.workspace,
+            DeadLetterRow.number == row.number,
+        )
+        await connection.execute(mine.values(values))
 
     async def _present_pool(self, connection: AsyncConnection, row: Row[Any]) -> Pool:
         """Return the pool that runs the function now: the mistake may have been mended."""

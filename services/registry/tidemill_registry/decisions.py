@@ -5,7 +5,7 @@ Nothing here knows SQL or NATS.
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -122,7 +122,7 @@ class Publication:
     """What a new version makes of an app.
 
     `version` is the app's present one when nothing is new. `removed` are the names of functions that the
-    version before had.
+    version before had, `replaced` the new generations of pools whose containers are stopped at once.
     """
 
     version: int
@@ -131,6 +131,7 @@ class Publication:
     superseded: dict[str, Superseded]
     handles: dict[str, FunctionHandle]
     removed: tuple[str, ...] = ()
+    replaced: dict[str, int] = field(default_factory=dict)
 
 
 def publish(
@@ -220,7 +221,11 @@ def _publication(
     gone = (name for name, function in known.items() if any(pool in leaving for pool in function.pools))
     removed = tuple(sorted(set(gone) - handles.keys()))
     version = app.version + 1 if is_new else app.version
-    return Publication(version, new_functions, served, superseded, handles, removed)
+    replaced = {}
+    if strategy == "recreate":
+        replaced = {pool.id: pool.generation for pool in changed if pool.id in renewed}
+        replaced |= {pool.id: pool.serving().generation + 1 for pool in leaving}
+    return Publication(version, new_functions, served, superseded, handles, removed, replaced)
 
 
 def digest(spec: FunctionSpec) -> bytes:

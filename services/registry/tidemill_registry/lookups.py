@@ -12,7 +12,7 @@ from tidemill._wire.apps import AppDetails, AppInfo, AppList, GetApp, ListApps
 from tidemill._wire.control import FunctionHandle, GetFunction
 from tidemill._wire.deploying import AppPage, FindApps, FindFunctions, FunctionInfo, FunctionPage
 from tidemill.exception import InvalidError, NotFoundError
-from tidemill_registry import checks, environments, pages, records
+from tidemill_registry import checks, environments, pages, records, tokens
 from tidemill_registry.database import transaction
 from tidemill_registry.decisions import LIFE
 from tidemill_registry.environments import of_workspace
@@ -226,6 +226,7 @@ def _infos(workspace: str) -> Select[*tuple[Any, ...]]:
     )
     return (
         select(*App.__table__.columns, Environment.name.label("environment"), functions.label("functions"))
+        .add_columns(tokens.shown(App.created_by).label("author"))
         .join(Environment, App.environment_id == Environment.id)
         .where(Environment.id.in_(of_workspace(workspace)))
     )
@@ -244,4 +245,5 @@ def _info(row: Row[*tuple[Any, ...]]) -> AppInfo:
         stopped=row.stopped_at.timestamp() if row.stopped_at else None,
         stop_reason=row.stop_reason,
         tags=row.tags,
+        created_by=row.author,
     )

@@ -32,7 +32,7 @@ from tidemill_registry.schema import (
 
 
 class Details(NamedTuple):
-    """What is recorded of a version beside its functions."""
+    """What is recorded of a version beside its functions. `deployed_by` is the id of a token."""
 
     tag: str = ""
     strategy: str = "rolling"
@@ -45,13 +45,15 @@ _UNTOLD = Details()
 
 
 async def publish(
-    engine: AsyncEngine, workspace: str, request: PublishFunctions, clock: Clock
+    engine: AsyncEngine, workspace: str, request: PublishFunctions, clock: Clock, by: str = ""
 ) -> FunctionsPublished:
     """Make `request.functions` the functions of the app; the same again changes nothing."""
     checks.check_functions(request.functions)
     async with transaction(engine) as connection:
         app = await locked_app(connection, workspace, request.app_id, "publish functions for")
-        return FunctionsPublished((await publish_in(connection, app, request.functions, clock)).handles)
+        details = Details(deployed_by=by)
+        published = await publish_in(connection, app, request.functions, clock, details)
+        return FunctionsPublished(published.handles)
 
 
 async def publish_in(

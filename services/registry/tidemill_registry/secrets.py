@@ -23,7 +23,7 @@ from tidemill._wire.secrets import (
     SecretList,
 )
 from tidemill.exception import AlreadyExistsError, InvalidError, NotFoundError, PermissionDeniedError
-from tidemill_registry import checks, environments, pages, records
+from tidemill_registry import checks, environments, pages, records, tokens
 from tidemill_registry.cipher import Encrypted, Keyring
 from tidemill_registry.database import Clock, transaction
 from tidemill_registry.environments import of_workspace
@@ -48,7 +48,7 @@ class Secrets:
 
     # --- stored
 
-    async def put(self, workspace: str, request: PutSecret) -> SecretInfo:
+    async def put(self, workspace: str, request: PutSecret, by: str = "") -> SecretInfo:
         """Store a named secret; `AlreadyExistsError` for a name that is taken, unless it may be replaced."""
         checks.check_name("a secret", request.name)
         _check_values(request.values)
@@ -61,6 +61,7 @@ class Secrets:
                 environment_id=environment,
                 name=request.name,
                 keys=sorted(request.values),
+                created_by=by,
                 **stored._asdict(),
             )
             # One that is there is locked, and left as it is.
@@ -92,7 +93,7 @@ class Secrets:
             written.values(keys=sorted(values), updated_at=self._clock(), **stored._asdict())
         )
 
-    async def put_unnamed(self, workspace: str, request: PutAppSecret) -> SecretInfo:
+    async def put_unnamed(self, workspace: str, request: PutAppSecret, by: str = "") -> SecretInfo:
         """Store values that belong to no name; the same values are the same secret."""
         _check_values(request.values)
         async with transaction(self._engine) as connection:
@@ -104,6 +105,7 @@ class Secrets:
                 environment_id=environment,
                 fingerprint=self._keys.fingerprint(environment, request.values),
                 keys=sorted(request.values),
+                created_by=by,
                 **stored._asdict(),
             )
             wanted_again = made.on_conflict_do_update(
@@ -296,7 +298,7 @@ def _infos() -> Select[*tuple[Any, ...]]:
         SecretRow.updated_at,
         SecretRow.keys,
         SecretRow.last_used_at,
-        SecretRow.created_by,
+        tokens.shown(SecretRow.created_by).label("author"),
     ).join(Environment, SecretRow.environment_id == Environment.id)
 
 
@@ -309,7 +311,7 @@ def _as_info(row: Row[*tuple[Any, ...]]) -> SecretInfo:
         updated=row.updated_at.timestamp(),
         keys=tuple(row[5]),
         last_used=row.last_used_at.timestamp() if row.last_used_at else None,
-        created_by=row.created_by,
+        created_by=row.author,
     )
 
 

@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Row, Select, func, or_, select, text, update
+from sqlalchemy import ColumnElement, Row, Select, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.orm import InstrumentedAttribute
 
 from tidemill._wire import ids
 from tidemill._wire.tokens import (
@@ -133,6 +134,12 @@ class Tokens:
         async with transaction(self._engine) as connection:
             query = select(Token.id).where(Token.revoked_at > self._clock() - within)
             return list(await connection.scalars(query))
+
+
+def shown(token_id: ColumnElement[str] | InstrumentedAttribute[str]) -> ColumnElement[str]:
+    """Return how a column's token is shown to people: by its name if it has one, else its id."""
+    name = select(Token.name).where(Token.id == token_id, Token.name != "").scalar_subquery()
+    return func.coalesce(name, token_id)
 
 
 def new_secret() -> str:

@@ -61,6 +61,7 @@ class Containers:
                         worker.worker,
                         one.state,
                         ids.created(one.container),
+                        one.generation,
                     )
 
     def _worker_of(self, workspace: str, container: str) -> str:

@@ -75,11 +75,16 @@ async def test_versions_are_listed_rolled_over_and_rolled_back(
     back = await api.post(f"/apps/{name}/rollback", json={"version": 1, "strategy": "recreate"})
     assert (back.status_code, back.json()["version"], back.json()["functions"]) == (200, 3, ["f"])
     assert (await api.post(f"/apps/{name}/functions/f/calls?wait=30", json={})).json() == 1
-    assert (await api.post(f"/apps/{name}/rollover", json={})).json()["version"] == 4
+    other = (await api.post("/tokens", json={"name": "for the build"})).json()
+    by_other = {"Authorization": f"Bearer {other['id']}:{other['secret']}"}
+    over = await api.post(f"/apps/{name}/rollover", json={}, headers=by_other)
+    assert over.json()["version"] == 4
     versions = (await api.get(f"/apps/{name}/deployments")).json()["items"]
     assert [version["version"] for version in versions] == [4, 3, 2, 1]
     assert [version["current"] for version in versions] == [True, False, False, False]
     assert versions[1]["rolled_back_to"] == 1
+    assert [version["deployed_by"] for version in versions] == ["for the build", "first", "first", "first"]
+    assert (await api.get(f"/apps/{name}")).json()["created_by"] == "first"
     await api.delete(f"/apps/{name}")
 
 
