@@ -251,8 +251,11 @@ _FORGET = text(
 def _cursor(text_: str) -> tuple[datetime, str, int]:
     try:
         given_up, call, index = text_.split("/")
-        return datetime.fromisoformat(given_up), call, int(index)
-    except ValueError as error:
+        position = datetime.fromisoformat(given_up).astimezone(UTC), subjects.token(call), int(index)
+        if not 0 <= position[2] <= MAX_INDEX:
+            raise ValueError("not an index")
+        return position
+    except (ValueError, OverflowError) as error:
         raise InvalidError(f"not the end of a page: {text_!r}") from error
 
 

@@ -220,8 +220,8 @@ class Registry:
             **{verb: make.endpoint(verb, kind, handler) for verb, kind, handler in table},
         }
         return {
-            **{subjects.signed(subjects.EVERY, verb): endpoint for verb, endpoint in endpoints.items()},
             **{subjects.registry(subjects.EVERY, verb): endpoint for verb, endpoint in endpoints.items()},
+            **{subjects.signed(subjects.EVERY, verb): endpoint for verb, endpoint in endpoints.items()},
             subjects.reveal_secrets(subjects.EVERY): reveal,
             subjects.internal("registry", "verify_token"): verify,
         }
