@@ -108,6 +108,7 @@ class _Run:
         self._client = client
         self._shown = output or Output(quiet=True)
         self._is_watched = output is not None
+        self._logs_timeout = config["logs_timeout"]  # told now if it cannot be read, not when all is over
         self._created: AppCreated | None = None
         self._is_published = False
         self._watch: Watch | None = None
@@ -228,7 +229,7 @@ class _Run:
 
     async def _hear_last_words(self) -> None:
         if self._watch is not None:
-            timeout = config["logs_timeout"]
+            timeout = self._logs_timeout
             if not await self._watch.until_quiet(timeout):
                 _log.debug("containers went on for more than %s s", timeout)
 

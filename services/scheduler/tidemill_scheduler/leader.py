@@ -30,7 +30,7 @@ from tidemill_scheduler.scaling import Scaler
 from tidemill_scheduler.workers import Container, Lost, News, Spare
 
 SETTLE = 1.2  # seconds after which every live worker has reported to a replica that just came up
-UNKNOWN_AT_ONCE = 1_000  # pools looked for side by side
+UNKNOWN_AT_ONCE = 100  # pools looked for side by side that one workspace rang for
 REPURGE = (0.0, 5.0, 60.0)  # seconds after a pool's end at which its inputs are ended: callers lag behind
 RETRY = 1.0
 
@@ -45,7 +45,7 @@ class Leader:
         self._replica = replica
         self._placer = Placer(replica, term)
         self._scalers: dict[str, Scaler] = {}
-        self._unknown: set[str] = set()
+        self._unknown: dict[str, set[str]] = {}  # pools that are looked for, by the workspace that asked
         self._heard = asyncio.Event()  # every worker that may be alive
         self._settled = asyncio.Event()
         self._tasks = asyncio.TaskGroup()
@@ -156,8 +156,9 @@ class Leader:
         await scaler.run()
 
     def _look_for(self, workspace: str, pool: str, *, demand: bool) -> None:
-        if pool not in self._unknown and len(self._unknown) < UNKNOWN_AT_ONCE:
-            self._unknown.add(pool)
+        wanted = self._unknown.setdefault(workspace, set())
+        if pool not in wanted and len(wanted) < UNKNOWN_AT_ONCE:
+            wanted.add(pool)
             self._tasks.create_task(self._find(workspace, pool, demand=demand), name=f"find {pool}")
 
     async def _find(self, workspace: str, pool: str, *, demand: bool) -> None:
@@ -173,7 +174,10 @@ class Leader:
         except BusError as error:
             self._replica.log.warning("a pool cannot be looked up", pool=pool, error=str(error))
         finally:
-            self._unknown.discard(pool)
+            wanted = self._unknown[workspace]
+            wanted.discard(pool)
+            if not wanted:
+                del self._unknown[workspace]
 
     def _tell_gone(self, workspace: str, pool: str) -> None:
         gone = self._replica.directory.gone.get(pool)
