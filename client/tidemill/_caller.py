@@ -289,6 +289,11 @@ class Caller:
             self._pause = min(SILENT_MAX, self._pause * 2)
             self.replies.read_again()
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether anything is expected from the server."""
+        return bool(self.calls or self._listeners)
+
     def fail_all(self, error: BaseException) -> None:
         """Fail every call that waits."""
         for call in list(self.calls.values()):

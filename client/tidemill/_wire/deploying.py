@@ -2,6 +2,7 @@
 
 An app is named by `app`: its id (`ap-...`), or the name of a deployed one in `environment`.
 Lists are pages: `cursor` is what the page before gave, "" for the first one and after the last.
+With `seen` a change is only made to an app that is still as it was seen; else it is a `ConflictError`.
 """
 
 from dataclasses import dataclass, field
@@ -70,6 +71,7 @@ class RollbackApp:
     environment: str = "main"
     version: int | None = None
     strategy: str = "rolling"
+    seen: AppInfo | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ class RolloverApp:
     app: str
     environment: str = "main"
     strategy: str = "rolling"
+    seen: AppInfo | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,7 @@ class StopDeployed:
     app: str
     environment: str = "main"
     reason: str = ""
+    seen: AppInfo | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,7 @@ class SetTags:
     app: str
     tags: dict[str, str]
     environment: str = "main"
+    seen: AppInfo | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from tidemill._wire import coding, ids, subjects
-from tidemill._wire.apps import AppCreated, CreateApp
+from tidemill._wire.apps import AppCreated, AppInfo, CreateApp
 from tidemill._wire.control import AppEvent
 from tidemill._wire.deploying import LookupApp, StopDeployed
 from tidemill._wire.environments import DeleteEnvironment
@@ -104,7 +104,7 @@ class Apps:
         query = select(App.state, App.stop_reason).where(App.id == app_id, _of(workspace))
         app = (await connection.execute(query)).first()
         if app is None:
-            raise NotFoundError(f"there is no app {app_id!r}")
+            raise NotFoundError(f"there is no app {app_id!r}", hint=lookups.SEE_APPS)
         decisions.check_doable("hear the client of", app_id, app.state, app.stop_reason)
 
     async def stop(self, workspace: str, app_id: str, reason: str) -> None:
@@ -112,14 +112,22 @@ class Apps:
         async with transaction(self._engine) as connection:
             await self.stop_in(connection, workspace, app_id, reason)
 
-    async def stop_in(self, connection: AsyncConnection, workspace: str, app_id: str, reason: str) -> None:
+    async def stop_in(
+        self,
+        connection: AsyncConnection,
+        workspace: str,
+        app_id: str,
+        reason: str,
+        seen: AppInfo | None = None,
+    ) -> None:
         """Stop an app in a transaction that the caller ends."""
         query = select(App.id, App.name, App.state, App.version)
         query = query.where(App.id == app_id, _of(workspace)).with_for_update()
         app = (await connection.execute(query)).first()
         if app is None:
-            raise NotFoundError(f"there is no app {app_id!r}")
+            raise NotFoundError(f"there is no app {app_id!r}", hint=lookups.SEE_APPS)
         decisions.check_doable("stop", app_id, app.state)
+        await lookups.check_seen(connection, workspace, app_id, seen)
         if app.state != "stopped":
             await self._stop(connection, _Stopping(app.id, app.name, app.version, workspace), reason)
 
@@ -127,7 +135,7 @@ class Apps:
         """Stop an app by its id, or by its name if it is deployed; `NotFoundError`."""
         async with transaction(self._engine) as connection:
             app_id = await lookups.app_id(connection, workspace, request.app, request.environment)
-            await self.stop_in(connection, workspace, app_id, request.reason)
+            await self.stop_in(connection, workspace, app_id, request.reason, request.seen)
 
     async def delete_environment(self, workspace: str, request: DeleteEnvironment) -> None:
         """Stop the apps of an environment, then delete it with their records and its secrets."""

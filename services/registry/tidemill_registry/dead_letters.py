@@ -215,7 +215,10 @@ class DeadLetters:
         letter = _read(stored.data) if stored is not None else None
         if letter is None:
             named = ids.input_id(row.call_id, row.number)
-            raise NotFoundError(f"the dead letter of {named} is not kept any more")
+            raise NotFoundError(
+                f"the dead letter of {named} is not kept any more",
+                hint=f"they are kept for {RETENTION_DAYS} days, fewer where there are very many",
+            )
         return letter
 
     async def _publish(self, call: str, pool: Pool, letter: DeadLetter) -> None:

@@ -87,6 +87,7 @@ async def roll_back(
     async with transaction(engine) as connection:
         app_id = await lookups.app_id(connection, workspace, request.app, request.environment)
         app = await publishing.locked_app(connection, workspace, app_id, "roll back")
+        await lookups.check_seen(connection, workspace, app_id, request.seen)
         version = request.version or await _version_before(connection, app)
         pools = await _pools_of(connection, app, version)
         asked_for = PoolRow.id == any_(literal(pools, ARRAY(Text)))
@@ -119,7 +120,7 @@ async def _pools_of(connection: AsyncConnection, app: AppState, version: int) ->
         select(Deployment.functions).where(Deployment.app_id == app.id, Deployment.version == version)
     )
     if names is None:
-        raise NotFoundError(f"the app {app.name!r} has no version {version}")
+        raise NotFoundError(f"the app {app.name!r} has no version {version}", hint=lookups.SEE_HISTORY)
     query = select(DeploymentFunction.pool_id).where(
         DeploymentFunction.app_id == app.id, DeploymentFunction.version == version
     )
@@ -140,6 +141,7 @@ async def roll_over(
     async with transaction(engine) as connection:
         app_id = await lookups.app_id(connection, workspace, request.app, request.environment)
         app = await publishing.locked_app(connection, workspace, app_id, "roll over")
+        await lookups.check_seen(connection, workspace, app_id, request.seen)
         known = await publishing.known(connection, app.id, literal(False))
         publication = decisions.roll_over(app, known, strategy=request.strategy)
         details = Details(strategy=request.strategy, deployed_by=by)

@@ -14,7 +14,7 @@ from tidemill._wire.control import AppEvent
 from tidemill._wire.specs import FunctionSpec, Source
 from tidemill.exception import NotFoundError
 from tidemill_common import streams
-from tidemill_registry import checks, decisions, environments, outbox, timetable
+from tidemill_registry import checks, decisions, environments, lookups, outbox, timetable
 from tidemill_registry.apps import Apps
 from tidemill_registry.database import Clock, transaction
 from tidemill_registry.decisions import AppState, KnownFunction, KnownPool, Publication
@@ -107,7 +107,7 @@ async def locked_app(connection: AsyncConnection, workspace: str, app_id: str, a
     )
     row = (await connection.execute(query)).first()
     if row is None:
-        raise NotFoundError(f"there is no app {app_id!r}")
+        raise NotFoundError(f"there is no app {app_id!r}", hint=lookups.SEE_APPS)
     decisions.check_doable(action, app_id, row.state, row.stop_reason)
     return AppState(row.id, row.name, workspace, row.environment, row.state, row.version)
 

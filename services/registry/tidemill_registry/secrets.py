@@ -22,7 +22,13 @@ from tidemill._wire.secrets import (
     SecretInfo,
     SecretList,
 )
-from tidemill.exception import AlreadyExistsError, InvalidError, NotFoundError, PermissionDeniedError
+from tidemill.exception import (
+    AlreadyExistsError,
+    ConflictError,
+    InvalidError,
+    NotFoundError,
+    PermissionDeniedError,
+)
 from tidemill_registry import checks, environments, pages, records, tokens
 from tidemill_registry.cipher import Encrypted, Keyring
 from tidemill_registry.database import Clock, transaction
@@ -70,6 +76,7 @@ class Secrets:
             )
             returned = there.returning(SecretRow.id, SecretRow.key_id, SecretRow.ciphertext)
             row = (await connection.execute(returned)).one()
+            await _check_seen(connection, row.id, request.seen)
             if row.id != secret_id:
                 await self._replace(connection, row.id, Encrypted(row.key_id, row.ciphertext), request)
             return await _info(connection, SecretRow.id == row.id)
@@ -119,7 +126,11 @@ class Secrets:
         async with transaction(self._engine) as connection:
             environment = await environments.find(connection, workspace, request.environment)
             named = (SecretRow.environment_id == environment) & (SecretRow.name == request.name)
-            found = await connection.scalar(delete(SecretRow).where(named).returning(SecretRow.id))
+            locked = select(SecretRow.id).where(named).with_for_update()
+            found = await connection.scalar(locked)
+            if found is not None:
+                await _check_seen(connection, found, request.seen)
+                await connection.execute(delete(SecretRow).where(SecretRow.id == found))
         if found is None and not request.allow_missing:
             raise _no_secret(request.name, request.environment)
         return Done()
@@ -283,6 +294,12 @@ async def _check_declared(connection: AsyncConnection, workspace: str, request: 
     declared = records.pool(record).spec.secrets if record is not None else ()
     if not set(request.secrets) <= set(declared):
         raise PermissionDeniedError(f"the pool {request.pool} does not use these secrets")
+
+
+async def _check_seen(connection: AsyncConnection, secret_id: str, seen: SecretInfo | None) -> None:
+    """Refuse to change a secret, whose row is locked, that is not as it was seen."""
+    if seen is not None and await _info(connection, SecretRow.id == secret_id) != seen:
+        raise ConflictError("the secret has changed since", hint="look at it again")
 
 
 async def _info(connection: AsyncConnection, which: Any) -> SecretInfo:

@@ -28,6 +28,7 @@ from tidemill._wire.tokens import (
     TokenInfo,
 )
 from tidemill.exception import AuthError, InvalidError, NotFoundError
+from tidemill_registry import environments
 from tidemill_registry.database import Clock, transaction
 from tidemill_registry.schema import Token, Workspace
 
@@ -102,7 +103,7 @@ class Tokens:
         now = func.coalesce(Token.revoked_at, self._clock())
         async with transaction(self._engine) as connection:
             if await connection.scalar(ended.values(revoked_at=now).returning(Token.id)) is None:
-                raise NotFoundError(f"there is no token {token_id!r}")
+                raise NotFoundError(f"there is no token {token_id!r}", hint="see `tidemill token list`")
 
     async def verify(self, token_id: str, secret: str) -> TokenInfo:
         """Return a good token, and note that it is used; `AuthError` tells why it is not good."""
@@ -174,7 +175,7 @@ def _check(request: CreateToken, kind: str) -> None:
 async def _workspace_id(connection: AsyncConnection, name: str) -> str:
     found = await connection.scalar(select(Workspace.id).where(Workspace.name == name))
     if found is None:
-        raise NotFoundError(f"there is no workspace {name!r}")
+        raise NotFoundError(f"there is no workspace {name!r}", hint=environments.MAKE_WORKSPACE)
     return found
 
 

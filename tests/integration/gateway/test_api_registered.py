@@ -1,5 +1,6 @@
 """What the registry keeps, over HTTP: apps and their versions, secrets, environments, tokens, calls."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,17 @@ async def test_a_change_is_refused_when_somebody_else_made_one(api: Api, deploye
     known = {"If-Match": first.headers["etag"]}
     third = await api.patch(f"/apps/{deployed}", json={"tags": {"a": None, "b": "2"}}, headers=known)
     assert third.json()["tags"] == {"b": "2"}
+
+
+async def test_of_changes_at_the_same_moment_none_is_lost(api: Api, deployed: str) -> None:
+    changes = [{"tags": {f"tag-{number}": "1"}} for number in range(3)]
+    answers = await asyncio.gather(*(api.patch(f"/apps/{deployed}", json=change) for change in changes))
+    assert [answer.status_code for answer in answers] == [200, 200, 200]
+    read = await api.get(f"/apps/{deployed}")
+    assert set(read.json()["tags"]) >= {"tag-0", "tag-1", "tag-2"}
+    known = {"If-Match": read.headers["etag"]}
+    answers = await asyncio.gather(*(api.post(f"/apps/{deployed}/rollover", headers=known) for _ in range(3)))
+    assert sorted(answer.status_code for answer in answers) == [200, 412, 412]
 
 
 async def test_versions_are_listed_rolled_over_and_rolled_back(

