@@ -118,6 +118,9 @@ class Caller:
         `stored` is called when the stream has it, `refused` with the caller's error when it will not.
         """
         self._submitted += 1
+        if self.pools.full and (error := self.pools.refusal(handle.pool)):
+            self.loop.call_soon(refused, error)
+            return self._submitted
         subject = subjects.inputs(handle.prefix, call, first, 0)
         self._store(subject, data, subjects.input_key(call, first, 0), stored, refused, STORE_TRIES)
         self.pools.ring(handle.pool, patiently=patiently)

@@ -6,7 +6,7 @@ workers' reports by whoever leads next.
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from importlib.metadata import version
 from types import TracebackType
@@ -20,10 +20,11 @@ from tidemill._wire.scheduling import ContainerEvent, GetSchedulerStatus, Schedu
 from tidemill._wire.specs import Pool
 from tidemill_common import streams
 from tidemill_common.bus.protocol import Endpoint
-from tidemill_scheduler import endings
+from tidemill_scheduler import endings, queues
 from tidemill_scheduler.placements import Placer
 from tidemill_scheduler.pools import Outline, ignore
 from tidemill_scheduler.questions import shown
+from tidemill_scheduler.queues import Backlog
 from tidemill_scheduler.reconciling import Reconciler
 from tidemill_scheduler.replica import Replica
 from tidemill_scheduler.scaling import Scaler
@@ -126,6 +127,10 @@ class Leader:
             self.ring(pool)
         for pool in directory.wanting:
             self.ring(pool)
+        self._tasks.create_task(queues.watch(self._replica, self._backlogs), name="full queues")
+
+    def _backlogs(self) -> Iterator[Backlog]:
+        return (scaler.backlog for scaler in self._scalers.values())
 
     # --- bells
 
