@@ -5,8 +5,9 @@ Lists are pages: `cursor` is what the page before gave, "" for the first one and
 With `seen` a change is only made to an app that is still as it was seen; else it is a `ConflictError`.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from tidemill._dataclass import dataclass
 from tidemill._wire.apps import AppInfo
 from tidemill._wire.control import FunctionHandle
 from tidemill._wire.specs import FunctionSpec

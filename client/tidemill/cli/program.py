@@ -25,6 +25,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "schedule": ("tidemill.cli.schedule", "Look at schedules, and call their functions now."),
     "secret": ("tidemill.cli.secret", "Keep passwords and keys for functions on the server."),
     "environment": ("tidemill.cli.environment", "Divide the workspace into environments."),
+    "workspace": ("tidemill.cli.workspace", "Say who may use web functions, and how often."),
     "profile": ("tidemill.cli.profile", "Choose between servers."),
     "token": ("tidemill.cli.token", "Make and end the tokens that programs use."),
     "config": ("tidemill.cli.config", "Look at the settings, and change them."),

@@ -21,7 +21,8 @@ AT_ONCE = 4_096  # requests, those included that wait for results
 class Edge:
     """An ASGI application around the API's own.
 
-    `public` are the paths that need no token. In the scope's state it leaves `request_id` and `session`.
+    `public` are the paths that need no token. In the scope's state it leaves `request_id`, `session` and
+    the id of the `token`.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Edge:
                 token = decisions.credentials(authorization)
                 workspace = await self._tokens.workspace(token)
                 assert token is not None  # else there would be no workspace
+                exchange.state["token"] = token[0]
                 exchange.state["session"] = await self._sessions.of(workspace, token[0])
             await self._app(scope, exchange.receive, exchange.send)
         except Problem as problem:
