@@ -57,8 +57,8 @@ class Sessions:
         self._callers: dict[str, Caller] = {}
         self._opening = asyncio.Lock()
 
-    async def of(self, workspace: str, token_id: str) -> Session:
-        """Return the session of a token in its workspace."""
+    async def of(self, workspace: str, token_id: str = "") -> Session:
+        """Return the session of a token in its workspace; without one the registry tells it nothing."""
         caller = self._callers.get(workspace) or await self._caller(workspace)
         return Session(self._bus, workspace, caller, token_id)
 

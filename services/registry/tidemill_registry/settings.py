@@ -24,6 +24,9 @@ class RegistrySettings(ServiceSettings):
     # Where people and programs find the gateway, `https://tidemill.example`: told with apps, if it is known.
     public_url: str = ""
 
+    # Where web functions are found: a URL with `{label}` in it, as host or below the gateway's `/f/`.
+    web_url: str = "http://{label}.localhost"
+
     # The seed (`SA...`) of the key that NATS's auth callout trusts. Without it nobody is asked here.
     nats_issuer_seed: SecretStr = SecretStr("")
     # Of the user `system` of NATS's system account, who ends the connections of revoked tokens.
@@ -39,6 +42,13 @@ class RegistrySettings(ServiceSettings):
     def _address(cls, value: str) -> str:
         if value and not re.match(r"https?://[^/\s]+", value):
             raise ValueError("it has to begin with http:// or https:// and a host")
+        return value.rstrip("/")
+
+    @field_validator("web_url")
+    @classmethod
+    def _with_label(cls, value: str) -> str:
+        if "{label}" not in value or not value.startswith(("http://", "https://")):
+            raise ValueError("it has to be a URL with {label} in it")
         return value.rstrip("/")
 
     @field_validator("secrets_key")
