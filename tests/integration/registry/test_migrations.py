@@ -125,7 +125,7 @@ INSERT INTO inputs (call_id, workspace, number, state, attempt) VALUES ('fc-1', 
 
 
 async def test_calls_get_the_workspace_into_their_key_and_lose_it_again(engine: AsyncEngine) -> None:
-    await migrate.upgrade(engine, "0007")
+    await migrate.upgrade(engine, "0008")
     await carry_out(engine, CALLS)
     await migrate.upgrade(engine)
     await carry_out(engine, THE_SAME_CALL)
@@ -133,7 +133,7 @@ async def test_calls_get_the_workspace_into_their_key_and_lose_it_again(engine: 
     async with engine.connect() as connection:
         rows = [tuple(row) for row in await connection.execute(text(query))]
     assert rows == [("fc-1", "one", 3), ("fc-1", "two", 4), ("fc-2", "two", 3)]
-    await migrate.downgrade(engine, "0007")
+    await migrate.downgrade(engine, "0008")
     async with engine.connect() as connection:
         kept = await connection.execute(text("SELECT call_id, state FROM inputs ORDER BY call_id"))
         assert [tuple(row) for row in kept] == [("fc-1", 3), ("fc-2", 3)]
