@@ -5,7 +5,6 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 
 from tidemill._bus.protocol import Bus, BusError, Message, Subscription
 from tidemill._wire import coding, subjects
@@ -19,19 +18,19 @@ KEEP = 60.0  # seconds for which a pool that nobody waits for is still listened 
 _log = logging.getLogger("tidemill")
 
 
-@dataclass(slots=True)
 class Line:
     """One pool as this process knows it."""
 
-    pool: str
-    rung: float = float("-inf")
-    ring_later: asyncio.TimerHandle | None = None
-    ring_unless_answered: asyncio.TimerHandle | None = None
-    waiting: int = 0  # calls that wait for outputs
-    used: float = float("-inf")
-    subscription: Subscription | None = None
-    is_subscribing: bool = False
-    told: set[str] = field(default_factory=set)
+    def __init__(self, pool: str) -> None:
+        self.pool = pool
+        self.rung = float("-inf")
+        self.ring_later: asyncio.TimerHandle | None = None
+        self.ring_unless_answered: asyncio.TimerHandle | None = None
+        self.waiting = 0  # calls that wait for outputs
+        self.used = float("-inf")
+        self.subscription: Subscription | None = None
+        self.is_subscribing = False
+        self.told: set[str] = set()
 
 
 class Pools:

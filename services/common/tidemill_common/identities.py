@@ -136,7 +136,7 @@ def worker(kind: str, user: str) -> Rights:
     """
     queues = ("cpu", "gpu") if kind == tokens.GPU_WORKER else ("cpu",)
     taken = [(queue, shard) for queue in queues for shard in range(streams.SHARDS)]
-    readable = {f"KV_{name}" for name in (streams.POOLS, streams.WORKERS, streams.LEASES)}
+    readable = {f"KV_{name}" for name in (streams.POOLS, streams.HANDLES, streams.WORKERS, streams.LEASES)}
     closed = {spec.name for spec in streams.common_streams()} | {f"KV_{name}" for name in streams.BUCKETS}
     return Rights(
         publish=(

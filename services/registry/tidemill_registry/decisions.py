@@ -215,15 +215,22 @@ def _publication(
     ]
     handles = {pool.spec.name: _handle(pool, _label(app, pool.spec)) for pool in changed}
     _check_labels(handles)
+    version = app.version + 1 if is_new else app.version
     served = tuple(
-        _served(replace(pool, handles=handles), spec_digest, before.get(pool.id))
+        _served(_knowing(pool, handles, version), spec_digest, before.get(pool.id))
         for pool, (_, spec_digest) in zip(changed, pools, strict=True)
     )
     superseded = {pool.id: _superseded(pool, strategy) for pool in leaving}
     gone = (name for name, function in known.items() if any(pool in leaving for pool in function.pools))
     removed = tuple(sorted(set(gone) - handles.keys()))
-    version = app.version + 1 if is_new else app.version
     return Publication(version, new_functions, served, superseded, handles, removed)
+
+
+def _knowing(pool: Pool, handles: Mapping[str, FunctionHandle], version: int) -> Pool:
+    """Return a pool with its own handle; those of its app are kept once for all pools of a version."""
+    name = pool.spec.name
+    has_web = any(handle.web_label for handle in handles.values())
+    return replace(pool, handles={name: handles[name]}, handles_version=version, has_web=has_web)
 
 
 def digest(spec: FunctionSpec) -> bytes:

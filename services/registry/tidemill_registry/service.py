@@ -82,6 +82,7 @@ from tidemill_registry import (
     rate_limits,
     retention,
     routes,
+    siblings,
     tags,
     timetable,
 )
@@ -147,8 +148,9 @@ class Registry:
             context.log,
             context.metrics,
             compare=(
-                timetable.reconcile,
+                siblings.reconcile,
                 routes.reconcile,
+                timetable.reconcile,
                 rate_limits.reconcile,
                 proxy_tokens.reconcile,
             ),

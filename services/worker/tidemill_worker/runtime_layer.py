@@ -4,8 +4,8 @@ A folder with `tidemill` and the few packages that it needs there, put *last* on
 container's bootstrap: the user's own versions of them win. It is made of copies, named by what is in
 them, and compiled before its first use, so that no container pays for that.
 
-Apps with web functions find a second layer behind it: FastAPI, with what it needs for forms, and what answers for WSGI.
-It is made when the first of them starts here.
+Apps with web functions find a second layer behind it: FastAPI, with what it needs for forms, and what answers
+for WSGI. It is made when the first of them starts here.
 
 Scripts written for Modal also find `aiohttp` in every container, whatever the image: Modal's own client
 needs it there. So does ours have it, unless the worker was installed without.

@@ -159,7 +159,7 @@ class Templates:
         self, image: Image, pool: Pool, *, container: str, environment: Mapping[str, str]
     ) -> Sockets:
         """Return a new container of an image."""
-        key = pool.workspace, image.key, pool.spec.block_network, _is_for_web(pool)
+        key = pool.workspace, image.key, pool.spec.block_network, pool.has_web
         template = await self._get(image, key)
         return await template.fork(container, environment, "")
 
@@ -173,7 +173,7 @@ class Templates:
         try:
             process = await self._spawn(
                 image,
-                ("--single", *await self._options(_is_for_web(pool)), *map(str, fds), container),
+                ("--single", *await self._options(pool.has_web), *map(str, fds), container),
                 fds,
                 environment,
                 workdir,
@@ -281,11 +281,6 @@ class Templates:
                         await template.process.wait()
                 with suppress(ProcessLookupError):
                     os.kill(template.process.pid, signal.SIGKILL)
-
-
-def _is_for_web(pool: Pool) -> bool:
-    """Return whether some function of the app is for the web: their modules import the same packages."""
-    return pool.spec.web is not None or any(handle.web_label for handle in pool.handles.values())
 
 
 def _base_environment(image: Image) -> dict[str, str]:

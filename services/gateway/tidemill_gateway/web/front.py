@@ -54,7 +54,7 @@ class Front:
             if label is None:
                 await self._others(scope, receive, send)
                 return
-            target = self._routes.find(label)
+            target = self._routes.find(label) or await self._routes.find_soon(label)
             if target is None:
                 raise Problem(404, "not_found", NOT_THERE)
             scope = await self._admit(target, scope)

@@ -12,6 +12,8 @@ from tidemill_common import streams
 from tidemill_common.bus.protocol import ServiceBus
 from tidemill_common.logging import Logger
 
+SOON = 1.0  # seconds for a route that was made a moment ago to be known here
+MAX_WAITING = 256  # requests that wait for that
 REWATCH = 0.5  # seconds before the bucket is watched again after an error
 
 
@@ -30,11 +32,27 @@ class Routes:
         self._log = log
         self._decoder = msgspec.msgpack.Decoder(Route)
         self._targets: dict[str, Target] = {}
-        self.filled = asyncio.Event()
+        self._waiting = 0  # requests for labels that are not known
+        self._changed = asyncio.Event()
 
     def find(self, label: str) -> Target | None:
         """Return where a label leads."""
         return self._targets.get(label)
+
+    async def find_soon(self, label: str) -> Target | None:
+        """Return where a label leads, waiting a moment: it may have been made just now."""
+        if self._waiting >= MAX_WAITING:
+            return None
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(SOON):
+                while label not in self._targets:
+                    await self._changed.wait()
+        except TimeoutError:
+            return None
+        finally:
+            self._waiting -= 1
+        return self.find(label)
 
     async def watch(self) -> None:
         """Follow the bucket for ever."""
@@ -48,8 +66,8 @@ class Routes:
 
     def _take(self, label: str, record: bytes | None) -> None:
         if not label:
-            self.filled.set()
-        elif record is None:
+            return
+        if record is None:
             self._targets.pop(label, None)
         else:
             try:
@@ -58,6 +76,8 @@ class Routes:
                 self._log.error("a route cannot be read", label=label, error=str(error))
                 return
             self._targets[label] = Target(route, _handle(route))
+            self._changed.set()
+            self._changed = asyncio.Event()
 
 
 def _handle(route: Route) -> FunctionHandle:
