@@ -1,9 +1,10 @@
 """A Python function with what decorators below `@app.function()` said about it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Generic, ParamSpec, TypeVar
 
+from tidemill._dataclass import dataclass
 from tidemill._wire.specs import Concurrency, Web
 from tidemill.exception import InvalidError
 

@@ -14,8 +14,9 @@ with the worker to whom what goes up is sent.
     up                                        PIECE message ...   END code, reason
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple
+
+from tidemill._dataclass import dataclass
 
 HTTP, WEBSOCKET = "http", "websocket"  # kinds of requests, as ASGI names them
 
