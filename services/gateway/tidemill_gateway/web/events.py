@@ -1,9 +1,9 @@
-"""Event streams (`text/event-stream`) as pieces of a body: split into events, each with the id that it sets."""
+"""Event streams (`text/event-stream`) as pieces of a body: split into events, with the ids that they set."""
 
 import re
 from typing import NamedTuple
 
-MAX_EVENT = 1 << 20  # bytes of one event
+MAX_EVENT = 1 << 20  # bytes of one event that is kept
 
 _END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _ID = re.compile(rb"(?:^|\r\n|\n|\r)id(?:: ?([^\r\n\0]*))?(?=\r\n|\n|\r|$)")
@@ -22,8 +22,13 @@ class Splitter:
     def __init__(self) -> None:
         self._rest = b""
 
+    @property
+    def held(self) -> int:
+        """How many bytes of an event are there whose end has not come."""
+        return len(self._rest)
+
     def feed(self, data: bytes) -> list[Event]:
-        """Take a piece. Raises `ValueError`: an event has no end."""
+        """Take a piece."""
         rest, start = self._rest + data, 0
         # A carriage return at the end may be the first half of a line's end.
         whole = len(rest) - 1 if rest.endswith(b"\r") else len(rest)
@@ -33,8 +38,6 @@ class Splitter:
             events.append(Event(text, _id(text)))
             start = found.end()
         self._rest = rest[start:]
-        if len(self._rest) > MAX_EVENT:
-            raise ValueError("an event is longer than what is kept")
         return events
 
 
