@@ -99,7 +99,9 @@ def member(workspace: str, user: str) -> Rights:
     """Return what a member's token may do: everything that the SDK needs in one workspace."""
     ws = subjects.workspace(workspace)
     bucket = subjects.blobs_bucket(ws)
-    own = tuple(spec.name for spec in streams.workspace_streams(ws))
+    between_gateways = subjects.feeds_stream(ws)
+    names = (spec.name for spec in streams.workspace_streams(ws))
+    own = tuple(name for name in names if name != between_gateways)
     purged = (subjects.replies_stream(ws), subjects.blobs_stream(ws))
     return Rights(
         publish=(
