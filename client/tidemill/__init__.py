@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tidemill._web import asgi_app, fastapi_endpoint, web_endpoint, web_server, wsgi_app
     from tidemill.app import App
     from tidemill.exception import Error
+    from tidemill.file_pattern_matcher import FilePatternMatcher
     from tidemill.functions import Function, FunctionCall
     from tidemill.image import Image
     from tidemill.retries import Retries
@@ -28,6 +29,7 @@ __all__ = [
     "Client",
     "Cron",
     "Error",
+    "FilePatternMatcher",
     "Function",
     "FunctionCall",
     "Image",
@@ -57,6 +59,7 @@ _HOMES = {
     "Client": "_client",
     "Cron": "schedule",
     "Error": "exception",
+    "FilePatternMatcher": "file_pattern_matcher",
     "Function": "functions",
     "FunctionCall": "functions",
     "Image": "image",
@@ -82,6 +85,7 @@ _MODULES = frozenset(
         "call_graph",
         "config",
         "exception",
+        "file_pattern_matcher",
         "function_call",
         "functions",
         "image",

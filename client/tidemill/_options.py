@@ -11,7 +11,15 @@ from tidemill import _names, _runtime, secret, volume
 from tidemill import image as images
 from tidemill._dataclass import dataclass
 from tidemill._partial import Flags
-from tidemill._wire.specs import Autoscaling, Concurrency, FunctionSpec, Resources, RetryPolicy, Source
+from tidemill._wire.specs import (
+    Autoscaling,
+    Concurrency,
+    FunctionSpec,
+    ImageSpec,
+    Resources,
+    RetryPolicy,
+    Source,
+)
 from tidemill.exception import DeprecationError, InvalidError, UnimplementedError
 from tidemill.image import Image
 from tidemill.secret import Secret
@@ -53,8 +61,10 @@ class Declaration:
     serialized: bool
     include_source: bool
 
-    def spec(self, source: Source, defaults: Defaults) -> FunctionSpec:
+    def spec(self, source: Source, defaults: Defaults, image_spec: ImageSpec) -> FunctionSpec:
         """Return the specification, with the defaults of the app that runs it, without its secrets.
+
+        `image_spec` is what was read of its image's recipe.
 
         Raises:
             InvalidError: a pickled function does not fit its image.
@@ -67,7 +77,7 @@ class Declaration:
             _check_python(name, image)
         options = {**self.template.options, **({"python": image._python} if source.serialized else {})}
         return dataclasses.replace(
-            self.template, source=source, image=image._spec(), env=dict(self.env), options=options
+            self.template, source=source, image=image_spec, env=dict(self.env), options=options
         )
 
     def image_of(self, defaults: Defaults) -> Image:
@@ -399,7 +409,7 @@ def _check_python(name: str, image: Image) -> None:
     import sys
 
     here = f"{sys.version_info.major}.{sys.version_info.minor}"
-    if image._python != here:
+    if image._python not in ("", here):  # of another base nobody here knows
         raise InvalidError(
             f"function {name!r} is serialized by Python {here}, its image has {image._python}",
             hint=f"use Image.debian_slim(python_version={here!r}), or a function at the top of a module",

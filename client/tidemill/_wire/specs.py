@@ -41,9 +41,19 @@ class Autoscaling:
 
 @dataclass(frozen=True, slots=True)
 class ImageSpec:
-    """An image as an immutable recipe: layers of (operation, arguments), first to last."""
+    """An image as an immutable recipe: layers of (operation, arguments), first to last.
+
+    Only layers count in its key. `declared` is the digest of the recipe as it is written, by which code in
+    a container knows its own image. `attached` are archives of files by their path (path, digest of the
+    blob), put there when a container starts. Layers name secrets and functions (digests of orders) by
+    their number in `secrets` and `functions`.
+    """
 
     layers: tuple[tuple[str, Any], ...] = ()
+    declared: str = ""
+    attached: tuple[tuple[str, str], ...] = ()
+    secrets: tuple[str, ...] = ()
+    functions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +121,11 @@ class FunctionSpec:
     options: dict[str, Any] = field(default_factory=dict)
     web: Web | None = None
     concurrency: Concurrency = Concurrency()
+
+    @property
+    def all_secrets(self) -> tuple[str, ...]:
+        """The secrets of its containers and those that its image is built with."""
+        return (*self.secrets, *self.image.secrets)
 
 
 @dataclass(frozen=True, slots=True)

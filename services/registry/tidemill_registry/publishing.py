@@ -174,7 +174,7 @@ async def _check_secrets(
     connection: AsyncConnection, workspace: str, functions: Sequence[FunctionSpec]
 ) -> None:
     """Refuse secrets that are not the workspace's; the others stay until this transaction ends."""
-    wanted = {secret for spec in functions for secret in spec.secrets}
+    wanted = {secret for spec in functions for secret in spec.all_secrets}
     if not wanted:
         return
     query = select(SecretRow.id).where(
@@ -184,7 +184,7 @@ async def _check_secrets(
     query = query.order_by(SecretRow.id).with_for_update(key_share=True, read=True)
     there = set(await connection.scalars(query))
     for spec in functions:
-        for missing in (secret for secret in spec.secrets if secret not in there):
+        for missing in (secret for secret in spec.all_secrets if secret not in there):
             raise NotFoundError(
                 f"function {spec.name!r}: its secret {missing!r} is no longer there",
                 hint="store it again with `tidemill secret create`, then deploy",
@@ -224,7 +224,7 @@ async def _write_pools(connection: AsyncConnection, publication: Publication) ->
     uses = [
         {"pool_id": item.pool.id, "secret_id": secret}
         for item in made
-        for secret in dict.fromkeys(item.pool.spec.secrets)
+        for secret in dict.fromkeys(item.pool.spec.all_secrets)
     ]
     if uses:
         await connection.execute(insert(PoolSecret), uses)

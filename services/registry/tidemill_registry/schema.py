@@ -466,6 +466,20 @@ class InputCount(Base):
     init_failure: Mapped[Any] = mapped_column(BIT(4096))
 
 
+class ImageRow(Base):
+    """What the packages of an image's recipe were resolved to, by the digest of the recipe and its Python.
+
+    `layers` are requirements with exact versions, one text for each layer of packages.
+    """
+
+    __tablename__ = "images"
+
+    key: Mapped[str] = mapped_column(Text(collation="C"), primary_key=True)
+    workspace: Mapped[str]
+    layers: Mapped[list[str]] = mapped_column(JSONB)
+    resolved_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
 class DeadLetterRow(Base):
     """An input that was given up; the letter itself is in DEAD. `replayed_as` is set once."""
 

@@ -44,6 +44,7 @@ from tidemill._wire.environments import (
     ListEnvironments,
     UpdateEnvironment,
 )
+from tidemill._wire.images import GetResolution, PutResolution
 from tidemill._wire.limits import ListLimits, RemoveLimit, SetLimit
 from tidemill._wire.proxy_tokens import CreateProxyToken, ListProxyTokens, RevokeProxyToken
 from tidemill._wire.schedules import ListSchedules
@@ -74,6 +75,7 @@ from tidemill_registry import (
     decisions,
     deployments,
     environments,
+    images,
     jwt,
     lookups,
     migrate,
@@ -237,12 +239,18 @@ class Registry:
         )
         verify = make.internal("verify_token", VerifyToken, self._verify_token)
         reveal = make.endpoint("reveal_secrets", RevealSecrets, self._secrets.reveal)
+        resolved = make.endpoint(
+            "get_resolution", GetResolution, partial(images.get_resolution, self._engine)
+        )
+        resolve = make.endpoint("put_resolution", PutResolution, partial(images.put_resolution, self._engine))
         return {
             **{
                 subjects.registry(subjects.EVERY, verb): make.endpoint(verb, kind, handler)
                 for verb, kind, handler in table
             },
             subjects.reveal_secrets(subjects.EVERY): reveal,
+            subjects.images(subjects.EVERY, "get_resolution"): resolved,
+            subjects.images(subjects.EVERY, "put_resolution"): resolve,
             subjects.internal("registry", "verify_token"): verify,
         }
 

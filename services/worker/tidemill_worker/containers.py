@@ -185,7 +185,7 @@ class Containers:
 
     async def _become_ready(self, container: Container, reservation: Reservation) -> None:
         try:
-            start = await self._runtime.start(container.id, reservation)
+            start = await self._runtime.start(container.id, reservation, container.log.say)
         except exception.Error as error:
             told = failure.from_text(_public_name(error), str(error), hint=error.hint)
             raise StartFailed(told, final=isinstance(error, _FINAL)) from error

@@ -11,6 +11,7 @@ API = [
     "Client",
     "Cron",
     "Error",
+    "FilePatternMatcher",
     "Function",
     "FunctionCall",
     "Image",
