@@ -117,6 +117,7 @@ class Worker:
             with suppress(TimeoutError):
                 async with asyncio.timeout(patience):
                     await self._containers.drain()
+                    await self._node.web.drain()
             await self._containers.kill_all()
         finally:
             await self._images.close()
