@@ -13,7 +13,7 @@ from tidemill._wire.control import FunctionHandle, GetFunction
 from tidemill._wire.deploying import AppPage, FindApps, FindFunctions, FunctionInfo, FunctionPage
 from tidemill.exception import InvalidError, NotFoundError
 from tidemill_registry import checks, environments, pages, records
-from tidemill_registry.database import transaction
+from tidemill_registry.database import question, transaction
 from tidemill_registry.decisions import LIFE
 from tidemill_registry.environments import of_workspace
 from tidemill_registry.schema import (
@@ -75,7 +75,7 @@ async def get_function(
             Environment.name == request.environment,
             Function.name == request.name,
         )
-    async with transaction(engine) as connection:
+    async with question(engine) as connection:
         row = (await connection.execute(query)).first()
         if row is None:
             raise await _no_function(connection, workspace, request)
