@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import replace
 
-from tidemill._wire import subjects
+from tidemill._wire import limits, subjects
 from tidemill._wire.specs import Pool
 from tidemill_common.bus.protocol import ConsumerSpec, ServiceBus, StreamSpec
 
@@ -14,8 +14,18 @@ SHARDS = 4  # of newly made pools; a pool keeps the shard written into its recor
 
 POOLS, HANDLES, ROUTES = "pools", "handles", "routes"
 WORKERS, LEASES, FIRINGS = "workers", "leases", "firings"
-# name -> seconds to live
-BUCKETS = {POOLS: 0.0, HANDLES: 0.0, ROUTES: 0.0, WORKERS: 15.0, LEASES: 0.0, FIRINGS: 0.0}
+LIMITS, LEVELS, PROXY_TOKENS = "limits", "levels", "proxy_tokens"
+BUCKETS = {  # name -> seconds to live
+    POOLS: 0.0,
+    HANDLES: 0.0,
+    ROUTES: 0.0,
+    WORKERS: 15.0,
+    LEASES: 0.0,
+    FIRINGS: 0.0,
+    LIMITS: 0.0,
+    LEVELS: limits.MAX_FILL,  # by then every token bucket is full, as one that nobody knows
+    PROXY_TOKENS: 0.0,
+}
 
 
 def _inputs(kind: str, shard: int) -> StreamSpec:
