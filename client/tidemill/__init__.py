@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from tidemill import exception, functions
     from tidemill._client import Client
     from tidemill._output import enable_output
+    from tidemill._partial import concurrent
     from tidemill._runtime import current_function_call_id, current_input_id, interact, is_local
+    from tidemill._web import asgi_app, fastapi_endpoint, web_endpoint, web_server, wsgi_app
     from tidemill.app import App
     from tidemill.exception import Error
     from tidemill.functions import Function, FunctionCall
@@ -34,13 +36,19 @@ __all__ = [
     "Secret",
     "Volume",
     "__version__",
+    "asgi_app",
+    "concurrent",
     "current_function_call_id",
     "current_input_id",
     "enable_output",
     "exception",
+    "fastapi_endpoint",
     "functions",
     "interact",
     "is_local",
+    "web_endpoint",
+    "web_server",
+    "wsgi_app",
 ]
 
 # name -> module that has it; the modules themselves are named by None
@@ -56,11 +64,17 @@ _HOMES = {
     "Retries": "retries",
     "Secret": "secret",
     "Volume": "volume",
+    "asgi_app": "_web",
+    "concurrent": "_partial",
     "current_function_call_id": "_runtime",
     "current_input_id": "_runtime",
     "enable_output": "_output",
+    "fastapi_endpoint": "_web",
     "interact": "_runtime",
     "is_local": "_runtime",
+    "web_endpoint": "_web",
+    "web_server": "_web",
+    "wsgi_app": "_web",
 }
 _MODULES = frozenset(
     [

@@ -21,9 +21,8 @@ _VOLUME = """
 """
 _PACKAGE = """
     CloudBucketMount Cls Cluster Dict Environment FilePatternMatcher NetworkFileSystem Probe Proxy Queue
-    Sandbox SandboxSnapshot SchedulerPlacement Server Tunnel Workspace asgi_app batched clustered concurrent
-    enter exit experimental fastapi_endpoint forward method parameter sessioned web_endpoint
-    web_server wsgi_app
+    Sandbox SandboxSnapshot SchedulerPlacement Server Tunnel Workspace batched clustered
+    enter exit experimental forward method parameter sessioned
 """
 
 # class -> names that Modal has and this version has not

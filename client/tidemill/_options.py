@@ -10,7 +10,8 @@ from typing import Any
 from tidemill import _names, _runtime, secret, volume
 from tidemill import image as images
 from tidemill._dataclass import dataclass
-from tidemill._wire.specs import Autoscaling, FunctionSpec, Resources, RetryPolicy, Source
+from tidemill._partial import Flags
+from tidemill._wire.specs import Autoscaling, Concurrency, FunctionSpec, Resources, RetryPolicy, Source
 from tidemill.exception import DeprecationError, InvalidError, UnimplementedError
 from tidemill.image import Image
 from tidemill.secret import Secret
@@ -74,7 +75,13 @@ class Declaration:
         return self.image or defaults.image or Image.debian_slim()
 
 
-def declare(function: Callable[..., Any], given: Mapping[str, Any], *, include_source: bool) -> Declaration:
+def declare(
+    function: Callable[..., Any],
+    given: Mapping[str, Any],
+    *,
+    include_source: bool,
+    flags: Flags = Flags(),  # noqa: B008
+) -> Declaration:
     """Return the declaration of a function from the parameters of `App.function`.
 
     Raises:
@@ -83,6 +90,7 @@ def declare(function: Callable[..., Any], given: Mapping[str, Any], *, include_s
     """
     _refuse_absent(given)
     name = _name(function, given["name"])
+    _check_flags(name, flags, given)
     is_generator = _is_generator(function, given["is_generator"])
     policy = _retries(given["retries"])
     if is_generator and policy.max_retries:
@@ -94,7 +102,7 @@ def declare(function: Callable[..., Any], given: Mapping[str, Any], *, include_s
         source=Source(),
         resources=_resources(given),
         autoscaling=autoscaling(given),
-        retries=policy,
+        retries=RetryPolicy() if flags.web else policy,  # a request is answered once
         timeout=timeout,
         startup_timeout=timeout if startup is None else _seconds("startup_timeout", startup),
         is_generator=is_generator,
@@ -106,6 +114,8 @@ def declare(function: Callable[..., Any], given: Mapping[str, Any], *, include_s
         schedule=_schedule(function, name, given["schedule"]),
         labels=_labels(given),
         options=_options(given),
+        web=flags.web,
+        concurrency=flags.concurrency or Concurrency(),
     )
     included = given["include_source"]
     if not isinstance(included, bool | None):
@@ -147,6 +157,19 @@ def check_function(function: Any, *, serialized: bool, name: str | None) -> None
         raise InvalidError(
             f"{function.__qualname__!r} is not at the top of its module, so a container cannot import it",
             hint="move it there, or give @app.function() serialized=True",
+        )
+
+
+def _check_flags(name: str, flags: Flags, given: Mapping[str, Any]) -> None:
+    """Refuse what decorators below `@app.function()` say and its parameters contradict."""
+    if flags.concurrency and not flags.web:
+        raise UnimplementedError(f"{name!r}: @concurrent is for web functions in this version of Tidemill")
+    if flags.concurrency and flags.concurrency.max_inputs > 1 and given["single_use_containers"]:
+        raise InvalidError(f"{name!r}: with single_use_containers a container runs one input, not several")
+    if flags.web and given["schedule"] is not None:
+        raise InvalidError(
+            f"{name!r} is a web function: a schedule cannot call it",
+            hint="put the schedule on a function of its own",
         )
 
 

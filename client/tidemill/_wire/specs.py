@@ -61,6 +61,31 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
+class Concurrency:
+    """How many inputs one container may run at the same time, and how many it is meant to."""
+
+    max_inputs: int = 1
+    target_inputs: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Web:
+    """A function behind a URL.
+
+    `kind` is `asgi`, `wsgi`, `endpoint` or `server`. `label` replaces app and function in the URL. `method`
+    and `docs` are those of an endpoint, `port` and `startup_timeout` (seconds) those of a server.
+    """
+
+    kind: str
+    label: str = ""
+    requires_proxy_auth: bool = False
+    method: str = "GET"
+    docs: bool = False
+    port: int = 0
+    startup_timeout: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
 class FunctionSpec:
     """Everything the platform must know about one function of an app."""
 
@@ -84,6 +109,8 @@ class FunctionSpec:
     interactive: bool = False
     labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
+    web: Web | None = None
+    concurrency: Concurrency = Concurrency()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +125,7 @@ class Pool:
 
     `handles` has its own function's. Those of the whole app are kept once per version, in the `handles`
     bucket; `handles_version` says of which version its containers know them. Where it is 0, as in records
-    of old, `handles` has them all.
+    of old, `handles` has them all. `has_web` says that some function of the app is for the web.
     """
 
     id: str
@@ -118,3 +145,4 @@ class Pool:
     generation: int = 0
     strategy: str = "rolling"
     handles_version: int = 0
+    has_web: bool = False

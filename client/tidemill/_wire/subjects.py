@@ -357,6 +357,16 @@ def stream(ws: str, stream_id: str, *, down: bool) -> str:
     return f"tm.streams.{workspace(ws)}.{token(stream_id)}.{'down' if down else 'up'}"
 
 
+def all_streams(stream_id: str, *, down: bool) -> str:
+    """Return the filter for one direction of the streams of this id, in whichever workspace."""
+    return f"tm.streams.*.{token(stream_id)}.{'down' if down else 'up'}"
+
+
+def workspace_of_stream(subject: str) -> str:
+    """Return the workspace of a stream."""
+    return subject.split(".")[2]
+
+
 def terminal(ws: str, app: str) -> str:
     """Return the subject on which the caller of an interactive run is asked for its terminal."""
     return f"tm.terminals.{workspace(ws)}.{token(app)}"

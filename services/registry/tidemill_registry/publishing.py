@@ -14,7 +14,7 @@ from tidemill._wire.control import AppEvent
 from tidemill._wire.specs import FunctionSpec, Source
 from tidemill.exception import NotFoundError
 from tidemill_common import streams
-from tidemill_registry import checks, decisions, environments, outbox, siblings, timetable
+from tidemill_registry import checks, decisions, environments, outbox, routes, siblings, timetable
 from tidemill_registry.apps import Apps
 from tidemill_registry.database import Clock, transaction
 from tidemill_registry.decisions import AppState, KnownFunction, KnownPool, Publication
@@ -97,7 +97,7 @@ async def locked_app(connection: AsyncConnection, workspace: str, app_id: str, a
     """
     query = (
         select(App.id, App.name, Environment.name.label("environment"), App.state, App.version)
-        .add_columns(App.stop_reason)
+        .add_columns(App.stop_reason, Environment.web_suffix)
         .join(Environment, App.environment_id == Environment.id)
         .join(Workspace, Environment.workspace_id == Workspace.id)
         .where(App.id == app_id, Workspace.name == workspace)
@@ -107,7 +107,7 @@ async def locked_app(connection: AsyncConnection, workspace: str, app_id: str, a
     if row is None:
         raise NotFoundError(f"there is no app {app_id!r}")
     decisions.check_doable(action, app_id, row.state, row.stop_reason)
-    return AppState(row.id, row.name, workspace, row.environment, row.state, row.version)
+    return AppState(row.id, row.name, workspace, row.environment, row.state, row.version, row.web_suffix)
 
 
 def _asked_for(functions: Sequence[FunctionSpec]) -> ColumnElement[bool]:
@@ -158,9 +158,10 @@ async def write(
     told = [siblings.told(app.id, publication.version, publication.handles)]
     told += [outbox.put(item.pool.id, item.record) for item in changed]
     told += [outbox.put(pool, retired.record) for pool, retired in publication.superseded.items()]
+    serving = [item.pool for item in publication.served]
+    told += await routes.follow(connection, app.id, serving, lasting=app.state == "deployed")
     if is_new:
         await _write_version(connection, app, publication, details)
-        serving = [item.pool for item in publication.served]
         told += await timetable.follow(connection, app.workspace, app.id, serving, publication.version)
         happened = await connection.scalar(select(clock()))
         assert happened is not None

@@ -1,7 +1,7 @@
 """The tables of the registry. What must never be is forbidden here, not only in the code above.
 
     workspaces -< environments -< apps -< functions -< pools -< pool_secrets >- secrets
-                              \\      |           \\-< schedules
+                              \\      |-< routes  \\-< schedules
                                \\      \\-< deployments -< deployment_functions >- pools
                                 \\-< secrets
     workspaces -< tokens, proxy_tokens, rate_limits
@@ -332,6 +332,21 @@ class PoolSecret(Base):
     secret_id: Mapped[str] = mapped_column(ForeignKey("secrets.id", ondelete="CASCADE"), primary_key=True)
 
     __table_args__ = (Index("ix_pool_secrets_secret_id", "secret_id"),)
+
+
+class RouteRow(Base):
+    """Which function answers under a label: `record` is what the `routes` bucket holds about it."""
+
+    __tablename__ = "routes"
+
+    label: Mapped[str] = mapped_column(primary_key=True)
+    app_id: Mapped[str] = mapped_column(ForeignKey("apps.id", ondelete="CASCADE"))
+    record: Mapped[bytes]
+
+    __table_args__ = (
+        Index("ix_routes_app_id", "app_id"),
+        CheckConstraint("label <> ''", name="label_given"),
+    )
 
 
 class ScheduleRow(Base):

@@ -79,7 +79,11 @@ class Runtime:
         surroundings = _surroundings(container, pool, reservation, folder)
         if any(name.startswith(_EARLY) for name in variables):
             sockets = await self._templates.start_alone(
-                image, container=container, environment={**surroundings, **variables}, workdir=str(workdir)
+                image,
+                pool,
+                container=container,
+                environment={**surroundings, **variables},
+                workdir=str(workdir),
             )
         else:
             sockets = await self._templates.fork(image, pool, container=container, environment=surroundings)
@@ -137,4 +141,6 @@ def _configuration(
         interactive=spec.interactive,
         handles={name: asdict(handle) for name, handle in handles.items()},
         workspace=pool.workspace,
+        slots=spec.concurrency.max_inputs,
+        web=asdict(spec.web) if spec.web else None,
     )

@@ -57,6 +57,7 @@ class Worker:
         self.settings = settings
         self.id = ids.new(ids.WORKER)
         self._draining = False
+        self._making_layer = asyncio.Lock()
         self._term = 0  # of the newest leader that gave an order
 
     async def start(self, context: Context) -> None:
@@ -75,7 +76,7 @@ class Worker:
         uv = Uv(self._children)
         self._interpreters = Interpreters(uv)
         self._images = Images(self.settings.data_dir / "images", uv, self._interpreters)
-        self._templates = Templates(node, self._children, layer)
+        self._templates = Templates(node, self._children, layer, self._web_layer)
         sources = Sources(self.settings.data_dir / "sources", context.bus, self._children)
         runtime = Runtime(node, self._images, sources, self._templates, folder)
         self._containers = Containers(node, self._room, runtime, self._children, self._leases)
@@ -139,6 +140,7 @@ class Worker:
     async def _listen(self, context: Context) -> None:
         endpoints = Endpoints(context.log, context.metrics)
         await context.bus.subscribe(subjects.ALL_CANCELS, self._on_cancelled)
+        await self._node.web.listen()
         await context.bus.serve(
             "tidemill-worker",
             VERSION,
@@ -193,6 +195,10 @@ class Worker:
     def _on_reconnect(self) -> None:
         self._reporter.tell()
         self._containers.reconnected()
+
+    async def _web_layer(self) -> Path:
+        async with self._making_layer:
+            return await asyncio.to_thread(runtime_layer.make_web, self.settings.data_dir / "runtime")
 
     async def _discover(self) -> None:
         await self._interpreters.discover()
