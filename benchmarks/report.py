@@ -118,6 +118,22 @@ a new process, without a warm call's time; the same beside 10,000 deployed funct
 
 {deploy_table}
 
+## Web functions
+
+A FastAPI app in one container behind the gateway, and the same app directly on uvicorn, which is what this
+design cannot beat: gateway, NATS, worker and container share the processors with the client
+(`benchmarks/suite_web.py`).
+
+{web_table}
+
+## Containers
+
+First calls of functions that have no container, whose image's template is warm, and of such as need an
+interpreter of their own; 50 containers of one function from none; private memory of one of 200 that wait;
+with each runtime of [Isolation](isolation.md) (`benchmarks/suite_containers.py`).
+
+{containers_table}
+
 ## Each stage of a call
 
 What one call consists of, each measured on its own (`benchmarks/suite_stages.py`).
@@ -148,6 +164,31 @@ DEPLOY = (
     ("scheduler's memory for 10,000 functions", "scheduler_memory_growth", "MB", "100"),
     ("worker's memory for 10,000 functions", "worker_memory_growth", "MB", "100"),
 )
+# label, metric, unit, target
+WEB = (
+    ("hello, 64 connections", "hello_64", "requests/s", "4,000"),
+    ("the same, processor time of each", "hello_64_processor_time", "us", "-"),
+    ("hello, one connection, p50", "hello_1_p50", "ms", "1.2"),
+    ("100 server-sent events, first byte, p50", "events_first_p50", "ms", "2"),
+    ("100 server-sent events, whole, p50", "events_whole_p50", "ms", "6"),
+    ("1 GiB down", "download", "MB/s", "150"),
+    ("1 GiB up", "upload", "MB/s", "150"),
+    ("memory that these take, all processes", "bodies_memory_growth", "MB", "64 each"),
+    ("4 GiB up, once", "upload_largest", "MB/s", "-"),
+    ("WebSocket, there and back, p50", "socket_round_trip_p50", "ms", "1.5"),
+    ("1,000 open WebSockets, all processes", "open_sockets_memory", "MB", "300"),
+)
+CONTAINERS = tuple(
+    (f"{label}, `{runtime}`", f"{runtime}_{metric}", unit, target)
+    for label, metric, unit, target in (
+        ("start of a container", "start", "ms", "-"),
+        ("first call at zero containers", "first_call", "ms", "30"),
+        ("the same without a template", "first_call_plain", "ms", "200"),
+        ("50 containers from none", "burst", "s", "1.5"),
+        ("private memory of a waiting container", "private", "MB", "5"),
+    )
+    for runtime in ("process", "bubblewrap")
+)
 
 
 def value(suite: str, metric: str) -> dict[str, Any] | None:
@@ -177,6 +218,14 @@ def own_table(suite: str, rows: Iterable[tuple[str, str, str, str]]) -> list[str
     lines += [
         f"| {label}, {unit} | {target} | {cell((suite, metric))} |" for label, metric, unit, target in rows
     ]
+    return lines
+
+
+def web_table() -> list[str]:
+    lines = ["| | target | Tidemill | uvicorn |", "|---|---|---|---|"]
+    for label, metric, unit, target in WEB:
+        cells = f"{cell(('web', metric))} | {cell(('web', f'uvicorn_{metric}'))}"
+        lines.append(f"| {label}, {unit} | {target} | {cells} |")
     return lines
 
 
@@ -226,6 +275,8 @@ def main() -> None:
         table="\n".join(table()),
         own_table="\n".join(own_table("tidemill", OWN)),
         deploy_table="\n".join(own_table("deploy", DEPLOY)),
+        web_table="\n".join(web_table()),
+        containers_table="\n".join(own_table("containers", CONTAINERS)),
         stages_table="\n".join(stages_table()),
         conditions="\n".join(conditions()),
     )

@@ -14,6 +14,8 @@ SUITES: dict[str, list[str] | None] = {
     "floor": None,
     "tidemill": None,
     "deploy": None,
+    "web": None,
+    "containers": None,
     "stages": None,
     "celery": ["celery[redis]"],
     "ray": ["ray"],

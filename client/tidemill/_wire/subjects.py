@@ -257,6 +257,11 @@ def reveal_secrets(ws: str) -> str:
     return request("secrets", ws, "reveal")
 
 
+def images(ws: str, verb: str) -> str:
+    """Return the subject on which workers, and nobody else, ask the registry about a workspace's images."""
+    return request("images", ws, verb)
+
+
 def scheduler(ws: str, verb: str) -> str:
     """Return the subject of a workspace's request to the scheduler; `*` for `ws` stands for each."""
     return request("scheduler", ws, verb)

@@ -106,7 +106,7 @@ def _problems(spec: FunctionSpec) -> Iterator[str]:
     """Yield what is wrong with a specification, most basic first."""
     if not spec.source.serialized and not (spec.source.module and spec.source.qualname):
         yield "it names neither a module's function nor a serialized one"
-    if len(spec.secrets) > MAX_SECRETS:
+    if len(spec.all_secrets) > MAX_SECRETS:
         yield f"at most {MAX_SECRETS} secrets can be given"
     yield from _resource_problems(spec.resources)
     yield from _scaling_problems(spec.autoscaling)

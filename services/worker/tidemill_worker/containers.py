@@ -28,7 +28,7 @@ from tidemill_worker.node import Node
 from tidemill_worker.outputs import Outbox
 from tidemill_worker.pools import PoolQueue
 from tidemill_worker.runtime import Runtime
-from tidemill_worker.templates import ForkError
+from tidemill_worker.tier import ForkError
 from tidemill_worker.web_container import WebContainer
 
 STARTUP = 30.0  # seconds that every container gets to become ready, unless it says otherwise
@@ -68,6 +68,7 @@ class Containers:
         self._pools: dict[str, PoolQueue] = {}
         self._none_left = asyncio.Event()
         self._none_left.set()
+        runtime.tier.watch(self._on_excess)
 
     # --- orders
 
@@ -95,8 +96,10 @@ class Containers:
         container = self._containers.get(container_id)
         if container is None:
             return
-        if not graceful or container_id in self._starting:
+        if container_id in self._starting or not (graceful or container.has_exit_hooks):
             self._kill(container, Killed.STOP)
+        elif not graceful:
+            self._node.spawn(self._interrupt(container), f"interrupt {container_id}")
         elif container_id not in self._stopping:
             self._stopping.add(container_id)
             self._node.spawn(self._stop(container, finish), f"stop {container_id}")
@@ -134,6 +137,13 @@ class Containers:
     def present(self) -> Mapping[str, Container]:
         """The containers that are here, by id."""
         return self._containers
+
+    def _on_excess(self, container_id: str, told: str, is_final: bool) -> None:
+        """Act on a container that went beyond a limit."""
+        if (container := self._containers.get(container_id)) is not None:
+            container.log.say(told)
+            if is_final:
+                container.kill(Killed.DISK)
 
     def reconnected(self) -> None:
         """Let user code know that messages may have been missed."""
@@ -185,7 +195,7 @@ class Containers:
 
     async def _become_ready(self, container: Container, reservation: Reservation) -> None:
         try:
-            start = await self._runtime.start(container.id, reservation)
+            start = await self._runtime.start(container.id, reservation, container.log.say)
         except exception.Error as error:
             told = failure.from_text(_public_name(error), str(error), hint=error.hint)
             raise StartFailed(told, final=isinstance(error, _FINAL)) from error
@@ -196,9 +206,10 @@ class Containers:
             told = failure.from_text("InternalError", f"{type(error).__name__}: {error}")
             raise StartFailed(told) from error
         self._children.own.add(start.sockets.pid)
+        container.examine = lambda: self._runtime.tier.verdict(container.id)
         await container.connect(start.sockets.runner, start.sockets.control, start.sockets.pid)
         container.configure(start.configuration)
-        if container.pool.spec.block_network:
+        if container.pool.spec.block_network and not self._runtime.tier.isolates:
             container.log.say("the network is not blocked: this worker's containers are plain processes")
         report = await self._report(container)
         self._tell_ready(container, {**start.phases, "import": report["import"], "enter": report["enter"]})
@@ -252,10 +263,21 @@ class Containers:
         with suppress(TimeoutError):
             async with asyncio.timeout(finish):
                 await container.drained.wait()
-        if not container.drained.is_set():
+        if container.drained.is_set():
+            container.stop()
+            await self._see_end(container)
+        elif container.has_exit_hooks:
+            await self._interrupt(container)
+        else:
             container.kill(Killed.STOP)
-            return
-        container.stop()
+
+    async def _interrupt(self, container: Container) -> None:
+        """End it now, but let its exit hooks run."""
+        self._queue(container.pool).remove(container)
+        container.interrupt()
+        await self._see_end(container)
+
+    async def _see_end(self, container: Container) -> None:
         try:
             async with asyncio.timeout(EXIT_HOOKS):
                 await asyncio.shield(container.ended)
@@ -358,6 +380,8 @@ def _in_words(end: Exit) -> str:
     """Return how a container ended, as its event tells it."""
     if end.killed is not None:
         return f"was killed: {end.killed.value}"
+    if end.exhausted:
+        return end.exhausted
     return "was lost" if end.status is None else decisions.ending(end.status)
 
 
@@ -365,4 +389,6 @@ def _short(end: Exit) -> str:
     """Return how a container ended, as a label."""
     if end.killed is not None:
         return end.killed.name.lower()
+    if end.exhausted:
+        return "memory"
     return "lost" if end.status is None else "exit" if end.status == 0 else "crash"

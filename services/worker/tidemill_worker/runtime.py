@@ -1,14 +1,6 @@
-"""The process tier: containers are plain process trees of this machine's user, without isolation.
-
-    folder/           private to one container, removed with it
-        tmp/          its TMPDIR
-        root/...      its working directory, below here
-
-What another tier adds, it adds here and in the template: the rest of the worker does not know.
-"""
+"""The start of containers: what they are made of is fetched, and their tier makes them of it."""
 
 import asyncio
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -16,17 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from tidemill._container.configuration import Configuration
-from tidemill._wire.specs import Pool
-from tidemill.image import key as image_key
-from tidemill_worker import secrets
+from tidemill._wire.specs import Pool, handle_of
+from tidemill.image import image_id
+from tidemill_worker import decisions, secrets
+from tidemill_worker.building import Order
 from tidemill_worker.capacity import Reservation
-from tidemill_worker.images import Images
+from tidemill_worker.images import Image, Images
 from tidemill_worker.node import Node
 from tidemill_worker.siblings import Handles, Siblings
 from tidemill_worker.sources import Sources
-from tidemill_worker.templates import Sockets, Templates
-
-TIER = "process"
+from tidemill_worker.templates import Templates
+from tidemill_worker.tier import Place, Sockets, Tier
+from tidemill_worker.uv import Say
 
 # Variables that the loader, the interpreter or the allocator reads before any code of ours runs.
 _EARLY = ("LD_", "DYLD_", "PYTHON", "MALLOC_", "GLIBC_TUNABLES")
@@ -45,17 +38,17 @@ class Runtime:
     """Makes containers."""
 
     def __init__(
-        self, node: Node, images: Images, sources: Sources, templates: Templates, folder: Path
+        self, node: Node, images: Images, sources: Sources, templates: Templates, tier: Tier
     ) -> None:
         self._node = node
         self._images = images
         self._sources = sources
         self._templates = templates
-        self._folder = folder
+        self.tier = tier
         self._siblings = Siblings(node)
 
-    async def start(self, container: str, reservation: Reservation) -> Start:
-        """Start a container's processes.
+    async def start(self, container: str, reservation: Reservation, say: Say) -> Start:
+        """Start a container's processes. `say` hears the lines of its image's build, if it has to be made.
 
         Raises:
             tidemill.exception.Error: its image, its code or its secrets cannot be had.
@@ -63,59 +56,66 @@ class Runtime:
         """
         pool, spec = reservation.pool, reservation.pool.spec
         began = time.perf_counter()
-        image = await self._images.get(spec.image)
+        image = await self._images.get(spec.image, self._order(container, pool, say))
         sources, serialized, revealed, handles = await asyncio.gather(
             self._sources.bundles(pool.workspace, spec.source.bundles, image),
             self._sources.serialized(pool.workspace, spec.source.serialized),
-            secrets.fetch(self._node, pool),
+            secrets.fetch(self._node, pool, spec.secrets),
             self._siblings.of(pool),
         )
         prepared = time.perf_counter()
-        folder = self.folder(container)
-        workdir = folder / "root" / image.recipe.workdir.lstrip("/")
-        for path in (workdir, folder / "tmp"):
-            path.mkdir(parents=True, mode=0o700)
-        variables = {**image.recipe.env, **revealed, **spec.env}
-        surroundings = _surroundings(container, pool, reservation, folder)
+        place = await self.tier.settle(container, image, await self._files(pool, image))
+        variables = {**image.env, **revealed, **spec.env}
+        surroundings = _surroundings(container, pool, reservation, place)
         if any(name.startswith(_EARLY) for name in variables):
             sockets = await self._templates.start_alone(
-                image,
-                pool,
-                container=container,
-                environment={**surroundings, **variables},
-                workdir=str(workdir),
+                image, container, reservation, {**surroundings, **variables}, place.workdir
             )
         else:
-            sockets = await self._templates.fork(image, pool, container=container, environment=surroundings)
-        configuration = _configuration(container, pool, handles, sources, serialized)
+            sockets = await self._templates.fork(image, container, reservation, surroundings)
+        seen = [self.tier.inside(source, pool.workspace) for source in sources]
+        if image.files:
+            seen.append(place.workdir)
+        configuration = _configuration(container, pool, handles, tuple(seen), serialized)
         return Start(
             sockets,
             configuration._replace(
-                env=variables, workdir=str(workdir), max_payload=self._node.bus.max_payload
+                env=variables, workdir=place.workdir, max_payload=self._node.bus.max_payload
             )._asdict(),
             {"image": prepared - began, "start": time.perf_counter() - prepared},
         )
 
-    def folder(self, container: str) -> Path:
-        """Return the private folder of a container."""
-        return self._folder / container
+    async def _files(self, pool: Pool, image: Image) -> list[tuple[str, Path]]:
+        """Return where files of an image go, and the folders that hold them here."""
+        return [(place, await self._sources.files(pool.workspace, digest)) for place, digest in image.files]
+
+    def _order(self, container: str, pool: Pool, say: Say) -> Order:
+        return Order(
+            container,
+            pool.workspace,
+            say,
+            lambda wanted: secrets.fetch(self._node, pool, wanted),
+            lambda digest: self._sources.fetch(pool.workspace, digest),
+        )
 
     async def clean(self, container: str) -> None:
         """Remove what a container left."""
-        await asyncio.to_thread(shutil.rmtree, self.folder(container), ignore_errors=True)
+        self._images.release(container)
+        await self.tier.clean(container)
 
 
-def _surroundings(container: str, pool: Pool, reservation: Reservation, folder: Path) -> Mapping[str, str]:
+def _surroundings(container: str, pool: Pool, reservation: Reservation, place: Place) -> Mapping[str, str]:
     """Return the variables that tell a container where it is."""
     identity = {
         "TASK_ID": container,
         "IS_REMOTE": "1",
         "ENVIRONMENT": pool.environment,
-        "IMAGE_ID": image_key(pool.spec.image),
+        "IMAGE_ID": image_id(pool.spec.image),
+        "IMAGE_RECIPE": pool.spec.image.declared,
     }
     devices = ",".join(map(str, reservation.devices))
     return {
-        "TMPDIR": str(folder / "tmp"),
+        "TMPDIR": place.temporary,
         "CUDA_VISIBLE_DEVICES": devices,
         **{f"{prefix}_{name}": value for prefix in ("TIDEMILL", "MODAL") for name, value in identity.items()},
     }
@@ -139,8 +139,10 @@ def _configuration(
         is_async=spec.is_async,
         restrict_output=spec.restrict_output,
         interactive=spec.interactive,
+        slots=decisions.slots(spec),
         handles={name: asdict(handle) for name, handle in handles.items()},
         workspace=pool.workspace,
-        slots=spec.concurrency.max_inputs,
+        parameters=None if spec.cls is None else spec.parameters,
+        own=None if spec.cls is None else asdict(handle_of(pool)),
         web=asdict(spec.web) if spec.web else None,
     )

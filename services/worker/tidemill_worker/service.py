@@ -29,15 +29,21 @@ from tidemill_worker import allocator, capacity, runtime_layer
 from tidemill_worker.capacity import Room
 from tidemill_worker.children import Children
 from tidemill_worker.containers import Containers
+from tidemill_worker.environments import Environments
 from tidemill_worker.images import Images
 from tidemill_worker.interpreters import Interpreters
+from tidemill_worker.jails import Jail
+from tidemill_worker.layer_scripts import LayerScripts
 from tidemill_worker.leases import Leases
 from tidemill_worker.lending import Lending
 from tidemill_worker.metrics import Metrics
 from tidemill_worker.node import Node
 from tidemill_worker.records import Records
 from tidemill_worker.reporting import Reporter
-from tidemill_worker.runtime import TIER, Runtime
+from tidemill_worker.resolutions import Resolutions
+from tidemill_worker.roots import Roots
+from tidemill_worker.runtime import Runtime
+from tidemill_worker.sandbox.opening import open_tier
 from tidemill_worker.settings import Settings
 from tidemill_worker.sources import Sources
 from tidemill_worker.templates import Templates
@@ -73,16 +79,32 @@ class Worker:
         self._room = Room(capacity.machine(self.settings))
         self._leases = Leases(node)
         self._children = Children()
-        uv = Uv(self._children)
+        uv = Uv(self._children, self.settings.data_dir / "uv")
         self._interpreters = Interpreters(uv)
-        self._images = Images(self.settings.data_dir / "images", uv, self._interpreters)
-        self._templates = Templates(node, self._children, layer, self._web_layer)
-        sources = Sources(self.settings.data_dir / "sources", context.bus, self._children)
-        runtime = Runtime(node, self._images, sources, self._templates, folder)
+        code = self.settings.data_dir / "sources"
+        self._tier = tier = await open_tier(
+            self.settings, self._children,
+            layer=layer, code=code, folder=folder, memory=self._room.total.memory,
+        )  # fmt: skip
+        builds_roots = tier.isolates and os.getuid() == 0
+        self._images = Images(
+            self.settings.data_dir / "images",
+            node,
+            Environments(uv, Resolutions(node)),
+            self._interpreters,
+            self._root_builder(uv, layer) if builds_roots else None,
+            budget=self.settings.worker_image_space << 20,
+        )
+        self._templates = Templates(node, self._children, tier, self._web_layer)
+        sources = Sources(code, context.bus, self._children)
+        runtime = Runtime(node, self._images, sources, self._templates, tier)
         self._containers = Containers(node, self._room, runtime, self._children, self._leases)
         self._reporter = Reporter(node, self.state, self._leases)
         node.on_change = self._reporter.changed
-        context.log.warning("user code is not isolated from this machine", runtime=TIER)
+        if not tier.isolates:
+            context.log.warning(
+                "user code is not isolated from this machine", runtime=tier.name, why=tier.note
+            )
         await self._listen(context)
         context.tasks.create_task(self._leases.renew(), name="renew leases")
         context.tasks.create_task(self._reporter.run(), name="report")
@@ -104,10 +126,12 @@ class Worker:
             with suppress(TimeoutError):
                 async with asyncio.timeout(patience):
                     await self._containers.drain()
+                    await self._node.web.drain()
             await self._containers.kill_all()
         finally:
             await self._images.close()
             await self._templates.close()
+            await self._tier.close()
             await self._children.sweep()
             shutil.rmtree(self._folder, ignore_errors=True)
             self._lock_path.unlink(missing_ok=True)
@@ -128,11 +152,13 @@ class Worker:
             free=self._room.free,
             containers=self._containers.states(),
             leases=self._leases.reported(),
-            runtime=TIER,
+            runtime=self._tier.name,
             pid=os.getpid(),
             host=socket.gethostname(),
             version=VERSION,
             draining=self._draining,
+            unheld=dict(self._tier.unheld),
+            note=self._tier.note,
         )
 
     # --- what it hears
@@ -203,6 +229,13 @@ class Worker:
     async def _discover(self) -> None:
         await self._interpreters.discover()
         self._reporter.changed()
+
+    def _root_builder(self, uv: Uv, layer: Path) -> Roots:
+        """Return what makes images with a file system of their own."""
+        folder, mirror = self.settings.data_dir / "builds", self.settings.worker_debian_mirror
+        jail = Jail(self._children, folder / "store", self.settings.worker_ids)
+        scripts = LayerScripts(folder, jail.cache, uv, self._interpreters, layer, mirror=mirror)
+        return Roots(jail, scripts, mirror=mirror)
 
     # --- its place on the machine
 

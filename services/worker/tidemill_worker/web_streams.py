@@ -4,6 +4,8 @@ gateway ── tm.streams.<ws>.<worker>.up ──> (call, frame) ──> outer e
 gateway <── tm.streams.<ws>.<gateway>.down ── (call, frame) <── outer end
 """
 
+import asyncio
+
 import msgspec
 
 from tidemill._bus.protocol import Message
@@ -27,6 +29,8 @@ class WebStreams:
         self._worker = worker
         self._bus = bus
         self._ends: dict[Key, Duplex] = {}
+        self._none_left = asyncio.Event()
+        self._none_left.set()
 
     async def listen(self) -> None:
         """Hear what gateways send."""
@@ -42,6 +46,7 @@ class WebStreams:
             self._bus.publish(subject, _encode((call, frame)))
 
         end = self._ends[workspace, call] = Duplex(transmit)
+        self._none_left.clear()
         self._bus.publish(subject, _encode((call, (OPENED, self._worker))))
         end.open()
         return end
@@ -50,6 +55,12 @@ class WebStreams:
         """Hear no more of a request's stream, which is over or is ended by this."""
         if end := self._ends.pop((work.workspace, work.chunk.call), None):
             end.close()
+        if not self._ends:
+            self._none_left.set()
+
+    async def drain(self) -> None:
+        """Return when all streams are over: a slow client may still take what its function has sent."""
+        await self._none_left.wait()
 
     def _arrive(self, message: Message) -> None:
         try:

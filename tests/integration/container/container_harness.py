@@ -123,7 +123,7 @@ class Container:
     def give_encoded(self, encoded: list[tuple[int, bytes]], collect: bool = False) -> int:
         self._chunks += 1
         indices = list(range(len(encoded)))
-        self.send(ToRunner.CHUNK, self._chunks, CALL, indices, 0, encoded, "", "", collect)
+        self.send(ToRunner.CHUNK, self._chunks, CALL, indices, 0, encoded, "", "", collect, "")
         return self._chunks
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
@@ -265,7 +265,7 @@ def start_single(folder: Path, **environment: str) -> tuple[Container, "subproce
     runner, runner_end = socket.socketpair()
     control, control_end = socket.socketpair()
     ends = [runner_end.fileno(), control_end.fileno()]
-    process = _spawn(["--single", *map(str, ends)], ends, folder, **environment)
+    process = _spawn(["--single", *map(str, ends), "co-1"], ends, folder, **environment)
     runner_end.close()
     control_end.close()
     return Container(runner, control), process

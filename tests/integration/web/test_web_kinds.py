@@ -1,6 +1,7 @@
 """Web functions of every kind."""
 
 import asyncio
+from pathlib import Path
 
 import httpx
 import pytest
@@ -79,3 +80,17 @@ async def test_an_app_that_cannot_be_made_is_an_error_soon(site: Site, client: C
     answer = await client.get(site.url("broken"), timeout=30)
     assert (answer.status_code, answer.headers["content-type"]) == (503, "application/problem+json")
     assert "not an ASGI app" in answer.json()["detail"]
+
+
+async def test_a_label_belongs_to_one_app(site: Site, tmp_path: Path) -> None:
+    other = tmp_path / "other.py"
+    other.write_text(
+        "import tidemill\n"
+        'app = tidemill.App("other")\n'
+        "@app.function()\n"
+        '@tidemill.asgi_app(label="one-by-one")\n'
+        "def mine(): ...\n"
+    )
+    done = await asyncio.to_thread(site.stack.cli, "deploy", str(other))
+    assert done.returncode == 1
+    assert "the label 'local--one-by-one' belongs to a function of another app" in done.stderr

@@ -72,6 +72,24 @@ async def body(request: Request) -> dict[str, Any]:
     return {"method": request.method, "size": size, "pieces": pieces, "sha256": digest.hexdigest()}
 
 
+@site.post("/slow-reader")
+async def read_slowly(request: Request) -> int:
+    """Read a little, and the rest only when somebody has asked for `/go-on`."""
+    pieces = request.stream()
+    first = len(await anext(pieces))
+    await may_go_on.wait()
+    may_go_on.clear()
+    return first + sum([len(piece) async for piece in pieces])
+
+
+may_go_on = asyncio.Event()
+
+
+@site.get("/go-on")
+async def go_on() -> None:
+    may_go_on.set()
+
+
 @site.post("/early")
 async def early() -> PlainTextResponse:
     return PlainTextResponse("not wanted", 413)
@@ -91,6 +109,27 @@ async def some_bytes(size: int, declared: bool = False) -> StreamingResponse:
             left -= min(left, len(piece))
 
     return StreamingResponse(produce(), headers={"content-length": str(size)} if declared else None)
+
+
+produced = 0  # bytes, by the function below
+
+
+@site.get("/count")
+async def count_bytes(size: int) -> StreamingResponse:
+    async def produce() -> AsyncIterator[bytes]:
+        global produced
+        produced = 0
+        piece = b"x" * 65_536
+        while produced < size:
+            produced += len(piece)
+            yield piece
+
+    return StreamingResponse(produce())
+
+
+@site.get("/produced")
+async def tell_produced() -> int:
+    return produced
 
 
 @site.get("/events")

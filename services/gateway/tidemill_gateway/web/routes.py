@@ -12,7 +12,7 @@ from tidemill_common import streams
 from tidemill_common.bus.protocol import ServiceBus
 from tidemill_common.logging import Logger
 
-SOON = 1.0  # seconds for a route that was made a moment ago to be known here
+SOON = 0.5  # seconds for a route that was made a moment ago to be known here
 MAX_WAITING = 256  # requests that wait for that
 REWATCH = 0.5  # seconds before the bucket is watched again after an error
 
@@ -41,7 +41,7 @@ class Routes:
 
     async def find_soon(self, label: str) -> Target | None:
         """Return where a label leads, waiting a moment: it may have been made just now."""
-        if self._waiting >= MAX_WAITING:
+        if self._waiting >= MAX_WAITING or "--" not in label:
             return None
         self._waiting += 1
         try:
