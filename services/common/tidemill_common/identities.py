@@ -21,7 +21,6 @@ PLATFORM, MEMBERS, SYSTEM = "TIDEMILL", "MEMBERS", "SYS"
 # The static users, each with a password of its own; `system` sees and ends connections, for the registry.
 SERVICE_USERS = ("registry", "scheduler", "gateway")
 SYSTEM_USER = "system"
-CALLOUT_USER = "registry"
 
 _GET, _BATCH = "$JS.API.STREAM.MSG.GET", "$JS.API.DIRECT.GET"  # from the leader; from any replica
 _PURGE = "$JS.API.STREAM.PURGE"
