@@ -19,6 +19,8 @@ from tidemill._wire.specs import (
 from tidemill.exception import InvalidError
 from tidemill_registry import checks
 
+TWO_METHODS = ClassSpec((MethodSpec("a"), MethodSpec("b")))
+
 
 def spec(name: str = "f", **fields: Any) -> FunctionSpec:
     return FunctionSpec(name=name, source=Source(module="m", qualname=name), **fields)
@@ -34,10 +36,7 @@ def spec(name: str = "f", **fields: Any) -> FunctionSpec:
         (spec(cls=ClassSpec((MethodSpec("a b"),))), "a class has up to 1,000 methods"),
         (spec(cls=ClassSpec((MethodSpec("a"), MethodSpec("a")))), "a class has up to 1,000 methods"),
         (spec(cls=ClassSpec((), (Parameter("x", "float"),))), "a class has up to 100 parameters"),
-        (
-            spec(cls=ClassSpec((MethodSpec("a"), MethodSpec("b"))), batching=Batching(1, 1)),
-            "no other methods",
-        ),
+        (spec(cls=TWO_METHODS, batching=Batching(1, 1)), "no other methods"),
         (spec(""), "not a name"),
         (spec("f" * 257), "not a name"),
         (spec(timeout=0.0), "timeout"),
