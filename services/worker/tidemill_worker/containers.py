@@ -111,7 +111,10 @@ class Containers:
         """Start a process in a container; raises an `Error` if that cannot be."""
         container = self._containers.get(order.container)
         if container is None or container.ended.done():
-            raise exception.NotFoundError(f"the container {order.container} does not run any more")
+            raise exception.NotFoundError(
+                f"the container {order.container} does not run any more",
+                hint="`tidemill container list` shows those that do",
+            )
         await container.sessions.execute(order)
 
     def cancel(self, workspace: str, call: str, *, terminate: bool) -> None:

@@ -90,7 +90,7 @@ class Worker:
         self._images = Images(
             self.settings.data_dir / "images",
             node,
-            Environments(uv, Resolutions(node)),
+            Environments(uv, Resolutions(node), isolated=tier.isolates),
             self._interpreters,
             self._root_builder(uv, layer) if builds_roots else None,
             budget=self.settings.worker_image_space << 20,

@@ -125,9 +125,12 @@ def test_a_crash_that_any_of_several_inputs_may_have_caused_is_a_loss() -> None:
     assert verdict(Exit(None, Killed.TIMEOUT), 2).fate is Fate.TIMED_OUT
 
 
-def test_a_container_that_runs_several_at_once_holds_as_many_however_quick_they_are() -> None:
-    for seconds in (None, 0.0001, 60.0):
-        assert appetite(seconds, single_use=False, slots=8) == Appetite(8, 8)
+@pytest.mark.parametrize("seconds", [None, 0.0001, 60.0])
+def test_a_container_that_runs_several_at_once_holds_as_many_however_quick_they_are(
+    seconds: float | None,
+) -> None:
+    spec = FunctionSpec("f", Source(), concurrency=Concurrency(8, 8))
+    assert appetite(spec, seconds) == Appetite(8, 8)
 
 
 def test_no_more_is_pulled_than_there_is_room_for() -> None:

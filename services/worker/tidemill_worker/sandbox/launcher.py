@@ -175,7 +175,7 @@ def _build(plan: dict[str, Any], own: _Ids) -> None:
         layers.append(f"{HOLD}/lower/{number}")
         _make_folder(layers[-1], own)
         _bind(sources[layer], layers[-1], read_only=True)
-    options = f"lowerdir={':'.join(layers)}:{HOLD}/none"
+    options = f"lowerdir={':'.join(layers)}:{HOLD}/none,userxattr"
     syscalls.mount("overlay", ROOT, "overlay", MS_RDONLY | MS_NOSUID | MS_NODEV, options)
     for source, target in plan["binds"]:
         _bind(sources[source], ROOT + target, read_only=True)
