@@ -77,7 +77,9 @@ async def look_up(client: "Client", lookup: "Lookup") -> FunctionHandle:
         return await client.request("registry", "get_function", message, FunctionHandle)
     except exception.NotFoundError as error:
         if lookup.function_id:
-            raise exception.NotFoundError(f"there is no function {lookup.function_id}") from error
+            raise exception.NotFoundError(
+                f"there is no function {lookup.function_id}", hint=error.hint
+            ) from error
         raise exception.NotFoundError(
             f"there is no function {lookup.name!r} in an app {lookup.app_name!r} of the environment "
             f"{lookup.environment!r}",

@@ -90,6 +90,11 @@ class Lines:
         elif rest:
             self._open[key] = (first, app, rest)
 
+    @property
+    def are_whole(self) -> bool:
+        """Whether no line has begun and not ended."""
+        return not self._open
+
     def rest(self) -> Iterator[LogEntry]:
         """Yield what has not ended with a line break."""
         yield from self._given_up(float("inf"))

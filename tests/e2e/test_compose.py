@@ -33,6 +33,7 @@ def _filled_in() -> dict[str, str]:
         "NATS_ISSUER": jwt.Issuer(seed).public,
         "NATS_ISSUER_SEED": seed,
         "TIDEMILL_SECRETS_KEY": cipher.new_key(),
+        "TIDEMILL_PUBLIC_URL": "https://mill.example",
     }
     return {name: value or keys.get(name) or secrets.token_hex(24) for name, value in EXAMPLE.items()}
 

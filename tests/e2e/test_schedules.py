@@ -1,5 +1,6 @@
 """Schedules fire, whatever process dies."""
 
+import json
 from pathlib import Path
 
 from running_stacks import RunningStack, wait_until
@@ -16,6 +17,21 @@ def due(call: str) -> float:
     return number / 1_000
 
 
+def check_commands(stack: RunningStack) -> None:
+    """Look at the schedule, and call its function besides."""
+    every = json.loads(stack.cli("schedule", "list", "--json").stdout)
+    assert sorted(each["function"] for each in every) == ["fails_once", "tick"]
+    listed = next(each for each in every if each["function"] == "fails_once")
+    assert listed["next"]
+    assert listed["schedule"] == "Period(seconds=1)"
+    shown = json.loads(stack.cli("schedule", "info", listed["schedule_id"], "--json").stdout)
+    assert (shown["function"], shown["schedule"]) == (listed["function"], listed["schedule"])
+    called = stack.cli("schedule", "run", listed["schedule_id"])
+    assert called.stdout.startswith("fc-"), called.stderr
+    missing = stack.cli("schedule", "info", "sc-none")
+    assert (missing.returncode, missing.stderr.count("hint:")) == (1, 1)
+
+
 def test_no_firing_is_missed_while_everything_but_nats_is_killed(
     own_stack: RunningStack, tmp_path: Path
 ) -> None:
@@ -26,6 +42,7 @@ def test_no_firing_is_missed_while_everything_but_nats_is_killed(
         return sorted(mark.name.removeprefix("call-") for mark in tmp_path.glob("call-*"))
 
     wait_until(lambda: len(calls()) >= 2 or process.poll() is not None, what="for the schedule to fire")
+    check_commands(own_stack)
     victims = {name: own_stack.kill(name) for name in ("scheduler", "registry", "worker")}
     for name, pid in victims.items():
         own_stack.wait_restarted(name, pid)

@@ -252,6 +252,15 @@ def registry(ws: str, verb: str) -> str:
     return request("registry", ws, verb)
 
 
+def signed(ws: str, verb: str) -> str:
+    """Return the subject on which the registry hears a member's request: its header says whose it is.
+
+    Members ask on `registry`: the server leads that here and writes the header. Nobody else may write
+    here but the gateway, for those it knows the tokens of.
+    """
+    return request("signed", ws, verb)
+
+
 def reveal_secrets(ws: str) -> str:
     """Return the subject on which workers, and nobody else, ask the registry for a workspace's secrets."""
     return request("secrets", ws, "reveal")
@@ -270,6 +279,11 @@ def scheduler(ws: str, verb: str) -> str:
 def request(service: str, ws: str, verb: str) -> str:
     """Return the subject of a workspace's request to a service; `*` for `ws` stands for each."""
     return f"tm.{token(service)}.{ws if ws == EVERY else workspace(ws)}.{token(verb)}"
+
+
+def is_signed(subject: str) -> bool:
+    """Tell whether a request came on a `signed` subject."""
+    return subject.startswith("tm.signed.")
 
 
 def requester(subject: str) -> str:

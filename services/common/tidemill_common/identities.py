@@ -10,7 +10,7 @@ nobody's permissions there. So clients live in an account of their own, in which
 ask crosses into the other as a service import, whose answers come back to them and nowhere else.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from tidemill._wire import subjects, tokens
@@ -48,12 +48,15 @@ SERVICES = (
     "tm.demand.*.*",
     "tm.credit.*.*.*",
     "tm.results.*.*.call",
-    "tm.registry.*.*",
     "tm.scheduler.*.*",
     "tm.streams.*.*.up",
     "$O.*.C.*",
     "$O.*.M.*",
 )
+# What members ask of the registry comes to it with a header that says whose connection it came over. The
+# server writes it, over whatever a member wrote there itself; on a subject that nobody else may write to, for
+# inside the platform's account nobody checks headers.
+SIGNED = "tm.signed.*.*"
 # JetStream's API crosses as a whole: a part of it would be asked of the members' own account, which has no
 # streams. What a member may ask there stands in its rights. Answers may be several messages.
 API = "$JS.API.>"
@@ -71,19 +74,20 @@ STREAMS = (
 )
 
 
-def exports() -> list[dict[str, str]]:
+def exports() -> list[Mapping[str, object]]:
     """Return what the platform's account lets the members' account have, as the server is configured."""
     return [
-        *({"service": subject} for subject in SERVICES),
+        *({"service": subject} for subject in (*SERVICES, SIGNED)),
         {"service": API, "response": "stream", "threshold": _API_THRESHOLD},
         *({"stream": subject} for subject in STREAMS),
     ]
 
 
-def imports() -> list[dict[str, dict[str, str]]]:
+def imports() -> list[Mapping[str, object]]:
     """Return what the members' account has of the platform's, as the server is configured."""
     return [
         *({"service": _of_platform(subject)} for subject in (*SERVICES, API)),
+        {"service": _of_platform(SIGNED), "to": "tm.registry.$1.$2", "share": True},
         *({"stream": _of_platform(subject)} for subject in STREAMS),
     ]
 
@@ -224,6 +228,7 @@ _RIGHTS_OF_SERVICES = {
         publish=(
             *SERVICES,
             *API_SERVICES,
+            SIGNED,
             subjects.internal("registry", "verify_token"),
             subjects.internal("scheduler", "lease_tokens"),
             "tm.workers.*.stop",

@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Row, Select, func, or_, select, text, update
+from sqlalchemy import ColumnElement, Row, Select, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.orm import InstrumentedAttribute
 
 from tidemill._wire import ids
 from tidemill._wire.tokens import (
@@ -102,7 +103,7 @@ class Tokens:
         now = func.coalesce(Token.revoked_at, self._clock())
         async with transaction(self._engine) as connection:
             if await connection.scalar(ended.values(revoked_at=now).returning(Token.id)) is None:
-                raise NotFoundError(f"there is no token {token_id!r}")
+                raise NotFoundError(f"there is no token {token_id!r}", hint="see `tidemill token list`")
 
     async def verify(self, token_id: str, secret: str) -> TokenInfo:
         """Return a good token, and note that it is used; `AuthError` tells why it is not good."""
@@ -134,6 +135,12 @@ class Tokens:
         async with transaction(self._engine) as connection:
             query = select(Token.id).where(Token.revoked_at > self._clock() - within)
             return list(await connection.scalars(query))
+
+
+def shown(token_id: ColumnElement[str] | InstrumentedAttribute[str]) -> ColumnElement[str]:
+    """Return how a column's token is shown to people: by its name if it has one, else its id."""
+    name = select(Token.name).where(Token.id == token_id, Token.name != "").scalar_subquery()
+    return func.coalesce(name, token_id)
 
 
 def new_secret(prefix: str = "as") -> str:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from tidemill import exception
 from tidemill_worker import recipes
 
 REPOSITORY = "localhost/tidemill"
@@ -206,7 +207,7 @@ def lines(step: Step, key: str, commands: Sequence[str], *, base: str, secrets: 
     if step.written.workdir:
         said.append(f"WORKDIR {step.written.workdir}")
     text = "\n".join([*said, *commands]) + "\n"
-    return dockerfile(step, key, text, secrets=secrets, auth=False, pull="--pull-never")
+    return dockerfile(step, key, text, secrets=secrets, auth=False, pull=NEVER)
 
 
 def dockerfile(
@@ -218,6 +219,8 @@ def dockerfile(
         for name, value in step.arguments.get("build_args", {}).items()
     ]
     options += [f"--secret id={shlex.quote(name)},src={OWN}/secrets/{shlex.quote(name)}" for name in secrets]
+    if REPOSITORY in text.partition("\n")[2] or (pull != NEVER and REPOSITORY in text):
+        raise exception.ImageBuildError(f"a Dockerfile cannot name {REPOSITORY}: these are others' layers")
     options.append(pull)
     if auth:
         options.append(f"--authfile {OWN}/auth.json")
@@ -239,6 +242,7 @@ def _build(options: Sequence[str], key: str) -> str:
     )
 
 
+NEVER = "--pull-never"
 _FROM = re.compile(r"^\s*FROM\s+(?:--\S+\s+)*(\S+)", re.MULTILINE | re.IGNORECASE)
 
 

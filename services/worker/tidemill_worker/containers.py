@@ -28,7 +28,7 @@ from tidemill_worker.node import Node
 from tidemill_worker.outputs import Outbox
 from tidemill_worker.pools import PoolQueue
 from tidemill_worker.runtime import Runtime
-from tidemill_worker.templates import ForkError
+from tidemill_worker.tier import ForkError
 from tidemill_worker.web_container import WebContainer
 
 STARTUP = 30.0  # seconds that every container gets to become ready, unless it says otherwise
@@ -68,6 +68,7 @@ class Containers:
         self._pools: dict[str, PoolQueue] = {}
         self._none_left = asyncio.Event()
         self._none_left.set()
+        runtime.tier.watch(self._on_excess)
 
     # --- orders
 
@@ -110,7 +111,10 @@ class Containers:
         """Start a process in a container; raises an `Error` if that cannot be."""
         container = self._containers.get(order.container)
         if container is None or container.ended.done():
-            raise exception.NotFoundError(f"the container {order.container} does not run any more")
+            raise exception.NotFoundError(
+                f"the container {order.container} does not run any more",
+                hint="`tidemill container list` shows those that do",
+            )
         await container.sessions.execute(order)
 
     def cancel(self, workspace: str, call: str, *, terminate: bool) -> None:
@@ -136,6 +140,13 @@ class Containers:
     def present(self) -> Mapping[str, Container]:
         """The containers that are here, by id."""
         return self._containers
+
+    def _on_excess(self, container_id: str, told: str, is_final: bool) -> None:
+        """Act on a container that went beyond a limit."""
+        if (container := self._containers.get(container_id)) is not None:
+            container.log.say(told)
+            if is_final:
+                container.kill(Killed.DISK)
 
     def reconnected(self) -> None:
         """Let user code know that messages may have been missed."""
@@ -198,9 +209,10 @@ class Containers:
             told = failure.from_text("InternalError", f"{type(error).__name__}: {error}")
             raise StartFailed(told) from error
         self._children.own.add(start.sockets.pid)
+        container.examine = lambda: self._runtime.tier.verdict(container.id)
         await container.connect(start.sockets.runner, start.sockets.control, start.sockets.pid)
         container.configure(start.configuration)
-        if container.pool.spec.block_network:
+        if container.pool.spec.block_network and not self._runtime.tier.isolates:
             container.log.say("the network is not blocked: this worker's containers are plain processes")
         report = await self._report(container)
         self._tell_ready(container, {**start.phases, "import": report["import"], "enter": report["enter"]})
@@ -371,6 +383,8 @@ def _in_words(end: Exit) -> str:
     """Return how a container ended, as its event tells it."""
     if end.killed is not None:
         return f"was killed: {end.killed.value}"
+    if end.exhausted:
+        return end.exhausted
     return "was lost" if end.status is None else decisions.ending(end.status)
 
 
@@ -378,4 +392,6 @@ def _short(end: Exit) -> str:
     """Return how a container ended, as a label."""
     if end.killed is not None:
         return end.killed.name.lower()
+    if end.exhausted:
+        return "memory"
     return "lost" if end.status is None else "exit" if end.status == 0 else "crash"

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from tidemill import exception
 from tidemill._wire.specs import ImageSpec
 from tidemill_worker import recipes
 from tidemill_worker.building import Order, check, revealed
@@ -29,7 +30,9 @@ _PLAIN = ("--no-python-downloads",)
 class Environments:
     """Makes environments."""
 
-    def __init__(self, uv: Uv, resolutions: Resolutions) -> None:
+    def __init__(self, uv: Uv, resolutions: Resolutions, *, isolated: bool = False) -> None:
+        """`isolated`: no code of packages may run on this machine, nor any option reach its files."""
+        self._isolated = isolated
         self._uv = uv
         self._resolutions = resolutions
         self._bytecode = Bytecode(uv)
@@ -38,6 +41,8 @@ class Environments:
         self, spec: ImageSpec, recipe: Recipe, interpreter: Interpreter, folder: Path, order: Order, say: Say
     ) -> None:
         """Make an environment at `folder`; `ImageBuildError` tells the layer that failed."""
+        if self._isolated:
+            _refuse_daring(recipe)
         variables = [await self._variables(spec, install, order) for install in recipe.installs]
         layers: tuple[str, ...] = ()
         if recipe.installs:
@@ -129,11 +134,30 @@ class Environments:
         told: list[str] = []
         ran = await self._uv.run(*command, "--no-build", env=env, say=told.append)
         if ran.status and any(words in ran.complaints for words in _NEEDS_BUILD):
+            if self._isolated:
+                raise exception.ImageBuildError(
+                    f"a package has no wheel, and to build it would run its code outside of a container\n"
+                    f"{ran.complaints}",
+                    hint="put .apt_install('build-essential') before it: it is built in there then",
+                )
             say("a package has no wheel: it is built")
             return await self._uv.run(*command, env=env, say=say)
         for line in told:
             say(line)
         return ran
+
+
+def _refuse_daring(recipe: Recipe) -> None:
+    for install in recipe.installs:
+        if word := recipes.daring(install):
+            raise exception.ImageBuildError(
+                f"{install.shown}: {word} is not for packages of an image without a file system of its own",
+                hint="put .apt_install(...) or .run_commands(...) before it",
+            )
+        if install.project and not install.project.get("lock"):
+            raise exception.ImageBuildError(
+                f"{install.shown} needs its lock: making one could run code of packages outside of containers"
+            )
 
 
 def _write(path: Path, lines: Sequence[str]) -> None:

@@ -116,7 +116,7 @@ class LayerScripts:
         if step.operation in _REGISTRIES:
             return await self._pulled(spec, step, key, order, loan)
         loan.unpack("context", await order.fetch(step.arguments["context"]))
-        secrets = await revealed(spec, step.arguments.get("secrets", ()), order)
+        secrets = _mountable(await revealed(spec, step.arguments.get("secrets", ()), order))
         login = await revealed(spec, step.arguments.get("registry_secrets", ()), order)
         text = step.arguments["dockerfile"]
         auth = _credentials((build_steps.bases(text) or [""])[0], login) if login else ""
@@ -157,9 +157,9 @@ class LayerScripts:
         context = await order.fetch(arguments["context"]) if "context" in arguments else empty.getvalue()
         loan.unpack("context", context)
         for file in arguments.get("files", ()):
-            place = loan.folder / "context" / file["remote"].lstrip("/")
+            place = loan.folder / "context" / recipes.place(file["remote"]).lstrip("/")
             archives.unpack_into(await order.fetch(file["bundle"]), place)
-        secrets = await revealed(spec, arguments.get("secrets", ()), order)
+        secrets = _mountable(await revealed(spec, arguments.get("secrets", ()), order))
         base = build_steps.image(step.before)
         return build_steps.lines(step, step.key, arguments["commands"], base=base, secrets=secrets)
 
@@ -210,12 +210,22 @@ class LayerScripts:
         if await asyncio.to_thread(_lend_certificates, loan):
             found |= dict.fromkeys(_CERTIFICATES, f"{INSIDE}/certificates.pem")
             found["APT_CONFIG"] = f"{INSIDE}/apt.conf"
-        secrets = await revealed(spec, step.arguments.get("secrets", ()), order)
+        secrets = _mountable(await revealed(spec, step.arguments.get("secrets", ()), order))
         user = {"TIDEMILL_GIT_USER": step.arguments["git_user"]} if "git_user" in step.arguments else {}
         return {**found, "PYTHONPATH": "/root", **secrets, **user, **step.arguments.get("env", {})}
 
     def _lent(self, loan: Loan) -> dict[str, str]:
         return {name: "ro" for name in ("certificates.pem", "apt.conf") if name in loan.places}
+
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def _mountable(secrets: dict[str, str]) -> dict[str, str]:
+    """Return secrets whose names can be those of variables and of files."""
+    if odd := next((name for name in secrets if not _VARIABLE.fullmatch(name)), ""):
+        raise exception.ImageBuildError(f"a build cannot have a variable of this name: {odd!r}")
+    return secrets
 
 
 def _credentials(reference: str, login: Mapping[str, str]) -> str:

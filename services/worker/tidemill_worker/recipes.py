@@ -8,9 +8,11 @@ to a container and cost nothing. A recipe in which anything else stands needs a 
 import hashlib
 import json
 import platform
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any
 
 from tidemill import exception
@@ -86,9 +88,9 @@ def read(spec: ImageSpec) -> Recipe:
         elif operation == "env":
             env.update(arguments["vars"])
         elif operation == "workdir":
-            workdir = arguments["path"]
+            workdir = place(arguments["path"])
         elif operation in FILES:
-            files.append((arguments["files"]["remote"], arguments["files"]["bundle"]))
+            files.append((place(arguments["files"]["remote"]), arguments["files"]["bundle"]))
         elif operation in BASES | SYSTEM:
             needs_root = needs_root or operation
         elif operation not in _WRITTEN:
@@ -102,7 +104,7 @@ def read(spec: ImageSpec) -> Recipe:
         tuple(installs),
         env,
         workdir,
-        (*(() if needs_root else files), *spec.attached),
+        (*(() if needs_root else files), *((place(path), bundle) for path, bundle in spec.attached)),
         spec.layers,
         needs_root,
         is_private=bool(spec.secrets),
@@ -114,6 +116,31 @@ _VALUES = {"index_url": "--default-index", "extra_index_url": "--index", "find_l
 _PROJECT = (
     "pyproject", "lock", "groups", "extras", "frozen", "with", "without", "only", "poetry_version",
 )  # fmt: skip
+
+
+def place(path: str) -> str:
+    """Return a path in a container, if it leads nowhere else: whoever sent it may be nobody's friend."""
+    pure = PurePosixPath(path)
+    if not pure.is_absolute() or ".." in pure.parts:
+        raise exception.ImageBuildError(f"not a path for files of an image: {path!r}")
+    return str(pure)
+
+
+# What an installer outside of a jail may be told: where packages come from, and which of them.
+_HARMLESS = re.compile(
+    r"-i|-f|--(default-index|index(-url|-strategy)?|extra-index-url|find-links|no-index|pre|prerelease|resolution"
+    r"|exclude-newer|only-binary|no-deps|upgrade|reinstall|no-build-isolation|torch-backend|group|extra)(=.*)?"
+)
+
+
+def daring(install: Install) -> str:
+    """Return what of a layer could reach files of the worker's machine, or nothing.
+
+    Where containers are isolated, packages must not be the way around it.
+    """
+    options = [word for word in install.options if word.startswith("-")]
+    lines = [line.split()[0] for line in install.packages if line.startswith("-")]
+    return next((word for word in (*options, *lines) if not _HARMLESS.fullmatch(word)), "")
 
 
 def install(operation: str, arguments: Mapping[str, Any], number: int) -> Install:

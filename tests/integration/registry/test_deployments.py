@@ -31,7 +31,7 @@ Spec = Callable[..., FunctionSpec]
 
 @pytest.fixture(autouse=True)
 async def registry(start_registry: Any, client: Any) -> Any:
-    return await start_registry()
+    return await start_registry(TIDEMILL_PUBLIC_URL="https://mill.example/")
 
 
 async def refused(request: Any) -> RequestFailed:
@@ -145,6 +145,13 @@ async def test_the_history_tells_what_was_deployed(client: Any, spec: Spec) -> N
     assert (second.strategy, second.functions, second.current) == ("recreate", ("f",), False)
     assert (third.version, third.rolled_back_to, third.functions, third.current) == (3, 1, ("f", "g"), True)
     assert first.created < second.created < third.created
+
+
+async def test_an_app_tells_where_it_is_found_over_http(client: Any, spec: Spec) -> None:
+    deployed = await deploy(client, spec("f"))
+    assert deployed.url == f"https://mill.example/api/v1/apps/{deployed.app_id}"
+    found = await client.ask("lookup_app", LookupApp("app"), AppCreated)
+    assert found.url == deployed.url
 
 
 async def test_the_history_comes_in_pages(client: Any, spec: Spec) -> None:

@@ -27,7 +27,12 @@ def launch_worker(launch: Any, data: Path) -> Iterator[Callable[..., Any]]:
     running: list[Any] = []
 
     def start(**settings: str) -> Any:
-        usual = {"TIDEMILL_DATA_DIR": str(data), "TIDEMILL_WORKER_CPU": "2", "TIDEMILL_WORKER_MEMORY": "4096"}
+        usual = {
+            "TIDEMILL_DATA_DIR": str(data),
+            "TIDEMILL_WORKER_CPU": "2",
+            "TIDEMILL_WORKER_MEMORY": "4096",
+            "TIDEMILL_RUNTIME": "process",
+        }
         running.append(launch("-m", "tidemill_worker", **{**usual, **settings}))
         return running[-1]
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import hashlib
 import json
 import os
 import shutil
@@ -9,18 +10,24 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import build_function_sample
 import pytest
 import root_stage
 import waiting
 from root_stage import RootStage
+from worker_stage import WORKSPACE, Stage
 
-from tidemill import Image, Secret
+from tidemill import Image, Secret, _source
+from tidemill._bus import blobs
+from tidemill._wire import ids
 from tidemill.exception import ImageBuildError
-from tidemill_worker import build_steps
+from tidemill_worker import build_steps, debian
+from tidemill_worker.children import Children
 
 pytestmark = [
     pytest.mark.skipif(
@@ -169,6 +176,55 @@ def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
+
+
+CODE = """
+import os, pathlib, sys
+
+def look():
+    import beside
+    pathlib.Path("/data/mine").write_text("x")
+    return {
+        "python": sys.executable, "uid": os.getuid(), "cwd": os.getcwd(), "made": open("/made").read(),
+        "data": sorted(os.listdir("/data")), "beside": beside.VALUE, "colour": os.environ["COLOUR"],
+        "bash": os.path.exists("/usr/lib/python3.11/os.py"), "host": os.path.exists("/root/.cache"),
+    }
+"""
+
+
+@pytest.mark.skipif(
+    not os.environ.get("CI") and not all(map(shutil.which, ("bwrap", "nft"))), reason="no sandbox tier here"
+)
+async def test_a_function_runs_in_the_file_system_of_its_image(
+    alone: Stage, launch_worker: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path / "builds").mkdir()
+    await debian.tree(root_stage.TREES, root_stage.MIRROR, Children(), print)
+    os.link(root_stage.TREES / "bookworm.tar", tmp_path / "builds" / "bookworm.tar")
+    worker = launch_worker(TIDEMILL_DATA_DIR=str(tmp_path), TIDEMILL_RUNTIME="bubblewrap")
+    await worker.serving()
+    attached = []
+    for place, files in (("/data", {"words": b"w"}), ("/root", {"beside.py": b"VALUE = 7\n"})):
+        bundle = _source.pack(files)
+        digest = hashlib.sha256(bundle).hexdigest()
+        await blobs.put_named(alone.bus, WORKSPACE, digest, bundle)
+        attached.append((place, digest))
+    made = SLIM.env({"COLOUR": "blue"}).run_commands("printf $COLOUR > /made")
+    image = replace(made._spec(), attached=tuple(attached))
+    pool = await alone.pool(CODE, "look", image=image)
+    await alone.ask_to_place(pool, container := ids.new(ids.CONTAINER))
+    async with asyncio.timeout(400):
+        await alone.until(lambda: [event for event in alone.events if event.container == container], 200)
+    event = await alone.event(container)
+    assert event.state == "started", event.reason
+    assert (await alone.result(await alone.call(pool, ()))).value == {
+        "python": "/usr/bin/python3", "uid": 0, "cwd": "/root", "made": "blue", "data": ["mine", "words"],
+        "beside": 7, "colour": "blue", "bash": True, "host": False,
+    }  # fmt: skip
+    await alone.stop(container)
+    await alone.event(container, "stopped")
+    await worker.kill()
+    await asyncio.to_thread(shutil.rmtree, tmp_path)
 
 
 async def _push(stage: RootStage, tag: str) -> None:

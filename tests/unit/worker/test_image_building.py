@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tidemill._wire.specs import ImageSpec
+from tidemill.exception import ImageBuildError
 from tidemill_worker import build_steps, recipes, space
 from tidemill_worker.build_steps import Step, Written
 from tidemill_worker.space import Stored
@@ -122,6 +123,37 @@ def test_the_least_recently_used_images_go_and_no_more_than_needed(
         assert without_last > budget
         newest = max(image.used for image in images if image.key in gone)
         assert all(image.used >= newest for image in kept)
+
+
+@pytest.mark.parametrize("path", ["relative", "/root/../../etc", ".."])
+def test_paths_that_lead_elsewhere_are_refused_whoever_sent_them(path: str) -> None:
+    for spec in (
+        ImageSpec((BASE, ("workdir", {"path": path}))),
+        ImageSpec((BASE, ("add_local_file", {"files": {"remote": path, "bundle": "d"}}))),
+        ImageSpec((BASE,), attached=((path, "d"),)),
+    ):
+        with pytest.raises(ImageBuildError, match="not a path"):
+            recipes.read(spec)
+
+
+def test_options_that_reach_the_machine_are_found() -> None:
+    def daring(**arguments: object) -> str:
+        return recipes.daring(recipes.install("pip_install", {"packages": ["a"], **arguments}, 2))
+
+    assert daring(extra_options="--no-index --find-links https://x", pre=True) == ""
+    assert daring(extra_options="--target /usr/lib") == "--target"
+    assert daring(extra_options="--cache-dir=/etc") == "--cache-dir=/etc"
+    assert daring(packages=["-r /etc/shadow"]) == "-r"
+    assert daring(packages=["--index-url https://x"]) == ""
+
+
+def test_a_dockerfile_has_no_layers_of_others() -> None:
+    for text in ("FROM localhost/tidemill:key\n", "FROM x\nCOPY --from=localhost/tidemill:key / /\n"):
+        with pytest.raises(ImageBuildError, match="others' layers"):
+            build_steps.dockerfile(STEP, "key", text, secrets={}, auth=False)
+    assert "--pull-never" in build_steps.lines(
+        STEP, "k", ["RUN x"], base=build_steps.image("old"), secrets={}
+    )
 
 
 async def test_an_image_that_is_used_is_nobodys_alone(tmp_path: Path) -> None:

@@ -133,6 +133,14 @@ def test_a_container_gets_no_more_requests_than_it_may_answer_at_once() -> None:
     assert appetite(many, 0.0001) == Appetite(8, 8)
 
 
+@pytest.mark.parametrize("seconds", [None, 0.0001, 60.0])
+def test_a_container_that_runs_several_at_once_holds_as_many_however_quick_they_are(
+    seconds: float | None,
+) -> None:
+    spec = FunctionSpec("f", Source(), concurrency=Concurrency(8, 8))
+    assert appetite(spec, seconds) == Appetite(8, 8)
+
+
 def test_no_more_is_pulled_than_there_is_room_for() -> None:
     assert wanted(Appetite(1, 1), 4, 1) == 3
     assert wanted(Appetite(2, 2), 4, 1) == 7
