@@ -1,8 +1,10 @@
 """Every byte in a pipe is tagged with the input during which it was written."""
 
+import itertools
 import os
 import random
 import select
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -153,3 +155,18 @@ def test_a_reader_that_races_with_the_inputs_never_mistakes_one_for_another(pipe
             seen += 1
     assert os.waitpid(writer, 0)[1] == 0
     assert seen > inputs / 2
+
+
+def test_the_page_is_never_seen_half_written(pipes: Pipes) -> None:
+    writer = os.fork()
+    if not writer:
+        for number in itertools.count(1):
+            pipes.tagger._markers[1] = number
+            pipes.tagger.change(str(number))
+    try:
+        for _ in range(100_000):
+            input_id, markers = pipes.splitters[1]._look()
+            assert input_id == (str(markers) if markers else "")
+    finally:
+        os.kill(writer, signal.SIGKILL)
+        os.waitpid(writer, 0)
