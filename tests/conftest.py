@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from running_stacks import RunningStack, down, up
+from running_stacks import MortalStack, RunningStack, down, up
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +27,21 @@ def stack(home: Path) -> Iterator[RunningStack]:
 def stack_environment(stack: RunningStack) -> dict[str, str]:
     """An environment in which programs find the shared stack."""
     return stack.environment
+
+
+@pytest.fixture(scope="session")
+def mortal() -> Iterator[MortalStack]:
+    with tempfile.TemporaryDirectory(prefix="tm-", ignore_cleanup_errors=True) as folder:
+        mortal = MortalStack(Path(folder).resolve())
+        yield mortal
+        mortal.end()
+
+
+@pytest.fixture
+def mortal_stack(mortal: MortalStack) -> Iterator[RunningStack]:
+    """A stack for tests that kill parts of it, one after another: each finds all of them serving."""
+    yield mortal.get()
+    mortal.rest()
 
 
 @pytest.fixture

@@ -8,16 +8,17 @@ from pathlib import Path
 
 import psutil
 import pytest
-from running_stacks import RunningStack, clean_environment, processes_of, run_cli, start, wait_until
+from running_stacks import (
+    RunningStack,
+    clean_environment,
+    is_gone,
+    processes_of,
+    run_cli,
+    start,
+    wait_until,
+)
 
 PROGRAMS = Path(__file__).parent / "programs"
-
-
-def is_gone(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 def pid_in(file: Path) -> int:

@@ -17,23 +17,22 @@ def due(call: str) -> float:
 
 
 def test_no_firing_is_missed_while_everything_but_nats_is_killed(
-    own_stack: RunningStack, tmp_path: Path
+    mortal_stack: RunningStack, tmp_path: Path
 ) -> None:
-    own_stack.environment["MARKS"] = str(tmp_path)
-    process = own_stack.start_cli("run", "-q", str(PROGRAM))
+    process = mortal_stack.start_cli("run", "-q", str(PROGRAM), environment={"MARKS": str(tmp_path)})
 
     def calls() -> list[str]:
         return sorted(mark.name.removeprefix("call-") for mark in tmp_path.glob("call-*"))
 
     wait_until(lambda: len(calls()) >= 2 or process.poll() is not None, what="for the schedule to fire")
-    victims = {name: own_stack.kill(name) for name in ("scheduler", "registry", "worker")}
+    victims = {name: mortal_stack.kill(name) for name in ("scheduler", "registry", "worker")}
     for name, pid in victims.items():
-        own_stack.wait_restarted(name, pid)
+        mortal_stack.wait_restarted(name, pid)
     seen = len(calls())
     wait_until(lambda: len(calls()) >= seen + 3, what="for it to fire again")
     wait_until(lambda: list(tmp_path.glob("try-*-1")), what="for a call that failed to be tried again")
     (tmp_path / "stop").touch()
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 0, f"{errors}\n{own_stack.logs()}"
+    assert process.returncode == 0, f"{errors}\n{mortal_stack.logs()}"
     moments = [due(call) for call in calls()]
     assert [moment - moments[0] for moment in moments] == list(range(len(moments))), "a call each second"

@@ -197,19 +197,19 @@ async def test_a_container_can_be_stopped(api: Api, busy: Busy, until: Any) -> N
 # --- what it needs is not there
 
 
-async def test_without_the_broker_the_answer_is_503_at_once(own_stack: RunningStack, until: Any) -> None:
+async def test_without_the_broker_the_answer_is_503_at_once(mortal_stack: RunningStack, until: Any) -> None:
     """The supervisor is stopped first: it would start the broker again."""
     import os
     import signal
 
-    info = own_stack.info
+    info = mortal_stack.info
     os.kill(info.pid, signal.SIGSTOP)
     try:
         headers = {"Authorization": f"Bearer {info.token_id}:{info.token_secret}"}
         url = f"{info.gateway_url}/api/v1"
         async with httpx.AsyncClient(base_url=url, headers=headers, timeout=5.0) as api:
             assert (await api.get("/workers")).status_code == 200
-            own_stack.kill("nats")
+            mortal_stack.kill("nats")
             for request in (
                 api.get("/workers"),
                 api.post("/apps/some/functions/f/calls?wait=30", json={}),
