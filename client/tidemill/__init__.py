@@ -74,6 +74,7 @@ _MODULES = frozenset(
         "retries",
         "schedule",
         "secret",
+        "types",
         "volume",
     ]
 )

@@ -308,7 +308,8 @@ class Client:
         """Return the local stack that runs, or one that is started for the life of this client."""
         from tidemill import _output, _stack
 
-        info = _stack.find()
+        started = self._temporary
+        info = started.info if started is not None and started.is_alive else _stack.find()
         if info is None:
             output = _output.current()
             progress = output.status if output is not None else None

@@ -149,7 +149,7 @@ def _report(
     plan: _plan.Plan, wanted: Wanted, deployed: wire.AppDeployed, seconds: float | None
 ) -> Iterator[str]:
     """Yield what is said about a deployment; `seconds` is None for one that was skipped."""
-    yield "\n".join(_plan.tree(plan))
+    yield "\n".join(_plan.tree(plan, deployed.handles))
     for name in deployed.removed:
         yield f"✓ Removed function {name}."
     if seconds is None:

@@ -94,7 +94,7 @@ def declare(function: Callable[..., Any], given: Mapping[str, Any], *, include_s
         name=name,
         source=Source(),
         resources=_resources(given),
-        autoscaling=_autoscaling(given),
+        autoscaling=autoscaling(given),
         retries=policy,
         timeout=timeout,
         startup_timeout=timeout if startup is None else _seconds("startup_timeout", startup),
@@ -248,7 +248,8 @@ def _parse_gpu(item: Any) -> tuple[str, int]:
 # --- scaling and time
 
 
-def _autoscaling(given: Mapping[str, Any]) -> Autoscaling:
+def autoscaling(given: Mapping[str, Any]) -> Autoscaling:
+    """Return how many containers are asked for. `InvalidError`."""
     low = _count(given, "min_containers", 0)
     high = _count(given, "max_containers", 1)
     spare = _count(given, "buffer_containers", 0)

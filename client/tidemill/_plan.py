@@ -8,12 +8,14 @@ import asyncio
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tidemill._bus import blobs
 from tidemill._bus.protocol import BusError
 from tidemill._caller import explain
 from tidemill._source import Packer
+from tidemill._wire.control import FunctionHandle
 from tidemill._wire.specs import FunctionSpec
 from tidemill.secret import Secret, resolve
 
@@ -30,6 +32,7 @@ class Plan:
     """Everything that an app needs, worked out before anything is sent.
 
     `specs` lack the ids of their secrets; `secrets` holds, by the name of the function, what they stand for.
+    `paths` are the files and folders that went into it.
     """
 
     name: str | None
@@ -39,6 +42,7 @@ class Plan:
     blobs: Mapping[str, bytes]
     secrets: Mapping[str, tuple[Secret, ...]]
     environment: str
+    paths: frozenset[Path] = frozenset()
 
 
 async def make(app: "Standing", name: str | None, environment: str) -> Plan:
@@ -69,7 +73,8 @@ def pack(app: "Standing", name: str | None, environment: str) -> Plan:
         secrets[key] = _readable((*defaults.secrets, *declaration.secrets))
     name = name or app.name
     description = name or app.description or ""
-    return Plan(name, description, app._tags, tuple(specs), found, secrets, environment)
+    paths = frozenset(packer.paths)
+    return Plan(name, description, app._tags, tuple(specs), found, secrets, environment, paths)
 
 
 def _readable(secrets: tuple[Secret, ...]) -> tuple[Secret, ...]:
@@ -121,9 +126,11 @@ def _last_of_each(ids: list[str]) -> tuple[str, ...]:
 # --- what is said
 
 
-def tree(plan: Plan) -> Iterator[str]:
-    """Yield the lines that show what was made."""
+def tree(plan: Plan, handles: Mapping[str, FunctionHandle]) -> Iterator[str]:
+    """Yield the lines that show what was made, and where the web functions are."""
     yield "✓ Created objects."
     for number, spec in enumerate(plan.specs, start=1):
         branch = "└──" if number == len(plan.specs) else "├──"
-        yield f"{branch} Created function {spec.name}."
+        url = handles[spec.name].web_url if spec.name in handles else None
+        made = f"web function {spec.name} => {url}" if url else f"function {spec.name}."
+        yield f"{branch} Created {made}"

@@ -10,8 +10,9 @@ import asyncio
 import contextlib
 import logging
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tidemill import exception
@@ -29,6 +30,7 @@ from tidemill._wire.apps import (
     StopApp,
 )
 from tidemill._wire.control import Done, FunctionHandle
+from tidemill._wire.specs import FunctionSpec
 from tidemill.config import config
 
 if TYPE_CHECKING:
@@ -44,22 +46,38 @@ _log = logging.getLogger("tidemill")
 
 @dataclass(frozen=True)
 class Running:
-    """An app that runs: its id, where it can be looked at, and what its functions are called through."""
+    """An app that runs: its id, where it can be looked at, and what its functions are called through.
+
+    `publish` gives it other functions, as a new version. `over` is done once the server says that the app
+    does not run any more.
+    """
 
     app_id: str
     url: str
     handles: Mapping[str, FunctionHandle]
+    publish: Callable[[Sequence[FunctionSpec]], Awaitable[Mapping[str, FunctionHandle]]]
+    over: asyncio.Future[None]
+
+
+Send = Callable[[Plan, "Client"], Awaitable[Sequence[FunctionSpec]]]
 
 
 @contextlib.asynccontextmanager
 async def run(
-    plan: Plan, client: "Client", output: Output | None, *, detach: bool, interactive: bool = False
+    plan: Plan,
+    client: "Client",
+    output: Output | None,
+    *,
+    detach: bool = False,
+    interactive: bool = False,
+    send: Send = send,
 ) -> AsyncIterator[Running]:
     """Run an app while this context is open.
 
-    `detach` lets it go on afterwards, `interactive` lends this process's terminal to its functions.
+    `detach` lets it go on afterwards, `interactive` lends this process's terminal to its functions. `send`
+    stores what the plan holds, and returns its specifications complete.
     """
-    current = _Run(plan, client, output, detach=detach, interactive=interactive)
+    current = _Run(plan, client, output, send, detach=detach, interactive=interactive)
     try:
         yield await current.start()
     except BaseException as error:
@@ -74,9 +92,17 @@ class _Run:
     """The steps of one run. What is not there yet need not be ended."""
 
     def __init__(
-        self, plan: Plan, client: "Client", output: Output | None, *, detach: bool, interactive: bool
+        self,
+        plan: Plan,
+        client: "Client",
+        output: Output | None,
+        send: Send,
+        *,
+        detach: bool,
+        interactive: bool,
     ) -> None:
         self._plan = plan
+        self._send = send
         self._interactive = interactive
         self._detach = detach
         self._client = client
@@ -100,10 +126,11 @@ class _Run:
         if self._interactive:
             await self._lend_terminal(created.app_id)
         self._shown.status("Creating objects…")
-        handles = await self._publish(created.app_id)
-        self._shown.line("\n".join(tree(self._plan)))
+        handles = await self._publish_plan(created.app_id)
+        self._shown.line("\n".join(tree(self._plan, handles)))
         self._shown.status("Running…")
-        return Running(created.app_id, created.url, handles)
+        publish = partial(self._publish, created.app_id)
+        return Running(created.app_id, created.url, handles, publish, self._signs)
 
     async def _create(self) -> AppCreated:
         plan = self._plan
@@ -129,13 +156,16 @@ class _Run:
         except BusError as error:
             raise explain(error) from error
 
-    async def _publish(self, app_id: str) -> Mapping[str, FunctionHandle]:
+    async def _publish_plan(self, app_id: str) -> Mapping[str, FunctionHandle]:
         if not self._plan.specs:
             return {}
-        specs = await send(self._plan, self._client)
+        specs = await self._send(self._plan, self._client)
         if self._interactive:
-            specs = tuple(replace(spec, interactive=True) for spec in specs)
-        message = PublishFunctions(app_id, specs)
+            specs = [replace(spec, interactive=True) for spec in specs]
+        return await self._publish(app_id, specs)
+
+    async def _publish(self, app_id: str, specs: Sequence[FunctionSpec]) -> Mapping[str, FunctionHandle]:
+        message = PublishFunctions(app_id, tuple(specs))
         published = await self._client.request(
             "registry", "publish_functions", message, FunctionsPublished, timeout=PUBLISH_TIMEOUT
         )

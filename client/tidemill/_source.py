@@ -251,10 +251,14 @@ class _by_value:  # noqa: N801 - used as a statement
 
 
 class Packer:
-    """Packs the functions of one app; what several of them share is read once."""
+    """Packs the functions of one app; what several of them share is read once.
+
+    `paths` are the files and folders that it was made from.
+    """
 
     def __init__(self) -> None:
         self._archives: dict[object, tuple[str, bytes] | None] = {}
+        self.paths: set[Path] = set()
 
     def pack(
         self,
@@ -273,6 +277,10 @@ class Packer:
             InvalidError, ModuleNotMountable, SerializationError: its code cannot be sent.
         """
         found = [self._bundle(module, functools.partial(module_files, module)) for module in modules]
+        for module in modules:
+            self.paths.update(_locate_named(module.name)[0])
+        if file := getattr(sys.modules.get(function.__module__), "__file__", None):
+            self.paths.add(Path(file).absolute())
         if serialized or not has_file(function):
             data = serialize(function, name)
             digest = hashlib.sha256(data).hexdigest()
@@ -282,6 +290,7 @@ class Packer:
         place = locate(function)
         if include_source:
             found.insert(0, self._bundle(place, functools.partial(place_files, place)))
+            self.paths.update(place.roots)
         bundles = dict(bundle for bundle in found if bundle)
         return Packed(Source(tuple(bundles), place.module, function.__qualname__), bundles)
 

@@ -22,7 +22,7 @@ AHEAD, AHEAD_BYTES = 1_024, 16 << 20  # pieces that the sender may be ahead of w
 GRANT, GRANT_BYTES = 256, 4 << 20  # taken since the last grant: then another is worth a message
 GRANT_EVERY = 5.0  # seconds: a grant may be lost, and is told again
 GAP = 1.0  # seconds after which a missing piece is looked for in the stream
-GAP_MAX = 15.0  # seconds after which it is missing for good
+GAP_MAX = 15.0  # seconds after which it is missing for good, if the stream has been read since
 
 
 class RemoteGenerator:
@@ -150,7 +150,7 @@ class RemoteGenerator:
         missing = self._gap_since is not None or (self._last is not None and not self._results.stalled)
         if missing:
             self._gap_since = self._gap_since or now
-            if now - self._gap_since > GAP_MAX:
+            if self._caller.replies.read_at - self._gap_since > GAP_MAX:  # and it was not there
                 self.fail(exception.DataLossError(f"piece {self._results.next} of the stream is missing"))
             elif now - self._gap_since >= GAP:
                 self._caller.replies.read_again()

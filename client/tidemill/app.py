@@ -344,8 +344,8 @@ class App(Standing, metaclass=_later.Listed):
         try:
             plan = await _plan.make(self, name, config.environment(environment_name))
             connection = _client.current(client)
-            how = {"detach": detach, "interactive": interactive}
-            async with _running.run(plan, connection, _output.current(), **how) as running:
+            run = _running.run(plan, connection, _output.current(), detach=detach, interactive=interactive)
+            async with run as running:
                 self._running = running
                 record = _deploying.Record(running.app_id, running.url, connection)
                 self._stand(record, running.handles)

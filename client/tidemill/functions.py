@@ -10,6 +10,7 @@ from tidemill._tracebacks import EDGE
 from tidemill.function_call import FunctionCall
 
 if TYPE_CHECKING:
+    from tidemill._autoscaler import Autoscaler
     from tidemill._client import Client
     from tidemill._logs import Logs
     from tidemill._map import ForEach, Map, StarMap
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from tidemill._spawn_map import SpawnMap, SpawnMapForEffect
     from tidemill._wire.control import FunctionHandle
     from tidemill.app import App
+    from tidemill.types import FunctionAutoscalerSettings, FunctionCurrentStats
 
 P = ParamSpec("P")
 R = TypeVar("R")  # what `remote` returns; of a generator: what each piece is
@@ -290,6 +292,53 @@ class Function(Generic[P, R, O]):
         if handle is None:
             raise self._not_hydrated()
         return handle.function_id
+
+    @property
+    def autoscaler(self) -> "Autoscaler":
+        """The settings that its containers are started and stopped by: see `Autoscaler`."""
+        from tidemill._autoscaler import Autoscaler
+
+        return Autoscaler(self)
+
+    @_sync.method
+    async def update_autoscaler(
+        self,
+        *,
+        min_containers: int | None = None,
+        max_containers: int | None = None,
+        buffer_containers: int | None = None,
+        scaledown_window: int | None = None,
+    ) -> "FunctionAutoscalerSettings":
+        """Change how many containers it has, until its app is deployed again. Return all settings.
+
+        Args:
+            min_containers: kept warm, 0 or more.
+            max_containers: at most, 1 or more; calls beyond wait.
+            buffer_containers: idle ones kept beside those that work, while it is called.
+            scaledown_window: seconds after which an idle one ends, 2 to 3,600.
+
+        What is None stays as it is.
+
+        Raises:
+            InvalidError: a number out of range, or a minimum above the maximum.
+            ConflictError: it is pinned to a version that is no longer the newest.
+        """
+        from tidemill import _autoscaler
+
+        return await _autoscaler.update(
+            self,
+            min_containers=min_containers,
+            max_containers=max_containers,
+            buffer_containers=buffer_containers,
+            scaledown_window=scaledown_window,
+        )
+
+    @_sync.method
+    async def get_current_stats(self) -> "FunctionCurrentStats":
+        """Return how much waits and runs at this moment."""
+        from tidemill import _autoscaler
+
+        return await _autoscaler.stats(self)
 
     @property
     def logs(self) -> "Logs":

@@ -13,7 +13,8 @@ from pseudo_terminal import AtTerminal
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"```(python|console)\n(.*?)```", re.DOTALL)
-OTHER_CALLERS = ("rest.md", "other-languages.md")  # are in test_other_callers.py
+# Are in test_other_callers.py and test_serving.py.
+TESTED_ELSEWHERE = ("rest.md", "other-languages.md", "serve.md")
 SESSION = re.compile(r"\$ tidemill (?:deploy|secret create) ")
 COMMAND = re.compile(r"\$ (.+)\n((?:(?!\$ ).*\n)*)")
 TALK = re.compile(r"\$ tidemill run -i (\S+\.py)\n((?:(?!\$ ).*\n)*)")
@@ -58,7 +59,7 @@ talks: list[Talk] = []
 def programs() -> list[Program]:
     found = []
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
-        if page.name in OTHER_CALLERS:
+        if page.name in TESTED_ELSEWHERE:
             continue
         files: dict[str, str] = {}
         for language, text in BLOCK.findall(page.read_text()):

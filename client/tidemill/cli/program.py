@@ -15,8 +15,10 @@ from tidemill.exception import Error
 # name -> (module that has it under its name, what it does)
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "run": ("tidemill.cli.run", "Run a function or a local entrypoint of an app."),
+    "serve": ("tidemill.cli.serve", "Run an app while its code is written, and follow the changes."),
     "deploy": ("tidemill.cli.deploy", "Deploy an app, which stays until it is stopped."),
     "app": ("tidemill.cli.app", "Look after apps: list, info, history, logs, rollback, stop, ..."),
+    "function": ("tidemill.cli.function", "Look at functions, and change how many containers they have."),
     "container": ("tidemill.cli.container", "Look at containers: list, logs, exec, stop."),
     "call": ("tidemill.cli.call", "Look at calls and what they led to."),
     "dead": ("tidemill.cli.dead", "Look at inputs that were given up, and try them again."),

@@ -55,14 +55,14 @@ def run(ref: str, arguments: tuple[str, ...], is_module: bool, **options: Any) -
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # in order with the output of containers, in a pipe too
-    with _script(ref, is_module=is_module) as named, _interruptible():
+    with _script(ref, is_module=is_module) as named, interruptible():
         return _run(named, arguments, Options(**options))
 
 
 def _run(named: Reference, arguments: tuple[str, ...], options: Options) -> int:
     try:
         if not {"-h", "--help"} & set(arguments):
-            _begin_stack()
+            begin_stack()
         _alias.install()
         sys.argv[:] = [named.source, *arguments]
         module = reference.load_or_tell(named)
@@ -71,10 +71,10 @@ def _run(named: Reference, arguments: tuple[str, ...], options: Options) -> int:
         chosen = reference.find(module, named)
         return _execute(chosen, named, arguments, options)
     finally:
-        _disconnect()
+        disconnect()
 
 
-def _begin_stack() -> None:
+def begin_stack() -> None:
     """Have a temporary stack start while the user's code is imported, if there is no other server."""
     if not config["server_url"] and _stack.find() is None:
         _stack.begin_temporary()
@@ -185,7 +185,7 @@ def _script(ref: str, *, is_module: bool) -> Iterator[Reference]:
 
 
 @contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
+def interruptible() -> Iterator[None]:
     """Have Ctrl-C and SIGTERM end the app in order; a second one is not waited for."""
     presses = 0
 
@@ -208,7 +208,7 @@ def _interruptible() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _disconnect() -> None:
+def disconnect() -> None:
     """Close the connection, and end the temporary stack with all that runs on it."""
     module = sys.modules.get("tidemill._client")
     client = module._shared.client if module else None

@@ -92,6 +92,12 @@ def check_functions(functions: Sequence[FunctionSpec]) -> None:
             raise InvalidError(f"function {spec.name!r}: {problem}")
 
 
+def check_autoscaling(scaling: Autoscaling) -> None:
+    """Refuse settings that cannot be."""
+    if problem := next(_scaling_problems(scaling), None):
+        raise InvalidError(problem)
+
+
 def _problems(spec: FunctionSpec) -> Iterator[str]:
     """Yield what is wrong with a specification, most basic first."""
     if not spec.source.serialized and not (spec.source.module and spec.source.qualname):

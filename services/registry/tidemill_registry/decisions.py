@@ -38,6 +38,7 @@ DOABLE: Mapping[str, tuple[str, ...]] = {
     "publish functions for": LIVE,
     "hear the client of": LIVE,
     "tag": LIVE,
+    "change the containers of": LIVE,
     "roll back": ("deployed",),
     "roll over": ("deployed",),
     "stop": (*LIVE, "stopped"),  # once more changes nothing

@@ -18,6 +18,7 @@ from tidemill._wire.apps import (
     PublishFunctions,
     StopApp,
 )
+from tidemill._wire.autoscaling import GetAutoscaler, UpdateAutoscaler
 from tidemill._wire.calls import GetCall, GetCallGraph, GetDead, ListCalls, ListDead, ReplayDead
 from tidemill._wire.control import Done, FunctionHandle, GetFunction
 from tidemill._wire.deploying import (
@@ -49,6 +50,7 @@ from tidemill._wire.secrets import (
     PutSecret,
     RevealSecrets,
 )
+from tidemill._wire.specs import Autoscaling
 from tidemill._wire.tokens import (
     CreateToken,
     ListTokens,
@@ -63,6 +65,7 @@ from tidemill_common.bus.protocol import Endpoint, ServiceBus
 from tidemill_common.requests import Endpoints
 from tidemill_common.service import Context
 from tidemill_registry import (
+    autoscaling,
     decisions,
     deployments,
     environments,
@@ -185,6 +188,8 @@ class Registry:
             ("stop_deployed", StopDeployed, self._stop_deployed),
             ("set_tags", SetTags, partial(tags.replace, self._engine)),
             ("get_tags", GetTags, partial(tags.read, self._engine)),
+            ("get_autoscaler", GetAutoscaler, partial(autoscaling.read, self._engine)),
+            ("update_autoscaler", UpdateAutoscaler, self._update_autoscaler),
             ("list_environments", ListEnvironments, self._list_environments),
             ("create_environment", CreateEnvironment, partial(environments.create, self._engine)),
             ("update_environment", UpdateEnvironment, self._change_environment),
@@ -230,6 +235,11 @@ class Registry:
         published = await publishing.publish(self._engine, workspace, request, self._clock)
         await self._publisher.published()
         return published
+
+    async def _update_autoscaler(self, workspace: str, request: UpdateAutoscaler) -> Autoscaling:
+        changed = await autoscaling.change(self._engine, workspace, request)
+        await self._publisher.published()
+        return changed
 
     async def _heartbeat(self, workspace: str, request: AppHeartbeat) -> Done:
         try:

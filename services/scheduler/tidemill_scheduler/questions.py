@@ -4,14 +4,16 @@ from dataclasses import replace
 
 from tidemill import exception
 from tidemill._wire import coding, subjects
+from tidemill._wire.autoscaling import GetPoolStats, PoolStats
 from tidemill._wire.control import FindQueued, Queued
 from tidemill._wire.scheduling import ListWorkers, WorkerList, WorkerState
 from tidemill_common import streams
+from tidemill_scheduler.decisions import COMING, READY, Phase
 from tidemill_scheduler.replica import Replica
 
 
 class Questions:
-    """Answers `tm.scheduler.<ws>.find_queued` and `tm.scheduler.<ws>.list_workers`."""
+    """Answers `tm.scheduler.<ws>.find_queued`, `pool_stats` and `list_workers`."""
 
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
@@ -31,6 +33,20 @@ class Questions:
             if await self._replica.bus.last(stream, subject) is not None:
                 return Queued(queued=True)
         return Queued(queued=False)
+
+    async def pool_stats(self, workspace: str, request: GetPoolStats) -> PoolStats:
+        """Tell what a pool does now."""
+        pool = self._replica.directory.pools.get(request.pool)
+        if pool is None or pool.workspace != workspace:
+            raise exception.NotFoundError("there is no such pool", hint="its app may have been stopped")
+        queue = await self._replica.bus.consumer_state(pool.stream, pool.id)
+        phases = [view.phase for view in self._replica.fleet.containers(pool.id)]
+        return PoolStats(
+            waiting=queue.pending if queue else 0,
+            running=queue.ack_pending if queue else 0,
+            containers=sum(phase in READY | COMING for phase in phases),
+            idle=phases.count(Phase.IDLE),
+        )
 
     async def list_workers(self, workspace: str, _request: ListWorkers) -> WorkerList:
         """Tell the workers that are alive, as the bucket has them."""

@@ -19,6 +19,7 @@ import msgspec
 
 from tidemill._bus.protocol import Message
 from tidemill._wire import ids, subjects
+from tidemill._wire.autoscaling import GetPoolStats
 from tidemill._wire.containers import Execute, ListContainers, StopContainer
 from tidemill._wire.control import CancelCall, FindQueued
 from tidemill._wire.scheduling import ContainerEvent, GetSchedulerStatus, ListWorkers, WorkerState
@@ -84,6 +85,7 @@ class Scheduler:
         table = {
             "cancel": endpoints.endpoint("cancel", CancelCall, Cancelling(replica).cancel),
             "find_queued": endpoints.endpoint("find_queued", FindQueued, questions.find_queued),
+            "pool_stats": endpoints.endpoint("pool_stats", GetPoolStats, questions.pool_stats),
             "list_workers": endpoints.endpoint("list_workers", ListWorkers, questions.list_workers),
         }
         served = {subjects.scheduler(subjects.EVERY, verb): endpoint for verb, endpoint in table.items()}

@@ -204,6 +204,9 @@ class PlayedWorker:
                 if isinstance(value, Pause):
                     await asyncio.sleep(value.seconds)
                     continue
+                if isinstance(value, Lost):
+                    count += 1
+                    continue
                 await until(lambda count=count: self._may_send(count), timeout=60)
                 output = Output(index, Status.YIELD, await self._payload(*payload.encode(value)), count)
                 await self._store(pool, chunk, Outputs(chunk.call, 0, [output], 0.0, "co-1"), f"p{count}")
@@ -290,6 +293,10 @@ class Pause:
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
+
+
+class Lost:
+    """Yielded by a generator of which a piece is to be lost."""
 
 
 class Timeout(Exception):

@@ -1,14 +1,18 @@
 """`remote_gen`: pieces in order, errors after them, credit, closing."""
 
+import asyncio
 import os
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from played_worker import Pause, PlayedWorker
+from played_worker import Lost, Pause, PlayedWorker
 from waiting import until
 
+from tidemill import _client, exception
 from tidemill._wire.payload import INLINE_LIMIT
+from tidemill_local.broker import Broker
 
 
 def count(n: int) -> Iterator[int]:
@@ -104,3 +108,32 @@ def test_a_large_argument_reaches_the_generator(worker: PlayedWorker) -> None:
 
     data = os.urandom(2 * INLINE_LIMIT)
     assert b"".join(worker.function(halves).remote_gen(data)) == data
+
+
+def test_a_missing_piece_is_given_up_when_the_stream_was_read_and_not_before(
+    worker: PlayedWorker, connected: Broker, eventually: Any
+) -> None:
+    def loses_one() -> Iterator[Any]:
+        yield "first"
+        yield Lost()
+        yield "third"
+        yield Pause(60.0)
+
+    pieces = worker.function(loses_one).remote_gen()
+    assert next(pieces) == "first"
+    caller = _client.current().caller
+    assert caller is not None
+    (call,) = caller.calls.values()
+    eventually(lambda: call._gap_since)
+    connected.kill()
+    eventually(lambda: not caller.bus._connected)
+
+    async def look_much_later() -> None:
+        call.on_tick(time.monotonic() + 100)
+
+    asyncio.run_coroutine_threadsafe(look_much_later(), caller.loop).result(10)
+    assert not call._ended
+    asyncio.run(connected.start())
+    call._gap_since -= 100
+    with pytest.raises(exception.DataLossError, match="piece 1 of the stream is missing"):
+        next(pieces)

@@ -1,137 +1,15 @@
-"""Decisions in a row, in virtual time: one worker of 16 slots, containers that start and work.
+"""Decisions in a row, in virtual time: one worker of 16 slots, containers that start and work."""
 
-The simulation knows only what the scheduler knows: bells, looks at a queue, reports of containers.
-"""
-
-import heapq
 import random
-from collections import deque
-from dataclasses import dataclass, field
+from pathlib import Path
 
+import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidemill._wire.specs import Autoscaling
-from tidemill_scheduler.decisions import (
-    COMING,
-    READY,
-    ContainerView,
-    Failures,
-    Look,
-    Phase,
-    Situation,
-    Stretch,
-    decide,
-    follow,
-)
-
-START = 0.012  # seconds that a container takes to start when it has a core to itself
-CORES = 2
-FREE_CORES = 1.0  # what caller, server and worker leave
-STARTS_AT_ONCE = 8
-LOOK_EVERY = 0.02
-
-
-@dataclass
-class Simulated:
-    """One pool whose messages take `seconds` each."""
-
-    seconds: float
-    limits: Autoscaling = field(default_factory=Autoscaling)
-    needs_cores: bool = False  # computes instead of sleeping
-    slots: int = 16
-    now: float = 0.0
-    queue: deque[float] = field(default_factory=deque)
-    views: dict[str, ContainerView] = field(default_factory=dict)
-    completed: int = 0
-    started: int = 0
-    most: int = 0
-    finished: float = 0.0
-    waits: list[float] = field(default_factory=list)
-    ready_at: list[float] = field(default_factory=list)
-    stretch: Stretch = field(default_factory=Stretch)
-    _events: list[tuple[float, int, str, str]] = field(default_factory=list)
-    _number: int = 0
-    _looked: float = -1.0
-    _look_due: float = float("inf")
-
-    def arrive(self, at: float, count: int = 1) -> None:
-        for _ in range(count):
-            self._at(at, "arrive", "")
-
-    def run(self, until: float) -> None:
-        while self._events and self._events[0][0] <= until:
-            self.now, _, kind, name = heapq.heappop(self._events)
-            getattr(self, f"_{kind}")(name)
-        self.now = until
-
-    def _at(self, when: float, kind: str, name: str) -> None:
-        self._number += 1
-        heapq.heappush(self._events, (when, self._number, kind, name))
-
-    def _bell(self) -> None:
-        due = max(self.now, self._looked + LOOK_EVERY)
-        if due < self._look_due:
-            self._look_due = due
-            self._at(due, "look", "")
-
-    def _arrive(self, _: str) -> None:
-        self.queue.append(self.now)
-        self._work()
-        self._bell()
-
-    def _look(self, _: str) -> None:
-        if self.now < self._look_due:
-            return
-        self._looked, self._look_due = self.now, float("inf")
-        views = tuple(self.views.values())
-        busy = sum(view.phase is Phase.BUSY for view in views)
-        look = Look(
-            self.now, len(self.queue) + busy, self.completed, sum(view.phase in READY for view in views)
-        )
-        self.stretch = follow(self.stretch, look)
-        decision = decide(Situation(self.limits, views, look, self.stretch, Failures(), self.now))
-        for name in decision.stop:
-            del self.views[name]
-        coming = sum(view.phase in COMING for view in views)
-        room = min(STARTS_AT_ONCE - coming, self.slots - len(self.views))
-        for _n in range(max(0, min(decision.start, room))):
-            self._place()
-        if decision.again_in is not None:
-            self._look_due = self.now + max(decision.again_in, 1e-6)
-            self._at(self._look_due, "look", "")
-
-    def _place(self) -> None:
-        self.started += 1
-        name = f"co-{self.started}"
-        self.views[name] = ContainerView(name, Phase.STARTING, self.now)
-        self.most = max(self.most, len(self.views))
-        starting = sum(view.phase in COMING for view in self.views.values())
-        self._at(self.now + START * max(1.0, starting / CORES), "ready", name)
-
-    def _ready(self, name: str) -> None:
-        self.views[name] = ContainerView(name, Phase.IDLE, self.now)
-        self.ready_at.append(self.now)
-        self._work()
-        self._bell()
-
-    def _work(self) -> None:
-        idle = [name for name, view in self.views.items() if view.phase is Phase.IDLE]
-        for name in idle:
-            if self.queue:
-                self.waits.append(self.now - self.queue.popleft())
-                self.views[name] = ContainerView(name, Phase.BUSY, self.now)
-                self._at(self.now + self._takes(), "done", name)
-
-    def _takes(self) -> float:
-        busy = sum(view.phase is Phase.BUSY for view in self.views.values())
-        return self.seconds * (max(1.0, busy / FREE_CORES) if self.needs_cores else 1.0)
-
-    def _done(self, name: str) -> None:
-        self.completed += 1
-        self.finished = self.now
-        self.views[name] = ContainerView(name, Phase.IDLE, self.now)
-        self._work()
+from tidemill_scheduler.simulation import STARTS_AT_ONCE, Simulated, main, read_trace, replay
 
 
 def test_a_map_of_short_sleeps_has_all_its_containers_within_a_tenth_of_a_second() -> None:
@@ -237,3 +115,45 @@ def test_whatever_arrives_is_finished_without_flapping(
     assert pool.most <= (maximum or 16)
     # A container is started for a reason: at most once per window and slot.
     assert pool.started <= 16 * (1 + at / 5.0)
+
+
+def test_a_jump_to_500_calls_a_second_is_cleared_within_three_seconds_of_enough_slots() -> None:
+    pool = Simulated(seconds=0.02, slots=32)
+    replay(pool, [(number * 0.002, 1) for number in range(5_000)])
+    late = pool.waits[1_500:]  # what came after the first three seconds
+    assert max(late) < 0.05
+    assert max(pool.waits) < 1.0
+
+
+def test_noise_around_a_steady_load_starts_less_than_one_container_in_a_window() -> None:
+    dice, at, trace = random.Random(7), 0.0, []
+    while at < 300.0:
+        at += dice.expovariate(20.0)
+        trace.append((at, 1))
+    pool = Simulated(seconds=0.1, limits=Autoscaling(scaledown_window=10.0))
+    summary = replay(pool, trace)
+    assert summary.containers_started < 300.0 / 10.0
+    assert summary.median_wait < 0.001
+    assert summary.busy == pytest.approx(0.1 * len(trace))
+
+
+def test_waiting_and_idle_seconds_are_counted() -> None:
+    pool = Simulated(seconds=1.0, limits=Autoscaling(max_containers=1, scaledown_window=5.0), start=0.5)
+    summary = replay(pool, [(0.0, 2)])
+    assert summary.waiting == pytest.approx(0.5 + 1.5, abs=0.05)
+    assert summary.idle == pytest.approx(5.0, abs=0.05)
+    assert (summary.busy, summary.containers_started) == (pytest.approx(2.0), 1)
+
+
+def test_a_trace_is_replayed_by_the_program(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.csv"
+    trace.write_text("# seconds, inputs\n0\n0.5,10\n\n")
+    done = CliRunner().invoke(main, [str(trace), "--seconds", "0.02", "--max-containers", "1"])
+    assert done.exit_code == 0
+    assert "inputs                        11" in done.output
+    assert "most_containers                1" in done.output
+    trace.write_text("0\nsoon\n")
+    done = CliRunner().invoke(main, [str(trace), "--seconds", "0.02"])
+    assert done.exit_code == 1
+    assert "line 2 is no moment" in done.output
+    assert read_trace([]) == []

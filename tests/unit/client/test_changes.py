@@ -1,0 +1,60 @@
+"""What counts as a change of a file that an app is made of."""
+
+import asyncio
+import os
+import time
+from pathlib import Path
+
+from tidemill._changes import Changes
+
+
+async def heard(changes: Changes) -> set[str]:
+    async with asyncio.timeout(20):
+        return {path.name for path in await changes.next()}
+
+
+async def test_a_file_is_followed_also_when_another_takes_its_place(tmp_path: Path) -> None:
+    file, other = tmp_path / "app.py", tmp_path / "other.py"
+    file.write_text("1")
+    changes = Changes()
+    await changes.follow([file], time.time() + 60)
+    await watching(changes, file)
+    other.write_text("not part of it")
+    for text in ("2", "3"):  # the second time it is another file that is replaced
+        new = tmp_path / "app.py.new"
+        new.write_text(text)
+        os.replace(new, file)
+        assert await heard(changes) == {"app.py"}
+    await changes.close()
+
+
+async def test_folders_are_followed_without_caches(tmp_path: Path) -> None:
+    (tmp_path / "package" / "inner" / "__pycache__").mkdir(parents=True)
+    file = tmp_path / "package" / "inner" / "module.py"
+    file.write_text("1")
+    changes = Changes()
+    await changes.follow([tmp_path / "package"], time.time() + 60)
+    await watching(changes, file)
+    (file.parent / "__pycache__" / "module.cpython-311.pyc").write_text("cached")
+    file.write_text("2")
+    assert await heard(changes) == {"module.py"}
+    await changes.close()
+
+
+async def test_what_changed_while_the_code_was_imported_counts(tmp_path: Path) -> None:
+    file = tmp_path / "app.py"
+    begun = time.time() - 5
+    file.write_text("1")
+    changes = Changes()
+    await changes.follow([file], since=begun)
+    assert await heard(changes) == {"app.py"}
+    await changes.close()
+
+
+async def watching(changes: Changes, file: Path) -> None:
+    """Return once changes are noticed: the system needs a moment to begin."""
+    noticed = asyncio.ensure_future(heard(changes))
+    async with asyncio.timeout(20):
+        while not noticed.done():
+            file.touch()
+            await asyncio.wait((noticed,), timeout=0.1)
