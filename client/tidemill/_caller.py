@@ -111,15 +111,16 @@ class Caller:
         *,
         stored: Callable[[], None] | None = None,
         refused: Callable[[BaseException], None],
+        patiently: bool = False,
     ) -> int:
-        """Publish a chunk and ring for its pool; return the number of this submission.
+        """Publish a chunk and ring for its pool (see `Pools.ring`); return the number of this submission.
 
         `stored` is called when the stream has it, `refused` with the caller's error when it will not.
         """
         self._submitted += 1
         subject = subjects.inputs(handle.prefix, call, first, 0)
         self._store(subject, data, subjects.input_key(call, first, 0), stored, refused, STORE_TRIES)
-        self.pools.ring(handle.pool)
+        self.pools.ring(handle.pool, patiently=patiently)
         return self._submitted
 
     def _store(

@@ -4,13 +4,13 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from tidemill import _loop, _runtime, _sync, exception
 from tidemill._bus.protocol import Bus, BusError, Disconnected, NoResponder, NotLetIn, RequestFailed
 from tidemill._caller import Caller, explain
+from tidemill._dataclass import dataclass
 from tidemill._tracebacks import EDGE
 from tidemill._wire import coding, errors, ids, subjects
 from tidemill._wire.control import ErrorReply

@@ -8,10 +8,10 @@ import asyncio
 import datetime
 import time
 from collections.abc import Coroutine, Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from tidemill import __version__, _entrypoint, _following, _names, _plan, _runtime, exception
+from tidemill._dataclass import dataclass
 from tidemill._output import Output
 from tidemill._wire import deploying as wire
 from tidemill._wire.apps import AppCreated, AppDetails, GetApp

@@ -15,7 +15,6 @@ import dataclasses
 import logging
 import weakref
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tidemill import _loop, config, exception
@@ -35,12 +34,12 @@ PAUSE, PAUSE_MAX = 0.5, 30.0  # seconds until a look-up that failed is tried aga
 _log = logging.getLogger("tidemill")
 
 
-@dataclass(slots=True)
 class _Found:
     """What a look-up found, and the functions of this process that came by it."""
 
-    handle: FunctionHandle
-    functions: "weakref.WeakSet[Function[..., Any, Any]]" = field(default_factory=weakref.WeakSet)
+    def __init__(self, handle: FunctionHandle) -> None:
+        self.handle = handle
+        self.functions: weakref.WeakSet[Function[..., Any, Any]] = weakref.WeakSet()
 
     def take(self, handle: FunctionHandle | None) -> None:
         """Give all of them another handle."""

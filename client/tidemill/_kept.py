@@ -363,7 +363,8 @@ class KeptCall:
             return None
 
     async def _check(self, index: int) -> CallRecord:
-        record = await self.record()
+        """Return the record of a call that has not the output; it may be gone since it was read last."""
+        record = self._record = await self._read_record()
         if not 0 <= index < record.num_inputs:
             raise exception.InvalidError(f"{self.call} has {record.num_inputs} inputs, there is no {index}")
         return record

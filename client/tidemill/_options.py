@@ -5,15 +5,14 @@ import inspect
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from tidemill import _names, _runtime, retries, secret, volume
+from tidemill import _names, _runtime, secret, volume
 from tidemill import image as images
-from tidemill._wire.specs import Autoscaling, FunctionSpec, Resources, Source
+from tidemill._dataclass import dataclass
+from tidemill._wire.specs import Autoscaling, FunctionSpec, Resources, RetryPolicy, Source
 from tidemill.exception import DeprecationError, InvalidError, UnimplementedError
 from tidemill.image import Image
-from tidemill.schedule import Cron, Period
 from tidemill.secret import Secret
 from tidemill.volume import Volume
 
@@ -28,7 +27,7 @@ _GPU = re.compile(r"(?P<type>[A-Za-z0-9_-]{1,32})!?(?::(?P<count>\d{1,3}))?")
 _LABEL = re.compile(r"[A-Za-z0-9_./*-]{1,63}")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Defaults:
     """What an app gives to all its functions."""
 
@@ -38,7 +37,7 @@ class Defaults:
     include_source: bool = True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Declaration:
     """One declared function: what the platform is told, apart from its code, and what that needs.
 
@@ -85,7 +84,7 @@ def declare(function: Callable[..., Any], given: Mapping[str, Any], *, include_s
     _refuse_absent(given)
     name = _name(function, given["name"])
     is_generator = _is_generator(function, given["is_generator"])
-    policy = retries.read(given["retries"])
+    policy = _retries(given["retries"])
     if is_generator and policy.max_retries:
         raise InvalidError(f"{name!r} is a generator: it cannot have retries, part of it is read already")
     timeout = _seconds("timeout", given["timeout"])
@@ -166,9 +165,19 @@ def _is_generator(function: Callable[..., Any], given: Any) -> bool:
     return given
 
 
+def _retries(given: Any) -> RetryPolicy:
+    if given is None:
+        return RetryPolicy()
+    from tidemill import retries
+
+    return retries.read(given)
+
+
 def _schedule(function: Callable[..., Any], name: str, schedule: Any) -> dict[str, Any] | None:
     if schedule is None:
         return None
+    from tidemill.schedule import Cron, Period
+
     if not isinstance(schedule, Cron | Period):
         raise InvalidError(f"schedule has to be a Cron or a Period, not {schedule!r}")
     kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)

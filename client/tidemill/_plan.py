@@ -7,13 +7,13 @@ time and only what the server lacks (`send`); what is left are specifications th
 import asyncio
 import dataclasses
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tidemill._bus import blobs
 from tidemill._bus.protocol import BusError
 from tidemill._caller import explain
+from tidemill._dataclass import dataclass
 from tidemill._source import Packer
 from tidemill._wire.control import FunctionHandle
 from tidemill._wire.specs import FunctionSpec
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 TRANSFERS = 8  # at once
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Plan:
     """Everything that an app needs, worked out before anything is sent.
 

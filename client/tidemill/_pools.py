@@ -5,30 +5,32 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 
 from tidemill._bus.protocol import Bus, BusError, Message, Subscription
 from tidemill._wire import coding, subjects
 from tidemill._wire.control import Trouble
 
 RING_EVERY = 0.05  # seconds between the bells of a pool while inputs are submitted
+LATELY = 1.0  # seconds since its last answer for which a pool is taken to be awake
+PATIENCE = 0.01  # seconds that a single input of such a pool may take before the bell is worth its message
 KEEP = 60.0  # seconds for which a pool that nobody waits for is still listened to
 
 _log = logging.getLogger("tidemill")
 
 
-@dataclass(slots=True)
 class Line:
     """One pool as this process knows it."""
 
-    pool: str
-    rung: float = float("-inf")
-    ring_later: asyncio.TimerHandle | None = None
-    waiting: int = 0  # calls that wait for outputs
-    used: float = 0.0
-    subscription: Subscription | None = None
-    is_subscribing: bool = False
-    told: set[str] = field(default_factory=set)
+    def __init__(self, pool: str) -> None:
+        self.pool = pool
+        self.rung = float("-inf")
+        self.ring_later: asyncio.TimerHandle | None = None
+        self.ring_unless_answered: asyncio.TimerHandle | None = None
+        self.waiting = 0  # calls that wait for outputs
+        self.used = float("-inf")
+        self.subscription: Subscription | None = None
+        self.is_subscribing = False
+        self.told: set[str] = set()
 
 
 class Pools:
@@ -61,15 +63,26 @@ class Pools:
         line = self._lines[pool]
         line.waiting -= 1
         line.used = time.monotonic()
+        if not line.waiting and line.ring_unless_answered is not None:
+            line.ring_unless_answered.cancel()
+            line.ring_unless_answered = None
 
-    def ring(self, pool: str) -> None:
-        """Say that the pool has work: at once, or, when that was just said, once more soon."""
+    def ring(self, pool: str, *, patiently: bool = False) -> None:
+        """Say that the pool has work: at once, or, when that was just said, once more soon.
+
+        Patiently: of a pool that has just answered another call it is said only if nothing comes for a
+        moment. One call after the other then costs the scheduler nothing.
+        """
         line = self._line(pool)
-        since = time.monotonic() - line.rung
-        if since >= RING_EVERY:
+        now = time.monotonic()
+        wait = line.rung + RING_EVERY - now
+        if patiently and now - line.used < LATELY:
+            if line.ring_unless_answered is None:
+                line.ring_unless_answered = self._loop.call_later(max(wait, PATIENCE), self._ring, line)
+        elif wait <= 0:
             self._ring(line)
         elif line.ring_later is None:
-            line.ring_later = self._loop.call_later(RING_EVERY - since, self._ring, line)
+            line.ring_later = self._loop.call_later(wait, self._ring, line)
 
     def ring_waiting(self) -> None:
         """Ring for every pool that a call waits for, and forget those that nobody calls any more."""
@@ -88,9 +101,7 @@ class Pools:
         return line
 
     def _ring(self, line: Line) -> None:
-        if line.ring_later is not None:
-            line.ring_later.cancel()
-            line.ring_later = None
+        _cancel_timers(line)
         line.rung = time.monotonic()
         with suppress(BusError):  # not connected: it is rung again each second while anything is outstanding
             self._bus.publish(subjects.demand(self._workspace, line.pool), b"")
@@ -137,10 +148,16 @@ class Pools:
     async def close(self) -> None:
         """End the subscriptions and timers."""
         for line in self._lines.values():
-            if line.ring_later is not None:
-                line.ring_later.cancel()
+            _cancel_timers(line)
             if line.subscription is not None:
                 await line.subscription.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _cancel_timers(line: Line) -> None:
+    for timer in (line.ring_later, line.ring_unless_answered):
+        if timer is not None:
+            timer.cancel()
+    line.ring_later = line.ring_unless_answered = None

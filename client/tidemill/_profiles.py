@@ -14,10 +14,11 @@ active one.
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
+from tidemill._dataclass import dataclass
 from tidemill.exception import InvalidError, NotFoundError
 
 DEFAULT = "default"

@@ -11,13 +11,14 @@ import contextlib
 import logging
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from tidemill import exception
 from tidemill._bus.protocol import BusError
 from tidemill._caller import explain
+from tidemill._dataclass import dataclass
 from tidemill._output import Output
 from tidemill._plan import Plan, send, tree
 from tidemill._watching import Watch
@@ -44,7 +45,7 @@ PUBLISH_TIMEOUT = 60.0  # seconds
 _log = logging.getLogger("tidemill")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Running:
     """An app that runs: its id, where it can be looked at, and what its functions are called through.
 

@@ -138,7 +138,7 @@ class SingleCall:
             return
         self._since = time.monotonic()
         caller.begin(self)
-        self._submission = caller.submit(handle, self.id, 0, data, refused=self.fail)
+        self._submission = caller.submit(handle, self.id, 0, data, refused=self.fail, patiently=True)
 
     def on_outputs(self, items: "list[RawOutput]", seconds: float, container: str) -> None:  # noqa: ARG002
         """Take the one output."""

@@ -15,10 +15,10 @@ import sys
 import tarfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from tidemill._dataclass import dataclass
 from tidemill._wire.specs import Source
 from tidemill.exception import InvalidError, ModuleNotMountable, SerializationError
 from tidemill.image import LocalModule

@@ -12,11 +12,12 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from tidemill import exception
+from tidemill._dataclass import dataclass
 
 if TYPE_CHECKING:
     import subprocess

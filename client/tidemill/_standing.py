@@ -79,7 +79,8 @@ class Standing:
         from tidemill import _client, _deploying, _output, config
 
         wanted = _deploying.Wanted(name, config.environment(environment_name), tag, strategy)
-        self._stand(*await _deploying.deploy(self, wanted, _client.current(client), _output.current()))
+        record, handles = await _deploying.deploy(self, wanted, _client.current(client), _output.current())
+        self._stand(record, handles, wanted.name or self._name or "", wanted.environment)
         return cast("App", self)
 
     @_sync.class_method
@@ -126,9 +127,7 @@ class Standing:
         record = self._reach(client)
         await _deploying.stop(record)
         self._record = None
-        for function in self._functions.values():
-            if function._is_of(record.app_id):
-                function._unhydrate()
+        self._fall(record)
 
     @_sync.method
     async def info(self, refresh: bool = False) -> "AppInfo":  # noqa: ARG002 - it is always asked for
@@ -177,12 +176,25 @@ class Standing:
 
     # --- what it is on the server
 
-    def _stand(self, record: "Record", handles: "Mapping[str, FunctionHandle]") -> None:
-        """Take the record of a run or a deployment, and what the functions are called through."""
+    def _stand(
+        self, record: "Record", handles: "Mapping[str, FunctionHandle]", name: str = "", environment: str = ""
+    ) -> None:
+        """Take the record of a run or a deployment, and what the functions are called through.
+
+        A deployment is found by its `name` and `environment` from elsewhere.
+        """
+        from tidemill.functions import Lookup
+
         self._record, self._app_id = record, record.app_id
         for key, handle in handles.items():
             if key in self._functions:
-                self._functions[key]._hydrate(handle, record.client)
+                lookup = Lookup(name, key, environment) if name else None
+                self._functions[key]._hydrate(handle, record.client, lookup)
+
+    def _fall(self, record: "Record") -> None:
+        """Leave the functions to other apps that have them: this one does not stand any more."""
+        for function in self._functions.values():
+            function._unhydrate(record.app_id)
 
     def _reached(self, client: "Client | None" = None) -> "Record | None":
         """Return the record of the app that runs or was deployed; in its containers it is theirs."""

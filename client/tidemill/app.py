@@ -338,9 +338,7 @@ class App(Standing, metaclass=_later.Listed):
 
         self._check_can_run(name, interactive=interactive)
         self._is_starting = True
-        before, functions = self._record, [*self._functions.values()]
-        handles = [(function, function._handle, function._client) for function in functions]
-        record = None
+        before, record = self._record, None
         try:
             plan = await _plan.make(self, name, config.environment(environment_name))
             connection = _client.current(client)
@@ -354,13 +352,8 @@ class App(Standing, metaclass=_later.Listed):
             self._running, self._is_starting = None, False
             if self._record is record:  # it was not deployed meanwhile
                 self._record = before
-            for function, handle, earlier in handles:
-                if record is not None and not function._is_of(record.app_id):
-                    continue
-                if handle is None:
-                    function._unhydrate()
-                else:  # another app that runs has the function too: it is called through that one again
-                    function._hydrate(handle, earlier)
+            if record is not None:
+                self._fall(record)
 
     def _check_can_run(self, name: str | None, *, interactive: bool) -> None:
         from tidemill import _console

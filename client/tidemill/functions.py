@@ -1,11 +1,12 @@
 """`Function`: what `@app.function()` makes of a Python function, and what calls go through."""
 
+import dataclasses
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar
 
 from tidemill import _runtime, _sync, exception
+from tidemill._dataclass import dataclass
 from tidemill._tracebacks import EDGE
 from tidemill.function_call import FunctionCall
 
@@ -52,6 +53,14 @@ class Lookup:
     function_id: str = ""
 
 
+class Published(NamedTuple):
+    """What an app that runs or is deployed gave a function: how it is called, and how others find it."""
+
+    handle: "FunctionHandle"
+    client: "Client | None"
+    lookup: Lookup | None
+
+
 class Function(Generic[P, R, O]):
     """A function that runs elsewhere.
 
@@ -94,6 +103,8 @@ class Function(Generic[P, R, O]):
         self._client = client
         self._handle: FunctionHandle | None = None
         self._lookup: Lookup | None = None
+        self._known_id = ""  # while there is no handle
+        self._published: dict[str, Published] = {}  # by app; it is called through the last one
         self.__name__ = name
         if raw is not None:
             self.__doc__ = raw.__doc__
@@ -289,9 +300,9 @@ class Function(Generic[P, R, O]):
     def object_id(self) -> str:
         """Return its id (`fu-...`)."""
         handle = self._present_handle()
-        if handle is None:
+        if handle is None and not self._known_id:
             raise self._not_hydrated()
-        return handle.function_id
+        return self._known_id if handle is None else handle.function_id
 
     @property
     def autoscaler(self) -> "Autoscaler":
@@ -385,18 +396,22 @@ class Function(Generic[P, R, O]):
 
     # --- its handle
 
-    def _hydrate(self, handle: "FunctionHandle", client: "Client | None") -> None:
-        """Take the handle that the server gave for this function (called by the app that publishes it)."""
-        self._handle = handle
-        self._client = client
+    def _hydrate(
+        self, handle: "FunctionHandle", client: "Client | None", lookup: Lookup | None = None
+    ) -> None:
+        """Take the handle that the server gave for this function (called by the app that publishes it).
 
-    def _unhydrate(self) -> None:
-        """Forget the handle: the app does not run any more."""
-        self._handle = None
+        With `lookup` it stays there, and other processes find it so.
+        """
+        self._published.pop(handle.app_id, None)
+        self._published[handle.app_id] = Published(handle, client, lookup)
+        self._handle, self._client = handle, client
 
-    def _is_of(self, app_id: str) -> bool:
-        """Return whether it is called through this app."""
-        return self._handle is not None and self._handle.app_id == app_id
+    def _unhydrate(self, app_id: str) -> None:
+        """Forget what an app gave: it ends. Another that has the function too goes on being called."""
+        if self._published.pop(app_id, None) is not None:
+            last = next(reversed(self._published.values()), None)
+            self._handle, self._client = (last.handle, last.client) if last else (None, None)
 
     def _present_handle(self) -> "FunctionHandle | None":
         """Return the handle if it is here: published, found before, or known to this container."""
@@ -448,8 +463,26 @@ class Function(Generic[P, R, O]):
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Travel as a name and a handle: the function's code stays where it is."""
-        return _arrive, (self._name, self._present_handle(), self._lookup, self._is_generator)
+        """Travel without the code: as what finds the function, or, if it is not deployed, as its handle.
+
+        What is looked up where it arrives goes along with deployments there.
+        """
+        is_generator = self.is_generator if self._present_handle() else self._is_generator
+        return _arrive, (self._name, self._present_handle(), self._travelling_lookup(), is_generator)
+
+    def _travelling_lookup(self) -> Lookup | None:
+        """Return what finds this function from elsewhere; the environment may be another one there."""
+        handle, lookup = self._present_handle(), self._lookup
+        if lookup is None and handle is not None:
+            if handle.app_id in self._published:
+                return self._published[handle.app_id].lookup
+            if _runtime.container is not None:
+                return Lookup(function_id=handle.function_id)
+        if lookup is None or lookup.function_id:
+            return lookup
+        from tidemill import config
+
+        return dataclasses.replace(lookup, environment=config.environment(lookup.environment))
 
 
 def _itself(value: Any) -> Any:
@@ -461,6 +494,9 @@ def _arrive(
 ) -> Function[..., Any, Any]:
     """Rebuild a function that travelled."""
     function: Function[..., Any, Any] = Function(None, name=name, is_generator=is_generator)
-    function._handle = handle
     function._lookup = lookup
+    if lookup is None or lookup.version is not None:
+        function._handle = handle
+    elif handle is not None:  # there may be another version by now: it is looked up when it is used
+        function._known_id = handle.function_id
     return function

@@ -59,10 +59,8 @@ class Retries:
         )
 
 
-def read(retries: "int | Retries | None") -> RetryPolicy:
+def read(retries: "int | Retries") -> RetryPolicy:
     """Return the policy that a decorator's `retries=` means: a number is that many, one second apart."""
-    if retries is None:
-        return RetryPolicy()
     if isinstance(retries, int) and not isinstance(retries, bool):
         return Retries(max_retries=retries, backoff_coefficient=1.0).policy()
     if isinstance(retries, Retries):

@@ -2,11 +2,11 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from tidemill import _dotenv, _later, _names, _runtime, _sync
+from tidemill._dataclass import dataclass
 from tidemill._secret_objects import SecretObjects, store
 from tidemill.exception import ExecutionError, InvalidError, NotFoundError
 

@@ -1,7 +1,8 @@
 """Requests to the registry about apps that run, and their answers."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from tidemill._dataclass import dataclass
 from tidemill._wire.control import FunctionHandle
 from tidemill._wire.specs import FunctionSpec
 

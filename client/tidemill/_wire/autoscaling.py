@@ -1,6 +1,6 @@
 """How many containers a pool has: settings that hold until the next deployment, and what it does now."""
 
-from dataclasses import dataclass
+from tidemill._dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,11 @@ the end, with a default. Times are unix times of whoever tells them.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import IntEnum
 from typing import NamedTuple
 
+from tidemill._dataclass import dataclass
 from tidemill._wire.messages import Try
 
 DETAILED = 500  # inputs of a call (the first ones) of which each is recorded; the others are counted

@@ -1,6 +1,8 @@
 """Requests about containers, further processes in them, and terminals."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from tidemill._dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ time at import. Services check each message against its type when it arrives. Du
 and disk MiB.
 """
 
-from dataclasses import dataclass
+from tidemill._dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,9 @@ An app is named by `app`: its id (`ap-...`), or the name of a deployed one in `e
 Lists are pages: `cursor` is what the page before gave, "" for the first one and after the last.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from tidemill._dataclass import dataclass
 from tidemill._wire.apps import AppInfo
 from tidemill._wire.control import FunctionHandle
 from tidemill._wire.specs import FunctionSpec

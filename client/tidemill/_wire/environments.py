@@ -1,6 +1,6 @@
 """Requests about environments, and their answers."""
 
-from dataclasses import dataclass
+from tidemill._dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """What an idempotency key stands for: stored once, and kept for as long as results are."""
 
-from dataclasses import dataclass
+from tidemill._dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ ENVIRONMENT = "en"
 FUNCTION = "fu"
 IMAGE = "im"
 POOL = "po"
+PROXY_TOKEN = "pt"  # noqa: S105 - a prefix
 SCHEDULE = "sc"
 SECRET = "st"  # noqa: S105 - a prefix
 STREAM = "sm"

@@ -4,8 +4,10 @@
 `{"kind": "period", "days": ..., "seconds": ...}`; see `tidemill.schedule`.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
+
+from tidemill._dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

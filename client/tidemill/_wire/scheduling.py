@@ -1,7 +1,8 @@
 """Orders to workers, reports of workers, and what the scheduler tells of them."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from tidemill._dataclass import dataclass
 from tidemill._wire.specs import Pool
 
 

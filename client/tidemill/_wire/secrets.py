@@ -1,6 +1,8 @@
 """Requests about secrets, and their answers. Values go in, and come out only for a container's worker."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from tidemill._dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
 """What the platform knows of a function, and of the pool that serves it."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from tidemill._dataclass import dataclass
 from tidemill._wire.control import FunctionHandle
 
 
@@ -94,6 +95,10 @@ class Pool:
     `generation` grows when the app is to have new containers for the same code: those that were started
     under an earlier one are replaced. `strategy` says how containers end that are replaced or superseded:
     `rolling` lets them finish the inputs that they hold, `recreate` stops them at once.
+
+    `handles` has its own function's. Those of the whole app are kept once per version, in the `handles`
+    bucket; `handles_version` says of which version its containers know them. Where it is 0, as in records
+    of old, `handles` has them all.
     """
 
     id: str
@@ -112,3 +117,4 @@ class Pool:
     superseded: bool = False
     generation: int = 0
     strategy: str = "rolling"
+    handles_version: int = 0

@@ -5,7 +5,7 @@ A token of kind `member` may do everything in one workspace, which its id names.
 registry's own command line makes them. Times are unix.
 """
 
-from dataclasses import dataclass
+from tidemill._dataclass import dataclass
 
 MEMBER, WORKER, GPU_WORKER = "member", "worker", "gpu-worker"
 KINDS = (MEMBER, WORKER, GPU_WORKER)

@@ -11,10 +11,10 @@ import os
 import sys
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from tidemill._dataclass import dataclass
 from tidemill.cli.reference import Reference
 
 if TYPE_CHECKING:

@@ -24,6 +24,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "dead": ("tidemill.cli.dead", "Look at inputs that were given up, and try them again."),
     "secret": ("tidemill.cli.secret", "Keep passwords and keys for functions on the server."),
     "environment": ("tidemill.cli.environment", "Divide the workspace into environments."),
+    "workspace": ("tidemill.cli.workspace", "Say who may use web functions, and how often."),
     "profile": ("tidemill.cli.profile", "Choose between servers."),
     "token": ("tidemill.cli.token", "Make and end the tokens that programs use."),
     "config": ("tidemill.cli.config", "Look at the settings, and change them."),

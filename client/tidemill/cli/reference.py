@@ -5,12 +5,12 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from tidemill import _entrypoint
+from tidemill._dataclass import dataclass
 from tidemill.cli import errors
 from tidemill.exception import Error, InvalidError, NotFoundError
 

@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import click
 
 from tidemill import _alias, _console, _entrypoint, _stack
+from tidemill._dataclass import dataclass
 from tidemill.cli import errors, reference
 from tidemill.cli.reference import Reference, Runnable
 from tidemill.config import config

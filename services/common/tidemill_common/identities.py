@@ -136,7 +136,7 @@ def worker(kind: str, user: str) -> Rights:
     """
     queues = ("cpu", "gpu") if kind == tokens.GPU_WORKER else ("cpu",)
     taken = [(queue, shard) for queue in queues for shard in range(streams.SHARDS)]
-    readable = {f"KV_{name}" for name in (streams.POOLS, streams.WORKERS, streams.LEASES)}
+    readable = {f"KV_{name}" for name in (streams.POOLS, streams.HANDLES, streams.WORKERS, streams.LEASES)}
     closed = {spec.name for spec in streams.common_streams()} | {f"KV_{name}" for name in streams.BUCKETS}
     return Rights(
         publish=(
@@ -203,6 +203,8 @@ def service(name: str) -> Rights:
     return _RIGHTS_OF_SERVICES[name]
 
 
+_READ_MODELS = (streams.POOLS, streams.ROUTES, streams.LIMITS, streams.PROXY_TOKENS)  # that gateways follow
+
 _RIGHTS_OF_SERVICES = {
     "registry": Rights(
         publish=("tm.>", "$KV.>", "$O.>", "$JS.API.>", "$JS.ACK.>"),
@@ -215,15 +217,16 @@ _RIGHTS_OF_SERVICES = {
         responds=True,
     ),
     # It stands where anybody can knock: it may do what members may, for each workspace, stop containers,
-    # ask whose a token is, and no more.
+    # ask whose a token is, take tokens of limits, and no more.
     "gateway": Rights(
         publish=(
             *SERVICES,
             *API_SERVICES,
             subjects.internal("registry", "verify_token"),
+            subjects.internal("scheduler", "lease_tokens"),
             "tm.workers.*.stop",
             "$JS.API.INFO",
-            *(f"$JS.API.CONSUMER.CREATE.KV_{name}" for name in (streams.POOLS, streams.ROUTES)),
+            *(f"$JS.API.CONSUMER.CREATE.KV_{name}" for name in _READ_MODELS),
         ),
         subscribe=(f"{subjects.inbox('gateway')}.>", *STREAMS, "$SRV.>"),
         publish_denied=_named([spec.name for spec in streams.common_streams()], _GET, _BATCH, _PURGE),

@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import replace
 
-from tidemill._wire import subjects
+from tidemill._wire import limits, subjects
 from tidemill._wire.specs import Pool
 from tidemill_common.bus.protocol import ConsumerSpec, ServiceBus, StreamSpec
 
@@ -12,8 +12,20 @@ GIB = 1 << 30
 
 SHARDS = 4  # of newly made pools; a pool keeps the shard written into its record
 
-POOLS, ROUTES, WORKERS, LEASES, FIRINGS = "pools", "routes", "workers", "leases", "firings"
-BUCKETS = {POOLS: 0.0, ROUTES: 0.0, WORKERS: 15.0, LEASES: 0.0, FIRINGS: 0.0}  # name -> seconds to live
+POOLS, HANDLES, ROUTES = "pools", "handles", "routes"
+WORKERS, LEASES, FIRINGS = "workers", "leases", "firings"
+LIMITS, LEVELS, PROXY_TOKENS = "limits", "levels", "proxy_tokens"
+BUCKETS = {  # name -> seconds to live
+    POOLS: 0.0,
+    HANDLES: 0.0,
+    ROUTES: 0.0,
+    WORKERS: 15.0,
+    LEASES: 0.0,
+    FIRINGS: 0.0,
+    LIMITS: 0.0,
+    LEVELS: limits.MAX_FILL,  # by then every token bucket is full, as one that nobody knows
+    PROXY_TOKENS: 0.0,
+}
 
 
 def _inputs(kind: str, shard: int) -> StreamSpec:
@@ -92,6 +104,11 @@ async def apply_workspace(bus: ServiceBus, workspace: str, *, replicas: int = 1)
     """Make or update the streams of a workspace."""
     specs = workspace_streams(workspace, replicas=replicas)
     await asyncio.gather(*(bus.ensure_stream(spec) for spec in specs))
+
+
+def handles_key(app_id: str, version: int) -> str:
+    """Return where the handles of one version of an app are kept."""
+    return f"{app_id}.{version}"
 
 
 def pool_consumer(pool: Pool) -> ConsumerSpec:

@@ -21,7 +21,8 @@ AT_ONCE = 4_096  # requests, those included that wait for results
 class Edge:
     """An ASGI application around the API's own.
 
-    `public` are the paths that need no token. In the scope's state it leaves `request_id` and `session`.
+    `public` are the paths that need no token. In the scope's state it leaves `request_id`, `session` and
+    the id of the `token`.
     """
 
     def __init__(
@@ -45,7 +46,9 @@ class Edge:
                 raise exception.ServiceError("too many requests at once", hint="try again in a moment")
             if _path(scope) not in self._public:
                 authorization = exchange.headers.get(b"authorization", b"").decode("latin-1")
-                workspace = await self._tokens.workspace(decisions.credentials(authorization))
+                credentials = decisions.credentials(authorization)
+                workspace = await self._tokens.workspace(credentials)
+                exchange.state["token"] = credentials[0] if credentials else ""
                 exchange.state["session"] = await self._sessions.of(workspace)
             await self._app(scope, exchange.receive, exchange.send)
         except Problem as problem:

@@ -25,11 +25,19 @@ class Wanted(NamedTuple):
     version: int | None = None
 
 
+class Found(NamedTuple):
+    """A function's handle, and the names of its app, whatever it was asked by."""
+
+    handle: FunctionHandle
+    app: str
+    environment: str
+
+
 class Handles:
     """The handles of functions that were called lately."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[tuple[str, Wanted], tuple[float, FunctionHandle]] = OrderedDict()
+        self._known: OrderedDict[tuple[str, Wanted], tuple[float, Found]] = OrderedDict()
         self._changes = 0
 
     async def listen(self, bus: ServiceBus) -> None:
@@ -37,20 +45,20 @@ class Handles:
         await bus.subscribe(subjects.ALL_APP_EVENTS, self._on_event)
         bus.on_reconnect(self._forget_all)
 
-    async def find(self, session: Session, wanted: Wanted) -> FunctionHandle:
+    async def find(self, session: Session, wanted: Wanted) -> Found:
         """Return the handle of a function. Raises `NotFoundError`, `ServiceError`."""
         key = session.workspace, wanted
         known = self._known.get(key)
         if known is not None and known[0] > time.monotonic():
             return known[1]
         changes = self._changes
-        handle = await _asked(session, wanted)
+        found = await _asked(session, wanted)
         if changes == self._changes:  # else what was found may be over already
-            self._known[key] = (time.monotonic() + REMEMBERED, handle)
+            self._known[key] = (time.monotonic() + REMEMBERED, found)
             self._known.move_to_end(key)
             if len(self._known) > MAX_REMEMBERED:
                 self._known.popitem(last=False)
-        return handle
+        return found
 
     def _on_event(self, event: Message) -> None:
         workspace = subjects.workspace_of_event(event.subject)
@@ -63,11 +71,12 @@ class Handles:
         self._known.clear()
 
 
-async def _asked(session: Session, wanted: Wanted) -> FunctionHandle:
+async def _asked(session: Session, wanted: Wanted) -> Found:
     if not wanted.app.startswith("ap-"):
         request = GetFunction(wanted.app, wanted.function, wanted.environment, wanted.version)
-        return await session.registry("get_function", request, FunctionHandle)
+        handle = await session.registry("get_function", request, FunctionHandle)
+        return Found(handle, wanted.app, wanted.environment)
     details = await session.registry("get_app", GetApp(app_id=wanted.app), AppDetails)
     if wanted.function not in details.handles:
         raise exception.NotFoundError(f"the app {wanted.app} has no function {wanted.function!r}")
-    return details.handles[wanted.function]
+    return Found(details.handles[wanted.function], details.app.name or "", details.app.environment)

@@ -6,6 +6,7 @@ from tidemill_common.service import Context
 from tidemill_gateway.settings import GatewaySettings
 
 if TYPE_CHECKING:
+    from tidemill_gateway.rate_limits import RateLimits
     from tidemill_gateway.server import HttpServer
     from tidemill_gateway.sessions import Sessions
 
@@ -19,22 +20,36 @@ class Gateway:
         self.settings = settings
         self._server: HttpServer | None = None
         self._sessions: Sessions | None = None
+        self._limits: RateLimits | None = None
 
     async def start(self, context: Context) -> str:
         """Listen; return the address."""
         # FastAPI takes a fifth of a second to import: not before the process answers /healthz.
+        from tidemill_gateway.admission import Admission
         from tidemill_gateway.api.application import PREFIX, PUBLIC, new_api
         from tidemill_gateway.app import new_app
         from tidemill_gateway.edge import Edge
         from tidemill_gateway.handles import Handles
         from tidemill_gateway.identity import Tokens
+        from tidemill_gateway.proxy_auth import ProxyTokens
+        from tidemill_gateway.rate_limits import RateLimits
         from tidemill_gateway.server import HttpServer
         from tidemill_gateway.sessions import Sessions
 
         self._sessions, handles = Sessions(context.bus), Handles()
         await handles.listen(context.bus)
+        self._limits = limits = RateLimits(context.bus, context.log)
+        proxy_tokens = ProxyTokens(context.bus, context.log)
+        context.tasks.create_task(limits.run(), name="rate limits")
+        context.tasks.create_task(proxy_tokens.run(), name="proxy tokens")
+        admission = Admission(limits, proxy_tokens)
+        inner = new_api(context.stopping, handles, admission)
         api = Edge(
-            new_api(context.stopping, handles), Tokens(context.bus), self._sessions, context.log, PUBLIC
+            inner,
+            Tokens(context.bus),
+            self._sessions,
+            context.log,
+            PUBLIC,
         )
         app = new_app(context.health, api, PREFIX)
         self._server = HttpServer(app, self.settings.gateway_host, self.settings.gateway_port)
@@ -49,5 +64,7 @@ class Gateway:
         """Finish the requests under way."""
         if self._server is not None:
             await self._server.stop()
+        if self._limits is not None:
+            await self._limits.close()
         if self._sessions is not None:
             await self._sessions.close()

@@ -12,9 +12,9 @@ from tidemill._wire.control import AppEvent
 from tidemill._wire.deploying import LookupApp, StopDeployed
 from tidemill._wire.environments import DeleteEnvironment
 from tidemill.exception import NotFoundError
-from tidemill_registry import checks, decisions, environments, lookups, outbox, timetable
+from tidemill_registry import checks, decisions, environments, lookups, outbox, siblings, timetable
 from tidemill_registry.database import Clock, transaction
-from tidemill_registry.schema import App, Environment, PoolRow, Workspace
+from tidemill_registry.schema import App, DeploymentFunction, Environment, PoolRow, Workspace
 
 EXPIRY_BATCH = 50
 RETENTION_DAYS = 30  # of stopped apps
@@ -176,12 +176,15 @@ class Apps:
         )
         assert at is not None
         pools = await connection.scalars(select(PoolRow.id).where(PoolRow.app_id == app.id))
+        versions = select(DeploymentFunction.version).where(DeploymentFunction.app_id == app.id).distinct()
+        gone = siblings.gone(app.id, await connection.scalars(versions))
         told = AppEvent(app.id, app.name, "stopped", at.timestamp(), app.version, reason)
         timers = await timetable.follow(connection, app.workspace, app.id, (), app.version)
         await outbox.enqueue(
             connection,
             [
                 *(outbox.remove(pool) for pool in pools),
+                *gone,
                 *timers,
                 outbox.event(subjects.event(app.workspace, "app", app.id), coding.encode(told)),
             ],

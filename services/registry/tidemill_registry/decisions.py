@@ -213,15 +213,21 @@ def _publication(
         for pool, _ in pools
     ]
     handles = {pool.spec.name: _handle(pool) for pool in changed}
+    version = app.version + 1 if is_new else app.version
     served = tuple(
-        _served(replace(pool, handles=handles), spec_digest, before.get(pool.id))
+        _served(_knowing(pool, handles, version), spec_digest, before.get(pool.id))
         for pool, (_, spec_digest) in zip(changed, pools, strict=True)
     )
     superseded = {pool.id: _superseded(pool, strategy) for pool in leaving}
     gone = (name for name, function in known.items() if any(pool in leaving for pool in function.pools))
     removed = tuple(sorted(set(gone) - handles.keys()))
-    version = app.version + 1 if is_new else app.version
     return Publication(version, new_functions, served, superseded, handles, removed)
+
+
+def _knowing(pool: Pool, handles: Mapping[str, FunctionHandle], version: int) -> Pool:
+    """Return a pool with its own handle; those of its app are kept once for all pools of a version."""
+    name = pool.spec.name
+    return replace(pool, handles={name: handles[name]}, handles_version=version)
 
 
 def digest(spec: FunctionSpec) -> bytes:

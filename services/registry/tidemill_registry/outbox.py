@@ -25,6 +25,7 @@ from tidemill.exception import ServiceError
 from tidemill_common import metrics, streams
 from tidemill_common.bus.protocol import ServiceBus
 from tidemill_common.logging import Logger
+from tidemill_registry import telling
 from tidemill_registry.database import UNREACHABLE
 from tidemill_registry.schema import App, Outbox, PoolRow
 
@@ -32,7 +33,6 @@ LOCK = 0x746964656F7574  # of whoever publishes
 BATCH = 200
 SWEEP = 1.0  # seconds between looks for what another replica left behind
 RETRY = 0.2  # seconds until a failed pass is tried again
-TELL = 3.0  # seconds for one batch to reach NATS
 # A stream of several nodes whose leader died has no other for up to ten seconds.
 WAIT = 12.0  # seconds that a request waits for its rows to be told
 RECONCILE = 300.0  # seconds between comparisons of bucket and tables
@@ -52,14 +52,14 @@ class Entry(NamedTuple):
     headers: Mapping[str, str] = {}
 
 
-def put(key: str, value: bytes) -> Entry:
-    """Return the entry that sets a pool's record."""
-    return Entry("put", streams.POOLS, key, value)
+def put(key: str, value: bytes, *, bucket: str = streams.POOLS) -> Entry:
+    """Return the entry that sets a pool's record, or another bucket's value."""
+    return Entry("put", bucket, key, value)
 
 
-def remove(key: str) -> Entry:
-    """Return the entry that removes a pool's record."""
-    return Entry("delete", streams.POOLS, key, None)
+def remove(key: str, *, bucket: str = streams.POOLS) -> Entry:
+    """Return the entry that removes a pool's record, or another bucket's value."""
+    return Entry("delete", bucket, key, None)
 
 
 def event(subject: str, body: bytes) -> Entry:
@@ -151,67 +151,39 @@ class Publisher:
     async def _pass(self) -> None:
         """Tell everything there is. Whoever waited before it began is released when it is told."""
         waiting = tuple(self._waiting)
-        if not waiting and not self._due() and not await self._any():
-            return
-        async with self._engine.begin() as connection:
-            await connection.execute(_BEGIN)
-            while await self._batch(connection) == BATCH:
-                pass
-            for done in waiting:
-                if not done.done():
-                    done.set_result(None)
-            if self._due():
-                await self._reconcile(connection)
+        more = bool(waiting) or self._due() or await self._any()
+        while more:
+            async with self._engine.begin() as connection:  # what was told stays told if the next is not
+                await connection.execute(_BEGIN)
+                found, problem = await self._batch(connection)
+                more = found == BATCH
+                if not more and problem is None:
+                    _release(waiting)
+                    if self._due():
+                        await self._reconcile(connection)
+            if problem is not None:
+                raise problem
 
     async def _any(self) -> bool:
         async with self._engine.connect() as connection:
             return bool(await connection.scalar(select(select(Outbox.id).exists())))
 
-    async def _batch(self, connection: AsyncConnection) -> int:
+    async def _batch(self, connection: AsyncConnection) -> tuple[int, Exception | None]:
+        """Tell the oldest rows and remove those that NATS has; return how many there were, and a problem."""
         rows = (await connection.execute(select(Outbox).order_by(Outbox.id).limit(BATCH))).all()
         self._pending.set(len(rows))
-        if rows:
-            await self._tell(rows)
-            told = literal([row.id for row in rows], ARRAY(BigInteger))
-            await connection.execute(delete(Outbox).where(Outbox.id == any_(told)))
-            self._told.inc(len(rows))
-        return len(rows)
+        told, problem = await telling.tell(self._bus, rows, self._refused)
+        if told:
+            gone = literal(told, ARRAY(BigInteger))
+            await connection.execute(delete(Outbox).where(Outbox.id == any_(gone)))
+            self._told.inc(len(told))
+        return len(rows), problem
 
-    async def _tell(self, rows: Sequence[Row[Outbox]]) -> None:
-        """Tell NATS about rows: the read models first, so that whoever hears an event finds them there.
-
-        Of rows about one key, or one timer, only the last matters.
-        """
-        last = {_what(row): row for row in rows}
-        models = [row for row in last.values() if row.kind in ("put", "delete")]
-        others = [row for row in last.values() if row.kind not in ("put", "delete")]
-        # A replica that has lost NATS must not keep the others from telling it.
-        async with asyncio.timeout(TELL):
-            for together in (models, others):
-                await asyncio.gather(*(self._tell_one(row) for row in together))
-
-    async def _tell_one(self, row: Row[Outbox]) -> None:
-        msg_id = f"outbox-{row.id}-{row.created_at.timestamp()}"
-        match row.kind:
-            case "put":
-                await self._bus.bucket(row.target).put(row.key, row.body)
-            case "delete":
-                await self._bus.bucket(row.target).delete(row.key)
-            case "untimer":
-                await self._bus.purge(streams.TIMERS.name, row.target)
-            case "timer":
-                await self._set_timer(row, msg_id)
-            case _:
-                await self._bus.store(row.target, row.body, msg_id=msg_id)
-
-    async def _set_timer(self, row: Row[Outbox], msg_id: str) -> None:
-        """Set a timer. One that NATS refuses must not keep everything else from being told."""
-        try:
-            await self._bus.store(row.target, row.body, msg_id=msg_id, headers=row.headers)
-        except Refused as error:
-            self._failed.inc()
-            hint = "NATS looks for time zones on its own machine: install tzdata there"
-            self._log.error("NATS refuses a timer", timer=row.headers, error=str(error), hint=hint)
+    def _refused(self, row: Row[Outbox], error: Refused) -> None:
+        """Take note of a timer that NATS does not set."""
+        self._failed.inc()
+        hint = "NATS looks for time zones on its own machine: install tzdata there"
+        self._log.error("NATS refuses a timer", timer=row.headers, error=str(error), hint=hint)
 
     def _due(self) -> bool:
         return asyncio.get_running_loop().time() >= self._reconcile_at
@@ -241,8 +213,7 @@ class Publisher:
         self._reconcile_at = asyncio.get_running_loop().time() + RECONCILE
 
 
-def _what(row: Row[Outbox]) -> tuple[str, str, object]:
-    """Return what a row is about: a key of a bucket, a timer's subject, or an event, which is itself."""
-    if row.kind in ("timer", "untimer"):
-        return "timer", row.target, ""
-    return ("event", row.target, row.id) if row.kind == "event" else ("", row.target, row.key)
+def _release(waiting: Sequence["asyncio.Future[None]"]) -> None:
+    for done in waiting:
+        if not done.done():
+            done.set_result(None)

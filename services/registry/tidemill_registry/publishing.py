@@ -14,7 +14,7 @@ from tidemill._wire.control import AppEvent
 from tidemill._wire.specs import FunctionSpec, Source
 from tidemill.exception import NotFoundError
 from tidemill_common import streams
-from tidemill_registry import checks, decisions, environments, outbox, timetable
+from tidemill_registry import checks, decisions, environments, outbox, siblings, timetable
 from tidemill_registry.apps import Apps
 from tidemill_registry.database import Clock, transaction
 from tidemill_registry.decisions import AppState, KnownFunction, KnownPool, Publication
@@ -141,7 +141,8 @@ async def write(
 ) -> None:
     """Write a publication. The order satisfies the constraints at every step.
 
-    NATS is told in an order too: pools that serve before those that no longer do, timers and events last.
+    NATS is told in an order too: handles before the pools that have need of them, pools that serve before
+    those that no longer do, timers and events last.
     """
     is_new = publication.version != app.version
     changed = [item for item in publication.served if item.changed]
@@ -154,7 +155,8 @@ async def write(
         rows = [{"id": function_id, "app_id": app.id, "name": name} for name, function_id in made]
         await connection.execute(insert(Function), rows)
     await _write_pools(connection, publication)
-    told = [outbox.put(item.pool.id, item.record) for item in changed]
+    told = [siblings.told(app.id, publication.version, publication.handles)]
+    told += [outbox.put(item.pool.id, item.record) for item in changed]
     told += [outbox.put(pool, retired.record) for pool, retired in publication.superseded.items()]
     if is_new:
         await _write_version(connection, app, publication, details)

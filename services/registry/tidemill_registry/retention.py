@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, and_, delete, exists, func, literal, or_, 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
-from tidemill_registry import outbox
+from tidemill_registry import outbox, siblings
 from tidemill_registry.database import Clock, transaction
 from tidemill_registry.decisions import KEPT_DAYS, KEPT_RECORDS, KEPT_VERSIONS, MAX_KEPT_VERSIONS
 from tidemill_registry.schema import App, Deployment, DeploymentFunction, Function, PoolRow
@@ -26,7 +26,9 @@ async def trim(engine: AsyncEngine, clock: Clock) -> int:
     async with transaction(engine) as connection:
         for app_id, version in await _overfull(connection, clock):
             too_old = _too_old(literal(app_id), literal(version), clock)
-            await connection.execute(delete(DeploymentFunction).where(too_old))
+            old_rows = delete(DeploymentFunction).where(too_old).returning(DeploymentFunction.version)
+            versions = await connection.scalars(old_rows)
+            await outbox.enqueue(connection, siblings.gone(app_id, versions))
             count += await _drop_unused(connection, app_id)
             old = Deployment.version <= version - KEPT_RECORDS
             await connection.execute(delete(Deployment).where(Deployment.app_id == app_id, old))

@@ -4,7 +4,7 @@
                               \\      |           \\-< schedules
                                \\      \\-< deployments -< deployment_functions >- pools
                                 \\-< secrets
-    workspaces -< tokens
+    workspaces -< tokens, proxy_tokens, rate_limits
     outbox: what is decided and not yet told to NATS
     calls -< inputs, input_counts: what happened; dead_letters: what was given up
 
@@ -251,6 +251,43 @@ class Token(Base):
         CheckConstraint("octet_length(secret_sha256) = 32", name="secret_is_sha256"),
         Index("ix_tokens_workspace_id", "workspace_id"),
         Index("ix_tokens_revoked_at", "revoked_at", postgresql_where=text("revoked_at IS NOT NULL")),
+    )
+
+
+class ProxyToken(Base):
+    """Whoever opens web functions that ask for it. Its secret is not kept."""
+
+    __tablename__ = "proxy_tokens"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    workspace_id: Mapped[str] = mapped_column(ForeignKey("workspaces.id"))
+    name: Mapped[str] = mapped_column(server_default="")
+    secret_sha256: Mapped[bytes]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    revoked_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint("octet_length(secret_sha256) = 32", name="secret_is_sha256"),
+        Index("ix_proxy_tokens_workspace_id", "workspace_id"),
+    )
+
+
+class RateLimit(Base):
+    """How often a workspace, an app (by environment and name) or a token (by id) may be asked for."""
+
+    __tablename__ = "rate_limits"
+
+    workspace_id: Mapped[str] = mapped_column(ForeignKey("workspaces.id"), primary_key=True)
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    environment: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    rate: Mapped[float]
+    burst: Mapped[float]
+
+    __table_args__ = (
+        CheckConstraint("kind IN ('workspace', 'app', 'token')", name="kind_known"),
+        CheckConstraint("(kind = 'workspace') = (name = '')", name="named_unless_workspace"),
+        CheckConstraint("rate > 0 AND burst >= 1", name="lets_some_through"),
     )
 
 

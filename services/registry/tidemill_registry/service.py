@@ -41,6 +41,8 @@ from tidemill._wire.environments import (
     ListEnvironments,
     UpdateEnvironment,
 )
+from tidemill._wire.limits import ListLimits, RemoveLimit, SetLimit
+from tidemill._wire.proxy_tokens import CreateProxyToken, ListProxyTokens, RevokeProxyToken
 from tidemill._wire.schedules import ListSchedules
 from tidemill._wire.secrets import (
     DeleteSecret,
@@ -72,8 +74,11 @@ from tidemill_registry import (
     jwt,
     lookups,
     migrate,
+    proxy_tokens,
     publishing,
+    rate_limits,
     retention,
+    siblings,
     tags,
     timetable,
 )
@@ -133,7 +138,16 @@ class Registry:
         if wrong := await self._secrets.check_keys():
             context.log.error(wrong, hint="give TIDEMILL_SECRETS_KEY the keys they were stored with")
         self._publisher = Publisher(
-            self._engine, context.bus, context.log, context.metrics, compare=(timetable.reconcile,)
+            self._engine,
+            context.bus,
+            context.log,
+            context.metrics,
+            compare=(
+                siblings.reconcile,
+                timetable.reconcile,
+                rate_limits.reconcile,
+                proxy_tokens.reconcile,
+            ),
         )
         self._bus = context.bus
         context.tasks.create_task(self._publisher.run(), name="publisher")
@@ -202,6 +216,12 @@ class Registry:
             ("create_token", CreateToken, self._tokens.create),
             ("list_tokens", ListTokens, self._list_tokens),
             ("revoke_token", RevokeToken, self._revoke_token),
+            ("create_proxy_token", CreateProxyToken, self._announced(proxy_tokens.create)),
+            ("list_proxy_tokens", ListProxyTokens, partial(proxy_tokens.of, self._engine)),
+            ("revoke_proxy_token", RevokeProxyToken, self._announced(proxy_tokens.revoke)),
+            ("set_limit", SetLimit, self._announced(rate_limits.put)),
+            ("list_limits", ListLimits, partial(rate_limits.of, self._engine)),
+            ("remove_limit", RemoveLimit, self._announced(rate_limits.remove)),
             ("get_call_graph", GetCallGraph, self._calls.graph),
             ("get_call", GetCall, self._calls.get),
             ("list_calls", ListCalls, self._calls.newest),
@@ -226,6 +246,17 @@ class Registry:
         @wraps(change)  # its answer's type is told over $SRV.INFO
         async def handle(workspace: str, request: Any) -> object:
             answer: object = await change(self._engine, workspace, request, self._clock)
+            await self._publisher.published()
+            return answer
+
+        return handle
+
+    def _announced(self, change: Callable[..., Awaitable[Any]]) -> Callable[[str, Any], Awaitable[object]]:
+        """Do the same for what has nothing to do with the time."""
+
+        @wraps(change)
+        async def handle(workspace: str, request: Any) -> object:
+            answer: object = await change(self._engine, workspace, request)
             await self._publisher.published()
             return answer
 

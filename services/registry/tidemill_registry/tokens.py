@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import Row, Select, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tidemill._wire import ids
 from tidemill._wire.tokens import (
@@ -27,6 +27,7 @@ from tidemill._wire.tokens import (
     TokenInfo,
 )
 from tidemill.exception import AuthError, InvalidError, NotFoundError
+from tidemill_registry import workspaces
 from tidemill_registry.database import Clock, transaction
 from tidemill_registry.schema import Token, Workspace
 
@@ -54,7 +55,7 @@ class Tokens:
         async with transaction(self._engine) as connection:
             values: dict[str, Any] = {
                 "id": token_id,
-                "workspace_id": await _workspace_id(connection, workspace) if kind == MEMBER else None,
+                "workspace_id": await workspaces.find(connection, workspace) if kind == MEMBER else None,
                 "name": request.name,
                 "kind": kind,
                 "secret_sha256": digest(secret),
@@ -74,7 +75,7 @@ class Tokens:
                 workspace, kind = read_id(token_id)
                 values = {
                     "id": token_id,
-                    "workspace_id": await _workspace_id(connection, workspace) if workspace else None,
+                    "workspace_id": await workspaces.find(connection, workspace) if workspace else None,
                     "name": "first",
                     "kind": kind,
                     "secret_sha256": digest(secret),
@@ -135,9 +136,9 @@ class Tokens:
             return list(await connection.scalars(query))
 
 
-def new_secret() -> str:
+def new_secret(prefix: str = "as") -> str:
     """Return a new secret: 256 random bits."""
-    return f"as-{secrets.token_urlsafe(32)}"
+    return f"{prefix}-{secrets.token_urlsafe(32)}"
 
 
 def digest(secret: str) -> bytes:
@@ -162,13 +163,6 @@ def _check(request: CreateToken, kind: str) -> None:
         raise InvalidError(f"a token's name has at most {MAX_NAME} characters")
     if request.lifetime is not None and not 0 < request.lifetime <= timedelta(days=36_500).total_seconds():
         raise InvalidError("a token's lifetime must be above 0 s")
-
-
-async def _workspace_id(connection: AsyncConnection, name: str) -> str:
-    found = await connection.scalar(select(Workspace.id).where(Workspace.name == name))
-    if found is None:
-        raise NotFoundError(f"there is no workspace {name!r}")
-    return found
 
 
 def _tokens() -> Select[*tuple[Any, ...]]:

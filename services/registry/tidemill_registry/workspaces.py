@@ -1,10 +1,10 @@
 """Workspaces: whoever shares apps, secrets and limits."""
 
 from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from tidemill._wire import subjects
-from tidemill.exception import InvalidError
+from tidemill.exception import InvalidError, NotFoundError
 from tidemill_registry import environments
 from tidemill_registry.database import transaction
 from tidemill_registry.schema import Workspace
@@ -27,6 +27,14 @@ class Workspaces:
         """Return the names of all workspaces."""
         async with transaction(self._engine) as connection:
             return list(await connection.scalars(select(Workspace.name).order_by(Workspace.name)))
+
+
+async def find(connection: AsyncConnection, name: str) -> str:
+    """Return the id of a workspace; `NotFoundError`."""
+    found = await connection.scalar(select(Workspace.id).where(Workspace.name == name))
+    if found is None:
+        raise NotFoundError(f"there is no workspace {name!r}")
+    return found
 
 
 def checked(name: str) -> str:

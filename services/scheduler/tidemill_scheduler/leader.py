@@ -27,6 +27,7 @@ from tidemill_scheduler.questions import shown
 from tidemill_scheduler.reconciling import Reconciler
 from tidemill_scheduler.replica import Replica
 from tidemill_scheduler.scaling import Scaler
+from tidemill_scheduler.token_leases import TokenLeases
 from tidemill_scheduler.workers import Container, Lost, News, Spare
 
 SETTLE = 1.2  # seconds after which every live worker has reported to a replica that just came up
@@ -49,10 +50,12 @@ class Leader:
         self._heard = asyncio.Event()  # every worker that may be alive
         self._settled = asyncio.Event()
         self._tasks = asyncio.TaskGroup()
+        self.tokens = TokenLeases(replica.bus, replica.log)
 
     async def __aenter__(self) -> Self:
         """Begin the term: bells may ring from now on."""
         await self._tasks.__aenter__()
+        self._tasks.create_task(self.tokens.run(), name="token buckets")
         replica = self._replica
         replica.directory.on_change, replica.directory.on_gone = self._on_pool, self._on_pool_gone
         replica.metrics.leading.set(1)

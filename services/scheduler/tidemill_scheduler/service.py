@@ -6,6 +6,7 @@ tm.events.*.container.*  lives of containers        -> the leader's pools
 pools bucket           what can be called         -> the directory (every replica)
 tm.due.>               delayed attempts, due      -> the inputs of their pools (every replica)
 tm.scheduler.*.<verb>  requests of callers        (every replica; about single containers: the leader)
+tm.internal.scheduler  requests of gateways       -> the leader's token buckets
 """
 
 import asyncio
@@ -22,6 +23,7 @@ from tidemill._wire import ids, subjects
 from tidemill._wire.autoscaling import GetPoolStats
 from tidemill._wire.containers import Execute, ListContainers, StopContainer
 from tidemill._wire.control import CancelCall, FindQueued
+from tidemill._wire.limits import LeaseTokens
 from tidemill._wire.scheduling import ContainerEvent, GetSchedulerStatus, ListWorkers, WorkerState
 from tidemill_common.bus.protocol import Endpoint
 from tidemill_common.lease import Lease
@@ -189,7 +191,11 @@ def _leader_requests(replica: Replica, leader: Leader, endpoints: Endpoints) -> 
         "stop_container": made("stop_container", StopContainer, containers.stop),
         "execute": made("execute", Execute, containers.execute),
     }
-    return {subjects.scheduler(subjects.EVERY, verb): endpoint for verb, endpoint in table.items()}
+    lease_tokens = endpoints.internal("lease_tokens", LeaseTokens, leader.tokens.lease)
+    return {
+        **{subjects.scheduler(subjects.EVERY, verb): endpoint for verb, endpoint in table.items()},
+        subjects.internal("scheduler", "lease_tokens"): lease_tokens,
+    }
 
 
 def _replica(context: Context, recorder: Recorder) -> Replica:

@@ -22,6 +22,7 @@ from tidemill_worker import secrets
 from tidemill_worker.capacity import Reservation
 from tidemill_worker.images import Images
 from tidemill_worker.node import Node
+from tidemill_worker.siblings import Handles, Siblings
 from tidemill_worker.sources import Sources
 from tidemill_worker.templates import Sockets, Templates
 
@@ -51,6 +52,7 @@ class Runtime:
         self._sources = sources
         self._templates = templates
         self._folder = folder
+        self._siblings = Siblings(node)
 
     async def start(self, container: str, reservation: Reservation) -> Start:
         """Start a container's processes.
@@ -62,10 +64,11 @@ class Runtime:
         pool, spec = reservation.pool, reservation.pool.spec
         began = time.perf_counter()
         image = await self._images.get(spec.image)
-        sources, serialized, revealed = await asyncio.gather(
+        sources, serialized, revealed, handles = await asyncio.gather(
             self._sources.bundles(pool.workspace, spec.source.bundles, image),
             self._sources.serialized(pool.workspace, spec.source.serialized),
             secrets.fetch(self._node, pool),
+            self._siblings.of(pool),
         )
         prepared = time.perf_counter()
         folder = self.folder(container)
@@ -80,7 +83,7 @@ class Runtime:
             )
         else:
             sockets = await self._templates.fork(image, pool, container=container, environment=surroundings)
-        configuration = _configuration(container, pool, sources, serialized)
+        configuration = _configuration(container, pool, handles, sources, serialized)
         return Start(
             sockets,
             configuration._replace(
@@ -115,7 +118,7 @@ def _surroundings(container: str, pool: Pool, reservation: Reservation, folder: 
 
 
 def _configuration(
-    container: str, pool: Pool, sources: tuple[str, ...], serialized: bytes | None
+    container: str, pool: Pool, handles: Handles, sources: tuple[str, ...], serialized: bytes | None
 ) -> Configuration:
     spec = pool.spec
     return Configuration(
@@ -132,6 +135,6 @@ def _configuration(
         is_async=spec.is_async,
         restrict_output=spec.restrict_output,
         interactive=spec.interactive,
-        handles={name: asdict(handle) for name, handle in pool.handles.items()},
+        handles={name: asdict(handle) for name, handle in handles.items()},
         workspace=pool.workspace,
     )

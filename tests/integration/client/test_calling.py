@@ -262,7 +262,7 @@ def test_a_cancelled_call_ends_with_an_error_and_its_input_does_not_start(worker
 
 def test_a_call_of_which_nothing_is_stored_any_more_has_expired(worker: PlayedWorker) -> None:
     call = worker.function(square).spawn(1)
-    call.get(timeout=20)
+    assert (call.num_inputs(), call.get(timeout=20)) == (1, 1)  # the record was there, and is remembered
     worker.do(
         worker.bus.purge(subjects.results_stream(WORKSPACE), subjects.call_results(WORKSPACE, call.object_id))
     )
@@ -409,5 +409,29 @@ def test_the_bell_of_a_pool_rings_while_a_call_waits(worker: PlayedWorker, event
     thread = threading.Thread(target=f.remote, args=(1,))
     thread.start()
     eventually(lambda: worker.demands[bell] >= 3)
+    worker._loop.call_soon_threadsafe(pool.held.set)
+    thread.join()
+
+
+def test_calls_that_are_answered_at_once_ring_less_often_than_they_are_made(worker: PlayedWorker) -> None:
+    pool = worker.deploy(square)
+    f = worker.caller_of(pool)
+    assert [f.remote(number) for number in range(100)] == [number * number for number in range(100)]
+    worker.do(worker.bus.flush())
+    assert 1 <= worker.demands[subjects.demand(WORKSPACE, pool.handle.pool)] < 50
+
+
+def test_a_call_that_is_not_answered_at_once_rings_all_the_same(
+    worker: PlayedWorker, eventually: Any
+) -> None:
+    pool = worker.deploy(square)
+    f = worker.caller_of(pool)
+    bell = subjects.demand(WORKSPACE, pool.handle.pool)
+    assert f.remote(2) == 4
+    eventually(lambda: worker.demands[bell])
+    rung, pool.held = worker.demands[bell], asyncio.Event()
+    thread = threading.Thread(target=f.remote, args=(1,))
+    thread.start()
+    eventually(lambda: worker.demands[bell] > rung)
     worker._loop.call_soon_threadsafe(pool.held.set)
     thread.join()

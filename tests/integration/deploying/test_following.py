@@ -1,6 +1,7 @@
 """Functions found by name go along with the deployments of their app."""
 
 import asyncio
+import pickle
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -34,6 +35,20 @@ def test_an_unpinned_function_goes_along_and_a_pinned_one_stays(
     deploy(number=2, using=other)
     wait_until(lambda: newest.remote() == 2)
     assert pinned.remote() == 1
+
+
+def test_a_function_that_travelled_goes_along_like_one_found_by_name(
+    client: Client, other: Client, name: str, deploy: Deploy
+) -> None:
+    declared = deploy(number=1, using=other)._functions["number"]
+    found = Function.from_name(name, "number", client=client).hydrate()
+    pinned = Function.from_name(name, "number", version=1, client=client).hydrate()
+    travelled = [pickle.loads(pickle.dumps(function)) for function in (declared, found, pinned)]
+    for function in travelled:
+        function._client = client
+    assert [function.remote() for function in travelled] == [1, 1, 1]
+    deploy(number=2, using=other)
+    wait_until(lambda: [function.remote() for function in travelled] == [2, 2, 1])
 
 
 def test_the_program_that_deploys_calls_what_it_deployed(client: Client, name: str, deploy: Deploy) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 from stored_records import Records, spec
@@ -80,6 +81,13 @@ class Client:
     async def pool(self, pool_id: str) -> Pool | None:
         value = await self.bus.bucket(streams.POOLS).get(pool_id)
         return coding.decode(Pool, value) if value is not None else None
+
+    async def siblings(self, pool: Pool) -> dict[str, FunctionHandle]:
+        """Return what a pool's containers know of their app's functions."""
+        key = streams.handles_key(pool.app_id, pool.handles_version)
+        value = await self.bus.bucket(streams.HANDLES).get(key)
+        assert value is not None
+        return msgspec.msgpack.decode(value, type=dict[str, FunctionHandle])
 
 
 @pytest.fixture(name="spec")

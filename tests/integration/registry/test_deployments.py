@@ -79,7 +79,7 @@ async def test_a_deployed_function_can_be_called_when_the_deployment_is_answered
     assert await client.function("app", "f") == deployed.handles["f"]
     pool = await client.pool(deployed.handles["f"].pool)
     assert pool.deployed
-    assert pool.handles == deployed.handles
+    assert await client.siblings(pool) == deployed.handles
 
 
 async def test_the_same_code_and_options_are_skipped(client: Any, spec: Spec) -> None:

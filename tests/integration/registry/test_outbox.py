@@ -128,6 +128,9 @@ async def test_the_bucket_is_repaired_at_the_start(
     await bucket.put("po-stray", b"whatever")
     await bucket.put(handles["f"].pool, b"broken")
     await bucket.delete(handles["g"].pool)
+    siblings = client.bus.bucket(streams.HANDLES)
+    await siblings.put("ap-stray.1", b"whatever")
+    await siblings.delete(streams.handles_key(app_id, 1))
     registry = await start_registry()
 
     async def whole() -> bool:
@@ -136,8 +139,10 @@ async def test_the_bucket_is_repaired_at_the_start(
 
     await until(whole)
     assert await client.pools() == before
+    assert set(await siblings.items()) == {streams.handles_key(app_id, 1)}
+    assert await client.siblings(before[handles["f"].pool]) == handles
     _, text = await registry.get("/metrics")
-    assert "tidemill_registry_repairs_total 3.0" in text
+    assert "tidemill_registry_repairs_total 5.0" in text
 
 
 async def test_a_stopped_app_never_comes_back_whatever_the_order_of_replicas(

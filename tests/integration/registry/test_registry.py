@@ -39,7 +39,7 @@ async def test_pools_are_in_the_bucket_when_publishing_is_answered(client: Any, 
     f = pools[handles["f"].pool]
     assert (f.app_id, f.app_name, f.workspace, f.environment) == (app_id, "app", client.workspace, "main")
     assert (f.capability, f.stream) == ("gpu-T4", f"INPUTS_gpu_{f.shard}")
-    assert f.handles == handles
+    assert await client.siblings(f) == handles
     assert handles["f"].prefix == f.prefix
 
 
@@ -86,7 +86,8 @@ async def test_a_changed_function_gets_another_pool_and_the_old_one_keeps_nothin
     pools = await client.pools()
     assert pools[first["f"].pool].spec.autoscaling.min_containers == 0
     assert pools[second["f"].pool].spec.autoscaling.min_containers == 2
-    assert pools[first["g"].pool].handles == second
+    assert await client.siblings(pools[first["f"].pool]) == first
+    assert await client.siblings(pools[first["g"].pool]) == second
     assert (await details(client, app_id)).handles == second
 
 

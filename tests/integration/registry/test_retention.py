@@ -6,6 +6,7 @@ from stored_records import Records, spec
 from tidemill._wire.control import GetFunction
 from tidemill._wire.deploying import ListDeployments, RollbackApp
 from tidemill.exception import NotFoundError
+from tidemill_common.streams import handles_key
 from tidemill_registry import deployments, lookups, retention
 from tidemill_registry.database import database_clock
 
@@ -56,6 +57,8 @@ async def test_versions_that_were_superseded_long_ago_go_and_nats_is_told(record
     assert await callable_versions(records, 5) == [3, 4, 5]
     gone = "SELECT count(*) FROM outbox WHERE kind = 'delete' AND key = :id"
     assert await records.sql(gone, id=first.handles["f"].pool) == 1
+    assert await records.sql(gone, id=handles_key(first.app_id, 2)) == 1
+    assert await records.sql(gone, id=handles_key(first.app_id, 3)) == 0
     listed = await deployments.list_versions(records.engine, records.workspace, ListDeployments("app"))
     assert [(one.version, one.functions) for one in listed.deployments][-1] == (1, ("f",))
     with pytest.raises(NotFoundError, match="no longer keeps"):

@@ -30,6 +30,7 @@ SERVED = "INSERT INTO deployment_functions (app_id, version, function_id, pool_i
 POOL = "INSERT INTO pools (id, app_id, function_id, digest, capability, shard, record) VALUES "
 VERSION = "INSERT INTO deployments (id, app_id, version, tag, strategy, rolled_back_to) VALUES "
 SECRET = "INSERT INTO secrets (id, environment_id, name, fingerprint, key_id, ciphertext, keys) VALUES "
+LIMIT = "INSERT INTO rate_limits (workspace_id, kind, environment, name, rate, burst) VALUES "
 SCHEDULE = "INSERT INTO schedules (id, app_id, function_id, record, version, pool_id) VALUES "
 APP = "INSERT INTO apps (id, environment_id, name, state, heartbeat_at, stopped_at) VALUES "
 
@@ -125,6 +126,9 @@ async def test_an_app_in_order_can_be_stored(connection: AsyncConnection) -> Non
             "INSERT INTO environments (id, workspace_id, name) VALUES ('en-2', 'ws-1', 'dev')",
             "uq_environments_workspace_id_web_suffix",
         ),
+        (LIMIT + "('ws-1', 'planet', '', 'x', 1, 1)", "ck_rate_limits_kind_known"),
+        (LIMIT + "('ws-1', 'app', 'main', '', 1, 1)", "ck_rate_limits_named_unless_workspace"),
+        (LIMIT + "('ws-1', 'workspace', '', '', 0, 1)", "ck_rate_limits_lets_some_through"),
         (SECRET + "('st-9', 'en-1', 's', NULL, 'k', '', '{}')", "uq_secrets_environment_id_name"),
         (SECRET + "('st-9', 'en-1', NULL, NULL, 'k', '', '{}')", "ck_secrets_named_or_not"),
         (SECRET + "('st-9', 'en-1', NULL, 'short', 'k', '', '{}')", "ck_secrets_fingerprint_is_sha256"),

@@ -1,10 +1,13 @@
 """What user code can do on the bus through its worker, and what it cannot."""
 
+import dataclasses
+
 import pytest
 from worker_stage import Stage
 
 from tidemill._wire import coding, ids, subjects
 from tidemill._wire.control import FunctionHandle
+from tidemill_common import streams
 
 BUS = """
     import asyncio, time
@@ -38,12 +41,23 @@ async def test_a_function_calls_another_through_its_worker(stage: Stage) -> None
     """
     )
     handle = FunctionHandle("fu-1", "inner", inner.app_id, inner.id, inner.prefix)
-    import dataclasses
-
     outer = dataclasses.replace(outer, handles={"inner": handle})
     await stage.place(inner)
     await stage.place(outer)
     assert (await stage.result(await stage.call(outer, (inner.prefix, 41)))).value == 42
+
+
+async def test_a_container_knows_the_functions_of_its_version(stage: Stage) -> None:
+    pool = await stage.pool(
+        "from tidemill import _runtime\n\ndef f(name):\n    return _runtime.container.handles[name].pool"
+    )
+    pool = dataclasses.replace(pool, handles_version=2)
+    handles = {"inner": FunctionHandle("fu-1", "inner", pool.app_id, "po-1", "tm.inputs.cpu.0.main.cpu.po-1")}
+    key = streams.handles_key(pool.app_id, 2)
+    await stage.bus.ensure_bucket(streams.HANDLES)
+    await stage.bus.bucket(streams.HANDLES).put(key, coding.encode(handles))
+    await stage.place(pool)
+    assert (await stage.result(await stage.call(pool, ("inner",)))).value == "po-1"
 
 
 async def test_pools_of_the_same_workspace_may_be_called_and_no_others(stage: Stage) -> None:

@@ -1,6 +1,7 @@
+import declared
 import pytest
 
-from tidemill import Retries, retries
+from tidemill import App, Retries, retries
 from tidemill._wire.specs import RetryPolicy
 from tidemill.exception import InvalidError
 
@@ -10,7 +11,9 @@ def test_a_number_means_retries_one_second_apart() -> None:
 
 
 def test_nothing_means_no_retries() -> None:
-    assert retries.read(None).max_retries == 0
+    app = App("a")
+    app.function()(declared.plain)
+    assert app._declared["plain"][0].template.retries == RetryPolicy()
 
 
 def test_a_policy_becomes_the_platforms_record() -> None:

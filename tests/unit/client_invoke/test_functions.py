@@ -1,5 +1,6 @@
 """`Function` and `FunctionCall` where no server is needed."""
 
+import dataclasses
 import pickle
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +13,7 @@ from tidemill._runtime import Container, CurrentInput
 from tidemill._single import origin
 from tidemill._wire.control import FunctionHandle
 from tidemill.function_call import FunctionCall
-from tidemill.functions import Function
+from tidemill.functions import Function, Lookup
 
 HANDLE = FunctionHandle("fu-1", "double", "ap-1", "po-1", "tm.inputs.cpu.0.main.cpu.po-1")
 
@@ -58,7 +59,22 @@ def test_a_hydrated_function_has_an_id(function: Function[..., Any, Any]) -> Non
     function._hydrate(HANDLE, None)
     assert function.object_id == "fu-1"
     assert function.is_hydrated
-    function._unhydrate()
+    function._unhydrate("ap-1")
+    assert not function.is_hydrated
+
+
+@pytest.mark.parametrize("first_to_end", ["ap-1", "ap-2"])
+def test_of_two_runs_that_share_a_function_either_may_end_first(
+    function: Function[..., Any, Any], first_to_end: str
+) -> None:
+    other = dataclasses.replace(HANDLE, app_id="ap-2", function_id="fu-2")
+    function._hydrate(HANDLE, None)
+    function._hydrate(other, None)
+    assert function.object_id == "fu-2"
+    function._unhydrate(first_to_end)
+    last = HANDLE if first_to_end == "ap-2" else other
+    assert function.object_id == last.function_id
+    function._unhydrate(last.app_id)
     assert not function.is_hydrated
 
 
@@ -77,6 +93,39 @@ def test_a_hydrated_function_travels_with_its_handle(function: Function[..., Any
     arrived = pickle.loads(pickle.dumps(function))
     assert arrived.object_id == "fu-1"
     assert arrived.name == "double"
+
+
+def test_a_deployed_function_travels_as_its_name_and_is_looked_up_where_it_arrives(
+    function: Function[..., Any, Any],
+) -> None:
+    lookup = Lookup("app", "double", "dev")
+    function._hydrate(HANDLE, None, lookup)
+    arrived = pickle.loads(pickle.dumps(function))
+    assert arrived._lookup == lookup
+    assert not arrived.is_hydrated
+    function._unhydrate("ap-1")
+    assert pickle.loads(pickle.dumps(function))._lookup is None
+
+
+def test_what_was_found_by_name_travels_with_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIDEMILL_ENVIRONMENT", "dev")
+    newest, pinned = (Function.from_name("app", "double", version=version) for version in (None, 3))
+    for found in (newest, pinned):
+        found._handle = HANDLE
+    data = pickle.dumps((newest, pinned))
+    monkeypatch.setenv("TIDEMILL_ENVIRONMENT", "main")
+    newest, pinned = pickle.loads(data)
+    assert newest._lookup == Lookup("app", "double", "dev")
+    assert not newest.is_hydrated
+    assert pinned._lookup == Lookup("app", "double", "dev", 3)
+    assert pinned.is_hydrated
+
+
+@pytest.mark.usefixtures("container")
+def test_a_function_that_leaves_its_container_is_looked_up_by_its_id(
+    function: Function[..., Any, Any],
+) -> None:
+    assert pickle.loads(pickle.dumps(function))._lookup == Lookup(function_id="fu-1")
 
 
 def test_a_function_that_is_not_published_yet_travels_by_name(

@@ -9,8 +9,8 @@ import pytest
 from tidemill._wire import coding
 from tidemill._wire.specs import Autoscaling, FunctionSpec, Pool, Resources, Source
 from tidemill.exception import InvalidError
-from tidemill_registry import decisions
-from tidemill_registry.decisions import AppState, KnownFunction, KnownPool, Publication
+from tidemill_registry import decisions, records
+from tidemill_registry.decisions import AppState, KnownFunction, KnownPool, Publication, ServedPool
 
 APP = AppState("ap-1", "app", "team", "main", "ephemeral", 0)
 
@@ -60,15 +60,22 @@ def publish_twice(
     return one, publish(replace(APP, version=one.version), after(one, {}), *second)
 
 
+def as_in_version(version: int, item: ServedPool) -> bytes:
+    """Return a pool's record but for the version whose neighbours it knows."""
+    return records.encode(replace(item.pool, handles_version=version))
+
+
 # --- publishing
 
 
-def test_every_function_gets_a_pool_that_knows_the_handles_of_all() -> None:
+def test_every_function_gets_a_pool_that_knows_its_handle_and_where_the_others_are() -> None:
     publication = publish(APP, {}, spec("f"), spec("g"))
     assert publication.version == 1
     assert set(publication.handles) == {"f", "g"}
     for item in publication.served:
-        assert coding.decode(Pool, item.record).handles == publication.handles
+        pool = coding.decode(Pool, item.record)
+        assert pool.handles == {pool.spec.name: publication.handles[pool.spec.name]}
+        assert pool.handles_version == 1
 
 
 def test_a_handle_points_at_its_pool() -> None:
@@ -131,18 +138,37 @@ def test_going_back_brings_the_earlier_pool_back_as_it_was() -> None:
     third = publish(replace(APP, version=2), after(second, tables), waiting)
     assert third.version == 3
     assert third.handles == first.handles
-    assert third.served[0].record == first.served[0].record
+    assert as_in_version(1, third.served[0]) == first.served[0].record
     assert third.served[0].changed
     assert set(third.superseded) == {second.handles["f"].pool}
 
 
-def test_a_new_neighbour_is_told_to_the_pools_that_stay() -> None:
+def test_pools_that_stay_know_their_neighbours_of_the_new_version_and_others_those_they_had() -> None:
     first, second = publish_twice((spec("f"),), (spec("f"), spec("g")))
     stayed = next(item for item in second.served if item.pool.spec.name == "f")
     assert stayed.known
     assert stayed.changed
     assert stayed.pool.id == first.handles["f"].pool
-    assert set(coding.decode(Pool, stayed.record).handles) == {"f", "g"}
+    assert coding.decode(Pool, stayed.record).handles_version == 2
+    _, second = publish_twice((spec("f"), spec("g")), (spec("f", timeout=7.0), spec("g")))
+    (left,) = second.superseded.values()
+    assert coding.decode(Pool, left.record).handles_version == 1
+
+
+def test_records_that_have_the_handles_of_all_are_written_anew() -> None:
+    first = publish(APP, {}, spec("f"), spec("g"))
+    tables = after(first, {})
+    old = {}
+    for name, function in tables.items():
+        (pool,) = function.pools
+        record = replace(pool.serving(), handles=first.handles, handles_version=0)
+        old[name] = replace(function, pools=(replace(pool, record=records.encode(record)),))
+    again = publish(replace(APP, version=1), old, spec("f"), spec("g"))
+    assert again.version == 1
+    assert [item.changed for item in again.served] == [True, True]
+    assert {item.pool.id: item.record for item in again.served} == {
+        item.pool.id: item.record for item in first.served
+    }
 
 
 # --- rolling back and over
@@ -167,7 +193,7 @@ def test_a_rollback_serves_with_the_pools_of_the_earlier_version_as_they_were() 
     wanted = [item.pool.id for item in first.served]
     back = decisions.restore(replace(APP, version=2), tables, wanted, strategy="rolling")
     assert (back.version, back.handles) == (3, first.handles)
-    assert {item.record for item in back.served} == {item.record for item in first.served}
+    assert [as_in_version(1, item) for item in back.served] == [item.record for item in first.served]
     assert set(back.superseded) == {second.handles["f"].pool}
     assert current(after(back, tables)) == {name: handle.pool for name, handle in first.handles.items()}
 

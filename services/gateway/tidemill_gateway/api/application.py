@@ -11,7 +11,8 @@ from starlette.routing import BaseRoute, Match
 
 from tidemill import exception
 from tidemill_gateway import problems
-from tidemill_gateway.api import apps, calls, containers, registered, tokens
+from tidemill_gateway.admission import Admission
+from tidemill_gateway.api import apps, calls, containers, registered, tokens, web_access
 from tidemill_gateway.api.bodies import Bodies
 from tidemill_gateway.api.document import openapi
 from tidemill_gateway.api.page import render
@@ -28,13 +29,14 @@ _METHODS = ("GET", "PUT", "POST", "DELETE", "PATCH")
 _POLICY = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
 
 
-def new_api(stopping: asyncio.Event, handles: Handles) -> FastAPI:
+def new_api(stopping: asyncio.Event, handles: Handles, admission: Admission) -> FastAPI:
     """Return the API's application, to stand behind an `Edge`. `stopping` ends its long waits."""
     api = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     api.state.stopping = stopping
     api.state.bodies = Bodies()
     api.state.handles = handles
-    for part in (apps, calls, containers, registered, tokens):
+    api.state.admission = admission
+    for part in (apps, calls, containers, registered, tokens, web_access):
         api.include_router(part.router)
     document = openapi(api, VERSION, PREFIX)
     encoded, page = msgspec.json.encode(document), render(document, PREFIX + DOCUMENT)

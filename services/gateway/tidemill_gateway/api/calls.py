@@ -28,6 +28,7 @@ from tidemill_gateway.api.call_models import (
 from tidemill_gateway.api.models import Page, fields_of
 from tidemill_gateway.handles import Wanted
 from tidemill_gateway.problems import Problem
+from tidemill_gateway.rate_limits import Origin
 from tidemill_gateway.sessions import Session
 
 T = TypeVar("T")
@@ -81,8 +82,10 @@ async def call_function(
     """
     async with request.app.state.bodies.read(request) as body:
         wanted = Wanted(app, function, environment, version)
-        handle = await request.app.state.handles.find(requester, wanted)
+        handle, app_name, app_environment = await request.app.state.handles.find(requester, wanted)
         calling.check_callable(function, handle)
+        origin = Origin(requester.workspace, app_environment, app_name, request.state.token)
+        await request.app.state.admission.count(origin)
         digest = hashlib.sha256(b"%d\0%b" % (version or 0, body.raw)).hexdigest()
         started = await calling.start(requester, handle, body.inputs, idempotency_key or "", digest)
         many = body.many
