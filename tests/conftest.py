@@ -1,5 +1,6 @@
-"""What tests of several parts share: whole stacks."""
+"""What tests of several parts share: whole stacks, and the order in which tests run."""
 
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,3 +52,16 @@ def own_stack() -> Iterator[RunningStack]:
         stack = up(Path(folder).resolve())
         yield stack
         down(stack)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the long tests first into the share of each process, so that none runs alone at the end."""
+    shares = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    long = [item for item in items if item.get_closest_marker("long")]
+    others = [item for item in items if not item.get_closest_marker("long")]
+    size = -(-len(others) // shares)
+    items[:] = [
+        item
+        for share in range(shares)
+        for item in (*long[share::shares], *others[share * size : (share + 1) * size])
+    ]

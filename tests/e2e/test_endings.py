@@ -51,6 +51,7 @@ def folders_of(home: Path) -> list[Path]:
     return list(home.glob("tidemill-*"))
 
 
+@pytest.mark.long
 def test_a_run_without_a_stack_leaves_nothing_behind(nothing_up: Path, environment: dict[str, str]) -> None:
     done = run_cli("run", f"{PROGRAMS / 'calls.py'}::awaited", environment=environment)
     assert done.returncode == 0, done.stderr
@@ -60,6 +61,7 @@ def test_a_run_without_a_stack_leaves_nothing_behind(nothing_up: Path, environme
     assert folders_of(nothing_up) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_ctrl_c_ends_the_app_its_containers_and_the_temporary_stack(
     nothing_up: Path, environment: dict[str, str], tmp_path: Path, number: int, status: int
@@ -78,6 +80,7 @@ def test_ctrl_c_ends_the_app_its_containers_and_the_temporary_stack(
     assert folders_of(nothing_up) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("victim", ["client", "supervisor"])
 def test_a_temporary_stack_ends_with_a_killed_client_or_supervisor(
     nothing_up: Path, environment: dict[str, str], tmp_path: Path, victim: str

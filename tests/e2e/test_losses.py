@@ -99,6 +99,7 @@ def test_nats_restarted_during_a_map_loses_and_doubles_nothing(
     assert finish(process, mortal_stack, timeout=90) == "exact\n"
 
 
+@pytest.mark.long
 def test_a_function_that_holds_the_gil_for_longer_than_its_lease_runs_once(
     stack: RunningStack, tmp_path: Path
 ) -> None:

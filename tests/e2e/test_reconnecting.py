@@ -5,11 +5,13 @@ import signal
 import threading
 from pathlib import Path
 
+import pytest
 from running_stacks import RunningStack, wait_until
 
 PROGRAM = str(Path(__file__).parent / "programs" / "waiting.py")
 
 
+@pytest.mark.long
 def test_a_call_outlives_a_restart_of_nats_while_the_registry_is_away(mortal_stack: RunningStack) -> None:
     program = mortal_stack.start_cli("run", PROGRAM)
     assert program.stdout is not None

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from running_stacks import RunningStack, wait_until
 
 PROGRAM = Path(__file__).parent / "programs" / "scheduled.py"
@@ -16,6 +17,7 @@ def due(call: str) -> float:
     return number / 1_000
 
 
+@pytest.mark.long
 def test_no_firing_is_missed_while_everything_but_nats_is_killed(
     mortal_stack: RunningStack, tmp_path: Path
 ) -> None:

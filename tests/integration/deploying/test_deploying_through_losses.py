@@ -14,6 +14,7 @@ def version(number: int) -> App:
     return app
 
 
+@pytest.mark.long
 def test_deployments_come_through_while_the_registry_is_killed(
     mortal_stack: RunningStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:

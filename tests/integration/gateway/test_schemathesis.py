@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from running_stacks import RunningStack
 
 SECONDS = 25
@@ -20,6 +21,7 @@ expected-statuses = ["2xx", "3xx", 401, 403, 404, 409, 412, 424, 429]
 """
 
 
+@pytest.mark.long
 def test_the_api_keeps_to_its_document(mortal_stack: RunningStack, tmp_path: Path) -> None:
     done = mortal_stack.cli("deploy", str(PROGRAM))
     assert done.returncode == 0, done.stderr

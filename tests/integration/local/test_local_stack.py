@@ -102,6 +102,7 @@ def test_nothing_outlives_a_killed_supervisor_and_the_home_can_be_used_again(
     assert mortal_stack.cli("status").returncode == 0
 
 
+@pytest.mark.long
 def test_what_a_killed_supervisor_and_keeper_left_is_ended_by_the_next_start(
     mortal_stack: RunningStack,
 ) -> None:
@@ -146,6 +147,7 @@ def test_a_stack_that_cannot_start_says_why_and_leaves_nothing(
     assert processes_of(nothing_up) == []
 
 
+@pytest.mark.long
 def test_a_temporary_stack_ends_with_its_input(nothing_up: Path, environment: dict[str, str]) -> None:
     import subprocess
 
