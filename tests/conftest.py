@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from running_stacks import MortalStack, RunningStack, down, up
+from running_stacks import MortalStack, RunningStack, clean_environment, down, up
+
+from tidemill import Client
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +32,13 @@ def stack_environment(stack: RunningStack) -> dict[str, str]:
     return stack.environment
 
 
+@pytest.fixture
+def client(stack: RunningStack) -> Iterator[Client]:
+    """A client of the shared stack."""
+    with stack.client() as client:
+        yield client
+
+
 @pytest.fixture(scope="session")
 def mortal() -> Iterator[MortalStack]:
     with tempfile.TemporaryDirectory(prefix="tm-", ignore_cleanup_errors=True) as folder:
@@ -43,6 +52,19 @@ def mortal_stack(mortal: MortalStack) -> Iterator[RunningStack]:
     """A stack for tests that kill parts of it, one after another: each finds all of them serving."""
     yield mortal.get()
     mortal.rest()
+
+
+@pytest.fixture
+def nothing_up() -> Iterator[Path]:
+    """A home without a stack, which is also where temporary ones are made."""
+    with tempfile.TemporaryDirectory(prefix="tm-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder).resolve()
+
+
+@pytest.fixture
+def no_stack(nothing_up: Path) -> dict[str, str]:
+    """An environment with that home: what needs a stack starts a temporary one."""
+    return clean_environment(nothing_up) | {"TMPDIR": str(nothing_up)}
 
 
 @pytest.fixture

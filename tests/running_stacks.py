@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 from waiting import wait_until
 
+from tidemill import Client
 from tidemill._stack import PartInfo, StackInfo
 
 RUN_TIMEOUT = 100.0  # seconds
@@ -42,6 +43,11 @@ class RunningStack:
     def info(self) -> StackInfo:
         """What the stack tells about itself now."""
         return StackInfo.from_json((self.home / "stack.json").read_bytes())
+
+    def client(self) -> Client:
+        """Return a client with the stack's token."""
+        info = self.info
+        return Client.from_credentials(info.token_id, info.token_secret, server_url=info.server_url)
 
     def part(self, name: str) -> PartInfo:
         """Return one part, as it is now."""

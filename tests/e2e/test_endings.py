@@ -2,15 +2,12 @@
 
 import os
 import signal
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 from running_stacks import (
     RunningStack,
-    clean_environment,
     is_gone,
     processes_of,
     run_cli,
@@ -35,25 +32,13 @@ def test_a_timeout_ends_the_function_with_all_its_processes(stack: RunningStack,
         wait_until(lambda name=name: is_gone(pid_in(tmp_path / name)), what=f"for the {name} to be gone")
 
 
-@pytest.fixture
-def nothing_up() -> Iterator[Path]:
-    """A home without a stack, which is also where temporary ones are made."""
-    with tempfile.TemporaryDirectory(prefix="tm-", ignore_cleanup_errors=True) as folder:
-        yield Path(folder).resolve()
-
-
-@pytest.fixture
-def environment(nothing_up: Path) -> dict[str, str]:
-    return clean_environment(nothing_up) | {"TMPDIR": str(nothing_up)}
-
-
 def folders_of(home: Path) -> list[Path]:
     return list(home.glob("tidemill-*"))
 
 
 @pytest.mark.long
-def test_a_run_without_a_stack_leaves_nothing_behind(nothing_up: Path, environment: dict[str, str]) -> None:
-    done = run_cli("run", f"{PROGRAMS / 'calls.py'}::awaited", environment=environment)
+def test_a_run_without_a_stack_leaves_nothing_behind(nothing_up: Path, no_stack: dict[str, str]) -> None:
+    done = run_cli("run", f"{PROGRAMS / 'calls.py'}::awaited", environment=no_stack)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "9\n"
     assert "temporary stack" in done.stderr
@@ -64,10 +49,10 @@ def test_a_run_without_a_stack_leaves_nothing_behind(nothing_up: Path, environme
 @pytest.mark.long
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_ctrl_c_ends_the_app_its_containers_and_the_temporary_stack(
-    nothing_up: Path, environment: dict[str, str], tmp_path: Path, number: int, status: int
+    nothing_up: Path, no_stack: dict[str, str], tmp_path: Path, number: int, status: int
 ) -> None:
     command = [os.sys.executable, "-m", "tidemill.cli", "run", f"{PROGRAMS / 'endings.py'}::interrupted"]
-    process = start([*command, "--folder", str(tmp_path)], environment)
+    process = start([*command, "--folder", str(tmp_path)], no_stack)
     parent, child = pid_in(tmp_path / "parent"), pid_in(tmp_path / "child")
     process.send_signal(number)
     _, errors = process.communicate(timeout=30)
@@ -83,10 +68,10 @@ def test_ctrl_c_ends_the_app_its_containers_and_the_temporary_stack(
 @pytest.mark.long
 @pytest.mark.parametrize("victim", ["client", "supervisor"])
 def test_a_temporary_stack_ends_with_a_killed_client_or_supervisor(
-    nothing_up: Path, environment: dict[str, str], tmp_path: Path, victim: str
+    nothing_up: Path, no_stack: dict[str, str], tmp_path: Path, victim: str
 ) -> None:
     command = [os.sys.executable, "-m", "tidemill.cli", "run", f"{PROGRAMS / 'endings.py'}::interrupted"]
-    process = start([*command, "--folder", str(tmp_path)], environment)
+    process = start([*command, "--folder", str(tmp_path)], no_stack)
     child = pid_in(tmp_path / "child")
     if victim == "client":
         process.kill()

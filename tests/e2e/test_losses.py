@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from running_stacks import RunningStack, wait_until
 
-from tidemill import Client, Function
+from tidemill import Function
 from tidemill.exception import NotFoundError
 
 PROGRAM = Path(__file__).parent / "programs" / "losses.py"
@@ -80,8 +80,7 @@ def test_who_waits_for_a_kept_result_outlives_a_restart_of_nats(
 
 
 def test_a_request_waits_for_a_connection_that_was_lost(mortal_stack: RunningStack) -> None:
-    info = mortal_stack.info
-    with Client.from_credentials(info.token_id, info.token_secret, server_url=info.server_url) as client:
+    with mortal_stack.client() as client:
         nowhere = Function.from_name("nowhere", "nothing", client=client)
         for _ in range(2):
             mortal_stack.kill("nats")

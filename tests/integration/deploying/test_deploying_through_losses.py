@@ -5,7 +5,7 @@ import threading
 import pytest
 from running_stacks import RunningStack, wait_until
 
-from tidemill import App, Client, Function, _deploying
+from tidemill import App, Function, _deploying
 
 
 def version(number: int) -> App:
@@ -20,8 +20,7 @@ def test_deployments_come_through_while_the_registry_is_killed(
 ) -> None:
     monkeypatch.setattr(_deploying, "DEPLOY_TIMEOUT", 3.0)  # of an answer that will not come
     monkeypatch.setattr(_deploying, "TRIES", 10)
-    info = mortal_stack.info
-    with Client.from_credentials(info.token_id, info.token_secret, server_url=info.server_url) as client:
+    with mortal_stack.client() as client:
         version(0).deploy(client=client)
         function = Function.from_name("lossy", "number", client=client)
         assert function.remote() == 0

@@ -5,27 +5,13 @@ import os
 import signal
 import stat
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
-from running_stacks import RunningStack, clean_environment, processes_of, run_cli, start, wait_until
+from running_stacks import RunningStack, processes_of, run_cli, start, wait_until
 
 PARTS = ["nats", "postgres", "registry", "scheduler", "gateway", "worker"]
-
-
-@pytest.fixture
-def nothing_up() -> Iterator[Path]:
-    """A home without a stack, which is also where temporary ones are made."""
-    with tempfile.TemporaryDirectory(prefix="tm-", ignore_cleanup_errors=True) as folder:
-        yield Path(folder).resolve()
-
-
-@pytest.fixture
-def environment(nothing_up: Path) -> dict[str, str]:
-    return clean_environment(nothing_up) | {"TMPDIR": str(nothing_up)}
 
 
 def test_status_tells_every_part_and_worker(stack: RunningStack) -> None:
@@ -130,15 +116,15 @@ def test_down_ends_every_process_and_keeps_the_data(mortal_stack: RunningStack) 
     assert mortal_stack.info.token_secret == secret  # scripts go on knowing it
 
 
-def test_down_without_a_stack_says_so(environment: dict[str, str]) -> None:
-    done = run_cli("down", environment=environment)
+def test_down_without_a_stack_says_so(no_stack: dict[str, str]) -> None:
+    done = run_cli("down", environment=no_stack)
     assert (done.returncode, done.stderr) == (0, "No stack is running\n")
 
 
 def test_a_stack_that_cannot_start_says_why_and_leaves_nothing(
-    nothing_up: Path, environment: dict[str, str]
+    nothing_up: Path, no_stack: dict[str, str]
 ) -> None:
-    done = run_cli("up", environment=environment | {"TIDEMILL_REPLICAS": "many"})
+    done = run_cli("up", environment=no_stack | {"TIDEMILL_REPLICAS": "many"})
     assert done.returncode == 1
     error, hint = done.stderr.splitlines()[-2:]
     assert error.startswith("error: ")
@@ -148,12 +134,12 @@ def test_a_stack_that_cannot_start_says_why_and_leaves_nothing(
 
 
 @pytest.mark.long
-def test_a_temporary_stack_ends_with_its_input(nothing_up: Path, environment: dict[str, str]) -> None:
+def test_a_temporary_stack_ends_with_its_input(nothing_up: Path, no_stack: dict[str, str]) -> None:
     import subprocess
 
     command = [sys.executable, "-m", "tidemill_local", "temporary"]
-    first = start(command, environment, stdin=subprocess.PIPE)
-    second = start(command, environment, stdin=subprocess.PIPE)
+    first = start(command, no_stack, stdin=subprocess.PIPE)
+    second = start(command, no_stack, stdin=subprocess.PIPE)
     told = [json.loads(process.stdout.readline()) for process in (first, second)]
     assert told[0]["folder"] != told[1]["folder"]
     assert all(Path(each["folder"]).parent == nothing_up for each in told)
@@ -164,10 +150,10 @@ def test_a_temporary_stack_ends_with_its_input(nothing_up: Path, environment: di
     assert list(nothing_up.glob("tidemill-*")) == []
 
 
-def test_a_signal_ends_a_stack_that_is_only_starting(nothing_up: Path, environment: dict[str, str]) -> None:
+def test_a_signal_ends_a_stack_that_is_only_starting(nothing_up: Path, no_stack: dict[str, str]) -> None:
     import subprocess
 
-    process = start([sys.executable, "-m", "tidemill_local", "temporary"], environment, stdin=subprocess.PIPE)
+    process = start([sys.executable, "-m", "tidemill_local", "temporary"], no_stack, stdin=subprocess.PIPE)
     wait_until(lambda: list(nothing_up.glob("tidemill-*/logs/worker.log")), what="for the worker's start")
     process.send_signal(signal.SIGTERM)
     process.wait(30)

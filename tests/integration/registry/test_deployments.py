@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from refusals import refused
 
-from tidemill._bus.protocol import RequestFailed
 from tidemill._wire import coding
 from tidemill._wire.apps import AppCreated, AppDetails, GetApp
 from tidemill._wire.control import AppEvent, Done, FunctionHandle, GetFunction
@@ -33,12 +33,6 @@ Spec = Callable[..., FunctionSpec]
 def client(tenant: Any) -> Any:
     """Each test has a workspace of its own on a registry that they share."""
     return tenant
-
-
-async def refused(request: Any) -> RequestFailed:
-    with pytest.raises(RequestFailed) as caught:
-        await request
-    return caught.value
 
 
 async def deploy(client: Any, *functions: FunctionSpec, name: str = "app", **fields: Any) -> AppDeployed:

@@ -8,10 +8,10 @@ from typing import Any
 
 import asyncpg
 import pytest
+from refusals import refused
 from sqlalchemy import text
 from waiting import until
 
-from tidemill._bus.protocol import RequestFailed
 from tidemill._wire import coding, ids, subjects
 from tidemill._wire.calls import (
     DETAILED,
@@ -126,12 +126,6 @@ async def registry(start_registry: Any, client: Any) -> Any:
 async def own_story(registry: Any, client: Any, spec: Spec) -> Story:
     """A story on it."""
     return await begun(client, spec)
-
-
-async def refused(request: Any) -> RequestFailed:
-    with pytest.raises(RequestFailed) as caught:
-        await request
-    return caught.value
 
 
 async def test_a_graph_holds_what_every_input_called(story: Story) -> None:

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from refusals import refused
 
-from tidemill._bus.protocol import RequestFailed
 from tidemill._wire import coding, subjects
 from tidemill._wire.apps import AppDetails, AppList, CreateApp, GetApp, ListApps
 from tidemill._wire.control import AppEvent
@@ -20,12 +20,6 @@ Spec = Callable[..., FunctionSpec]
 def client(tenant: Any) -> Any:
     """Each test has a workspace of its own on a registry that they share."""
     return tenant
-
-
-async def refused(request: Any) -> RequestFailed:
-    with pytest.raises(RequestFailed) as caught:
-        await request
-    return caught.value
 
 
 # --- publishing

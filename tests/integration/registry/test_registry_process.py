@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from refusals import refused
 
-from tidemill._bus.protocol import NoResponder, RequestFailed
+from tidemill._bus.protocol import NoResponder
 from tidemill._wire.specs import FunctionSpec
 
 Spec = Callable[..., FunctionSpec]
@@ -16,12 +17,6 @@ Spec = Callable[..., FunctionSpec]
 @pytest.fixture(autouse=True)
 async def registry(start_registry: Any, client: Any) -> Any:
     return await start_registry()
-
-
-async def refused(request: Any) -> RequestFailed:
-    with pytest.raises(RequestFailed) as caught:
-        await request
-    return caught.value
 
 
 async def test_it_says_whether_it_is_ready(registry: Any, database: Any, until: Any) -> None:

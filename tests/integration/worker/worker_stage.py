@@ -20,7 +20,7 @@ from tidemill._wire.specs import FunctionSpec, ImageSpec, Pool, Source
 from tidemill_common import streams
 from tidemill_common.bus.nats import NatsServiceBus
 
-TIMEOUT = 8.0  # seconds
+TIMEOUT = waiting.PATIENCE
 WORKSPACE = "main"
 
 
