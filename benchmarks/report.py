@@ -118,6 +118,14 @@ a new process, without a warm call's time; the same beside 10,000 deployed funct
 
 {deploy_table}
 
+## Web functions
+
+A FastAPI app in one container behind the gateway, and the same app directly on uvicorn, which is what this
+design cannot beat: gateway, NATS, worker and container share the processors with the client
+(`benchmarks/suite_web.py`).
+
+{web_table}
+
 ## Each stage of a call
 
 What one call consists of, each measured on its own (`benchmarks/suite_stages.py`).
@@ -148,6 +156,20 @@ DEPLOY = (
     ("scheduler's memory for 10,000 functions", "scheduler_memory_growth", "MB", "100"),
     ("worker's memory for 10,000 functions", "worker_memory_growth", "MB", "100"),
 )
+# label, metric, unit, target
+WEB = (
+    ("hello, 64 connections", "hello_64", "requests/s", "4,000"),
+    ("the same, processor time of each", "hello_64_processor_time", "us", "-"),
+    ("hello, one connection, p50", "hello_1_p50", "ms", "1.2"),
+    ("100 server-sent events, first byte, p50", "events_first_p50", "ms", "2"),
+    ("100 server-sent events, whole, p50", "events_whole_p50", "ms", "6"),
+    ("1 GiB down", "download", "MB/s", "150"),
+    ("1 GiB up", "upload", "MB/s", "150"),
+    ("memory that these take, all processes", "bodies_memory_growth", "MB", "64 each"),
+    ("4 GiB up, once", "upload_largest", "MB/s", "-"),
+    ("WebSocket, there and back, p50", "socket_round_trip_p50", "ms", "1.5"),
+    ("1,000 open WebSockets, all processes", "open_sockets_memory", "MB", "300"),
+)
 
 
 def value(suite: str, metric: str) -> dict[str, Any] | None:
@@ -177,6 +199,14 @@ def own_table(suite: str, rows: Iterable[tuple[str, str, str, str]]) -> list[str
     lines += [
         f"| {label}, {unit} | {target} | {cell((suite, metric))} |" for label, metric, unit, target in rows
     ]
+    return lines
+
+
+def web_table() -> list[str]:
+    lines = ["| | target | Tidemill | uvicorn |", "|---|---|---|---|"]
+    for label, metric, unit, target in WEB:
+        cells = f"{cell(('web', metric))} | {cell(('web', f'uvicorn_{metric}'))}"
+        lines.append(f"| {label}, {unit} | {target} | {cells} |")
     return lines
 
 
@@ -226,6 +256,7 @@ def main() -> None:
         table="\n".join(table()),
         own_table="\n".join(own_table("tidemill", OWN)),
         deploy_table="\n".join(own_table("deploy", DEPLOY)),
+        web_table="\n".join(web_table()),
         stages_table="\n".join(stages_table()),
         conditions="\n".join(conditions()),
     )

@@ -14,6 +14,7 @@ SUITES: dict[str, list[str] | None] = {
     "floor": None,
     "tidemill": None,
     "deploy": None,
+    "web": None,
     "stages": None,
     "celery": ["celery[redis]"],
     "ray": ["ray"],

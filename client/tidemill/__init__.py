@@ -11,9 +11,12 @@ if TYPE_CHECKING:
     from tidemill import exception, functions
     from tidemill._client import Client
     from tidemill._output import enable_output
+    from tidemill._partial import concurrent
     from tidemill._runtime import current_function_call_id, current_input_id, interact, is_local
+    from tidemill._web import asgi_app, fastapi_endpoint, web_endpoint, web_server, wsgi_app
     from tidemill.app import App
     from tidemill.exception import Error
+    from tidemill.file_pattern_matcher import FilePatternMatcher
     from tidemill.functions import Function, FunctionCall
     from tidemill.image import Image
     from tidemill.retries import Retries
@@ -26,6 +29,7 @@ __all__ = [
     "Client",
     "Cron",
     "Error",
+    "FilePatternMatcher",
     "Function",
     "FunctionCall",
     "Image",
@@ -34,13 +38,19 @@ __all__ = [
     "Secret",
     "Volume",
     "__version__",
+    "asgi_app",
+    "concurrent",
     "current_function_call_id",
     "current_input_id",
     "enable_output",
     "exception",
+    "fastapi_endpoint",
     "functions",
     "interact",
     "is_local",
+    "web_endpoint",
+    "web_server",
+    "wsgi_app",
 ]
 
 # name -> module that has it; the modules themselves are named by None
@@ -49,6 +59,7 @@ _HOMES = {
     "Client": "_client",
     "Cron": "schedule",
     "Error": "exception",
+    "FilePatternMatcher": "file_pattern_matcher",
     "Function": "functions",
     "FunctionCall": "functions",
     "Image": "image",
@@ -56,11 +67,17 @@ _HOMES = {
     "Retries": "retries",
     "Secret": "secret",
     "Volume": "volume",
+    "asgi_app": "_web",
+    "concurrent": "_partial",
     "current_function_call_id": "_runtime",
     "current_input_id": "_runtime",
     "enable_output": "_output",
+    "fastapi_endpoint": "_web",
     "interact": "_runtime",
     "is_local": "_runtime",
+    "web_endpoint": "_web",
+    "web_server": "_web",
+    "wsgi_app": "_web",
 }
 _MODULES = frozenset(
     [
@@ -68,6 +85,7 @@ _MODULES = frozenset(
         "call_graph",
         "config",
         "exception",
+        "file_pattern_matcher",
         "function_call",
         "functions",
         "image",

@@ -57,7 +57,8 @@ class Caller:
         self.reply = subjects.replies(workspace, self.id)
         self.loop = asyncio.get_running_loop()
         self.calls: dict[str, Attached] = {}
-        self.pools = Pools(bus, workspace, self._on_final_trouble, warn)
+        self.on_failing: Callable[[Trouble], None] = _ignore  # hears of pools whose containers fail to start
+        self.pools = Pools(bus, workspace, self._on_final_trouble, self._on_failing, warn)
         self.replies = Replies(
             bus, subjects.replies_stream(workspace), self.reply, self._take, self._submissions
         )
@@ -259,6 +260,9 @@ class Caller:
             else:
                 call.fail(exception.RemoteError(trouble.message, hint=trouble.hint))
 
+    def _on_failing(self, trouble: Trouble) -> None:
+        self.on_failing(trouble)
+
     def _submissions(self) -> tuple[int, int]:
         oldest = (call.oldest() for call in self.calls.values())
         return self._submitted, min((number for number, _ in filter(None, oldest)), default=1 << 62)
@@ -327,6 +331,10 @@ def warn(message: str, hint: str = "") -> None:
         output.warn(message, hint)
     else:
         _log.warning("%s%s", message, f" (hint: {hint})" if hint else "")
+
+
+def _ignore(_trouble: Trouble) -> None:
+    """Do nothing: callers wait, it is tried again."""
 
 
 def explain(error: BaseException) -> BaseException:

@@ -170,6 +170,11 @@ class Duplex:
         """Whether both halves have ended, or the stream is broken."""
         return self._over.is_set()
 
+    @property
+    def has_heard_all(self) -> bool:
+        """Whether the other side has ended its half: what is still to be received is here."""
+        return self._in.ended
+
     # --- what arrives
 
     def feed(self, frame: Any) -> None:

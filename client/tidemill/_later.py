@@ -7,10 +7,7 @@ _APP = """
     cls from_id list objects sandboxes server stats
 """
 _IMAGE = """
-    add_local_dir add_local_file apt_install build cmd dockerfile_commands entrypoint from_aws_ecr
-    from_dockerfile from_gcp_artifact_registry from_id from_name from_registry from_scratch hydrate logs
-    micromamba micromamba_install object_id pip_install_from_pyproject pip_install_from_requirements
-    pip_install_private_repos poetry_install_from_file publish run_commands run_function shell uv_sync
+    build from_id from_name get_dashboard_url hydrate logs micromamba micromamba_install object_id publish
 """
 _SECRETS = """
     create_deployed get_dashboard_url
@@ -20,10 +17,9 @@ _VOLUME = """
     objects read_file read_file_into_fileobj reload remove_file rename
 """
 _PACKAGE = """
-    CloudBucketMount Cls Cluster Dict Environment FilePatternMatcher NetworkFileSystem Probe Proxy Queue
-    Sandbox SandboxSnapshot SchedulerPlacement Server Tunnel Workspace asgi_app batched clustered concurrent
-    enter exit experimental fastapi_endpoint forward method parameter sessioned web_endpoint
-    web_server wsgi_app
+    CloudBucketMount Cls Cluster Dict Environment NetworkFileSystem Probe Proxy Queue
+    Sandbox SandboxSnapshot SchedulerPlacement Server Tunnel Workspace batched clustered
+    enter exit experimental forward method parameter sessioned
 """
 
 # class -> names that Modal has and this version has not

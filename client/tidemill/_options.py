@@ -10,7 +10,16 @@ from typing import Any
 from tidemill import _names, _runtime, secret, volume
 from tidemill import image as images
 from tidemill._dataclass import dataclass
-from tidemill._wire.specs import Autoscaling, FunctionSpec, Resources, RetryPolicy, Source
+from tidemill._partial import Flags
+from tidemill._wire.specs import (
+    Autoscaling,
+    Concurrency,
+    FunctionSpec,
+    ImageSpec,
+    Resources,
+    RetryPolicy,
+    Source,
+)
 from tidemill.exception import DeprecationError, InvalidError, UnimplementedError
 from tidemill.image import Image
 from tidemill.secret import Secret
@@ -52,8 +61,10 @@ class Declaration:
     serialized: bool
     include_source: bool
 
-    def spec(self, source: Source, defaults: Defaults) -> FunctionSpec:
+    def spec(self, source: Source, defaults: Defaults, image_spec: ImageSpec) -> FunctionSpec:
         """Return the specification, with the defaults of the app that runs it, without its secrets.
+
+        `image_spec` is what was read of its image's recipe.
 
         Raises:
             InvalidError: a pickled function does not fit its image.
@@ -66,7 +77,7 @@ class Declaration:
             _check_python(name, image)
         options = {**self.template.options, **({"python": image._python} if source.serialized else {})}
         return dataclasses.replace(
-            self.template, source=source, image=image._spec(), env=dict(self.env), options=options
+            self.template, source=source, image=image_spec, env=dict(self.env), options=options
         )
 
     def image_of(self, defaults: Defaults) -> Image:
@@ -74,7 +85,13 @@ class Declaration:
         return self.image or defaults.image or Image.debian_slim()
 
 
-def declare(function: Callable[..., Any], given: Mapping[str, Any], *, include_source: bool) -> Declaration:
+def declare(
+    function: Callable[..., Any],
+    given: Mapping[str, Any],
+    *,
+    include_source: bool,
+    flags: Flags = Flags(),  # noqa: B008
+) -> Declaration:
     """Return the declaration of a function from the parameters of `App.function`.
 
     Raises:
@@ -83,6 +100,7 @@ def declare(function: Callable[..., Any], given: Mapping[str, Any], *, include_s
     """
     _refuse_absent(given)
     name = _name(function, given["name"])
+    _check_flags(name, flags, given)
     is_generator = _is_generator(function, given["is_generator"])
     policy = _retries(given["retries"])
     if is_generator and policy.max_retries:
@@ -94,7 +112,7 @@ def declare(function: Callable[..., Any], given: Mapping[str, Any], *, include_s
         source=Source(),
         resources=_resources(given),
         autoscaling=autoscaling(given),
-        retries=policy,
+        retries=RetryPolicy() if flags.web else policy,  # a request is answered once
         timeout=timeout,
         startup_timeout=timeout if startup is None else _seconds("startup_timeout", startup),
         is_generator=is_generator,
@@ -106,6 +124,8 @@ def declare(function: Callable[..., Any], given: Mapping[str, Any], *, include_s
         schedule=_schedule(function, name, given["schedule"]),
         labels=_labels(given),
         options=_options(given),
+        web=flags.web,
+        concurrency=flags.concurrency or Concurrency(),
     )
     included = given["include_source"]
     if not isinstance(included, bool | None):
@@ -147,6 +167,19 @@ def check_function(function: Any, *, serialized: bool, name: str | None) -> None
         raise InvalidError(
             f"{function.__qualname__!r} is not at the top of its module, so a container cannot import it",
             hint="move it there, or give @app.function() serialized=True",
+        )
+
+
+def _check_flags(name: str, flags: Flags, given: Mapping[str, Any]) -> None:
+    """Refuse what decorators below `@app.function()` say and its parameters contradict."""
+    if flags.concurrency and not flags.web:
+        raise UnimplementedError(f"{name!r}: @concurrent is for web functions in this version of Tidemill")
+    if flags.concurrency and flags.concurrency.max_inputs > 1 and given["single_use_containers"]:
+        raise InvalidError(f"{name!r}: with single_use_containers a container runs one input, not several")
+    if flags.web and given["schedule"] is not None:
+        raise InvalidError(
+            f"{name!r} is a web function: a schedule cannot call it",
+            hint="put the schedule on a function of its own",
         )
 
 
@@ -376,7 +409,7 @@ def _check_python(name: str, image: Image) -> None:
     import sys
 
     here = f"{sys.version_info.major}.{sys.version_info.minor}"
-    if image._python != here:
+    if image._python not in ("", here):  # of another base nobody here knows
         raise InvalidError(
             f"function {name!r} is serialized by Python {here}, its image has {image._python}",
             hint=f"use Image.debian_slim(python_version={here!r}), or a function at the top of a module",

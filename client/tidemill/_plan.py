@@ -14,15 +14,17 @@ from tidemill._bus import blobs
 from tidemill._bus.protocol import BusError
 from tidemill._caller import explain
 from tidemill._dataclass import dataclass
+from tidemill._image_parts import Collected
 from tidemill._source import Packer
 from tidemill._wire.control import FunctionHandle
-from tidemill._wire.specs import FunctionSpec
+from tidemill._wire.specs import FunctionSpec, ImageSpec
 from tidemill.secret import Secret, resolve
 
 if TYPE_CHECKING:
     from tidemill._client import Client
     from tidemill._standing import Standing
     from tidemill._wire.secrets import SecretInfo
+    from tidemill.image import Image
 
 TRANSFERS = 8  # at once
 
@@ -41,6 +43,7 @@ class Plan:
     specs: tuple[FunctionSpec, ...]
     blobs: Mapping[str, bytes]
     secrets: Mapping[str, tuple[Secret, ...]]
+    build_secrets: Mapping[str, tuple[Secret, ...]]  # those that its image is built with
     environment: str
     paths: frozenset[Path] = frozenset()
 
@@ -60,21 +63,40 @@ def pack(app: "Standing", name: str | None, environment: str) -> Plan:
     specs: list[FunctionSpec] = []
     found: dict[str, bytes] = {}
     secrets: dict[str, tuple[Secret, ...]] = {}
+    build_secrets: dict[str, tuple[Secret, ...]] = {}
+    images = _Images()
     for key, (declaration, defaults) in app._declared.items():
+        image = declaration.image_of(defaults)
         packed = packer.pack(
             app._functions[key].get_raw_f(),
             key,
             serialized=declaration.serialized,
             include_source=declaration.include_source,
-            modules=declaration.image_of(defaults)._modules,
+            modules=image._modules,
         )
-        specs.append(declaration.spec(packed.source, defaults))
+        image_spec, of_image = images.read(image)
+        specs.append(declaration.spec(packed.source, defaults, image_spec))
         found.update(packed.blobs)
+        found.update(of_image.blobs)
+        build_secrets[key] = tuple(of_image.secrets)
         secrets[key] = _readable((*defaults.secrets, *declaration.secrets))
     name = name or app.name
     description = name or app.description or ""
     paths = frozenset(packer.paths)
-    return Plan(name, description, app._tags, tuple(specs), found, secrets, environment, paths)
+    return Plan(name, description, app._tags, tuple(specs), found, secrets, build_secrets, environment, paths)
+
+
+class _Images:
+    """Reads the recipes of one app; what several functions share is read once."""
+
+    def __init__(self) -> None:
+        self._read: dict[int, tuple[ImageSpec, Collected, Image]] = {}
+
+    def read(self, image: "Image") -> "tuple[ImageSpec, Collected]":
+        if id(image) not in self._read:
+            collected = Collected()
+            self._read[id(image)] = (image._collect(collected), collected, image)
+        return self._read[id(image)][:2]
 
 
 def _readable(secrets: tuple[Secret, ...]) -> tuple[Secret, ...]:
@@ -102,7 +124,8 @@ async def send(plan: Plan, client: "Client") -> tuple[FunctionSpec, ...]:
         async with room:
             return await resolve(secret, client, plan.environment)
 
-    wanted = dict.fromkeys(secret for secrets in plan.secrets.values() for secret in secrets)
+    of_all = (*plan.secrets.values(), *plan.build_secrets.values())
+    wanted = dict.fromkeys(secret for secrets in of_all for secret in secrets)
     try:
         async with asyncio.TaskGroup() as group:
             for name, data in plan.blobs.items():
@@ -113,7 +136,13 @@ async def send(plan: Plan, client: "Client") -> tuple[FunctionSpec, ...]:
         raise (explain(error) if isinstance(error, BusError) else error) from None
     ids = {secret: task.result().secret_id for secret, task in finding.items()}
     return tuple(
-        dataclasses.replace(spec, secrets=_last_of_each([ids[each] for each in plan.secrets[spec.name]]))
+        dataclasses.replace(
+            spec,
+            secrets=_last_of_each([ids[each] for each in plan.secrets[spec.name]]),
+            image=dataclasses.replace(
+                spec.image, secrets=tuple(ids[each] for each in plan.build_secrets[spec.name])
+            ),
+        )
         for spec in plan.specs
     )
 

@@ -41,13 +41,15 @@ class Pools:
         bus: Bus,
         workspace: str,
         on_final_trouble: Callable[[Trouble], None],
+        on_failing: Callable[[Trouble], None],
         warn: Callable[[str, str], None],
     ) -> None:
-        """Make it; `warn` shows the user a message and a hint."""
+        """Make it; `warn` shows the user a message and a hint, `on_failing` hears of starts that fail."""
         self._bus = bus
         self._workspace = workspace
         self._warn = warn
         self._on_final_trouble = on_final_trouble
+        self._on_failing = on_failing
         self._loop = asyncio.get_running_loop()
         self._lines: dict[str, Line] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -141,7 +143,10 @@ class Pools:
             return
         if trouble.final:
             self._on_final_trouble(trouble)
-        elif trouble.message not in line.told and len(line.told) < 100:
+            return
+        if trouble.failure:
+            self._on_failing(trouble)
+        if trouble.message not in line.told and len(line.told) < 100:
             line.told.add(trouble.message)
             self._warn(f"inputs are waiting: {trouble.message}", trouble.hint)
 

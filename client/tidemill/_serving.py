@@ -42,7 +42,7 @@ class Loaded:
 
     def plan(self) -> Plan:
         """Return the plan of it, of which nothing is left to be stored."""
-        return Plan(self.name, self.description, self.tags, self.specs, {}, {}, self.environment)
+        return Plan(self.name, self.description, self.tags, self.specs, {}, {}, {}, self.environment)
 
 
 Load = Callable[[], Awaitable[Loaded | None]]  # None: it could not be imported, which was shown

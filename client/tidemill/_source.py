@@ -14,14 +14,15 @@ import os
 import sys
 import tarfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tidemill._dataclass import dataclass
+from tidemill._image_parts import LocalModule
 from tidemill._wire.specs import Source
 from tidemill.exception import InvalidError, ModuleNotMountable, SerializationError
-from tidemill.image import LocalModule
+from tidemill.file_pattern_matcher import predicate
 
 WARN_SERIALIZED = 256 * 1024  # bytes
 MAX_SERIALIZED = 16 << 20  # bytes
@@ -141,11 +142,7 @@ def _is_source_folder(path: Path) -> bool:
 
 
 def _ignore(module: LocalModule) -> Ignored:
-    if callable(module.ignore):
-        return module.ignore
-    from tidemill._patterns import matcher
-
-    return matcher(module.ignore)
+    return predicate("add_local_python_source", module.ignore)
 
 
 def place_files(place: Place) -> dict[str, bytes]:
@@ -190,13 +187,14 @@ def _parents(name: str) -> dict[str, bytes]:
 # --- packing
 
 
-def pack(files: dict[str, bytes]) -> bytes:
-    """Return files as one archive. The same files give the same bytes."""
+def pack(files: Mapping[str, bytes], modes: Mapping[str, int] | None = None) -> bytes:
+    """Return files as one archive. The same files give the same bytes. Modes are 0644 unless they say."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for name in sorted(files):
             entry = tarfile.TarInfo(name)
-            entry.size, entry.mode, entry.mtime = len(files[name]), 0o644, 0
+            entry.size, entry.mtime = len(files[name]), 0
+            entry.mode = (modes or {}).get(name, 0o644)
             archive.addfile(entry, io.BytesIO(files[name]))
     return buffer.getvalue()
 

@@ -7,10 +7,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, 
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, Protocol, Self, TypeVar, overload
 
-from tidemill import _entrypoint, _later, _names, _options, _sync, secret, volume
+from tidemill import _entrypoint, _later, _names, _options, _partial, _sync, secret, volume
 from tidemill import image as images
 from tidemill._entrypoint import LocalEntrypoint
 from tidemill._options import Declaration, Defaults
+from tidemill._partial import PartialFunction
 from tidemill._standing import Standing
 from tidemill.exception import InvalidError
 from tidemill.functions import Function
@@ -38,6 +39,8 @@ class EntrypointDecorator(Protocol):
 class FunctionDecorator(Protocol):
     """What `App.function(...)` returns: it turns a Python function into a `Function`."""
 
+    @overload
+    def __call__(self, function: PartialFunction[P, R], /) -> Function[P, R, R]: ...
     @overload
     def __call__(
         self, function: Callable[P, Coroutine[Any, Any, R]], /
@@ -134,8 +137,8 @@ class App(Standing, metaclass=_later.Listed):
 
     @property
     def registered_web_endpoints(self) -> list[str]:
-        """The names of functions with a URL. This version has none."""
-        return []
+        """The names of functions with a URL."""
+        return [name for name, (declaration, _) in self._declared.items() if declaration.template.web]
 
     def __repr__(self) -> str:
         return f"App({self._name!r})" if self._name else "App()"
@@ -234,8 +237,11 @@ class App(Standing, metaclass=_later.Listed):
     def _declare(self, function: Any, given: Mapping[str, Any]) -> Function[..., Any, Any]:
         if isinstance(function, Function):
             raise InvalidError("@app.function() is on this function already")
+        function, flags = _partial.unwrap(function)
         _options.check_function(function, serialized=bool(given["serialized"]), name=given["name"])
-        declaration = _options.declare(function, given, include_source=self._defaults.include_source)
+        declaration = _options.declare(
+            function, given, include_source=self._defaults.include_source, flags=flags
+        )
         template = declaration.template
         made = Function[..., Any, Any](
             function,

@@ -383,7 +383,13 @@ class Function(Generic[P, R, O]):
         """Return its URL, or None if it is not a web function."""
         from tidemill import _client
 
-        return (await self._find(_client.current(self._client))).web_url
+        client = _client.current(self._client)
+        handle = await self._find(client)
+        if handle.web_label and handle.web_url is None:  # a container is not told where the gateway is
+            from tidemill import _following
+
+            return (await _following.look_up(client, Lookup(function_id=handle.function_id))).web_url
+        return handle.web_url
 
     def get_raw_f(self) -> Callable[P, O]:
         """Return the Python function."""
@@ -450,10 +456,10 @@ class Function(Generic[P, R, O]):
                 f"{self._name} is a generator, which .remote cannot call",
                 hint="use .remote_gen() to iterate what it yields, .map or .spawn to get it as a list",
             )
-        if handle.web_url is not None:
+        if handle.web_label:
             raise exception.InvalidError(
                 f"{self._name} is a web function, which .{method} cannot call",
-                hint=f"send requests to {handle.web_url}",
+                hint=f"send requests to {handle.web_url or 'its URL, which .get_web_url() tells'}",
             )
 
     def _not_hydrated(self) -> exception.ExecutionError:

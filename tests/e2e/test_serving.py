@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 from running_stacks import RunningStack
 from waiting import wait_until
 
@@ -86,6 +87,34 @@ def test_an_app_follows_its_file_and_survives_broken_code(stack: RunningStack, t
 
         served.process.send_signal(signal.SIGINT)
         assert served.process.wait(20) == 0, served.said()
+
+
+def test_a_served_web_function_is_replaced_without_a_failed_request(
+    stack: RunningStack, tmp_path: Path
+) -> None:
+    text = (
+        "import tidemill\napp = tidemill.App('page')\n"
+        "@app.function()\n@tidemill.fastapi_endpoint()\ndef page() -> str:\n    return 'version 1'\n"
+    )
+    (tmp_path / "page.py").write_text(text)
+    with serving(stack, tmp_path, "page.py") as served:
+        served.tells("Created web function page => http://")
+        served.tells("✓ Serving")
+        found = re.search(r"=> http://\S*?(local--[a-z0-9-]+-dev)\b", served.said())
+        assert found, served.said()
+        url = f"{stack.info.gateway_url}/f/{found[1]}"
+        assert httpx.get(url, timeout=60).json() == "version 1"
+        (tmp_path / "page.py").write_text(text.replace("version 1", "version 2"))
+
+        def is_new() -> bool:
+            answer = httpx.get(url, timeout=60)
+            assert answer.status_code == 200, answer.text
+            return bool(answer.json() == "version 2")
+
+        wait_until(is_new, what="for the new version")
+        served.process.send_signal(signal.SIGINT)
+        assert served.process.wait(20) == 0, served.said()
+    wait_until(lambda: httpx.get(url).status_code == 404, what="for the end of the route")
 
 
 def test_serving_ends_after_its_time_and_with_the_app(stack: RunningStack, tmp_path: Path) -> None:

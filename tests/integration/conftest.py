@@ -17,7 +17,7 @@ import waiting
 from tidemill_local.broker import Broker, BrokerSettings
 from tidemill_local.database import Database
 
-START_TIMEOUT = 30.0  # seconds
+START_TIMEOUT = 60.0  # seconds
 END_TIMEOUT = 15.0
 
 

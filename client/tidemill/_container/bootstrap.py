@@ -3,6 +3,8 @@
     python -s -P <layer>/tidemill/_container/bootstrap.py <template's socket>
     python -s -P <layer>/tidemill/_container/bootstrap.py --single <runner's socket> <init's socket>
 
+`--web <layer>` in front of the sockets names a second layer, for web functions.
+
 The first form becomes a template that containers are forked from. The second becomes one container at
 once, for functions whose variables the interpreter or the loader reads at its start (`LD_*`, `PYTHON*`):
 those cannot be given to a fork.
@@ -38,10 +40,16 @@ def main(arguments: list[str]) -> None:
     from tidemill._container import template
 
     sys.argv = [""]
-    if arguments[0] == "--single":
-        template.run_single(int(arguments[1]), int(arguments[2]))
+    is_single = arguments[0] == "--single"
+    rest = arguments[is_single:]
+    for_web = rest[0] == "--web"
+    if for_web:
+        sys.path.append(rest[1])
+        rest = rest[2:]
+    if is_single:
+        template.run_single(int(rest[0]), int(rest[1]))
     else:
-        template.run(int(arguments[0]))
+        template.run(int(rest[0]), for_web=for_web)
 
 
 # pathlib would cost milliseconds here.

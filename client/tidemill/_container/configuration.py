@@ -25,6 +25,7 @@ class Configuration(NamedTuple):
     interactive: the function may ask for the caller's terminal.
     max_payload: bytes of one message on the bus.
     workspace: whose container it is.
+    web: the fields of the function's `Web`, None where it is not for the web.
     """
 
     container: str
@@ -46,6 +47,7 @@ class Configuration(NamedTuple):
     interactive: bool = False
     max_payload: int = MAX_PAYLOAD
     workspace: str = ""
+    web: dict[str, Any] | None = None
 
     @classmethod
     def read(cls, fields: dict[str, Any]) -> "Configuration":

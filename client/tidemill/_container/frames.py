@@ -44,6 +44,7 @@ class ToRunner(IntEnum):
     RECONNECTED = 9  # nothing: the worker's own connection came back; messages may have been missed
     TERMINAL = 10  # device of the caller's terminal, TERM; or "", an encoded failure: the answer to INTERACT
     RELEASED = 11  # nothing: the caller has its terminal back
+    STREAM = 12  # chunk, frame: of the duplex stream of a web request
 
 
 class FromRunner(IntEnum):
@@ -59,6 +60,7 @@ class FromRunner(IntEnum):
     STOPPED = 8  # nothing: the exit hooks have run; the process ends now
     INTERACT = 9  # nothing: the input wants the caller's terminal
     RELEASE = 10  # nothing: it needs it no more
+    STREAM = 11  # chunk, frame: of the duplex stream of a web request; the first one opens it
 
 
 class ToInit(IntEnum):

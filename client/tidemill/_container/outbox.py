@@ -130,6 +130,14 @@ class Outbox:
         wait: bool = True,
     ) -> None:
         """Add the terminal result of an input; `last` when nothing more of its chunk waits here."""
+        self.add_output(chunk, index, status, payload, seconds=seconds)
+        if last or time.monotonic() - self._sent > AGE:
+            self.flush(wait=wait)
+        else:
+            self._hold()
+
+    def add_output(self, chunk: int, index: int, status: int, payload: Encoded, *, seconds: float) -> None:
+        """Add the terminal result of an input, and leave it to the caller to flush."""
         with self._state:
             batch = self._open
             if type(batch) is not _Outputs or batch.chunk != chunk:
@@ -138,10 +146,6 @@ class Outbox:
             batch.items.append((index, status, *payload))
             batch.seconds += seconds
             self._size += len(payload[1])
-        if last or time.monotonic() - self._sent > AGE:
-            self.flush(wait=wait)
-        else:
-            self._hold()
 
     def piece(self, chunk: int, index: int, number: int, payload: Encoded) -> None:
         """Add a piece of a generator's stream."""

@@ -37,6 +37,7 @@ from tidemill._wire import failure
 
 if TYPE_CHECKING:
     from tidemill._container.coroutines import AsyncExecution
+    from tidemill._container.web import WebExecution
 
 _STACK = 512 * 1024  # bytes of our own threads' stacks
 _LEFT_TO_MAIN = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGCHLD, signal.SIGALRM}
@@ -55,7 +56,8 @@ class Runner:
         self._chunks: dict[int, Chunk] = {}
         self._gate = threading.Lock()  # a chunk is either taken before the stop, or given back
         self._stopping = False
-        self._execution: Execution | AsyncExecution | None = None
+        self._execution: Execution | AsyncExecution | WebExecution | None = None
+        self._web: WebExecution | None = None
         self._link: Link | None = None
         self._terminal: Terminal | None = None
 
@@ -93,10 +95,11 @@ class Runner:
         self._guard.arm(LOADING)
         try:
             function = loading.load(configuration)
+            answer = self._prepare_web(configuration, function)
         finally:
             self._guard.active = None
-        is_async = configuration.is_async or loading.runs_on_loop(function)
-        serve = self._prepare(configuration, function, is_async=is_async)
+        is_async = answer is not None or configuration.is_async or loading.runs_on_loop(function)
+        serve = answer or self._prepare(configuration, function, is_async=is_async)
         report = {
             "import": time.perf_counter() - began,
             "enter": 0.0,
@@ -122,6 +125,26 @@ class Runner:
         execution = self._execution = Execution(parts, self._guard)
         terminal.on_interrupt = self._guard.on_key
         return lambda: self._serve(execution)
+
+    def _prepare_web(
+        self, configuration: Configuration, function: Callable[..., Any]
+    ) -> Callable[[], list[Key]] | None:
+        """Make the app of a web function; return what answers its requests, None for other functions."""
+        if configuration.web is None:
+            return None
+        from tidemill._container.web import WebExecution
+
+        self._web = self._execution = WebExecution(
+            function,
+            configuration.web,
+            configuration.slots,
+            outbox=self._outbox,
+            outcomes=Outcomes(configuration.container, restrict_output=configuration.restrict_output),
+            tagger=self._tagger,
+            inbox=self._inbox,
+            on_finished=self._forget,
+        )
+        return self._web.serve
 
     def _serve(self, execution: Execution) -> list[Key]:
         """Run chunks until there are no more; return the input that a stop signal interrupted, if any."""
@@ -242,6 +265,10 @@ class Runner:
         if self._terminal is not None:
             self._terminal.arrive(*frame[1:])
 
+    def _on_stream(self, frame: Frame) -> None:
+        if self._web is not None:
+            self._web.feed(*frame[1:])
+
     def _on_released(self, _frame: Frame) -> None:
         if self._terminal is not None:
             self._terminal.released()
@@ -258,6 +285,7 @@ class Runner:
         ToRunner.RECONNECTED: _on_bus,
         ToRunner.TERMINAL: _on_terminal,
         ToRunner.RELEASED: _on_released,
+        ToRunner.STREAM: _on_stream,
     }
 
     # --- a process that user code forked

@@ -38,19 +38,27 @@ PRELOADED = (
     "tidemill._client",
     "tidemill._bus.socket",
 )
+# The same for web functions. What is not in an image is left out.
+PRELOADED_FOR_WEB = (
+    "tidemill._container.web",
+    "fastapi",
+    "fastapi.middleware.cors",
+    "fastapi.responses",
+    "tidemill._container.port",
+)
 _DESCRIPTORS = 2  # per container: the runner's socket, then init's
 
 
 class Template:
     """A template that serves its socket."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, *, for_web: bool) -> None:
         self._sock = sock
         self._wake = _watch_children()
         self._inits: set[int] = set()
         self._descriptors: deque[int] = deque()
         self._received = b""
-        self._preload = deque(PRELOADED)
+        self._preload = deque((*PRELOADED, *(PRELOADED_FOR_WEB if for_web else ())))
 
     def serve(self) -> None:
         """Fork containers until the socket closes."""
@@ -132,11 +140,11 @@ class Template:
             self._sock.sendall(sockets.pack((kind, container, value)))
 
 
-def run(fd: int) -> None:
+def run(fd: int, *, for_web: bool = False) -> None:
     """Be a template on this socket, until it closes."""
     os.set_inheritable(fd, False)
     processes.become_subreaper()
-    Template(socket.socket(fileno=fd)).serve()
+    Template(socket.socket(fileno=fd), for_web=for_web).serve()
     os._exit(0)
 
 

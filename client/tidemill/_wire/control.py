@@ -19,7 +19,10 @@ class ErrorReply:
 
 @dataclass(frozen=True, slots=True)
 class FunctionHandle:
-    """What a caller needs to call a function: ids and the subject prefix of its pool's inputs."""
+    """What a caller needs to call a function: ids and the subject prefix of its pool's inputs.
+
+    A web function has a `web_label`, which its URL begins with. `web_url` is filled in where it is told.
+    """
 
     function_id: str
     name: str
@@ -30,6 +33,7 @@ class FunctionHandle:
     restrict_output: bool = False
     timeout: float = 300.0
     web_url: str | None = None
+    web_label: str = ""
 
 
 @dataclass(frozen=True, slots=True)

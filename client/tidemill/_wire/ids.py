@@ -16,6 +16,7 @@ CONTAINER = "co"
 DEPLOYMENT = "de"
 ENVIRONMENT = "en"
 FUNCTION = "fu"
+GATEWAY = "ga"
 IMAGE = "im"
 POOL = "po"
 PROXY_TOKEN = "pt"  # noqa: S105 - a prefix

@@ -20,6 +20,7 @@ class Format(IntEnum):
     FAILURE = 3
     JSON = 4
     PLAIN = 5
+    HTTP = 6  # a `Request` or a `Response` of `tidemill._wire.web`
 
 
 NO_PICKLE = frozenset((Format.JSON, Format.PLAIN))
@@ -90,6 +91,7 @@ class Chunk(NamedTuple):
     `parent` is the input id of the caller when it is itself a container, `root` the call it began with.
     `tries` are the attempts before this one, the last few of them.
     `collect` asks for all that a generator yields as one result, a list, instead of as a stream.
+    `gateway` is where the duplex stream of a web request leads to (see `tidemill._wire.web`).
     """
 
     call: str
@@ -104,6 +106,7 @@ class Chunk(NamedTuple):
     root: str = ""
     tries: tuple[Try, ...] = ()
     collect: bool = False
+    gateway: str = ""
 
 
 class Output(NamedTuple):

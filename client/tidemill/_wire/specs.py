@@ -41,9 +41,19 @@ class Autoscaling:
 
 @dataclass(frozen=True, slots=True)
 class ImageSpec:
-    """An image as an immutable recipe: layers of (operation, arguments), first to last."""
+    """An image as an immutable recipe: layers of (operation, arguments), first to last.
+
+    Only layers count in its key. `declared` is the digest of the recipe as it is written, by which code in
+    a container knows its own image. `attached` are archives of files by their path (path, digest of the
+    blob), put there when a container starts. Layers name secrets and functions (digests of orders) by
+    their number in `secrets` and `functions`.
+    """
 
     layers: tuple[tuple[str, Any], ...] = ()
+    declared: str = ""
+    attached: tuple[tuple[str, str], ...] = ()
+    secrets: tuple[str, ...] = ()
+    functions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +68,31 @@ class Source:
     module: str = ""
     qualname: str = ""
     serialized: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Concurrency:
+    """How many inputs one container may run at the same time, and how many it is meant to."""
+
+    max_inputs: int = 1
+    target_inputs: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Web:
+    """A function behind a URL.
+
+    `kind` is `asgi`, `wsgi`, `endpoint` or `server`. `label` replaces app and function in the URL. `method`
+    and `docs` are those of an endpoint, `port` and `startup_timeout` (seconds) those of a server.
+    """
+
+    kind: str
+    label: str = ""
+    requires_proxy_auth: bool = False
+    method: str = "GET"
+    docs: bool = False
+    port: int = 0
+    startup_timeout: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +119,13 @@ class FunctionSpec:
     interactive: bool = False
     labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
+    web: Web | None = None
+    concurrency: Concurrency = Concurrency()
+
+    @property
+    def all_secrets(self) -> tuple[str, ...]:
+        """The secrets of its containers and those that its image is built with."""
+        return (*self.secrets, *self.image.secrets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +140,7 @@ class Pool:
 
     `handles` has its own function's. Those of the whole app are kept once per version, in the `handles`
     bucket; `handles_version` says of which version its containers know them. Where it is 0, as in records
-    of old, `handles` has them all.
+    of old, `handles` has them all. `has_web` says that some function of the app is for the web.
     """
 
     id: str
@@ -118,3 +160,4 @@ class Pool:
     generation: int = 0
     strategy: str = "rolling"
     handles_version: int = 0
+    has_web: bool = False

@@ -257,6 +257,11 @@ def reveal_secrets(ws: str) -> str:
     return request("secrets", ws, "reveal")
 
 
+def images(ws: str, verb: str) -> str:
+    """Return the subject on which workers, and nobody else, ask the registry about a workspace's images."""
+    return request("images", ws, verb)
+
+
 def scheduler(ws: str, verb: str) -> str:
     """Return the subject of a workspace's request to the scheduler; `*` for `ws` stands for each."""
     return request("scheduler", ws, verb)
@@ -355,6 +360,16 @@ def blob_record(ws: str, encoded_name: str) -> str:
 def stream(ws: str, stream_id: str, *, down: bool) -> str:
     """Return the subject of one direction of a duplex stream: down to a client, or up to the platform."""
     return f"tm.streams.{workspace(ws)}.{token(stream_id)}.{'down' if down else 'up'}"
+
+
+def all_streams(stream_id: str, *, down: bool) -> str:
+    """Return the filter for one direction of the streams of this id, in whichever workspace."""
+    return f"tm.streams.*.{token(stream_id)}.{'down' if down else 'up'}"
+
+
+def workspace_of_stream(subject: str) -> str:
+    """Return the workspace of a stream."""
+    return subject.split(".")[2]
 
 
 def terminal(ws: str, app: str) -> str:

@@ -27,6 +27,8 @@ def read(subject: str, data: bytes, workspace: str) -> Chunk:
     # User code may have written the chunk: outputs only go to a caller of the same workspace.
     if chunk.reply and not subjects.is_reply(workspace, chunk.reply):
         raise ValueError("outputs cannot be sent there")
+    if chunk.gateway:
+        subjects.token(chunk.gateway)
     return chunk
 
 

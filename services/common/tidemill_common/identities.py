@@ -156,6 +156,8 @@ def worker(kind: str, user: str) -> Rights:
             "tm.streams.*.*.down",
             "tm.terminals.*.*",
             subjects.reveal_secrets(subjects.EVERY),
+            subjects.images(subjects.EVERY, "get_resolution"),
+            subjects.images(subjects.EVERY, "put_resolution"),
             "tm.worker_states.*",
             f"$KV.{streams.WORKERS}.*",
             "$O.*.C.*",

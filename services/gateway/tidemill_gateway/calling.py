@@ -40,21 +40,27 @@ def check_callable(name: str, handle: FunctionHandle) -> None:
     """Refuse functions that are called in another way. Raises `Problem`."""
     if handle.is_generator:
         raise Problem(422, "invalid", f"{name} is a generator, which cannot be called over REST")
-    if handle.web_url is not None:
+    if handle.web_label:
         raise Problem(422, "invalid", f"{name} is a web function", hint=f"send requests to {handle.web_url}")
 
 
 async def start(
-    session: Session, handle: FunctionHandle, inputs: Sequence[bytes], key: str, digest: str
+    session: Session,
+    handle: FunctionHandle,
+    inputs: Sequence[bytes],
+    key: str,
+    digest: str,
+    *,
+    form: Format = Format.JSON,
 ) -> Started:
-    """Start a call with these inputs (JSON); return when it is queued.
+    """Start a call with these inputs; return when it is queued.
 
     Raises:
         Problem: the key was used with another body.
         ResourceExhaustedError: the queue is full.
         ServiceError: the broker does not answer in time.
     """
-    payloads = {index: (int(Format.JSON), data) for index, data in enumerate(inputs)}
+    payloads = {index: (int(form), data) for index, data in enumerate(inputs)}
     try:
         async with asyncio.timeout(START_TIMEOUT):
             if key:

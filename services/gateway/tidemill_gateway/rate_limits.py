@@ -64,7 +64,7 @@ class RateLimits:
         self._bus = bus
         self._log = log
         self._clock = clock
-        self._name = name or ids.new("gw")
+        self._name = name or ids.new(ids.GATEWAY)
         self._limits: dict[str, Limit] = {}
         self._keys: dict[tuple[str, ...], str] = {}
         self._allowances: dict[str, Allowance] = {}

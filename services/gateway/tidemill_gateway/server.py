@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
+from tidemill_gateway.web.protocol import Protocol
+
 if TYPE_CHECKING:
-    from fastapi import FastAPI
+    from starlette.types import ASGIApp
 
 BACKLOG = 2_048
+MAX_MESSAGE = 16 << 20  # bytes of a WebSocket's message
 KEEP_ALIVE = 75  # seconds
 SHUTDOWN_TIMEOUT = 25  # seconds for requests under way, within the service's own drain
 
@@ -27,14 +30,17 @@ class _Server(uvicorn.Server):
 class HttpServer:
     """Serves one application on one address until it is told to stop."""
 
-    def __init__(self, app: "FastAPI", host: str, port: int) -> None:
+    def __init__(self, app: "ASGIApp", host: str, port: int) -> None:
         self._socket = _listen(host, port)
         self._server = _Server(
             uvicorn.Config(
                 app,
                 loop="none",
-                http="httptools",
+                http=Protocol,
+                ws="websockets-sansio",
+                ws_max_size=MAX_MESSAGE,
                 lifespan="off",
+                proxy_headers=False,
                 log_config=None,
                 access_log=False,
                 server_header=False,

@@ -35,6 +35,9 @@ class Gateway:
         from tidemill_gateway.rate_limits import RateLimits
         from tidemill_gateway.server import HttpServer
         from tidemill_gateway.sessions import Sessions
+        from tidemill_gateway.web.calls import Inbox
+        from tidemill_gateway.web.front import Front
+        from tidemill_gateway.web.routes import Routes
 
         self._sessions, handles = Sessions(context.bus), Handles()
         await handles.listen(context.bus)
@@ -52,7 +55,14 @@ class Gateway:
             PUBLIC,
         )
         app = new_app(context.health, api, PREFIX)
-        self._server = HttpServer(app, self.settings.gateway_host, self.settings.gateway_port)
+        inbox, routes = Inbox(context.bus), Routes(context.bus, context.log)
+        await inbox.listen()
+        context.tasks.create_task(routes.watch(), name="routes")
+        front = Front(
+            app, routes, admission, self._sessions, inbox, context.log, self.settings.gateway_domain
+        )
+        front.follow(context.bus)
+        self._server = HttpServer(front, self.settings.gateway_host, self.settings.gateway_port)
         context.tasks.create_task(self._server.run(), name="http")
         return self._server.address
 

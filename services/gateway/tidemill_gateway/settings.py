@@ -10,3 +10,5 @@ class GatewaySettings(ServiceSettings):
 
     gateway_host: str = "127.0.0.1"
     gateway_port: int = Field(default=0, ge=0, le=65535)
+    # Web functions are found at <label>.<this domain>.
+    gateway_domain: str = "localhost"

@@ -3,6 +3,7 @@
 lock                held by the supervisor, and by its keeper, for as long as anything may be alive
 stack.json          how to reach the stack and what it consists of (0600)
 credentials.json    passwords, keys and first tokens, kept from start to start (0600)
+gateway.port        where the gateway listens, the same at every start
 secrets.key         what the stack's secrets are encrypted with (0600)
 nats/ postgres/     the data of the two servers
 logs/               one file for each part, and the supervisor's own

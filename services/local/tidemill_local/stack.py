@@ -13,6 +13,7 @@ from importlib.metadata import version
 
 from tidemill._stack import PartInfo, StackInfo
 from tidemill_common.identities import SYSTEM_USER
+from tidemill_local import web_port
 from tidemill_local.broker import WORKSPACE, Broker, BrokerSettings
 from tidemill_local.database import Database
 from tidemill_local.folders import Folders
@@ -39,12 +40,13 @@ class Stack:
         self._credentials = folders.credentials()
         self._broker = Broker(BrokerSettings(folders.nats, access=self._credentials.access()))
         self._secrets_key = folders.secrets_key()
+        self._web_port = web_port.reserve(folders.root / "gateway.port")
         self._database = Database(folders.postgres, durable=not folders.temporary)
         self.nats = NatsPart(self._broker)
         self.postgres = PostgresPart(self._database)
         self.registry = self._service("registry", self._registry_environment)
         self.scheduler = self._service("scheduler", partial(self._service_environment, "scheduler"))
-        self.gateway = self._service("gateway", partial(self._service_environment, "gateway"))
+        self.gateway = self._service("gateway", self._gateway_environment)
         self._lets_in = asyncio.Event()  # the registry, whom NATS asks who somebody is
         self.worker = self._service("worker", self._worker_environment, self._lets_in)
         self.states: dict[str, str] = dict.fromkeys((part.name for part in self.parts), "starting")
@@ -178,9 +180,17 @@ class Stack:
             "TIDEMILL_SECRETS_KEY": "",
             "TIDEMILL_SECRETS_KEY_FILE": str(self._secrets_key),
             "TIDEMILL_FIRST_WORKSPACE": WORKSPACE,
+            "TIDEMILL_WEB_URL": web_port.url(self._web_port.getsockname()[1]),
             "TIDEMILL_FIRST_TOKENS": json.dumps(tokens),
             "TIDEMILL_NATS_ISSUER_SEED": known.issuer_seed,
             "TIDEMILL_NATS_SYSTEM_PASSWORD": known.passwords[SYSTEM_USER],
+        }
+
+    def _gateway_environment(self) -> dict[str, str]:
+        host, port = self._web_port.getsockname()
+        return self._service_environment("gateway") | {
+            "TIDEMILL_GATEWAY_HOST": host,
+            "TIDEMILL_GATEWAY_PORT": str(port),
         }
 
     def _worker_environment(self) -> dict[str, str]:

@@ -12,7 +12,7 @@ from tidemill._wire.control import AppEvent
 from tidemill._wire.deploying import LookupApp, StopDeployed
 from tidemill._wire.environments import DeleteEnvironment
 from tidemill.exception import NotFoundError
-from tidemill_registry import checks, decisions, environments, lookups, outbox, siblings, timetable
+from tidemill_registry import checks, decisions, environments, lookups, outbox, routes, siblings, timetable
 from tidemill_registry.database import Clock, transaction
 from tidemill_registry.schema import App, DeploymentFunction, Environment, PoolRow, Workspace
 
@@ -180,12 +180,14 @@ class Apps:
         gone = siblings.gone(app.id, await connection.scalars(versions))
         told = AppEvent(app.id, app.name, "stopped", at.timestamp(), app.version, reason)
         timers = await timetable.follow(connection, app.workspace, app.id, (), app.version)
+        led = await routes.follow(connection, app.id, (), lasting=True)
         await outbox.enqueue(
             connection,
             [
                 *(outbox.remove(pool) for pool in pools),
                 *gone,
                 *timers,
+                *led,
                 outbox.event(subjects.event(app.workspace, "app", app.id), coding.encode(told)),
             ],
         )

@@ -17,10 +17,14 @@ MAX_SECRETS = 100  # of one function
 MAX_SCHEDULE = 4_096  # characters
 MAX_PAGE = 1_000
 
+MAX_CONCURRENCY = 1_000  # inputs of one container
+WEB_KINDS = ("asgi", "wsgi", "endpoint", "server")
+
 STRATEGIES = ("rolling", "recreate")
 
 _OBJECT_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _FUNCTION_NAME = re.compile(r"[\w.*<>\[\]-]{1,256}")
+_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _GPU = re.compile(r"[A-Za-z0-9_-]{1,32}")
 
 
@@ -102,7 +106,7 @@ def _problems(spec: FunctionSpec) -> Iterator[str]:
     """Yield what is wrong with a specification, most basic first."""
     if not spec.source.serialized and not (spec.source.module and spec.source.qualname):
         yield "it names neither a module's function nor a serialized one"
-    if len(spec.secrets) > MAX_SECRETS:
+    if len(spec.all_secrets) > MAX_SECRETS:
         yield f"at most {MAX_SECRETS} secrets can be given"
     yield from _resource_problems(spec.resources)
     yield from _scaling_problems(spec.autoscaling)
@@ -111,11 +115,29 @@ def _problems(spec: FunctionSpec) -> Iterator[str]:
         yield f"timeout must be above 0 and at most {MAX_TIMEOUT:,.0f} s"
     if spec.startup_timeout is not None and not 0 < spec.startup_timeout <= MAX_TIMEOUT:
         yield f"startup_timeout must be above 0 and at most {MAX_TIMEOUT:,.0f} s"
+    yield from _web_problems(spec)
     if spec.schedule is not None:
         try:
             schedule.from_record(spec.schedule)
         except InvalidError as error:
             yield str(error)
+
+
+def _web_problems(spec: FunctionSpec) -> Iterator[str]:
+    most, target = spec.concurrency.max_inputs, spec.concurrency.target_inputs
+    if not 1 <= target <= most <= MAX_CONCURRENCY:
+        yield f"at the same time a container runs 1 to {MAX_CONCURRENCY:,} inputs"
+    web = spec.web
+    if web is None:
+        return
+    if web.kind not in WEB_KINDS:
+        yield f"there is no web function of the kind {web.kind[:50]!r}"
+    if web.label and not _LABEL.fullmatch(web.label):
+        yield f"not a label: {web.label[:100]!r}"
+    if web.kind == "server" and not 1 <= web.port < 1 << 16:
+        yield f"not a port: {web.port}"
+    if not 0 < web.startup_timeout <= MAX_TIMEOUT:
+        yield f"a web server's startup_timeout must be above 0 and at most {MAX_TIMEOUT:,.0f} s"
 
 
 def _resource_problems(resources: Resources) -> Iterator[str]:

@@ -13,7 +13,7 @@ from tidemill._wire import ids, subjects
 from tidemill._wire.control import FunctionHandle
 from tidemill._wire.specs import FunctionSpec, Pool, Resources
 from tidemill.exception import ConflictError, InvalidError
-from tidemill_registry import records
+from tidemill_registry import labels, records
 
 HEARTBEAT_TIMEOUT = 60.0  # seconds without a word after which an ephemeral app's client counts as gone
 # A pool's record travels in one message, whose limit is 2 MB with everything around it.
@@ -59,7 +59,7 @@ def check_doable(action: str, app_id: str, state: str, stop_reason: str = "") ->
 
 @dataclass(frozen=True, slots=True)
 class AppState:
-    """An app of which a version is made, as it stands."""
+    """An app of which a version is made, as it stands. `web_suffix` is its environment's, for URLs."""
 
     id: str
     name: str | None
@@ -67,6 +67,7 @@ class AppState:
     environment: str
     state: str
     version: int
+    web_suffix: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +213,8 @@ def _publication(
         )
         for pool, _ in pools
     ]
-    handles = {pool.spec.name: _handle(pool) for pool in changed}
+    handles = {pool.spec.name: _handle(pool, _label(app, pool.spec)) for pool in changed}
+    _check_labels(handles)
     version = app.version + 1 if is_new else app.version
     served = tuple(
         _served(_knowing(pool, handles, version), spec_digest, before.get(pool.id))
@@ -227,7 +229,8 @@ def _publication(
 def _knowing(pool: Pool, handles: Mapping[str, FunctionHandle], version: int) -> Pool:
     """Return a pool with its own handle; those of its app are kept once for all pools of a version."""
     name = pool.spec.name
-    return replace(pool, handles={name: handles[name]}, handles_version=version)
+    has_web = any(handle.web_label for handle in handles.values())
+    return replace(pool, handles={name: handles[name]}, handles_version=version, has_web=has_web)
 
 
 def digest(spec: FunctionSpec) -> bytes:
@@ -271,7 +274,23 @@ def _pool_with(function: KnownFunction | None, wanted: bytes) -> KnownPool | Non
     return next((pool for pool in pools if pool.digest == wanted), None)
 
 
-def _handle(pool: Pool) -> FunctionHandle:
+def _label(app: AppState, spec: FunctionSpec) -> str:
+    lasting = app.state == "deployed"
+    return labels.label(app.workspace, app.web_suffix, app.name or "", spec, lasting=lasting)
+
+
+def _check_labels(handles: Mapping[str, FunctionHandle]) -> None:
+    seen: dict[str, str] = {}
+    for name, handle in handles.items():
+        other = seen.setdefault(handle.web_label, name) if handle.web_label else name
+        if other != name:
+            raise InvalidError(
+                f"the functions {other!r} and {name!r} have the same URL label {handle.web_label!r}",
+                hint="give one of their decorators a label=",
+            )
+
+
+def _handle(pool: Pool, label: str) -> FunctionHandle:
     return FunctionHandle(
         function_id=pool.function_id,
         name=pool.spec.name,
@@ -281,6 +300,7 @@ def _handle(pool: Pool) -> FunctionHandle:
         is_generator=pool.spec.is_generator,
         restrict_output=pool.spec.restrict_output,
         timeout=pool.spec.timeout,
+        web_label=label,
     )
 
 

@@ -22,7 +22,7 @@ from tidemill_registry import checks, decisions, environments, lookups, pages, p
 from tidemill_registry.database import Clock, transaction
 from tidemill_registry.decisions import AppState, Publication
 from tidemill_registry.publishing import Details
-from tidemill_registry.schema import App, Deployment, DeploymentFunction, PoolRow
+from tidemill_registry.schema import App, Deployment, DeploymentFunction, Environment, PoolRow
 
 
 async def deploy(engine: AsyncEngine, workspace: str, request: DeployApp, clock: Clock) -> AppDeployed:
@@ -61,8 +61,10 @@ async def _app_to_deploy(
         index_where=App.state == literal("deployed", literal_execute=True),
         set_={"description": made.excluded.description if request.description else App.description},
     )
-    row = (await connection.execute(statement.returning(App.id, App.version, App.tags))).one()
-    app = AppState(row.id, request.name, workspace, request.environment, "deployed", row.version)
+    suffix = select(Environment.web_suffix).where(Environment.id == environment).scalar_subquery()
+    returning = statement.returning(App.id, App.version, App.tags, suffix.label("suffix"))
+    row = (await connection.execute(returning)).one()
+    app = AppState(row.id, request.name, workspace, request.environment, "deployed", row.version, row.suffix)
     retagged = request.tags is not None and row.tags != request.tags
     if retagged:
         await connection.execute(update(App).where(App.id == app.id).values(tags=request.tags))

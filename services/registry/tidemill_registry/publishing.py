@@ -14,7 +14,7 @@ from tidemill._wire.control import AppEvent
 from tidemill._wire.specs import FunctionSpec, Source
 from tidemill.exception import NotFoundError
 from tidemill_common import streams
-from tidemill_registry import checks, decisions, environments, outbox, siblings, timetable
+from tidemill_registry import checks, decisions, environments, outbox, routes, siblings, timetable
 from tidemill_registry.apps import Apps
 from tidemill_registry.database import Clock, transaction
 from tidemill_registry.decisions import AppState, KnownFunction, KnownPool, Publication
@@ -97,7 +97,7 @@ async def locked_app(connection: AsyncConnection, workspace: str, app_id: str, a
     """
     query = (
         select(App.id, App.name, Environment.name.label("environment"), App.state, App.version)
-        .add_columns(App.stop_reason)
+        .add_columns(App.stop_reason, Environment.web_suffix)
         .join(Environment, App.environment_id == Environment.id)
         .join(Workspace, Environment.workspace_id == Workspace.id)
         .where(App.id == app_id, Workspace.name == workspace)
@@ -107,7 +107,7 @@ async def locked_app(connection: AsyncConnection, workspace: str, app_id: str, a
     if row is None:
         raise NotFoundError(f"there is no app {app_id!r}")
     decisions.check_doable(action, app_id, row.state, row.stop_reason)
-    return AppState(row.id, row.name, workspace, row.environment, row.state, row.version)
+    return AppState(row.id, row.name, workspace, row.environment, row.state, row.version, row.web_suffix)
 
 
 def _asked_for(functions: Sequence[FunctionSpec]) -> ColumnElement[bool]:
@@ -158,9 +158,10 @@ async def write(
     told = [siblings.told(app.id, publication.version, publication.handles)]
     told += [outbox.put(item.pool.id, item.record) for item in changed]
     told += [outbox.put(pool, retired.record) for pool, retired in publication.superseded.items()]
+    serving = [item.pool for item in publication.served]
+    told += await routes.follow(connection, app.id, serving, lasting=app.state == "deployed")
     if is_new:
         await _write_version(connection, app, publication, details)
-        serving = [item.pool for item in publication.served]
         told += await timetable.follow(connection, app.workspace, app.id, serving, publication.version)
         happened = await connection.scalar(select(clock()))
         assert happened is not None
@@ -173,7 +174,7 @@ async def _check_secrets(
     connection: AsyncConnection, workspace: str, functions: Sequence[FunctionSpec]
 ) -> None:
     """Refuse secrets that are not the workspace's; the others stay until this transaction ends."""
-    wanted = {secret for spec in functions for secret in spec.secrets}
+    wanted = {secret for spec in functions for secret in spec.all_secrets}
     if not wanted:
         return
     query = select(SecretRow.id).where(
@@ -183,7 +184,7 @@ async def _check_secrets(
     query = query.order_by(SecretRow.id).with_for_update(key_share=True, read=True)
     there = set(await connection.scalars(query))
     for spec in functions:
-        for missing in (secret for secret in spec.secrets if secret not in there):
+        for missing in (secret for secret in spec.all_secrets if secret not in there):
             raise NotFoundError(
                 f"function {spec.name!r}: its secret {missing!r} is no longer there",
                 hint="store it again with `tidemill secret create`, then deploy",
@@ -223,7 +224,7 @@ async def _write_pools(connection: AsyncConnection, publication: Publication) ->
     uses = [
         {"pool_id": item.pool.id, "secret_id": secret}
         for item in made
-        for secret in dict.fromkeys(item.pool.spec.secrets)
+        for secret in dict.fromkeys(item.pool.spec.all_secrets)
     ]
     if uses:
         await connection.execute(insert(PoolSecret), uses)

@@ -1,7 +1,7 @@
 """The tables of the registry. What must never be is forbidden here, not only in the code above.
 
     workspaces -< environments -< apps -< functions -< pools -< pool_secrets >- secrets
-                              \\      |           \\-< schedules
+                              \\      |-< routes  \\-< schedules
                                \\      \\-< deployments -< deployment_functions >- pools
                                 \\-< secrets
     workspaces -< tokens, proxy_tokens, rate_limits
@@ -334,6 +334,21 @@ class PoolSecret(Base):
     __table_args__ = (Index("ix_pool_secrets_secret_id", "secret_id"),)
 
 
+class RouteRow(Base):
+    """Which function answers under a label: `record` is what the `routes` bucket holds about it."""
+
+    __tablename__ = "routes"
+
+    label: Mapped[str] = mapped_column(primary_key=True)
+    app_id: Mapped[str] = mapped_column(ForeignKey("apps.id", ondelete="CASCADE"))
+    record: Mapped[bytes]
+
+    __table_args__ = (
+        Index("ix_routes_app_id", "app_id"),
+        CheckConstraint("label <> ''", name="label_given"),
+    )
+
+
 class ScheduleRow(Base):
     """When a present function of a deployed app runs by itself. `record` is what the user declared."""
 
@@ -449,6 +464,20 @@ class InputCount(Base):
     timeout: Mapped[Any] = mapped_column(BIT(4096))
     terminated: Mapped[Any] = mapped_column(BIT(4096))
     init_failure: Mapped[Any] = mapped_column(BIT(4096))
+
+
+class ImageRow(Base):
+    """What the packages of an image's recipe were resolved to, by the digest of the recipe and its Python.
+
+    `layers` are requirements with exact versions, one text for each layer of packages.
+    """
+
+    __tablename__ = "images"
+
+    key: Mapped[str] = mapped_column(Text(collation="C"), primary_key=True)
+    workspace: Mapped[str]
+    layers: Mapped[list[str]] = mapped_column(JSONB)
+    resolved_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class DeadLetterRow(Base):

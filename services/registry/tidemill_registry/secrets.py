@@ -278,7 +278,7 @@ async def _check_declared(connection: AsyncConnection, workspace: str, request: 
         .where(App.environment_id.in_(of_workspace(workspace)))
     )
     record = await connection.scalar(query)
-    declared = records.pool(record).spec.secrets if record is not None else ()
+    declared = records.pool(record).spec.all_secrets if record is not None else ()
     if not set(request.secrets) <= set(declared):
         raise PermissionDeniedError(f"the pool {request.pool} does not use these secrets")
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial, wraps
 from typing import Any
 
@@ -10,6 +11,7 @@ from sqlalchemy import text
 
 from tidemill._wire import subjects
 from tidemill._wire.apps import (
+    AppDetails,
     AppHeartbeat,
     CreateApp,
     FunctionsPublished,
@@ -25,6 +27,7 @@ from tidemill._wire.deploying import (
     DeployApp,
     FindApps,
     FindFunctions,
+    FunctionPage,
     GetTags,
     ListDeployments,
     LookupApp,
@@ -41,6 +44,7 @@ from tidemill._wire.environments import (
     ListEnvironments,
     UpdateEnvironment,
 )
+from tidemill._wire.images import GetResolution, PutResolution
 from tidemill._wire.limits import ListLimits, RemoveLimit, SetLimit
 from tidemill._wire.proxy_tokens import CreateProxyToken, ListProxyTokens, RevokeProxyToken
 from tidemill._wire.schedules import ListSchedules
@@ -71,6 +75,7 @@ from tidemill_registry import (
     decisions,
     deployments,
     environments,
+    images,
     jwt,
     lookups,
     migrate,
@@ -78,6 +83,7 @@ from tidemill_registry import (
     publishing,
     rate_limits,
     retention,
+    routes,
     siblings,
     tags,
     timetable,
@@ -116,6 +122,7 @@ class Registry:
         self._tokens = Tokens(self._engine, clock)
         self._callout: Callout | None = None
         self._revocations: Revocations | None = None
+        self._urls = routes.Urls(settings.web_url)
         self._secrets = Secrets(self._engine, settings.keyring(), clock)
         self._hearing_since: float | None = None
         self._publisher: Publisher
@@ -144,6 +151,7 @@ class Registry:
             context.metrics,
             compare=(
                 siblings.reconcile,
+                routes.reconcile,
                 timetable.reconcile,
                 rate_limits.reconcile,
                 proxy_tokens.reconcile,
@@ -191,9 +199,9 @@ class Registry:
             ("get_function", GetFunction, self._get_function),
             ("list_apps", ListApps, partial(lookups.list_apps, self._engine)),
             ("list_schedules", ListSchedules, partial(timetable.list_schedules, self._engine, self._bus)),
-            ("get_app", GetApp, partial(lookups.get_app, self._engine)),
+            ("get_app", GetApp, self._get_app),
             ("find_apps", FindApps, partial(lookups.find_apps, self._engine)),
-            ("find_functions", FindFunctions, partial(lookups.find_functions, self._engine)),
+            ("find_functions", FindFunctions, self._find_functions),
             ("lookup_app", LookupApp, self._apps.look_up),
             ("deploy_app", DeployApp, self._told(deployments.deploy)),
             ("rollback_app", RollbackApp, self._told(deployments.roll_back)),
@@ -231,12 +239,18 @@ class Registry:
         )
         verify = make.internal("verify_token", VerifyToken, self._verify_token)
         reveal = make.endpoint("reveal_secrets", RevealSecrets, self._secrets.reveal)
+        resolved = make.endpoint(
+            "get_resolution", GetResolution, partial(images.get_resolution, self._engine)
+        )
+        resolve = make.endpoint("put_resolution", PutResolution, partial(images.put_resolution, self._engine))
         return {
             **{
                 subjects.registry(subjects.EVERY, verb): make.endpoint(verb, kind, handler)
                 for verb, kind, handler in table
             },
             subjects.reveal_secrets(subjects.EVERY): reveal,
+            subjects.images(subjects.EVERY, "get_resolution"): resolved,
+            subjects.images(subjects.EVERY, "put_resolution"): resolve,
             subjects.internal("registry", "verify_token"): verify,
         }
 
@@ -245,9 +259,9 @@ class Registry:
 
         @wraps(change)  # its answer's type is told over $SRV.INFO
         async def handle(workspace: str, request: Any) -> object:
-            answer: object = await change(self._engine, workspace, request, self._clock)
+            answer = await change(self._engine, workspace, request, self._clock)
             await self._publisher.published()
-            return answer
+            return replace(answer, handles=self._urls.all_told(answer.handles))
 
         return handle
 
@@ -265,7 +279,7 @@ class Registry:
     async def _publish(self, workspace: str, request: PublishFunctions) -> FunctionsPublished:
         published = await publishing.publish(self._engine, workspace, request, self._clock)
         await self._publisher.published()
-        return published
+        return FunctionsPublished(self._urls.all_told(published.handles))
 
     async def _update_autoscaler(self, workspace: str, request: UpdateAutoscaler) -> Autoscaling:
         changed = await autoscaling.change(self._engine, workspace, request)
@@ -294,7 +308,16 @@ class Registry:
         handle, pending = await lookups.get_function(self._engine, workspace, request)
         if pending:  # it was deployed a moment ago: nobody is to call a pool that is not there
             await self._publisher.published()
-        return handle
+        return self._urls.told(handle)
+
+    async def _get_app(self, workspace: str, request: GetApp) -> AppDetails:
+        details = await lookups.get_app(self._engine, workspace, request)
+        return replace(details, handles=self._urls.all_told(details.handles))
+
+    async def _find_functions(self, workspace: str, request: FindFunctions) -> FunctionPage:
+        page = await lookups.find_functions(self._engine, workspace, request)
+        told = (replace(info, web_url=self._urls.of(info.web_url or "")) for info in page.functions)
+        return replace(page, functions=tuple(told))
 
     async def _list_environments(self, workspace: str, _request: ListEnvironments) -> EnvironmentList:
         return await environments.list_all(self._engine, workspace)

@@ -21,6 +21,9 @@ class RegistrySettings(ServiceSettings):
     # Tokens (id -> secret, in JSON) that are made at the start, with which an installation begins.
     first_tokens: dict[str, SecretStr] = Field(default_factory=dict)
 
+    # Where web functions are found: a URL with `{label}` in it, as host or below the gateway's `/f/`.
+    web_url: str = "http://{label}.localhost"
+
     # The seed (`SA...`) of the key that NATS's auth callout trusts. Without it nobody is asked here.
     nats_issuer_seed: SecretStr = SecretStr("")
     # Of the user `system` of NATS's system account, who ends the connections of revoked tokens.
@@ -30,6 +33,13 @@ class RegistrySettings(ServiceSettings):
     # one encrypts, the others only decrypt. Without any, no secret can be stored or read.
     secrets_key: SecretStr = SecretStr("")
     secrets_key_file: Path | None = None
+
+    @field_validator("web_url")
+    @classmethod
+    def _with_label(cls, value: str) -> str:
+        if "{label}" not in value or not value.startswith(("http://", "https://")):
+            raise ValueError("it has to be a URL with {label} in it")
+        return value.rstrip("/")
 
     @field_validator("secrets_key")
     @classmethod

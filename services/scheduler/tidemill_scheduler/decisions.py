@@ -66,7 +66,10 @@ class ContainerView:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A pool at one moment: messages not finished, messages finished so far, containers ready."""
+    """A pool at one moment: messages not finished, messages finished so far, containers ready.
+
+    Where a container runs several at once, so many count as one: `backlog` is what containers are asked for.
+    """
 
     at: float
     backlog: int

@@ -75,6 +75,7 @@ class Scaler:
         self._expecting = len(EXPECT)
         self._has_consumer = False
         self._look = Look(float("-inf"), 0, 0, 0)
+        self._waiting = 0  # messages that are not finished
         self._stretch = Stretch()
         self._desired = 0
         self._starts = Starts(replica, pool)
@@ -192,7 +193,10 @@ class Scaler:
         now = self._clock()
         containers = self._replica.fleet.containers(self.pool.id)
         ready = sum(view.phase in READY for view in containers)
-        self._look = Look(now, state.pending + state.ack_pending, state.delivered - state.ack_pending, ready)
+        waiting, done = state.pending + state.ack_pending, state.delivered - state.ack_pending
+        self._waiting = waiting
+        each = self.pool.spec.concurrency.target_inputs
+        self._look = Look(now, -(-waiting // each), done // each, ready)
         self._stretch = follow(self._stretch, self._look)
         return Situation(
             rollouts.limits(self.pool),
@@ -337,6 +341,6 @@ class Scaler:
             self._desired,
             sum(view.phase in READY for view in containers),
             sum(view.phase in COMING for view in containers),
-            self._look.backlog,
+            self._waiting,
             self._trouble,
         )

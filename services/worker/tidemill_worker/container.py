@@ -69,7 +69,7 @@ class Container:
         self.progress = 0.0  # when it last began or finished an input
         self.is_async = False
         self.recalled: set[int] = set()  # chunks asked back
-        self.timed_out: tuple[int, int] | None = None  # chunk and index of the input being ended for it
+        self.timed_out: set[tuple[int, int]] = set()  # chunk and index of inputs being ended for it
         self.killed: Killed | None = None
         self.log = Log(node, pool, container_id)
         # The phases of its start in seconds, or the failure that it reports instead.
@@ -149,9 +149,12 @@ class Container:
         )
         part.fetched = None
         self.parts[number] = part
+        self._on_assigned(part)
+        self._enter(Phase.BUSY)
+
+    def _on_assigned(self, part: Part) -> None:
         if len(self.parts) == 1:
             self._begin(part, part.first())
-        self._enter(Phase.BUSY)
 
     def recall(self, part: Part) -> None:
         """Ask back what has not started; the answer is `on_returned`."""
@@ -236,7 +239,7 @@ class Container:
         part = next(iter(self.parts.values()), None)
         if part is None or part.running == -1:
             return
-        self.timed_out = (part.number, part.running)
+        self.timed_out.add((part.number, part.running))
         if self.is_async:
             self._end_running(part, Killed.TIMEOUT)
         else:

@@ -29,6 +29,7 @@ from tidemill_worker.outputs import Outbox
 from tidemill_worker.pools import PoolQueue
 from tidemill_worker.runtime import Runtime
 from tidemill_worker.templates import ForkError
+from tidemill_worker.web_container import WebContainer
 
 STARTUP = 30.0  # seconds that every container gets to become ready, unless it says otherwise
 FINISH = 30.0  # seconds that running inputs get when a container is told to stop, unless the order says
@@ -78,7 +79,8 @@ class Containers:
         if isinstance(reservation, str):
             return reservation
         pool = placement.pool
-        container = Container(self._node, pool, placement.container, self._queue(pool))
+        kind = Container if pool.spec.web is None else WebContainer
+        container = kind(self._node, pool, placement.container, self._queue(pool))
         self._containers[container.id] = container
         self._none_left.clear()
         self._node.spawn(self._live(container, reservation), f"container {container.id}")
@@ -183,7 +185,7 @@ class Containers:
 
     async def _become_ready(self, container: Container, reservation: Reservation) -> None:
         try:
-            start = await self._runtime.start(container.id, reservation)
+            start = await self._runtime.start(container.id, reservation, container.log.say)
         except exception.Error as error:
             told = failure.from_text(_public_name(error), str(error), hint=error.hint)
             raise StartFailed(told, final=isinstance(error, _FINAL)) from error

@@ -152,8 +152,13 @@ class Appetite:
     each: int
 
 
-def appetite(chunk_seconds: float | None, *, single_use: bool) -> Appetite:
-    """Return how much a container may hold, by the time its pool's chunks lately took."""
+def appetite(chunk_seconds: float | None, *, single_use: bool, slots: int = 1) -> Appetite:
+    """Return how much a container may hold, by the time its pool's chunks lately took.
+
+    Where it runs several at once (`slots`), it holds those.
+    """
+    if slots > 1:
+        return Appetite(slots, slots)
     if single_use or chunk_seconds is None or chunk_seconds >= PREFETCH_BELOW:
         return Appetite(1, 1)
     return Appetite(2 if chunk_seconds < DEPTH_BELOW else 1, 2)

@@ -16,6 +16,8 @@ from tidemill_worker.node import Node
 from tidemill_worker.outputs import CANCELLED, Item, Outbox
 from tidemill_worker.work import Part, Work
 
+LOST_REQUEST = failure.from_text("InternalFailure", "the container ended while it answered the request")
+
 
 class Fates:
     """Carries out the fates of one pool's inputs."""
@@ -40,7 +42,7 @@ class Fates:
         container.close_stream(index)
         if status is Status.DONE:
             return index, status, (form, data), pieces
-        if container.timed_out == (part.number, index):
+        if (part.number, index) in container.timed_out:
             self.judge(container, part.work, index, payload, Verdict(Fate.TIMED_OUT), pieces)
             return None
         if part.work.voided:
@@ -53,11 +55,31 @@ class Fates:
         """Return what a container's end means for an input that it ran: bystanders of a kill are spared."""
         if part.work.voided:
             return Verdict(Fate.CANCELLED)
-        if verdict.fate is Fate.TIMED_OUT and container.timed_out != (part.number, part.running):
+        if verdict.fate is Fate.TIMED_OUT and (part.number, part.running) not in container.timed_out:
             return Verdict(Fate.SPARED)
         if container.killed in (Killed.CANCEL, Killed.STOP):
             return Verdict(Fate.SPARED)
         return verdict
+
+    def of_request(self, container: Container, part: Part) -> None:
+        """End a web request whose container has ended: it was begun, and is not run again."""
+        for index in part.left:
+            if part.work.voided:
+                self._end(container, part.work, index, Status.CANCELLED, CANCELLED, 0)
+            elif (part.number, index) in container.timed_out:
+                told = failure.from_text("FunctionTimeoutError", self._too_long)
+                self._end(container, part.work, index, Status.TIMEOUT, told, 0)
+            else:
+                self._end(container, part.work, index, Status.FAILURE, LOST_REQUEST, 0)
+        part.left.clear()
+
+    def lost_request(self, held: Work) -> None:
+        """End a web request that another worker had taken, and lost."""
+        self._outbox.end(held, held.chunk.indices, Status.FAILURE, LOST_REQUEST)
+
+    @property
+    def _too_long(self) -> str:
+        return f"the input ran for longer than its timeout of {self._pool.spec.timeout:g} s"
 
     def judge(
         self,
@@ -84,8 +106,7 @@ class Fates:
                 self._dead.bury(held, left, _tried(container, held, "lost with its container"), message, told)
                 self._end(container, held, index, Status.FAILURE, told, pieces)
             case Fate.TIMED_OUT:
-                message = f"the input ran for longer than its timeout of {self._pool.spec.timeout:g} s"
-                told = failure.from_text("FunctionTimeoutError", message)
+                told = failure.from_text("FunctionTimeoutError", self._too_long)
                 if not self._retried(container, held, index, payload, told):
                     self._end(container, held, index, Status.TIMEOUT, told, pieces)
             case Fate.FAILED:

@@ -1,95 +1,226 @@
-"""Images as `uv` environments, one for each content, shared by all containers that use it.
+"""Images, one for each content, shared by all containers that use it.
 
-An environment is relocatable, so that it can be made in one place and used in another.
+    <images>/<key>/                an environment, or the record of a root file system
+    <images>/.locks/<key>          held by whoever uses, makes or removes it
+    <images>/.<key>.<pid>/         being made
+
+What is made is whole before it gets its name: a worker that dies leaves nothing that looks like an image.
 """
 
 import asyncio
+import ctypes
+import os
 import shutil
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tidemill import exception
 from tidemill._wire.specs import ImageSpec
-from tidemill_worker import folders, recipes
-from tidemill_worker.interpreters import Interpreters
-from tidemill_worker.recipes import Install, Recipe
-from tidemill_worker.uv import Ran, Uv
+from tidemill_worker import folders, recipes, roots, space
+from tidemill_worker.building import Order, Voice
+from tidemill_worker.environments import Environments
+from tidemill_worker.interpreters import Interpreter, Interpreters
+from tidemill_worker.node import Node
+from tidemill_worker.recipes import Recipe
+from tidemill_worker.roots import Roots
+from tidemill_worker.uses import PAUSE, Uses
 
-# What uv says when only a source distribution would do and it may not build one.
-_NEEDS_BUILD = ("no usable wheels", "no wheels", "--no-build", "building source distributions is disabled")
+Make = Callable[[Path, Voice], Awaitable[None]]
+
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image that containers can start from: its environment's key, its Python, and the recipe.
+    """An image that containers can start from.
 
-    `version` is the minor version of that Python.
+    One of Python packages alone has an `environment` and no `layers`: it runs on whatever root file system
+    its tier gives it. Otherwise `layers` are the folders that its own is made of, the uppermost first, for
+    reading only, and `python` is a path in it. `version` is the minor version of that Python. `files` are
+    archives by the folder that a container is to find their files in.
     """
 
     key: str
     python: Path
     version: str
-    recipe: Recipe
+    environment: Path | None = None
+    layers: tuple[Path, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    workdir: str = ""
+    user: str = ""
+    files: tuple[tuple[str, str], ...] = ()
 
 
 class Images:
-    """The environments under one folder. Several workers may share it."""
+    """The images under one folder. Several workers may share it.
 
-    def __init__(self, folder: Path, uv: Uv, interpreters: Interpreters) -> None:
+    `builder` makes those that need a root file system; None where this worker's containers have none.
+    `budget` is how many bytes they may take; the least recently used ones that nobody uses go.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        node: Node,
+        environments: Environments,
+        interpreters: Interpreters,
+        builder: Roots | None,
+        *,
+        budget: int,
+    ) -> None:
         self._folder = folders.prepare(folder)
-        self._uv = uv
+        self._uses = Uses(self._folder / ".locks")
+        self._node = node
+        self._environments = environments
         self._interpreters = interpreters
-        self._building: dict[str, asyncio.Task[None]] = {}
+        self._roots = builder
+        self._budget = budget
+        self._building: dict[str, tuple[asyncio.Task[None], Voice]] = {}
 
-    async def get(self, spec: ImageSpec) -> Image:
-        """Return an image, made if it is not there; `ImageBuildError` if it cannot be made.
+    async def get(self, spec: ImageSpec, order: Order) -> Image:
+        """Return an image, made if it is not there, and held for the order's holder until `release`.
 
         However many ask for one at the same time, it is made once, and goes on being made when one of
         them gives up.
+
+        Raises:
+            ImageBuildError: it cannot be made, or not here.
+            ServiceError: the registry, which knows its exact versions, does not answer.
         """
         recipe = recipes.read(spec)
+        if recipe.needs_root:
+            return await self._with_root(spec, recipe, order)
         interpreter = await self._interpreters.find(recipe.python)
-        key = recipes.key(recipe, interpreter.path)
+        key = recipes.key(recipe, interpreter.path, order.workspace)
         folder = self._folder / key
-        if not folder.is_dir():
-            task = self._building.get(key)
-            if task is None:
-                task = asyncio.create_task(self._make(recipe, interpreter.path, folder), name=f"image {key}")
-                task.add_done_callback(lambda _: self._building.pop(key, None))
-                self._building[key] = task
-            await asyncio.shield(task)
-        return Image(key, folder / "bin" / "python", interpreter.version, recipe)
+
+        async def make(making: Path, say: Voice) -> None:
+            await self._environments.make(spec, recipe, interpreter, making, order, say)
+            await asyncio.to_thread(_publish, making, folder)
+
+        await self._hold(key, order, make)
+        return _of_packages(key, folder, interpreter, recipe)
+
+    def release(self, holder: str) -> None:
+        """Say that a holder uses its image no longer."""
+        self._uses.release(holder)
 
     async def close(self) -> None:
         """End what is being made."""
-        tasks = list(self._building.values())
+        tasks = [task for task, _ in self._building.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self._roots is not None:
+            self._roots.close()
 
-    async def _make(self, recipe: Recipe, interpreter: str, folder: Path) -> None:
-        making = folders.making(folder)
+    # --- with a root
+
+    async def _with_root(self, spec: ImageSpec, recipe: Recipe, order: Order) -> Image:
+        if self._roots is None:
+            raise exception.ImageBuildError(
+                f"Image.{recipe.needs_root}() needs containers with a file system of their own, "
+                "which this worker's process tier has not",
+                hint="run the worker in the bubblewrap tier, or install it on the worker's machine",
+            )
+        builder = self._roots
+        key = builder.key(recipe, order.workspace)
+
+        async def make(making: Path, say: Voice) -> None:
+            try:
+                await builder.make(spec, recipe, making, order, say)
+                await asyncio.to_thread(_publish, making, self._folder / key)
+            finally:
+                builder.release(making)
+
+        await self._hold(key, order, make)
+        root = await asyncio.to_thread(roots.read, self._folder / key)
+        return Image(
+            key, Path(root.python), root.version, None, root.layers, root.env, root.workdir, root.user,
+            recipe.files,
+        )  # fmt: skip
+
+    # --- made once, held while it is used
+
+    async def _hold(self, key: str, order: Order, make: Make) -> None:
+        """See to it that an image is there and stays while its holder uses it."""
+        folder = self._folder / key
+        while True:
+            if not folder.is_dir():
+                await self._built(key, order, make)
+            await self._uses.hold(key, order.holder)
+            if folder.is_dir():
+                break
+            self._uses.release(order.holder)  # it was removed in between
+        with suppress(OSError):
+            os.utime(folder)  # it was used just now
+
+    async def _built(self, key: str, order: Order, make: Make) -> None:
+        if key not in self._building:
+            voice = Voice()
+            task = asyncio.create_task(self._build(key, make, voice), name=f"image {key}")
+            task.add_done_callback(lambda _: self._building.pop(key, None))
+            self._building[key] = task, voice
+        task, voice = self._building[key]
+        voice.join(order.say)
         try:
-            await self._checked("venv", "--python", interpreter, "--relocatable", "--no-project", making)
-            for install in recipe.installs:
-                await self._install(install, making / "bin" / "python")
-            folders.publish(making, folder)
+            await asyncio.shield(task)
         finally:
-            await asyncio.to_thread(shutil.rmtree, making, ignore_errors=True)
+            voice.leave(order.say)
 
-    async def _install(self, install: Install, python: Path) -> None:
-        """Install packages: from wheels alone, and with builds only where a wheel is missing."""
-        command = ("pip", "install", "--python", str(python), "--compile-bytecode", "--no-python-downloads")
-        wanted = (*install.options, "--", *install.packages)
-        ran = await self._uv.run(*command, "--no-build", *wanted)
-        if ran.status and any(words in ran.complaints for words in _NEEDS_BUILD):
-            ran = await self._uv.run(*command, *wanted)
-        _check(ran, f"packages could not be installed: {', '.join(install.packages)}")
+    async def _build(self, key: str, make: Make, voice: Voice) -> None:
+        """Make an image, unless another worker does so already."""
+        folder = self._folder / key
+        while (lock := self._uses.take(key)) is None:  # noqa: ASYNC110 - held by another process
+            await asyncio.sleep(PAUSE)
+        try:
+            if folder.is_dir():
+                return
+            making = folders.making(folder)
+            try:
+                await make(making, voice)
+            finally:
+                await asyncio.to_thread(shutil.rmtree, making, ignore_errors=True)
+        finally:
+            os.close(lock)
+        self._node.spawn(self._make_room(key), "make room for images")
 
-    async def _checked(self, *arguments: str | Path) -> None:
-        _check(await self._uv.run(*arguments, "--no-python-downloads"), "the environment could not be made")
+    async def _make_room(self, newest: str) -> None:
+        """Remove images that were not used for longest, and that nobody uses, down to the budget."""
+        there = await asyncio.to_thread(space.measure, self._folder)
+        for key in space.victims(there, self._budget, keep={newest}):
+            lock = self._uses.take(key)
+            if lock is None:
+                continue
+            try:
+                await asyncio.to_thread(_remove, self._folder / key)
+            finally:
+                os.close(lock)
+            self._node.log.info("image removed", image=key, reason="disk budget")
+        if self._roots is not None:
+            await self._roots.collect(self._folder.iterdir())
 
 
-def _check(ran: Ran, what: str) -> None:
-    if ran.status:
-        raise exception.ImageBuildError(f"{what}\n{ran.complaints}")
+def _of_packages(key: str, folder: Path, interpreter: Interpreter, recipe: Recipe) -> Image:
+    python = folder / "bin" / "python"
+    return Image(key, python, interpreter.version, folder, (), recipe.env, recipe.workdir, files=recipe.files)
+
+
+def _publish(making: Path, folder: Path) -> None:
+    """Give a finished folder its name, once what is in it is on the disk."""
+    descriptor = os.open(making, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        _libc.syncfs(descriptor)
+    finally:
+        os.close(descriptor)
+    folders.publish(making, folder)
+
+
+def _remove(folder: Path) -> None:
+    """Take an image's name away before its files: what is half removed is no image."""
+    going = folders.making(folder)
+    with suppress(FileNotFoundError):
+        folder.rename(going)
+    shutil.rmtree(going, ignore_errors=True)

@@ -12,6 +12,7 @@ from tidemill_worker.deadlines import Deadlines
 from tidemill_worker.metrics import Metrics
 from tidemill_worker.recent import Recent
 from tidemill_worker.records import Records
+from tidemill_worker.web_streams import WebStreams
 
 REMEMBERED = 10_000  # inputs that were finished, calls that were cancelled
 
@@ -29,11 +30,15 @@ class Node:
     metrics: Metrics
     tasks: asyncio.TaskGroup
     records: Records
+    web: WebStreams = field(init=False)
     deadlines: Deadlines = field(default_factory=Deadlines)
     finished: Recent = field(default_factory=lambda: Recent(REMEMBERED))
     cancelled: Recent = field(default_factory=lambda: Recent(REMEMBERED))
     on_change: Callable[[], None] = lambda: None
     clock: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
+        self.web = WebStreams(self.id, self.bus)
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Run something in a task of the worker. Its failure is logged and ends nothing else."""

@@ -62,14 +62,16 @@ class PoolQueue:
         self._attempts = attempts
         self._fates = Fates(node, pool, outbox, attempts)
         self._stop = stop
-        self._puller = node.bus.pull(streams.pool_consumer(pool), self._on_delivery)
+        self._slots = pool.spec.concurrency.max_inputs
+        unwanted = self._pass_on if pool.spec.web else None
+        self._puller = node.bus.pull(streams.pool_consumer(pool), self._on_delivery, unwanted)
         self._all: dict[str, Container] = {}  # also those that only finish what they have
         self._idle: dict[Container, None] = {}  # the one that worked last is the last
         self._waiting: deque[Part] = deque()
         self._parts = 0  # in containers, waiting, or being fetched
         self._input_seconds: float | None = None
         self._chunk_seconds: float | None = None
-        self._appetite = decisions.appetite(None, single_use=True)
+        self._appetite = decisions.appetite(None, single_use=True, slots=self._slots)
         self._looking: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -102,6 +104,9 @@ class PoolQueue:
         verdict = decisions.verdict(end)
         for part in list(container.parts.values()):
             self._parts -= 1
+            if self.pool.spec.web is not None:
+                self._fates.of_request(container, part)
+                continue
             running = part.running
             mine = self._fates.of_running(container, part, verdict)
             if mine.fate is Fate.SPARED:
@@ -158,11 +163,30 @@ class PoolQueue:
             self._fates.cancelled(held, held.chunk.indices)
             self._pull()
             return
+        if delivery.redelivered and self.pool.spec.web is not None:
+            self._fates.lost_request(held)
+            self._pull()
+            return
         part = work.whole_part(held)
         if self.pool.spec.single_use_containers and len(part.left) > 1:
             while len(part.left) > 1:
                 self._enqueue(part.take([part.first()]))
         self._enqueue(part)
+
+    def _pass_on(self, delivery: Delivery) -> None:
+        """Let another worker have a request that came when none was wanted any more."""
+        try:
+            held = work.read(delivery, self.pool, self._node.clock())
+        except ValueError as error:
+            self._node.spawn(bury_unreadable(self._node, self.pool, delivery, str(error)), "bury")
+            return
+        if self._leases.is_repeat(held):
+            return
+        self._leases.take(held)
+        if delivery.redelivered:
+            self._fates.lost_request(held)
+        else:
+            self._attempts.elsewhere(held, self.pool, dict(work.whole_part(held).left))
 
     def _enqueue(self, part: Part) -> None:
         """Bring a new part to a container, or have it wait for one."""
@@ -280,7 +304,7 @@ class PoolQueue:
         container.finished(part)
         single_use = self.pool.spec.single_use_containers
         self._chunk_seconds = _mean(self._chunk_seconds, part.seconds)
-        self._appetite = decisions.appetite(self._chunk_seconds, single_use=single_use)
+        self._appetite = decisions.appetite(self._chunk_seconds, single_use=single_use, slots=self._slots)
         if single_use:
             self.remove(container)
             self._stop(container.id)

@@ -12,21 +12,25 @@ import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from tidemill import exception
 from tidemill._container.configuration import Configuration
 from tidemill._wire.specs import Pool
-from tidemill.image import key as image_key
+from tidemill.image import image_id
 from tidemill_worker import secrets
+from tidemill_worker.building import Order
 from tidemill_worker.capacity import Reservation
-from tidemill_worker.images import Images
+from tidemill_worker.images import Image, Images
 from tidemill_worker.node import Node
 from tidemill_worker.siblings import Handles, Siblings
 from tidemill_worker.sources import Sources
 from tidemill_worker.templates import Sockets, Templates
+from tidemill_worker.uv import Say
 
 TIER = "process"
+DEFAULT_WORKDIR = "/root"  # what a container's own folder stands for where the image says nothing
 
 # Variables that the loader, the interpreter or the allocator reads before any code of ours runs.
 _EARLY = ("LD_", "DYLD_", "PYTHON", "MALLOC_", "GLIBC_TUNABLES")
@@ -54,8 +58,8 @@ class Runtime:
         self._folder = folder
         self._siblings = Siblings(node)
 
-    async def start(self, container: str, reservation: Reservation) -> Start:
-        """Start a container's processes.
+    async def start(self, container: str, reservation: Reservation, say: Say) -> Start:
+        """Start a container's processes. `say` hears the lines of its image's build, if it has to be made.
 
         Raises:
             tidemill.exception.Error: its image, its code or its secrets cannot be had.
@@ -63,23 +67,33 @@ class Runtime:
         """
         pool, spec = reservation.pool, reservation.pool.spec
         began = time.perf_counter()
-        image = await self._images.get(spec.image)
+        image = await self._images.get(spec.image, self._order(container, pool, say))
+        places = places_of(image)
         sources, serialized, revealed, handles = await asyncio.gather(
             self._sources.bundles(pool.workspace, spec.source.bundles, image),
             self._sources.serialized(pool.workspace, spec.source.serialized),
-            secrets.fetch(self._node, pool),
+            secrets.fetch(self._node, pool, spec.secrets),
             self._siblings.of(pool),
         )
         prepared = time.perf_counter()
         folder = self.folder(container)
-        workdir = folder / "root" / image.recipe.workdir.lstrip("/")
+        workdir = folder / "root" / image.workdir.lstrip("/")
         for path in (workdir, folder / "tmp"):
             path.mkdir(parents=True, mode=0o700)
-        variables = {**image.recipe.env, **revealed, **spec.env}
+        for place, digest in places:
+            files = await self._sources.files(pool.workspace, digest)
+            await asyncio.to_thread(_copy, files, workdir / place)
+        if places:
+            sources = (*sources, str(workdir))
+        variables = {**image.env, **revealed, **spec.env}
         surroundings = _surroundings(container, pool, reservation, folder)
         if any(name.startswith(_EARLY) for name in variables):
             sockets = await self._templates.start_alone(
-                image, container=container, environment={**surroundings, **variables}, workdir=str(workdir)
+                image,
+                pool,
+                container=container,
+                environment={**surroundings, **variables},
+                workdir=str(workdir),
             )
         else:
             sockets = await self._templates.fork(image, pool, container=container, environment=surroundings)
@@ -92,13 +106,47 @@ class Runtime:
             {"image": prepared - began, "start": time.perf_counter() - prepared},
         )
 
+    def _order(self, container: str, pool: Pool, say: Say) -> Order:
+        return Order(
+            container,
+            pool.workspace,
+            say,
+            lambda wanted: secrets.fetch(self._node, pool, wanted),
+            lambda digest: self._sources.fetch(pool.workspace, digest),
+        )
+
     def folder(self, container: str) -> Path:
         """Return the private folder of a container."""
         return self._folder / container
 
     async def clean(self, container: str) -> None:
         """Remove what a container left."""
+        self._images.release(container)
         await asyncio.to_thread(shutil.rmtree, self.folder(container), ignore_errors=True)
+
+
+def places_of(image: Image) -> list[tuple[str, str]]:
+    """Return where files of an image go, below the working directory, and the digests of their archives.
+
+    Raises:
+        ImageBuildError: they are to lie where a container of this tier has nothing of its own.
+    """
+    home = PurePosixPath(image.workdir or DEFAULT_WORKDIR)
+    found: list[tuple[str, str]] = []
+    for place, digest in image.files:
+        if not PurePosixPath(place).is_relative_to(home):
+            raise exception.ImageBuildError(
+                f"files of the image are to lie in {place}, which a container of the process tier has not "
+                "for itself",
+                hint=f"put them below the working directory, {home}, or use the bubblewrap tier",
+            )
+        found.append((str(PurePosixPath(place).relative_to(home)), digest))
+    return found
+
+
+def _copy(files: Path, place: Path) -> None:
+    """Give a container files of its own: what it writes there is nobody else's."""
+    shutil.copytree(files, place, dirs_exist_ok=True)
 
 
 def _surroundings(container: str, pool: Pool, reservation: Reservation, folder: Path) -> Mapping[str, str]:
@@ -107,7 +155,8 @@ def _surroundings(container: str, pool: Pool, reservation: Reservation, folder: 
         "TASK_ID": container,
         "IS_REMOTE": "1",
         "ENVIRONMENT": pool.environment,
-        "IMAGE_ID": image_key(pool.spec.image),
+        "IMAGE_ID": image_id(pool.spec.image),
+        "IMAGE_RECIPE": pool.spec.image.declared,
     }
     devices = ",".join(map(str, reservation.devices))
     return {
@@ -137,4 +186,6 @@ def _configuration(
         interactive=spec.interactive,
         handles={name: asdict(handle) for name, handle in handles.items()},
         workspace=pool.workspace,
+        slots=spec.concurrency.max_inputs,
+        web=asdict(spec.web) if spec.web else None,
     )

@@ -4,6 +4,9 @@ A folder with `tidemill` and the few packages that it needs there, put *last* on
 container's bootstrap: the user's own versions of them win. It is made of copies, named by what is in
 them, and compiled before its first use, so that no container pays for that.
 
+Apps with web functions find a second layer behind it: FastAPI, with what it needs for forms, and what answers
+for WSGI. It is made when the first of them starts here.
+
 Scripts written for Modal also find `aiohttp` in every container, whatever the image: Modal's own client
 needs it there. So does ours have it, unless the worker was installed without.
 """
@@ -20,6 +23,7 @@ from tidemill_worker import folders
 
 PACKAGES = ("tidemill", "msgpack", "cloudpickle", "tblib")
 EXPECTED = "aiohttp"  # a distribution, with what it needs
+WEB = ("fastapi", "python-multipart", "a2wsgi")  # the same, for web functions
 _LEFT_OUT = ("cli",)  # parts of tidemill that have no place in a container
 
 
@@ -28,7 +32,19 @@ def make(folder: Path) -> Path:
     sources = {name: _find(name) for name in PACKAGES}
     expected = _with_needs(EXPECTED, {})
     versions = [f"{name} {distribution.version}" for name, distribution in sorted(expected.items())]
-    layer = folders.prepare(folder) / _key(sources, versions)
+    return _make(folders.prepare(folder) / _key(sources, versions), sources, expected)
+
+
+def make_web(folder: Path) -> Path:
+    """Return the folder of the layer for web functions, made if it is not there."""
+    expected: dict[str, metadata.Distribution] = {}
+    for name in WEB:
+        _with_needs(name, expected)
+    versions = [f"{name} {distribution.version}" for name, distribution in sorted(expected.items())]
+    return _make(folders.prepare(folder) / f"web-{_key({}, versions)}", {}, expected)
+
+
+def _make(layer: Path, sources: dict[str, Path], expected: dict[str, metadata.Distribution]) -> Path:
     if not layer.is_dir():
         making = folders.making(layer)
         for name, source in sources.items():
@@ -64,7 +80,7 @@ def _with_needs(name: str, found: dict[str, metadata.Distribution]) -> dict[str,
 
 def _copy(distribution: metadata.Distribution, layer: Path) -> None:
     for file in distribution.files or ():
-        if ".." not in file.parts and file.suffix != ".pyc":
+        if ".." not in file.parts:
             target = layer / file
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(str(distribution.locate_file(file)), target)

@@ -29,20 +29,26 @@ from tidemill_worker import allocator, capacity, runtime_layer
 from tidemill_worker.capacity import Room
 from tidemill_worker.children import Children
 from tidemill_worker.containers import Containers
+from tidemill_worker.environments import Environments
 from tidemill_worker.images import Images
 from tidemill_worker.interpreters import Interpreters
+from tidemill_worker.jails import Jail
+from tidemill_worker.layer_scripts import LayerScripts
 from tidemill_worker.leases import Leases
 from tidemill_worker.lending import Lending
 from tidemill_worker.metrics import Metrics
 from tidemill_worker.node import Node
 from tidemill_worker.records import Records
 from tidemill_worker.reporting import Reporter
+from tidemill_worker.resolutions import Resolutions
+from tidemill_worker.roots import Roots
 from tidemill_worker.runtime import TIER, Runtime
 from tidemill_worker.settings import Settings
 from tidemill_worker.sources import Sources
 from tidemill_worker.templates import Templates
 from tidemill_worker.uv import Uv
 
+FIRST_ID = 300_000  # of the ids that containers have on this machine
 VERSION = version("tidemill")  # read from a file: not once for every report
 
 HURRY = 5.0  # seconds before the end of the drain at which what still runs is ended
@@ -57,6 +63,7 @@ class Worker:
         self.settings = settings
         self.id = ids.new(ids.WORKER)
         self._draining = False
+        self._making_layer = asyncio.Lock()
         self._term = 0  # of the newest leader that gave an order
 
     async def start(self, context: Context) -> None:
@@ -72,10 +79,17 @@ class Worker:
         self._room = Room(capacity.machine(self.settings))
         self._leases = Leases(node)
         self._children = Children()
-        uv = Uv(self._children)
+        uv = Uv(self._children, self.settings.data_dir / "uv")
         self._interpreters = Interpreters(uv)
-        self._images = Images(self.settings.data_dir / "images", uv, self._interpreters)
-        self._templates = Templates(node, self._children, layer)
+        self._images = Images(
+            self.settings.data_dir / "images",
+            node,
+            Environments(uv, Resolutions(node)),
+            self._interpreters,
+            self._root_builder(uv, layer) if TIER != "process" else None,
+            budget=self.settings.worker_image_space << 20,
+        )
+        self._templates = Templates(node, self._children, layer, self._web_layer)
         sources = Sources(self.settings.data_dir / "sources", context.bus, self._children)
         runtime = Runtime(node, self._images, sources, self._templates, folder)
         self._containers = Containers(node, self._room, runtime, self._children, self._leases)
@@ -103,6 +117,7 @@ class Worker:
             with suppress(TimeoutError):
                 async with asyncio.timeout(patience):
                     await self._containers.drain()
+                    await self._node.web.drain()
             await self._containers.kill_all()
         finally:
             await self._images.close()
@@ -139,6 +154,7 @@ class Worker:
     async def _listen(self, context: Context) -> None:
         endpoints = Endpoints(context.log, context.metrics)
         await context.bus.subscribe(subjects.ALL_CANCELS, self._on_cancelled)
+        await self._node.web.listen()
         await context.bus.serve(
             "tidemill-worker",
             VERSION,
@@ -194,9 +210,20 @@ class Worker:
         self._reporter.tell()
         self._containers.reconnected()
 
+    async def _web_layer(self) -> Path:
+        async with self._making_layer:
+            return await asyncio.to_thread(runtime_layer.make_web, self.settings.data_dir / "runtime")
+
     async def _discover(self) -> None:
         await self._interpreters.discover()
         self._reporter.changed()
+
+    def _root_builder(self, uv: Uv, layer: Path) -> Roots:
+        """Return what makes images with a file system of their own."""
+        folder, mirror = self.settings.data_dir / "builds", self.settings.worker_debian_mirror
+        jail = Jail(self._children, folder / "store", FIRST_ID)
+        scripts = LayerScripts(folder, jail.cache, uv, self._interpreters, layer, mirror=mirror)
+        return Roots(jail, scripts, mirror=mirror)
 
     # --- its place on the machine
 

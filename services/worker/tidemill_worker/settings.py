@@ -15,6 +15,11 @@ class Settings(ServiceSettings):
     # Images, code and the private folders of containers. Images stay from run to run.
     data_dir: Path = Path("~/.tidemill/worker")
 
+    # MiB that images may take; those that were not used for longest go. And where Debian's packages for
+    # the base of `Image.debian_slim()` come from.
+    worker_image_space: int = Field(default=51_200, gt=0)
+    worker_debian_mirror: str = "http://deb.debian.org/debian"
+
     # What containers may take in all: cores and MiB. By default every core and 95% of the memory.
     worker_cpu: float | None = Field(default=None, gt=0)
     worker_memory: int | None = Field(default=None, gt=0)

@@ -1,28 +1,21 @@
-"""The users' code: bundles by workspace and digest, unpacked once and compiled, and pickled functions.
-
-A bundle is a tar of regular files. Whatever else it holds, or names that lead out of it, is refused.
-"""
+"""The users' code: bundles by workspace and digest, unpacked once and compiled, and pickled functions."""
 
 import asyncio
 import compileall
 import hashlib
-import io
 import os
 import shutil
-import tarfile
 from pathlib import Path
 
 from tidemill import exception
 from tidemill._bus import blobs
 from tidemill._bus.protocol import Bus, BusError
 from tidemill._wire import subjects
-from tidemill_worker import folders
+from tidemill_worker import archives, folders
 from tidemill_worker.children import Children
 from tidemill_worker.images import Image
 from tidemill_worker.interpreters import OWN
 
-MAX_FILES = 50_000  # in one bundle
-MAX_SIZE = 1 << 30  # bytes of one bundle's files
 COMPILE_TIMEOUT = 60.0  # seconds
 FETCH_FOR, FETCH_PAUSE = 30.0, 0.2  # seconds for which, and between which, stored code is asked for
 COMPILED_HERE = 32 * 1024  # bytes of a bundle up to which no process is started for it: 1-3 ms of the loop
@@ -41,37 +34,44 @@ class Sources:
 
     async def bundles(self, workspace: str, digests: tuple[str, ...], image: Image) -> tuple[str, ...]:
         """Return the folders of some bundles, fetched and unpacked where they are not there."""
-        unpacked = await asyncio.gather(*(self._bundle(workspace, digest, image) for digest in digests))
-        return tuple(map(str, unpacked))
+        # Who knows another workspace's digest does not have its code.
+        home = self._folder / subjects.workspace(workspace)
+        wanted = (self._unpacked(workspace, home / _plain(digest), image) for digest in digests)
+        return tuple(map(str, await asyncio.gather(*wanted)))
+
+    async def files(self, workspace: str, digest: str) -> Path:
+        """Return the folder of a bundle of files that are no code, as they are."""
+        home = self._folder / subjects.workspace(workspace) / "files"
+        return await self._unpacked(workspace, home / _plain(digest), None)
 
     async def serialized(self, workspace: str, digest: str) -> bytes | None:
         """Return a function that was sent by value, or None where there is none."""
-        return await self._fetch(workspace, digest) if digest else None
+        return await self.fetch(workspace, digest) if digest else None
 
-    async def _bundle(self, workspace: str, digest: str, image: Image) -> Path:
-        # Who knows another workspace's digest does not have its code.
-        folder = self._folder / subjects.workspace(workspace) / _plain(digest)
-        if folder.is_dir():
+    async def _unpacked(self, workspace: str, folder: Path, image: Image | None) -> Path:
+        if folder.is_dir():  # noqa: ASYNC240 - at every start: cheaper than a thread
             return folder
         task = self._getting.get(folder)
         if task is None:
-            task = asyncio.create_task(self._get(workspace, folder, image), name=f"bundle {digest[:12]}")
+            task = asyncio.create_task(self._get(workspace, folder, image), name=f"bundle {folder.name[:12]}")
             task.add_done_callback(lambda _: self._getting.pop(folder, None))
             self._getting[folder] = task
         return await asyncio.shield(task)
 
-    async def _get(self, workspace: str, folder: Path, image: Image) -> Path:
-        data = await self._fetch(workspace, folder.name)
+    async def _get(self, workspace: str, folder: Path, image: Image | None) -> Path:
+        data = await self.fetch(workspace, folder.name)
         making = folders.making(folder)
         try:
-            await asyncio.to_thread(unpack, data, making)
-            await self._compile(making, image, len(data))
+            await asyncio.to_thread(archives.unpack, data, making)
+            if image is not None:
+                await self._compile(making, image, len(data))
             folders.publish(making, folder)
         finally:
             await asyncio.to_thread(shutil.rmtree, making, ignore_errors=True)
         return folder
 
-    async def _fetch(self, workspace: str, digest: str) -> bytes:
+    async def fetch(self, workspace: str, digest: str) -> bytes:
+        """Return a stored blob of a workspace, such as a bundle."""
         data = await self._stored(workspace, digest)
         if hashlib.sha256(data).hexdigest() != digest:
             raise exception.DataLossError(f"the code {digest[:12]} is not what was sent")
@@ -90,7 +90,9 @@ class Sources:
 
     async def _compile(self, folder: Path, image: Image, size: int) -> None:
         """Compile what can be compiled; the rest tells its own error when it is imported."""
-        if image.version == OWN and size < COMPILED_HERE:
+        if image.layers and image.version != OWN:
+            return  # its Python runs in its own root alone
+        if image.version == OWN and (size < COMPILED_HERE or image.layers):
             compileall.compile_dir(folder, quiet=2)
             return
         async with self._children.starting():
@@ -110,33 +112,6 @@ class Sources:
             await process.wait()
         finally:
             self._children.own.discard(process.pid)
-
-
-def unpack(data: bytes, folder: Path) -> None:
-    """Write the files of a bundle below a new folder; `InvalidError` for what a bundle may not hold."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    size = 0
-    try:
-        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
-            for number, member in enumerate(archive):
-                size += member.size
-                if number >= MAX_FILES or size > MAX_SIZE:
-                    raise exception.InvalidError("the bundle of code is too large")
-                _write(archive, member, folder)
-    except tarfile.TarError as error:
-        raise exception.InvalidError(f"the bundle of code cannot be read: {error}") from error
-
-
-def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
-    name = Path(member.name)
-    if not member.isreg() or name.is_absolute() or ".." in name.parts:
-        raise exception.InvalidError(f"the bundle of code may not hold {member.name!r}")
-    content = archive.extractfile(member)
-    assert content is not None
-    path = folder / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content.read())
 
 
 def _plain(digest: str) -> str:

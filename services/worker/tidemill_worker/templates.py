@@ -10,7 +10,7 @@ import signal
 import socket
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +40,7 @@ _PASSED_ON = (
 )  # fmt: skip
 
 
-Key = tuple[str, str, bool]  # workspace, image, whether the network is blocked
+Key = tuple[str, str, bool, bool]  # workspace, image, whether the network is blocked, for the web
 
 
 class ForkError(Exception):
@@ -145,9 +145,13 @@ class Template:
 class Templates:
     """All templates of this worker, by image and network mode."""
 
-    def __init__(self, node: Node, children: Children, layer: Path) -> None:
+    def __init__(
+        self, node: Node, children: Children, layer: Path, web_layer: Callable[[], Awaitable[Path]]
+    ) -> None:
+        """`layer` is what containers run on, `web_layer` makes what web functions find beside it."""
         self._node = node
         self._children = children
+        self._web_layer = web_layer
         self._bootstrap = layer / "tidemill" / "_container" / "bootstrap.py"
         self._tasks: dict[Key, asyncio.Task[Template]] = {}
 
@@ -155,11 +159,12 @@ class Templates:
         self, image: Image, pool: Pool, *, container: str, environment: Mapping[str, str]
     ) -> Sockets:
         """Return a new container of an image."""
-        template = await self._get(image, (pool.workspace, image.key, pool.spec.block_network))
+        key = pool.workspace, image.key, pool.spec.block_network, pool.has_web
+        template = await self._get(image, key)
         return await template.fork(container, environment, "")
 
     async def start_alone(
-        self, image: Image, *, container: str, environment: Mapping[str, str], workdir: str
+        self, image: Image, pool: Pool, *, container: str, environment: Mapping[str, str], workdir: str
     ) -> Sockets:
         """Return a new container with an interpreter of its own, for variables that must be there first."""
         ours_runner, its_runner = socket.socketpair()
@@ -167,7 +172,11 @@ class Templates:
         fds = (its_runner.fileno(), its_control.fileno())
         try:
             process = await self._spawn(
-                image, ("--single", str(fds[0]), str(fds[1]), container), fds, environment, workdir
+                image,
+                ("--single", *await self._options(pool.has_web), *map(str, fds), container),
+                fds,
+                environment,
+                workdir,
             )
         except OSError as error:
             ours_runner.close()
@@ -183,16 +192,21 @@ class Templates:
     async def _get(self, image: Image, key: Key) -> Template:
         task = self._tasks.get(key)
         if task is None or (task.done() and (task.cancelled() or task.exception() or task.result().is_gone)):
-            task = self._tasks[key] = asyncio.create_task(self._start(image), name=f"template {image.key}")
+            start = self._start(image, for_web=key[3])
+            task = self._tasks[key] = asyncio.create_task(start, name=f"template {image.key}")
             self._drop_unused()
         return await asyncio.shield(task)
 
-    async def _start(self, image: Image) -> Template:
+    async def _options(self, for_web: bool) -> tuple[str, ...]:
+        return ("--web", str(await self._web_layer())) if for_web else ()
+
+    async def _start(self, image: Image, *, for_web: bool) -> Template:
+        options = await self._options(for_web)
         began = time.perf_counter()
         ours, its = socket.socketpair()
         words = tempfile.TemporaryFile()  # noqa: SIM115 - the template closes it
         try:
-            process = await self._spawn(image, (str(its.fileno()),), (its.fileno(),), {}, "/", words)
+            process = await self._spawn(image, (*options, str(its.fileno())), (its.fileno(),), {}, "/", words)
         except OSError as error:
             ours.close()
             words.close()

@@ -1,6 +1,7 @@
 """What is held of the broker: delivered chunks, and the parts of them that containers have."""
 
 from collections.abc import Hashable, Iterable
+from math import inf
 
 from tidemill._wire import subjects
 from tidemill._wire.messages import Blob, Chunk, Payload, Try
@@ -55,10 +56,11 @@ class Part:
 
     `left` are the inputs that are not finished, in the order in which they run, as they came from the
     broker; `running` is the one that runs, or -1, `told` the last one of which a record says so. `fetched`
-    has the payloads that lie in blobs, while they are on their way to the container.
+    has the payloads that lie in blobs, while they are on their way to the container. `until` is when it has
+    run for too long, where several parts run at once.
     """
 
-    __slots__ = ("fetched", "left", "number", "running", "seconds", "told", "work")
+    __slots__ = ("fetched", "left", "number", "running", "seconds", "told", "until", "work")
 
     def __init__(self, work: Work, left: dict[int, Payload]) -> None:
         self.work = work
@@ -67,6 +69,7 @@ class Part:
         self.number = 0
         self.running = -1
         self.told = -1
+        self.until = inf  # in the loop's time
         self.seconds = 0.0  # spent executing its inputs so far
 
     def first(self) -> int:
@@ -120,6 +123,7 @@ def next_chunk(
         old.root,
         tries,
         old.collect,
+        old.gateway,
     )
 
 

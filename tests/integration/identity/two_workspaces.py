@@ -180,6 +180,7 @@ def every_subject(ws: str, prefix: str, app: str, call: str) -> dict[str, str]:
         "registry": subjects.registry(ws, "list_apps"),
         "scheduler": subjects.scheduler(ws, "status"),
         "reveal_secrets": subjects.reveal_secrets(ws),
+        "images": subjects.images(ws, "get_resolution"),
         "request": subjects.request("gateway", ws, "anything"),
         "internal": subjects.internal("registry", "verify_token"),
         "inbox": f"{subjects.inbox(ids.new_token(ws))}.x",

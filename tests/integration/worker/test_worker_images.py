@@ -73,7 +73,7 @@ async def test_a_python_that_is_not_there_is_told_with_those_that_are(stage: Sta
     assert "Python 3.99 is not on this worker: found 3.11" in event.reason
 
 
-async def test_an_operation_of_another_time_is_told(stage: Stage) -> None:
+async def test_an_image_that_needs_a_root_is_refused_with_the_tier_that_has_one(stage: Stage) -> None:
     event = await started(stage, ImageSpec((BASE, ("apt_install", {"packages": ["curl"]}))))
     assert event.state == "failed"
     assert "Image.apt_install()" in event.reason

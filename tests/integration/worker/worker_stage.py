@@ -8,17 +8,21 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import structlog
 import waiting
 
 from tidemill import _source
 from tidemill._bus import blobs
 from tidemill._bus.protocol import Message
 from tidemill._wire import coding, failure, ids, payload, subjects
+from tidemill._wire.images import GetResolution, PutResolution, Resolution
 from tidemill._wire.messages import Chunk, Credit, LogRecord, Output, Outputs, Payload, Status
 from tidemill._wire.scheduling import ContainerEvent, Placement, PlacementAnswer, StopContainers, WorkerState
 from tidemill._wire.specs import FunctionSpec, ImageSpec, Pool, Source
 from tidemill_common import streams
 from tidemill_common.bus.nats import NatsServiceBus
+from tidemill_common.metrics import new_registry
+from tidemill_common.requests import Endpoints
 
 TIMEOUT = waiting.PATIENCE
 WORKSPACE = "main"
@@ -58,15 +62,33 @@ class Stage:
         self.logs: list[LogRecord] = []
         self.order: list[tuple[str, Any]] = []  # logs and outputs as they came
         self.term = 1
+        self.resolutions: dict[str, tuple[str, ...]] = {}
         self._accepted: list[str] = []
         self._changed = asyncio.Event()
 
     async def open(self) -> None:
         await streams.apply(self.bus, WORKSPACE)
+        await self._keep_resolutions()
         await self.bus.subscribe(subjects.ALL_WORKER_STATES, self._on_state)
         await self.bus.subscribe(subjects.ALL_CONTAINER_EVENTS, self._on_event)
         await self.bus.subscribe(self.reply, self._on_outputs)
         await self.bus.subscribe("tm.logs.>", self._on_logs)
+
+    async def _keep_resolutions(self) -> None:
+        """Play the registry that keeps what images were resolved to: the first one of each stays."""
+
+        async def get(_workspace: str, request: GetResolution) -> Resolution:
+            return Resolution(self.resolutions.get(request.key))
+
+        async def put(_workspace: str, request: PutResolution) -> Resolution:
+            return Resolution(self.resolutions.setdefault(request.key, request.layers))
+
+        make = Endpoints(structlog.get_logger(), new_registry("stage", "1"))
+        endpoints = {
+            subjects.images(WORKSPACE, "get_resolution"): make.endpoint("get", GetResolution, get),
+            subjects.images(WORKSPACE, "put_resolution"): make.endpoint("put", PutResolution, put),
+        }
+        await self.bus.serve("tidemill-images", "1.0.0", endpoints)
 
     def _on_state(self, message: Message) -> None:
         state = coding.decode(WorkerState, message.data)
@@ -135,10 +157,11 @@ class Stage:
 
     async def ask_to_place(self, pool: Pool, container: str = "", **order: Any) -> PlacementAnswer:
         await self.until(lambda: self.states)
+        worker = order.pop("worker", "") or self.worker
         placement = Placement(
             container or ids.new(ids.CONTAINER), pool, order.pop("term", self.term), **order
         )
-        subject = subjects.worker(order.pop("worker", self.worker), "place")
+        subject = subjects.worker(worker, "place")
         answer = coding.decode(PlacementAnswer, await self.bus.request(subject, coding.encode(placement)))
         if answer.accepted:
             self._accepted.append(placement.container)

@@ -10,6 +10,11 @@ from tidemill._wire import coding
 from tidemill._wire.specs import ImageSpec
 from tidemill.exception import InvalidError, UnimplementedError
 
+
+def print_nothing() -> None:
+    print(end="")
+
+
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
@@ -58,9 +63,9 @@ def test_requirements_are_read_from_files(tmp_path: Path) -> None:
     file = tmp_path / "requirements.txt"
     file.write_text("# top\na==1  # pinned\n\nb\n")
     made = Image.debian_slim().uv_pip_install("c", requirements=[str(file)])
-    assert layers(made)[1] == ("uv_pip_install", {"packages": ["c", "a==1", "b"]})
+    assert layers(made)[1] == ("uv_pip_install", {"packages": ["c"], "requirements": [["a==1", "b"]]})
     with pytest.raises(InvalidError, match="cannot be read"):
-        Image.debian_slim().uv_pip_install(requirements=[str(tmp_path / "none.txt")])
+        Image.debian_slim().uv_pip_install(requirements=[str(tmp_path / "none.txt")])._spec()
 
 
 @pytest.mark.parametrize("packages", [(1,), (["a", 2],), (None,), ("--index-url=x",)])
@@ -70,8 +75,10 @@ def test_packages_that_cannot_be_are_refused(packages: tuple[object, ...]) -> No
 
 
 def test_build_options_of_later_versions_are_refused_and_not_forgotten() -> None:
-    with pytest.raises(UnimplementedError, match="secrets"):
-        Image.debian_slim().pip_install("a", secrets=[object()])
+    with pytest.raises(UnimplementedError, match="volumes"):
+        Image.debian_slim().run_commands("true", volumes={"/data": object()})
+    with pytest.raises(UnimplementedError, match="gpu"):
+        Image.debian_slim().run_function(print_nothing, gpu="H100")
 
 
 def test_equal_recipes_have_equal_keys_in_every_process() -> None:
@@ -157,7 +164,7 @@ def test_imports_tell_what_else_goes_wrong() -> None:
 def test_in_its_own_containers_imports_are_imports(monkeypatch: pytest.MonkeyPatch) -> None:
     made = Image.debian_slim().pip_install("a")
     monkeypatch.setattr(_runtime, "container", _runtime.Container("co-1", "ap-1", "app", "f", "main", {}))
-    monkeypatch.setenv("TIDEMILL_IMAGE_ID", image.key(made._spec()))
+    monkeypatch.setenv("TIDEMILL_IMAGE_RECIPE", made._declared())
     with pytest.raises(ImportError), made.imports():
         raise ImportError("gone")
     with Image.debian_slim().imports():
@@ -170,9 +177,9 @@ def test_an_image_can_be_pickled_with_a_function_that_names_it() -> None:
 
 
 def test_what_an_image_cannot_do_yet_is_said() -> None:
-    with pytest.raises(AttributeError, match=r"Image\.apt_install is not in this version"):
-        Image.debian_slim().apt_install("git")
-    with pytest.raises(AttributeError, match=r"Image\.from_registry is not in this version"):
-        Image.from_registry("ubuntu")
+    with pytest.raises(AttributeError, match=r"Image\.publish is not in this version"):
+        Image.debian_slim().publish("name")
+    with pytest.raises(AttributeError, match=r"Image\.from_name is not in this version"):
+        Image.from_name("name")
     with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
         Image.debian_slim().nonsense

@@ -19,7 +19,7 @@ def spec(app: App | None = None, function: Any = declared.plain, **parameters: A
 def specified(function: Function[..., Any, Any], source: Source) -> FunctionSpec:
     """Return what the server would be told about a declared function."""
     declaration, defaults = function.app._declared[function.name]
-    return declaration.spec(source, defaults)
+    return declaration.spec(source, defaults, declaration.image_of(defaults)._spec())
 
 
 def test_defaults() -> None:

@@ -11,6 +11,7 @@ API = [
     "Client",
     "Cron",
     "Error",
+    "FilePatternMatcher",
     "Function",
     "FunctionCall",
     "Image",
@@ -19,13 +20,19 @@ API = [
     "Secret",
     "Volume",
     "__version__",
+    "asgi_app",
+    "concurrent",
     "current_function_call_id",
     "current_input_id",
     "enable_output",
     "exception",
+    "fastapi_endpoint",
     "functions",
     "interact",
     "is_local",
+    "web_endpoint",
+    "web_server",
+    "wsgi_app",
 ]
 
 
@@ -68,7 +75,7 @@ assert not heavy, heavy
     subprocess.run([sys.executable, "-c", program], check=True, timeout=30, env=dict(os.environ))
 
 
-@pytest.mark.parametrize("name", ["Sandbox", "Cls", "Dict", "asgi_app", "web_endpoint"])
+@pytest.mark.parametrize("name", ["Sandbox", "Cls", "Dict", "Queue", "batched"])
 def test_what_is_not_here_yet_says_so(name: str) -> None:
     with pytest.raises(AttributeError, match=f"tidemill.{name} is not in this version"):
         getattr(tidemill, name)

@@ -13,9 +13,9 @@ import declared
 import pytest
 
 from tidemill import App, Image, _plan, _source
+from tidemill._image_parts import LocalModule
 from tidemill._source import Packer
 from tidemill.exception import InvalidError, ModuleNotMountable, SerializationError
-from tidemill.image import LocalModule
 
 
 def write(root: Path, *files: str, content: str = "x = 1\n") -> Path:

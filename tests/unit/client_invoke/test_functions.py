@@ -147,7 +147,12 @@ def test_generators_are_known_before_anything_is_sent() -> None:
 
 def test_web_functions_are_called_through_their_url(function: Function[..., Any, Any]) -> None:
     url = "https://main--app-double.example"
-    function._hydrate(FunctionHandle("fu-1", "double", "ap-1", "po-1", HANDLE.prefix, web_url=url), None)
+    function._hydrate(
+        FunctionHandle(
+            "fu-1", "double", "ap-1", "po-1", HANDLE.prefix, web_url=url, web_label="main--app-double"
+        ),
+        None,
+    )
     with pytest.raises(exception.InvalidError) as caught:
         function.remote(1)
     assert url in caught.value.hint

@@ -99,6 +99,11 @@ def test_only_short_work_is_fetched_ahead(
     assert appetite(seconds, single_use=single_use) == expected
 
 
+def test_a_container_that_runs_several_at_once_holds_as_many_however_quick_they_are() -> None:
+    for seconds in (None, 0.0001, 60.0):
+        assert appetite(seconds, single_use=False, slots=8) == Appetite(8, 8)
+
+
 def test_no_more_is_pulled_than_there_is_room_for() -> None:
     assert wanted(Appetite(1, 1), 4, 1) == 3
     assert wanted(Appetite(2, 2), 4, 1) == 7

@@ -308,9 +308,16 @@ class MemoryBus:
             self._server.delete_consumer(stream, name)
         return not state or not state.ack_pending
 
-    def pull(self, spec: ConsumerSpec, on_delivery: Callable[[Delivery], None]) -> MemoryPuller:
+    def pull(
+        self,
+        spec: ConsumerSpec,
+        on_delivery: Callable[[Delivery], None],
+        on_unwanted: Callable[[Delivery], None] | None = None,
+    ) -> MemoryPuller:
         """See `ServiceBus.pull`."""
-        puller = MemoryPuller(lambda: self._server.stream(spec.stream).consumer(spec), on_delivery)
+        puller = MemoryPuller(
+            lambda: self._server.stream(spec.stream).consumer(spec), on_delivery, on_unwanted or Delivery.nak
+        )
         self._pullers.append(puller)
         return puller
 

@@ -54,9 +54,15 @@ class MemoryDelivery:
 class MemoryPuller:
     """See `Puller`."""
 
-    def __init__(self, find: Callable[[], "MemoryConsumer"], on_delivery: Callable[[Delivery], None]) -> None:
+    def __init__(
+        self,
+        find: Callable[[], "MemoryConsumer"],
+        on_delivery: Callable[[Delivery], None],
+        on_unwanted: Callable[[Delivery], None],
+    ) -> None:
         self._find = find
         self._on_delivery = on_delivery
+        self._on_unwanted = on_unwanted
         self.wanted = 0
         self.priority = 0
         self.turn = 0  # who waits longest comes first
@@ -80,7 +86,7 @@ class MemoryPuller:
     def take(self, delivery: MemoryDelivery) -> None:
         """Hand a delivery over, or back when it is no longer wanted."""
         if self.closed:
-            delivery.nak()
+            self._on_unwanted(delivery)
         else:
             self._on_delivery(delivery)
 

@@ -98,9 +98,14 @@ class NatsServiceBus(NatsBus):
 
     # --- taking work
 
-    def pull(self, spec: ConsumerSpec, on_delivery: Callable[[Delivery], None]) -> NatsPuller:
+    def pull(
+        self,
+        spec: ConsumerSpec,
+        on_delivery: Callable[[Delivery], None],
+        on_unwanted: Callable[[Delivery], None] | None = None,
+    ) -> NatsPuller:
         """See `ServiceBus.pull`."""
-        return NatsPuller(self, spec, on_delivery)
+        return NatsPuller(self, spec, on_delivery, on_unwanted)
 
     def hold(self, delivery: NatsDelivery) -> None:
         """Remember what was taken: its lease is renewed first thing after a reconnect."""

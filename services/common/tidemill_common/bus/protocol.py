@@ -152,8 +152,16 @@ class ServiceBus(Bus, Protocol):
         Those would all be delivered again at once.
         """
 
-    def pull(self, spec: ConsumerSpec, on_delivery: Callable[[Delivery], None]) -> Puller:
-        """Pull from a consumer, making it when it is missing. Starts without credit."""
+    def pull(
+        self,
+        spec: ConsumerSpec,
+        on_delivery: Callable[[Delivery], None],
+        on_unwanted: Callable[[Delivery], None] | None = None,
+    ) -> Puller:
+        """Pull from a consumer, making it when it is missing. Starts without credit.
+
+        What arrives when it is not wanted any more is handed back, or is `on_unwanted`'s to deal with.
+        """
 
     def bucket(self, name: str) -> KeyValue:
         """Return a bucket by name."""

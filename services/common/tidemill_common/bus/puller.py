@@ -113,11 +113,16 @@ class NatsPuller:
     """See `Puller`."""
 
     def __init__(
-        self, bus: "NatsServiceBus", spec: ConsumerSpec, on_delivery: Callable[[Delivery], None]
+        self,
+        bus: "NatsServiceBus",
+        spec: ConsumerSpec,
+        on_delivery: Callable[[Delivery], None],
+        on_unwanted: Callable[[Delivery], None] | None = None,
     ) -> None:
         self._bus = bus
         self._spec = spec
         self._on_delivery = on_delivery
+        self._on_unwanted: Callable[[Delivery], None] = on_unwanted or Delivery.nak
         self._busy: set[_Lane] = set()
         self._idle: list[_Lane] = []
         self._numbers = itertools.count()
@@ -211,7 +216,7 @@ class NatsPuller:
             self._wanted -= 1
             self._on_delivery(delivery)
         else:
-            delivery.nak()
+            self._on_unwanted(delivery)
 
     def _told(self, lane: _Lane, status: int, block: bytes) -> None:
         """Take a status: all but the idle heartbeat end the pull and give its credit back."""

@@ -1,0 +1,213 @@
+"""Running the requests of a web function: an ASGI app on one event loop, many requests at once.
+
+reading thread ──> requests, frames of streams ──> loop ──> app ──> outputs and frames ──> worker
+
+The worker sends no more requests than may run. All that the reading thread has taken in meanwhile costs the
+loop one wake-up.
+"""
+
+import asyncio
+import time
+from _queue import Empty, SimpleQueue
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from contextvars import copy_context
+from typing import Any
+
+import msgpack
+
+from tidemill import exception
+from tidemill._container import apps
+from tidemill._container.coroutines import end_loop
+from tidemill._container.exchange import Exchange, HttpExchange
+from tidemill._container.frames import FromRunner
+from tidemill._container.guard import Key
+from tidemill._container.lifespan import Lifespan
+from tidemill._container.outbox import Encoded, Outbox
+from tidemill._container.outcomes import Outcomes, cancelled
+from tidemill._container.tags import Tagger
+from tidemill._container.websocket import SocketExchange
+from tidemill._container.work import Chunk, Task
+from tidemill._runtime import current_input
+from tidemill._wire import failure
+from tidemill._wire.duplex import Frame
+from tidemill._wire.messages import Format, Status
+from tidemill._wire.web import WEBSOCKET, Request
+
+STOPPED = failure.from_text("InternalFailure", "the container was told to stop while it answered")
+
+
+class WebExecution:
+    """Answers requests. What others than the main thread may call stands under its own heading."""
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        web: dict[str, Any],
+        slots: int,
+        *,
+        outbox: Outbox,
+        outcomes: Outcomes,
+        tagger: Tagger,
+        inbox: "SimpleQueue[Chunk | None]",
+        on_finished: Callable[[Chunk], None],
+    ) -> None:
+        self._outbox = outbox
+        self._outcomes = outcomes
+        self._tagger = tagger if slots == 1 else None  # whose output it is cannot be told by the time
+        self._inbox = inbox
+        self._on_finished = on_finished
+        self._loop = asyncio.new_event_loop()
+        self._exchanges: dict[int, tuple[Exchange, Chunk]] = {}  # by chunk
+        self._frames: deque[tuple[int, Frame]] = deque()
+        self._awake = False  # a wake-up is on its way
+        self._flush_due = False
+        self._no_more = False
+        self._interrupted = False
+        asyncio.set_event_loop(self._loop)
+        self.app = apps.make(function, web, slots, self._loop)
+        self._lifespan = Lifespan(self.app)
+        self._loop.run_until_complete(self._lifespan.start())
+        self.state = self._lifespan.state
+        self.ready_at = time.perf_counter()
+
+    # --- the main thread
+
+    def serve(self) -> list[Key]:
+        """Answer what comes until None comes; return nothing: what a stop signal interrupts has failed."""
+        self._loop.call_soon(self._turn)
+        while not (self._no_more and not self._exchanges):
+            # What ends a process ends the loop too when a task of the user's own raises it.
+            with suppress(SystemExit, KeyboardInterrupt):
+                self._loop.run_forever()
+        return []
+
+    def close(self) -> None:
+        """Shut the app down, end what user code has left on the loop, and the loop."""
+        with suppress(BaseException):
+            self._loop.run_until_complete(self._lifespan.stop())
+        end_loop(self._loop)
+
+    def _turn(self) -> None:
+        """Take what has come."""
+        self._awake = False
+        while not self._no_more:
+            try:
+                chunk = self._inbox.get_nowait()
+            except Empty:
+                break
+            if chunk is None:
+                self._no_more = True
+            elif (task := chunk.start()) is None:
+                self._on_finished(chunk)
+            else:
+                self._start(chunk, task)
+        while self._frames:
+            number, frame = self._frames.popleft()
+            found = self._exchanges.get(number)
+            if found is not None and found[0].stream is not None:
+                found[0].stream.feed(frame)
+        if self._no_more and not self._exchanges:
+            self._loop.stop()
+
+    def _start(self, chunk: Chunk, task: Task) -> None:
+        try:
+            exchange = self._exchange(task)
+        except (ValueError, TypeError, msgpack.UnpackException) as error:
+            problem = exception.ExecutionError(f"the input is no web request: {error}")
+            self._outbox.output(*task.key, *self._outcomes.failure(problem))
+            self._on_finished(chunk)
+            return
+        self._exchanges[chunk.number] = exchange, chunk
+        if self._tagger is not None:
+            self._tagger.change(task.now.input_id)
+        context = copy_context()
+        context.run(current_input.set, task.now)
+        exchange.task = self._loop.create_task(exchange.run(), context=context)
+        exchange.task.add_done_callback(lambda task: self._on_done(exchange, task))
+
+    def _exchange(self, task: Task) -> Exchange:
+        form, data = task.payload
+        if form != Format.HTTP:
+            raise ValueError("it was sent by something else than a gateway")
+        request = Request(*msgpack.unpackb(data, use_list=False))
+        kind = SocketExchange if request.kind == WEBSOCKET else HttpExchange
+        return kind(self, task.key, request)
+
+    def _on_done(self, exchange: Exchange, task: "asyncio.Task[None]") -> None:
+        if exchange.key[0] in self._exchanges:  # it never began, or our own code failed
+            error = None if task.cancelled() else task.exception()
+            outcome = cancelled() if error is None else self._outcomes.failure(error)
+            self.finish(exchange, *outcome)
+
+    # --- what exchanges need
+
+    def transmit(self, number: int, frame: Frame) -> None:
+        """See `exchange.Web`."""
+        self._outbox.frame(FromRunner.STREAM, number, frame)
+
+    def finish(self, exchange: Exchange, status: int, payload: Encoded) -> None:
+        """See `exchange.Web`."""
+        _, chunk = self._exchanges.pop(exchange.key[0])
+        if self._interrupted and status == Status.CANCELLED:  # it was begun, and does not run elsewhere
+            status, payload = Status.FAILURE, (Format.FAILURE, STOPPED)
+        seconds = time.perf_counter() - exchange.began
+        self._outbox.add_output(*exchange.key, status, payload, seconds=seconds)
+        self._on_finished(chunk)
+        self._flush_soon()
+        if self._tagger is not None and not self._exchanges:
+            self._tagger.change("")
+        if self._no_more and not self._exchanges:
+            self._loop.stop()
+
+    def _flush_soon(self) -> None:
+        """Send outputs: at once if there is no other request that may end in this turn."""
+        if not self._exchanges:
+            self._flush()
+        elif not self._flush_due:
+            self._flush_due = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_due = False
+        self._outbox.flush()
+
+    # --- the reading thread
+
+    def wake(self) -> None:
+        """Look into the inbox."""
+        if not self._awake:
+            self._awake = True
+            self._from_outside(self._turn)
+
+    def feed(self, number: int, frame: Frame) -> None:
+        """Take a frame of a stream."""
+        self._frames.append((number, frame))
+        self.wake()
+
+    def cancel(self, key: Key) -> None:
+        """Stop a request that has started. If it has ended meanwhile, nothing happens."""
+        self._from_outside(self._cancel, key)
+
+    def interrupt(self) -> None:
+        """Stop the requests that run, and start no other. Also called by a signal's handler."""
+        self._interrupted = True
+        self._from_outside(self._cancel_all)
+        self._from_outside(self._turn)
+
+    def grant(self, key: Key, pieces: int, size: int) -> None:
+        """Do nothing: requests have streams of their own."""
+
+    def _from_outside(self, callback: Callable[..., object], *arguments: Any) -> None:
+        with suppress(RuntimeError):  # the loop is closed: the container is ending
+            self._loop.call_soon_threadsafe(callback, *arguments)
+
+    def _cancel(self, key: Key) -> None:
+        if found := self._exchanges.get(key[0]):
+            found[0].leave()
+
+    def _cancel_all(self) -> None:
+        for exchange, _ in self._exchanges.values():
+            if exchange.task is not None:
+                exchange.task.cancel()

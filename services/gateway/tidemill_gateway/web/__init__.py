@@ -1,0 +1,1 @@
+"""Web functions: requests from outside to containers, and back."""

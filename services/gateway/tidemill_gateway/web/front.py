@@ -1,0 +1,124 @@
+"""The ASGI application that stands in front: requests to web functions go by here, all others to the API.
+
+<label>.<domain>/...      by host
+.../f/<label>/...         by path, for clients that cannot resolve the former
+"""
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from tidemill import exception
+from tidemill_common.bus.protocol import ServiceBus
+from tidemill_common.logging import Logger
+from tidemill_gateway import problems
+from tidemill_gateway.admission import Admission
+from tidemill_gateway.decisions import request_id
+from tidemill_gateway.problems import Problem
+from tidemill_gateway.proxy_auth import without_secrets
+from tidemill_gateway.sessions import Sessions
+from tidemill_gateway.web import http, once, sockets
+from tidemill_gateway.web.calls import Inbox, WebCall
+from tidemill_gateway.web.routes import Routes, Target
+
+PREFIX = b"/f/"
+NOT_THERE = "there is no web function at this address"
+
+
+class Front:
+    """Routes requests. `connected` tells whether the broker can be reached."""
+
+    def __init__(
+        self,
+        rest: ASGIApp,
+        routes: Routes,
+        admission: Admission,
+        sessions: Sessions,
+        inbox: Inbox,
+        log: Logger,
+        domain: str,
+    ) -> None:
+        self.connected = True
+        self._rest = rest
+        self._routes = routes
+        self._admission = admission
+        self._sessions = sessions
+        self._inbox = inbox
+        self._log = log
+        self._suffix = b"." + domain.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or serve one WebSocket."""
+        if scope["type"] == "lifespan":
+            return
+        try:
+            label, root_path = self._label(scope)
+            if label is None:
+                await self._others(scope, receive, send)
+                return
+            target = self._routes.find(label) or await self._routes.find_soon(label)
+            if target is None:
+                raise Problem(404, "not_found", NOT_THERE)
+            scope = await self._admit(target, scope)
+            if (key := once.key_of(scope)) is not None:
+                session = await self._sessions.of(target.route.workspace)
+                await once.serve(session, target, key, root_path, scope, receive, send)
+                return
+            call = await self._call(target)
+            if scope["type"] == "http":
+                await http.serve(call, target.route, root_path, scope, receive, send)
+            else:
+                await sockets.serve(call, target.route, root_path, scope, receive, send)
+        except Problem as problem:
+            await _answer(problem, scope, receive, send)
+        except exception.Error as error:
+            await _answer(problems.of_error(error), scope, receive, send)
+
+    def follow(self, bus: ServiceBus) -> None:
+        """Know from now on whether the broker can be reached."""
+        bus.on_disconnect(lambda: setattr(self, "connected", False))
+        bus.on_reconnect(lambda: setattr(self, "connected", True))
+
+    def _label(self, scope: Scope) -> tuple[str | None, str]:
+        """Return the label that a request is for, None for none, and the path that leads to it."""
+        for name, value in scope["headers"]:
+            if name == b"host":
+                host = value.partition(b":")[0].lower()
+                if host.endswith(self._suffix):
+                    return host[: -len(self._suffix)].decode("latin-1"), ""
+                break
+        raw: bytes = scope.get("raw_path") or b""
+        if raw.startswith(PREFIX):
+            label = raw[len(PREFIX) :].partition(b"/")[0].decode("latin-1")
+            return label, f"/f/{label}"
+        return None, ""
+
+    async def _admit(self, target: Target, scope: Scope) -> Scope:
+        """Refuse a request, before anything is queued for it, or return it. Raises `Problem`."""
+        if not self.connected:
+            raise Problem(
+                503, "service", "the message broker cannot be reached", headers={"Retry-After": "1"}
+            )
+        route = target.route
+        await self._admission.admit(route, scope["headers"])
+        if not route.requires_proxy_auth:
+            return scope
+        return {**scope, "headers": without_secrets(scope["headers"])}
+
+    async def _call(self, target: Target) -> WebCall:
+        session = await self._sessions.of(target.route.workspace)
+        session.caller.on_failing = self._inbox.on_failing
+        return WebCall(self._inbox, session.caller, target)
+
+    async def _others(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._rest(scope, receive, send)
+        else:
+            raise Problem(404, "not_found", NOT_THERE)
+
+
+async def _answer(problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
+    headers = dict(scope["headers"])
+    found = request_id(headers.get(b"x-request-id", b"").decode("latin-1"))
+    if scope["type"] == "http":
+        await problems.response(problem, found)(scope, receive, send)
+    else:
+        await sockets.refuse(problem, found, send)

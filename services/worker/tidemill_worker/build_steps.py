@@ -1,0 +1,348 @@
+"""What has to be run, layer by layer, to make a root file system with `buildah`. Pure: text in, text out.
+
+Each step is a shell script for the jail, whose own files are on a tmpfs at `/mnt/own`. Secrets come over
+standard input, are never on a disk or in an argument, and what was lent to a build is taken out of the
+layer before it is kept. Texts of users stand in scripts only quoted, or as Base64.
+"""
+
+import re
+import shlex
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from tidemill_worker import recipes
+
+REPOSITORY = "localhost/tidemill"
+INSIDE = "/run/tidemill"  # where a build finds what is lent to it
+OWN = "/mnt/own"  # the jail's tmpfs
+LENT = "/mnt/lent"  # what the worker lends, by name
+SHELL = ("/bin/sh", "-c")
+_CONFIG = frozenset(("env", "workdir", "shell", "entrypoint", "cmd"))
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What layers say about an image without changing a file."""
+
+    env: Mapping[str, str] = field(default_factory=dict)
+    workdir: str = ""
+    shell: tuple[str, ...] = SHELL
+    entrypoint: tuple[str, ...] = ()
+    cmd: tuple[str, ...] = ()
+
+    def after(self, operation: str, arguments: Mapping[str, Any]) -> "Written":
+        """Return this with one more layer of the kind."""
+        if operation == "env":
+            return replace(self, env={**self.env, **arguments["vars"]})
+        if operation == "workdir":
+            return replace(self, workdir=arguments["path"])
+        words = tuple(arguments["words"])
+        if operation == "shell":
+            return replace(self, shell=words)
+        return replace(self, entrypoint=words) if operation == "entrypoint" else replace(self, cmd=words)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One layer that changes files: what it follows, and what was written by then."""
+
+    number: int
+    operation: str
+    arguments: Mapping[str, Any]
+    key: str
+    before: str  # the key of the layer that it builds on, or nothing for a base
+    written: Written
+
+    @property
+    def shown(self) -> str:
+        """What the layer is called where it failed."""
+        return f"layer {self.number}, Image.{self.operation}()"
+
+
+def steps(
+    layers: Sequence[tuple[str, Mapping[str, Any]]], salt: Sequence[str], workspace: str
+) -> tuple[list[Step], Written]:
+    """Return the steps of a recipe, and what is written about the image at its end.
+
+    A step's key stands for everything up to it; `salt` is what else makes it another one. From the first
+    layer on that secrets take part in, layers belong to the workspace alone.
+    """
+    found: list[Step] = []
+    written = Written()
+    key = recipes.digest(list(salt))
+    before = ""
+    for number, (operation, arguments) in enumerate(layers, start=1):
+        key = recipes.digest([key, operation, dict(arguments)])
+        if arguments.get("secrets") or arguments.get("registry_secrets"):
+            key = recipes.digest([key, workspace])
+        if operation in _CONFIG:
+            written = written.after(operation, arguments)
+        else:
+            found.append(Step(number, operation, arguments, key, before, written))
+            before = key
+    return found, written
+
+
+def image(key: str) -> str:
+    """Return the name under which a layer is kept in the store."""
+    return f"{REPOSITORY}:{key}"
+
+
+# --- pieces of scripts
+
+
+def write(path: str, text: str) -> str:
+    """Return the line that writes a file, whatever is in it."""
+    return f"mkdir -p $(dirname {path}) && echo {b64encode(text.encode()).decode()} | base64 -d > {path}"
+
+
+def begin(name: str) -> str:
+    """Return the lines that make a working container, which goes whatever happens."""
+    options = "" if name == "scratch" else "--pull-never "
+    return (
+        f"c=$(buildah from {options}{shlex.quote(name)})\ntrap 'buildah rm $c > /dev/null 2>&1 || true' EXIT"
+    )
+
+
+def keep(key: str) -> str:
+    """Return the lines that take what was lent out of the layer, and keep it under its name."""
+    return (
+        f"m=$(buildah mount $c)\nrm -rf $m{INSIDE}\nbuildah umount $c > /dev/null\n"
+        f"buildah commit -q $c {image(key)} > /dev/null"
+    )
+
+
+def _configure(written: Written) -> str:
+    options = [f"--env {shlex.quote(f'{name}={value}')}" for name, value in written.env.items()]
+    if written.workdir:
+        options.append(f"--workingdir {shlex.quote(written.workdir)}")
+    return f"buildah config {' '.join(options)} $c" if options else ":"
+
+
+# --- whole scripts
+
+
+def run(
+    step: Step,
+    commands: Sequence[str],
+    *,
+    variables: Mapping[str, str],
+    files: Mapping[str, str] | None = None,
+    lent: Mapping[str, str] | None = None,
+    as_root: bool = False,
+) -> str:
+    """Return the script that runs commands in a step's image, one by one, and keeps what they leave.
+
+    Commands find `variables` in their environment, `files` (by name) in `/run/tidemill/order` and what
+    is `lent` (name -> `ro` or `rw`) at `/run/tidemill/<name>`.
+    """
+    shell = SHELL if as_root else step.written.shell
+    order = {"env": "".join(f"export {name}={shlex.quote(text)}\n" for name, text in variables.items())}
+    for number, command in enumerate(commands):
+        order[str(number)] = f". {INSIDE}/order/env\nexec {shlex.join([*shell, command])}\n"
+    mounts = [f"-v {OWN}/order:{INSIDE}/order:ro"]
+    mounts += [f"-v {LENT}/{name}:{INSIDE}/{name}:{how}" for name, how in (lent or {}).items()]
+    options = " ".join([*mounts, *(["--user 0"] if as_root else [])])
+    return "\n".join(
+        [
+            *(write(f"{OWN}/order/{name}", text) for name, text in {**order, **(files or {})}.items()),
+            begin(image(step.before)),
+            _configure(step.written),
+            *(
+                f"buildah run {options} $c -- /bin/sh {INSIDE}/order/{number} 1>&2"
+                for number in range(len(commands))
+            ),
+            keep(step.key),
+        ]
+    )
+
+
+def unpack(step: Step, archives: Mapping[str, str]) -> str:
+    """Return the script that adds archives (name among what is lent -> folder in the image)."""
+    added = [
+        f"buildah add -q $c {LENT}/{name} {shlex.quote(folder)} > /dev/null"
+        for name, folder in archives.items()
+    ]
+    return "\n".join([begin(image(step.before)), *added, keep(step.key)])
+
+
+def tree(key: str) -> str:
+    """Return the script that makes a base of the archive that is lent as `tree`."""
+    link = "m=$(buildah mount $c)\nln -s /usr/bin/python3 $m/usr/local/bin/python"
+    return "\n".join([begin("scratch"), f"buildah add -q $c {LENT}/tree / > /dev/null", link, keep(key)])
+
+
+def scratch(key: str) -> str:
+    """Return the script that makes an empty base."""
+    return "\n".join([begin("scratch"), f"buildah commit -q $c {image(key)} > /dev/null"])
+
+
+def python(bare: str, key: str, version: str) -> str:
+    """Return the script that puts the Python which is lent as `python` into an image, at `/usr/local`."""
+    into = "$m/usr/local"
+    return "\n".join(
+        [
+            begin(image(bare)),
+            "m=$(buildah mount $c)",
+            f"mkdir -p {into}/bin {into}/lib",
+            f"cp -a --no-preserve=ownership {LENT}/python/lib/python{version} {into}/lib/",
+            f"rm -rf {into}/lib/python{version}/test {into}/lib/python{version}/site-packages/*",
+            f"cp -a --no-preserve=ownership {LENT}/python/bin/python{version} {into}/bin/",
+            f"for name in python3 python; do ln -sf python{version} {into}/bin/$name; done",
+            f"cp -n {LENT}/libraries/* {into}/lib/ 2> /dev/null || true",
+            "buildah run $c -- /sbin/ldconfig > /dev/null 2>&1 || true",
+            f"buildah run $c -- /usr/local/bin/python{version} -c 'import ssl, ctypes, zlib, hashlib' 1>&2",
+            keep(key),
+        ]
+    )
+
+
+def lines(step: Step, key: str, commands: Sequence[str], *, base: str, secrets: Mapping[str, str]) -> str:
+    """Return the script that builds lines of a Dockerfile on top of an image."""
+    said = [f"FROM {base}"]
+    said += [f"ENV {name}={_quoted(value)}" for name, value in step.written.env.items()]
+    if step.written.workdir:
+        said.append(f"WORKDIR {step.written.workdir}")
+    text = "\n".join([*said, *commands]) + "\n"
+    return dockerfile(step, key, text, secrets=secrets, auth=False, pull="--pull-never")
+
+
+def dockerfile(
+    step: Step, key: str, text: str, *, secrets: Mapping[str, str], auth: bool, pull: str = "--pull-always"
+) -> str:
+    """Return the script that builds a Dockerfile. What it copies is lent as `context`."""
+    options = [
+        f"--build-arg {shlex.quote(f'{name}={value}')}"
+        for name, value in step.arguments.get("build_args", {}).items()
+    ]
+    options += [f"--secret id={shlex.quote(name)},src={OWN}/secrets/{shlex.quote(name)}" for name in secrets]
+    options.append(pull)
+    if auth:
+        options.append(f"--authfile {OWN}/auth.json")
+    if all(map(is_near, bases(text))):
+        options.append("--tls-verify=false")
+    return "\n".join(
+        [
+            write(f"{OWN}/Dockerfile", text),
+            *(write(f"{OWN}/secrets/{shlex.quote(name)}", value) for name, value in secrets.items()),
+            _build(options, key),
+        ]
+    )
+
+
+def _build(options: Sequence[str], key: str) -> str:
+    return (
+        f"buildah build {' '.join(options)} --layers=false --force-rm -f {OWN}/Dockerfile "
+        f"-t {image(key)} {LENT}/context 1>&2"
+    )
+
+
+_FROM = re.compile(r"^\s*FROM\s+(?:--\S+\s+)*(\S+)", re.MULTILINE | re.IGNORECASE)
+
+
+def bases(dockerfile: str) -> list[str]:
+    """Return what a Dockerfile's stages begin with."""
+    return _FROM.findall(dockerfile)
+
+
+def _quoted(value: str) -> str:
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$") + '"'
+
+
+def pull(key: str, reference: str, *, auth: str) -> str:
+    """Return the script that brings an image of a registry here; `auth` are credentials, or nothing."""
+    options = [f"--authfile {OWN}/auth.json"] if auth else []
+    if is_near(reference):
+        options.append("--tls-verify=false")
+    name = shlex.quote(f"docker://{full_name(reference)}")
+    return "\n".join(
+        [
+            *([write(f"{OWN}/auth.json", auth)] if auth else []),
+            f"i=$(buildah pull -q --policy always {' '.join(options)} {name})",
+            f"buildah tag $i {image(key)}",
+            f"buildah rmi {shlex.quote(full_name(reference))} > /dev/null",
+        ]
+    )
+
+
+def full_name(reference: str) -> str:
+    """Return the name of an image with its registry; those without one are Docker Hub's."""
+    first, slash, _ = reference.partition("/")
+    if slash and ("." in first or ":" in first or first == "localhost"):
+        return reference
+    return f"docker.io/{reference}" if slash else f"docker.io/library/{reference}"
+
+
+def registry(reference: str) -> str:
+    """Return the registry that an image is in."""
+    return full_name(reference).partition("/")[0]
+
+
+def is_near(reference: str) -> bool:
+    """Return whether a registry is on this machine, where nobody expects a certificate."""
+    host = registry(reference).partition(":")[0]
+    return host == "localhost" or host.startswith("127.")
+
+
+PROBED = "--- image"
+_PROBE = "import sys; print(sys.executable, '%d.%d' % sys.version_info[:2])"
+
+
+def probe(key: str) -> str:
+    """Return the script that tells an image's Python (path and version, if any) and its configuration."""
+    tries = " || ".join(
+        f"buildah run --user 0 $c -- {name} -c {shlex.quote(_PROBE)} 2> /dev/null"
+        for name in ("python3", "python")
+    )
+    return "\n".join(
+        [
+            begin(image(key)),
+            f"{tries} || true",
+            f"echo {shlex.quote(PROBED)}",
+            f"buildah inspect --type image {image(key)}",
+        ]
+    )
+
+
+def forget(keys: Sequence[str]) -> str:
+    """Return the script that removes layers from the store; what others build on stays."""
+    return "\n".join(f"buildah rmi {image(key)} > /dev/null 2>&1 || true" for key in keys)
+
+
+# What builds that were interrupted left, and bases of Dockerfiles.
+CLEAN = f"""
+buildah rm --all > /dev/null
+buildah images --format '{{{{.Name}}}}:{{{{.Tag}}}}' | grep -v '^{REPOSITORY}:' > {OWN}/others || true
+xargs -r buildah rmi < {OWN}/others > /dev/null 2>&1 || true
+buildah rmi --prune > /dev/null 2>&1 || true
+"""
+
+
+# --- commands
+
+
+def apt(packages: Sequence[str]) -> str:
+    """Return the command that installs Debian packages and leaves no lists behind."""
+    return (
+        "set -e\nexport DEBIAN_FRONTEND=noninteractive\n"
+        "apt-get -o Acquire::Retries=3 -o Acquire::Languages=none -q update\n"
+        f"apt-get -o Dpkg::Use-Pty=0 install -q -y --no-install-recommends {shlex.join(packages)}\n"
+        "rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/cache/apt/archives/*.deb"
+    )
+
+
+def install(arguments: Mapping[str, Any]) -> str:
+    """Return the command that installs `/run/tidemill/order/requirements` into an image's own Python."""
+    options = shlex.join(recipes.options(arguments))
+    return (
+        f"{INSIDE}/uv pip install --python $(command -v python3 || command -v python) --system "
+        f"--break-system-packages --compile-bytecode --no-progress {options} -r {INSIDE}/order/requirements"
+    )
+
+
+def call() -> str:
+    """Return the command that calls the function which is lent to a build."""
+    entry = f"{INSIDE}/runtime/tidemill/_container/build_function.py"
+    return f"exec $(command -v python3 || command -v python) -s -P {entry} {INSIDE}"

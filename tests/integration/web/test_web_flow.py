@@ -1,0 +1,65 @@
+"""Bodies that nobody takes: who sends them waits, and nothing piles up in between."""
+
+import asyncio
+
+import httpx
+import psutil
+from conftest import Site
+
+SIZE = 256 << 20
+AHEAD = 24 << 20  # bytes that may lie between a sender and a reader that takes nothing, sockets included
+GROWTH = 64 << 20
+LOOKS = 20  # requests in a row that see no more
+
+
+def memory(site: Site) -> dict[str, int]:
+    """Return the resident memory of the parts that a body goes through."""
+    found = {name: psutil.Process(site.stack.part(name).pid) for name in ("gateway", "worker")}
+    sizes = {name: process.memory_info().rss for name, process in found.items()}
+    runners = found["worker"].children(recursive=True)
+    return sizes | {f"container {each.pid}": each.memory_info().rss for each in runners}
+
+
+def check_growth(before: dict[str, int], after: dict[str, int]) -> None:
+    for name, size in after.items():
+        assert size - before.get(name, size) < GROWTH, name
+
+
+async def test_a_slow_client_slows_the_function_down(site: Site, client: httpx.AsyncClient) -> None:
+    before = memory(site)
+    async with client.stream("GET", site.url("web", f"/count?size={SIZE}")) as answer:
+        pieces = answer.aiter_raw()
+        received = len(await anext(pieces))
+        seen, same = 0, 0
+        while same < LOOKS:
+            now = (await client.get(site.url("web", "/produced"))).json()
+            same = same + 1 if now == seen else 0
+            seen = now
+        assert seen < AHEAD
+        check_growth(before, memory(site))
+        received += sum([len(piece) async for piece in pieces])
+    assert received == SIZE
+    check_growth(before, memory(site))
+
+
+async def test_a_slow_function_slows_its_client_down(site: Site, client: httpx.AsyncClient) -> None:
+    before = memory(site)
+    sent = 0
+
+    async def content():  # type: ignore[no-untyped-def]
+        nonlocal sent
+        for _ in range(SIZE >> 18):
+            yield bytes(1 << 18)
+            sent += 1 << 18
+
+    asked = asyncio.create_task(client.post(site.url("web", "/slow-reader"), content=content()))
+    seen, same = -1, 0
+    while same < LOOKS:
+        await client.get(site.url("web", "/produced"))
+        same = same + 1 if sent == seen and sent else 0
+        seen = sent
+    assert seen < AHEAD
+    check_growth(before, memory(site))
+    await client.get(site.url("web", "/go-on"))
+    assert (await asked).json() == SIZE
+    check_growth(before, memory(site))

@@ -1,0 +1,187 @@
+"""Images with a root file system of their own, built by buildah in the ids of containers."""
+
+import asyncio
+import base64
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import build_function_sample
+import pytest
+import root_stage
+import waiting
+from root_stage import RootStage
+
+from tidemill import Image, Secret
+from tidemill.exception import ImageBuildError
+from tidemill_worker import build_steps
+
+pytestmark = [
+    pytest.mark.skipif(
+        bool(root_stage.missing()) and not os.environ.get("CI"), reason=root_stage.missing() or "all is there"
+    ),
+    pytest.mark.timeout(600),  # of which making the Debian tree takes most, once on a machine
+]
+
+PASSWORD = "$2y$05$P0EkywZ1EOuBMELIcEb7tuwNF9UKpgZzqUJqZJHw4yb.JLPtqMtne"
+LOGIN = {"REGISTRY_USERNAME": "user", "REGISTRY_PASSWORD": "secret-of-the-registry"}
+SLIM = Image.debian_slim("3.11")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("roots")
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)  # half a gigabyte
+
+
+@pytest.fixture
+def stage(folder: Path) -> Iterator[RootStage]:
+    stage = RootStage(folder)
+    yield stage
+    stage.roots.close()
+
+
+def test_every_kind_of_layer_leaves_what_it_says_and_secrets_leave_nothing(
+    stage: RootStage, tmp_path: Path
+) -> None:
+    (tmp_path / "run.sh").write_text("#!/bin/sh\necho ran as $(id -u) with $(ls /proc | grep -c '^[0-9]')\n")
+    (tmp_path / "run.sh").chmod(0o755)
+    token = Secret.from_dict({"TOKEN": "quite 'a' secret"})
+    image = (
+        SLIM.env({"COLOUR": "dark blue"})
+        .workdir("/srv")
+        .add_local_file(tmp_path / "run.sh", "/opt/", copy=True)
+        .run_commands('/opt/run.sh; printf "$COLOUR" > colour; printf "$TOKEN" | wc -c', secrets=[token])
+        .pip_install("six")
+        .run_function(build_function_sample.leave_a_trace, args=("x",), kwargs={"times": 3})
+        .dockerfile_commands(
+            [
+                "ARG NUMBER",
+                "COPY run.sh /copied",
+                "RUN --mount=type=secret,id=TOKEN wc -c < /run/secrets/TOKEN",
+            ],
+            context_files={"run.sh": str(tmp_path / "run.sh")},
+            secrets=[token],
+        )
+    )
+    root = asyncio.run(stage.build(image))
+    assert (root.python, root.version, root.workdir) == ("/usr/bin/python3", "3.11", "/srv")
+    assert root.env["COLOUR"] == "dark blue"
+    assert stage.find(root, "srv/colour").read_text() == "dark blue"
+    assert stage.find(root, "root/trace").read_text() == "xxx0"  # root in there, nobody here
+    assert stage.find(root, "root/trace").stat().st_uid == root_stage.FIRST_ID
+    assert stage.find(root, "copied").stat().st_mode & 0o111
+    assert list(stage.find(root, "usr/local/lib/python3.11/dist-packages").glob("six.py"))
+    assert stage.said.count("16") == 2  # the secret's characters, twice
+    assert "ran as 0 with" in stage.text()
+    assert not [path for layer in root.layers for path in layer.glob("run/tidemill*")]
+    found = subprocess.run(
+        ["grep", "-rlF", "quite 'a' secret", stage.folder], capture_output=True, text=True, check=False
+    )
+    assert not found.stdout
+
+    # What is there is not made again, and a layer that fails says which it is.
+    stage.said.clear()
+    with pytest.raises(ImageBuildError, match=r"(?s)layer 4, Image.run_commands\(\) failed.*\nno such luck"):
+        asyncio.run(
+            stage.build(
+                SLIM.env({"COLOUR": "dark blue"})
+                .workdir("/srv")
+                .run_commands("echo no such luck >&2; exit 3")
+            )
+        )
+    assert stage.said[0] == "building layer 4, Image.run_commands()"
+
+
+def test_builds_at_the_same_time_share_what_they_have_in_common(stage: RootStage) -> None:
+    common = SLIM.run_commands("echo common")
+
+    async def both() -> None:
+        await asyncio.gather(*(stage.build(common.run_commands(f"echo {each}")) for each in "ab"))
+
+    asyncio.run(both())
+    assert stage.said.count("common") == 1
+
+
+def test_a_build_that_is_killed_leaves_nothing_behind(folder: Path) -> None:
+    command = "touch /half; echo half done; exec sleep 60"
+    program = [sys.executable, root_stage.__file__, str(folder), command]
+    before = RootStage(folder).kept()
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as builder:
+        assert builder.stdout is not None
+        for line in builder.stdout:
+            if line == "half done\n":
+                break
+        jail = _children(builder.pid)
+        builder.send_signal(signal.SIGKILL)
+    waiting.wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in jail), 10)
+    stage = RootStage(folder)
+    assert len(stage.kept() - before) <= 1  # the base, at most
+    root = asyncio.run(stage.build(SLIM.run_commands("test ! -e /half && touch /whole")))
+    assert stage.find(root, "whole").exists()
+    assert stage.working() == []
+    stage.roots.close()
+
+
+def _children(pid: int) -> list[int]:
+    found = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return found + [below for child in found for below in _children(child)]
+
+
+def test_images_of_a_registry_with_a_password(stage: RootStage, tmp_path: Path) -> None:
+    (tmp_path / "users").write_text(f"user:{PASSWORD}\n")
+    (tmp_path / "config.yml").write_text(
+        f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {tmp_path}/data}}}}\n"
+        f"http: {{addr: '127.0.0.1:{(port := free_port())}'}}\n"
+        f"auth: {{htpasswd: {{realm: test, path: {tmp_path}/users}}}}\n"
+    )
+    with (tmp_path / "log").open("w") as log:
+        registry = subprocess.Popen(
+            ["docker-registry", "serve", tmp_path / "config.yml"], stdout=log, stderr=log
+        )
+    try:
+        waiting.wait_until(lambda: "listening on" in (tmp_path / "log").read_text(), 20)
+        tag = f"127.0.0.1:{port}/tiny:1"
+        asyncio.run(_push(stage, tag))
+        with pytest.raises(ImageBuildError, match="unauthorized"):
+            asyncio.run(stage.build(Image.from_registry(tag)))
+        with pytest.raises(ImageBuildError, match="the image has no Python") as caught:
+            asyncio.run(stage.build(Image.from_registry(tag, Secret.from_dict(LOGIN))))
+        assert "add_python" in caught.value.hint
+        (tmp_path / "Dockerfile").write_text(f"FROM {tag}\nCOPY config.yml /\n")
+        pulled = Image.from_dockerfile(tmp_path / "Dockerfile", registry_secret=Secret.from_dict(LOGIN))
+        with pytest.raises(ImageBuildError, match="the image has no Python"):
+            asyncio.run(stage.build(pulled))
+        assert "COPY config.yml /" in stage.text()
+    finally:
+        registry.terminate()
+        registry.wait(10)
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+async def _push(stage: RootStage, tag: str) -> None:
+    """Put an image with one file into a registry."""
+    word = base64.b64encode(":".join(LOGIN.values()).encode()).decode()
+    auth = json.dumps({"auths": {tag.partition("/")[0]: {"auth": word}}})
+    script = f"""
+{build_steps.write(f"{build_steps.OWN}/auth.json", auth)}
+{build_steps.begin("scratch")}
+m=$(buildah mount $c) && echo hello > $m/hello && buildah umount $c
+buildah commit -q $c localhost/tiny
+buildah push -q -D --authfile {build_steps.OWN}/auth.json --tls-verify=false localhost/tiny docker://{tag}
+"""
+    stage.jail.prepare()
+    ran = await stage.jail.run(script, {}, stage.said.append, timeout=100)
+    assert not ran.status, ran.complaints
