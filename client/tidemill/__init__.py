@@ -8,13 +8,15 @@ TYPE_CHECKING = False  # type checkers know the name; importing `typing` would t
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from tidemill import exception, functions
+    from tidemill import exception, experimental, functions
     from tidemill._client import Client
     from tidemill._output import enable_output
-    from tidemill._partial import concurrent
+    from tidemill._parameters import parameter
+    from tidemill._partial import batched, concurrent, enter, exit, method  # noqa: A004 - Modal's name
     from tidemill._runtime import current_function_call_id, current_input_id, interact, is_local
     from tidemill._web import asgi_app, fastapi_endpoint, web_endpoint, web_server, wsgi_app
     from tidemill.app import App
+    from tidemill.cls import Cls
     from tidemill.exception import Error
     from tidemill.file_pattern_matcher import FilePatternMatcher
     from tidemill.functions import Function, FunctionCall
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "App",
     "Client",
+    "Cls",
     "Cron",
     "Error",
     "FilePatternMatcher",
@@ -39,15 +42,21 @@ __all__ = [
     "Volume",
     "__version__",
     "asgi_app",
+    "batched",
     "concurrent",
     "current_function_call_id",
     "current_input_id",
     "enable_output",
+    "enter",
     "exception",
+    "exit",
+    "experimental",
     "fastapi_endpoint",
     "functions",
     "interact",
     "is_local",
+    "method",
+    "parameter",
     "web_endpoint",
     "web_server",
     "wsgi_app",
@@ -57,6 +66,7 @@ __all__ = [
 _HOMES = {
     "App": "app",
     "Client": "_client",
+    "Cls": "cls",
     "Cron": "schedule",
     "Error": "exception",
     "FilePatternMatcher": "file_pattern_matcher",
@@ -68,13 +78,18 @@ _HOMES = {
     "Secret": "secret",
     "Volume": "volume",
     "asgi_app": "_web",
+    "batched": "_partial",
     "concurrent": "_partial",
     "current_function_call_id": "_runtime",
     "current_input_id": "_runtime",
     "enable_output": "_output",
+    "enter": "_partial",
+    "exit": "_partial",
     "fastapi_endpoint": "_web",
     "interact": "_runtime",
     "is_local": "_runtime",
+    "method": "_partial",
+    "parameter": "_parameters",
     "web_endpoint": "_web",
     "web_server": "_web",
     "wsgi_app": "_web",
@@ -83,8 +98,10 @@ _MODULES = frozenset(
     [
         "app",
         "call_graph",
+        "cls",
         "config",
         "exception",
+        "experimental",
         "file_pattern_matcher",
         "function_call",
         "functions",

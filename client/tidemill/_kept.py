@@ -202,7 +202,18 @@ async def _submit(
 ) -> None:
     parent, root = origin
     chunk = Chunk(
-        call, [index], 0, "", [payload], time.time(), 0, 0, parent, root or call, collect=handle.is_generator
+        call,
+        [index],
+        0,
+        "",
+        [payload],
+        time.time(),
+        0,
+        0,
+        parent,
+        root or call,
+        collect=handle.is_generator,
+        method=handle.method,
     )
     queued: asyncio.Future[None] = caller.loop.create_future()
 

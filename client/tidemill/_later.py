@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 _APP = """
-    cls from_id list objects sandboxes server stats
+    from_id list objects sandboxes server stats
 """
 _IMAGE = """
     build from_id from_name get_dashboard_url hydrate logs micromamba micromamba_install object_id publish
@@ -17,9 +17,8 @@ _VOLUME = """
     objects read_file read_file_into_fileobj reload remove_file rename
 """
 _PACKAGE = """
-    CloudBucketMount Cls Cluster Dict Environment NetworkFileSystem Probe Proxy Queue
-    Sandbox SandboxSnapshot SchedulerPlacement Server Tunnel Workspace batched clustered
-    enter exit experimental forward method parameter sessioned
+    CloudBucketMount Cluster Dict Environment NetworkFileSystem Probe Proxy Queue
+    Sandbox SandboxSnapshot SchedulerPlacement Server Tunnel Workspace clustered forward sessioned
 """
 
 # class -> names that Modal has and this version has not

@@ -184,6 +184,7 @@ class MapCall:
             parent,
             root or self.id,
             collect=self.handle.is_generator,
+            method=self.handle.method,
         )
         sent.number = self._caller.submit(
             self.handle,

@@ -10,9 +10,10 @@ from typing import Any
 from tidemill import _names, _runtime, secret, volume
 from tidemill import image as images
 from tidemill._dataclass import dataclass
-from tidemill._partial import Flags
+from tidemill._partial import PartialFunction
 from tidemill._wire.specs import (
     Autoscaling,
+    ClassSpec,
     Concurrency,
     FunctionSpec,
     ImageSpec,
@@ -20,6 +21,7 @@ from tidemill._wire.specs import (
     RetryPolicy,
     Source,
 )
+from tidemill._wire.variants import Changes
 from tidemill.exception import DeprecationError, InvalidError, UnimplementedError
 from tidemill.image import Image
 from tidemill.secret import Secret
@@ -86,11 +88,7 @@ class Declaration:
 
 
 def declare(
-    function: Callable[..., Any],
-    given: Mapping[str, Any],
-    *,
-    include_source: bool,
-    flags: Flags = Flags(),  # noqa: B008
+    partial: PartialFunction[..., Any, Any], given: Mapping[str, Any], *, include_source: bool
 ) -> Declaration:
     """Return the declaration of a function from the parameters of `App.function`.
 
@@ -98,12 +96,77 @@ def declare(
         InvalidError: a parameter cannot be what it is, or they contradict each other.
         UnimplementedError: one asks for what this version does not have.
     """
-    _refuse_absent(given)
+    function = partial.raw
     name = _name(function, given["name"])
-    _check_flags(name, flags, given)
     is_generator = _is_generator(function, given["is_generator"])
+    declaration = _declare(name, given, include_source=include_source, yields=is_generator)
+    _check_together(name, partial, given)
+    if partial.web and given["schedule"] is not None:
+        raise InvalidError(
+            f"{name!r} is a web function: a schedule cannot call it",
+            hint="put the schedule on a function of its own",
+        )
+    template = dataclasses.replace(
+        declaration.template,
+        is_generator=is_generator,
+        is_async=inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function),
+        schedule=_schedule(function, name, given["schedule"]),
+        concurrency=partial.concurrency or Concurrency(),
+        batching=partial.batching,
+        **_for_web(partial),
+    )
+    return dataclasses.replace(declaration, template=template)
+
+
+def _for_web(partial: PartialFunction[..., Any, Any]) -> dict[str, Any]:
+    """Return what differs where requests are answered: each is answered once."""
+    return {} if partial.web is None else {"web": partial.web, "retries": RetryPolicy()}
+
+
+def declare_class(
+    partial: PartialFunction[..., Any, Any],
+    methods: Mapping[str, PartialFunction[..., Any, Any]],
+    cls: ClassSpec,
+    given: Mapping[str, Any],
+    *,
+    include_source: bool,
+) -> Declaration:
+    """Return the declaration of a class from the parameters of `App.cls`.
+
+    Raises:
+        InvalidError: a parameter cannot be what it is, or they contradict each other.
+        UnimplementedError: one asks for what this version does not have.
+    """
+    name = partial.raw.__qualname__
+    yields = any(method.yields for method in methods.values())
+    declaration = _declare(name, given, include_source=include_source, yields=yields)
+    first = next(iter(methods.values()), partial)  # where it is batched or for the web it is the only one
+    partial = dataclasses.replace(partial, batching=first.batching, web=first.web)
+    _check_together(name, partial, given)
+    template = dataclasses.replace(
+        declaration.template,
+        is_async=bool(methods) and all(method.is_async for method in methods.values()),
+        concurrency=partial.concurrency or Concurrency(),
+        batching=partial.batching,
+        cls=cls,
+        **_for_web(partial),
+    )
+    return dataclasses.replace(declaration, template=template)
+
+
+def _check_together(name: str, partial: PartialFunction[..., Any, Any], given: Mapping[str, Any]) -> None:
+    if partial.batching is not None and partial.concurrency is not None:
+        raise InvalidError(
+            f"{name!r} is batched: it cannot also be concurrent", hint="leave @concurrent() out"
+        )
+    if partial.concurrency and partial.concurrency.max_inputs > 1 and given["single_use_containers"]:
+        raise InvalidError(f"{name!r}: with single_use_containers a container runs one input, not several")
+
+
+def _declare(name: str, given: Mapping[str, Any], *, include_source: bool, yields: bool) -> Declaration:
+    _refuse_absent(given)
     policy = _retries(given["retries"])
-    if is_generator and policy.max_retries:
+    if yields and policy.max_retries:
         raise InvalidError(f"{name!r} is a generator: it cannot have retries, part of it is read already")
     timeout = _seconds("timeout", given["timeout"])
     startup = given["startup_timeout"]
@@ -112,20 +175,15 @@ def declare(
         source=Source(),
         resources=_resources(given),
         autoscaling=autoscaling(given),
-        retries=RetryPolicy() if flags.web else policy,  # a request is answered once
+        retries=policy,
         timeout=timeout,
         startup_timeout=timeout if startup is None else _seconds("startup_timeout", startup),
-        is_generator=is_generator,
-        is_async=inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function),
         restrict_output=_flag(given, "_experimental_restrict_output"),
         block_network=_flag(given, "block_network"),
         restrict_access=_flag(given, "restrict_modal_access"),
         single_use_containers=_single_use(given),
-        schedule=_schedule(function, name, given["schedule"]),
         labels=_labels(given),
         options=_options(given),
-        web=flags.web,
-        concurrency=flags.concurrency or Concurrency(),
     )
     included = given["include_source"]
     if not isinstance(included, bool | None):
@@ -141,6 +199,32 @@ def declare(
     )
 
 
+def changes(given: Mapping[str, Any]) -> tuple[Changes, tuple[Secret, ...]]:
+    """Return what `with_options` asks for: the changes, and secrets that are still to be stored.
+
+    Raises:
+        InvalidError: a parameter cannot be what it is.
+        UnimplementedError: volumes are not in this version.
+    """
+    volume.refuse("with_options", volume.check(given["volumes"]))
+    resources, asked = _resources({**given, "ephemeral_disk": None}), {name for name in given if given[name]}
+    scaling = autoscaling({**given, "min_containers": None})
+    routing = given["routing_region"]
+    return Changes(
+        cpu=(resources.cpu, resources.cpu_limit) if "cpu" in asked else None,
+        memory=(resources.memory, resources.memory_limit) if "memory" in asked else None,
+        gpus=resources.gpus if "gpu" in asked else None,
+        env=_names.check_variables("env", given["env"]) if given["env"] else None,
+        retries=_retries(given["retries"]) if given["retries"] is not None else None,
+        timeout=None if given["timeout"] is None else _seconds("timeout", given["timeout"]),
+        max_containers=scaling.max_containers,
+        buffer_containers=scaling.buffer_containers if given["buffer_containers"] is not None else None,
+        scaledown_window=scaling.scaledown_window if given["scaledown_window"] is not None else None,
+        labels=_labels(given) or None,
+        options=None if routing is None else {"routing_region": _choices("routing_region", routing)[0]},
+    ), secret.check(given["secrets"] or ())
+
+
 # --- the function itself
 
 
@@ -149,7 +233,7 @@ def check_function(function: Any, *, serialized: bool, name: str | None) -> None
     if inspect.isclass(function):
         raise InvalidError(
             f"@app.function() is for functions, {function.__name__!r} is a class",
-            hint="classes with methods that run in containers are not in this version of Tidemill",
+            hint="put @app.cls() on it",
         )
     if not callable(function) or not hasattr(function, "__qualname__"):
         raise InvalidError(f"@app.function() is for functions defined with def, not {function!r}")
@@ -157,7 +241,7 @@ def check_function(function: Any, *, serialized: bool, name: str | None) -> None
     if "." in inner:
         raise InvalidError(
             f"@app.function() cannot be used on the method {function.__qualname__!r}",
-            hint="put it on a function of the module; the function can make the object and call the method",
+            hint="put @app.cls() on the class and @method() on the method",
         )
     if serialized:
         if inner == "<lambda>" and not name:
@@ -167,19 +251,6 @@ def check_function(function: Any, *, serialized: bool, name: str | None) -> None
         raise InvalidError(
             f"{function.__qualname__!r} is not at the top of its module, so a container cannot import it",
             hint="move it there, or give @app.function() serialized=True",
-        )
-
-
-def _check_flags(name: str, flags: Flags, given: Mapping[str, Any]) -> None:
-    """Refuse what decorators below `@app.function()` say and its parameters contradict."""
-    if flags.concurrency and not flags.web:
-        raise UnimplementedError(f"{name!r}: @concurrent is for web functions in this version of Tidemill")
-    if flags.concurrency and flags.concurrency.max_inputs > 1 and given["single_use_containers"]:
-        raise InvalidError(f"{name!r}: with single_use_containers a container runs one input, not several")
-    if flags.web and given["schedule"] is not None:
-        raise InvalidError(
-            f"{name!r} is a web function: a schedule cannot call it",
-            hint="put the schedule on a function of its own",
         )
 
 
@@ -337,7 +408,7 @@ def _single_use(given: Mapping[str, Any]) -> bool:
             f"max_inputs can only be 1, not {max_inputs!r}", hint="use single_use_containers=True"
         )
     if _runtime.is_local():
-        warnings.warn("max_inputs=1 is now called single_use_containers=True", DeprecationError, stacklevel=5)
+        warnings.warn("max_inputs=1 is now called single_use_containers=True", DeprecationError, stacklevel=6)
     return True
 
 

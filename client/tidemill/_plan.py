@@ -161,5 +161,6 @@ def tree(plan: Plan, handles: Mapping[str, FunctionHandle]) -> Iterator[str]:
     for number, spec in enumerate(plan.specs, start=1):
         branch = "└──" if number == len(plan.specs) else "├──"
         url = handles[spec.name].web_url if spec.name in handles else None
-        made = f"web function {spec.name} => {url}" if url else f"function {spec.name}."
+        name = spec.name if spec.cls is None else f"{spec.name}.*"
+        made = f"web function {name} => {url}" if url else f"function {name}."
         yield f"{branch} Created {made}"

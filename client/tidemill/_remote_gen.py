@@ -44,9 +44,10 @@ class RemoteGen(Generic[P, R]):
 
     def _run(self, args: Any, kwargs: Any) -> "_Run":
         function = self._function
-        if function._present_handle() is None and function._lookup is None:
+        present = function._present_handle()
+        if present is None and not function._can_be_found:
             raise function._not_hydrated()
-        if function._lookup is None and not function.is_generator:
+        if present is not None and not present.is_generator:
             raise _not_a_generator(function)
         return _Run(function, self._name, *encode_call(args, kwargs))
 

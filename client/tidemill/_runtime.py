@@ -24,11 +24,13 @@ class Container:
 
     `connect` returns the bus over the worker (None where there is none any more, as in a forked child);
     `interact` connects the standard streams with the caller's terminal; `handles` are the functions of the
-    same app, by name.
+    same app, by name; `own` is what a class is called through in this very container's pool. `slots` are
+    the inputs that may run at once, `limit` tells the worker another number, or 0 to take no more.
     """
 
     __slots__ = (
         "_handles",
+        "_own",
         "_raw_handles",
         "app_id",
         "app_name",
@@ -37,6 +39,9 @@ class Container:
         "function",
         "id",
         "interact",
+        "limit",
+        "most_slots",
+        "slots",
         "workspace",
     )
 
@@ -51,6 +56,9 @@ class Container:
         connect: "Callable[[], Bus | None]" = lambda: None,
         workspace: str = "",
         interact: "Callable[[], None]" = lambda: None,
+        own: "dict[str, Any] | None" = None,
+        slots: int = 1,
+        limit: Callable[[int], None] = lambda _inputs: None,
     ) -> None:
         """Remember all this; `handles` may be `FunctionHandle`s or maps of their fields."""
         self.id = id
@@ -61,6 +69,9 @@ class Container:
         self.connect = connect
         self.workspace = workspace
         self.interact = interact
+        self._own = own
+        self.slots = self.most_slots = slots
+        self.limit = limit
         self._raw_handles = handles
         self._handles: dict[str, FunctionHandle] | None = None
 
@@ -68,6 +79,13 @@ class Container:
     def bus(self) -> "Bus | None":
         """Return the bus over the worker. It belongs to the event loop on which it is first asked for."""
         return self.connect()
+
+    @property
+    def own(self) -> "FunctionHandle | None":
+        """Return what this container's class is called through, with its options and parameters."""
+        from tidemill._wire.control import FunctionHandle
+
+        return None if self._own is None else FunctionHandle(**self._own)
 
     @property
     def handles(self) -> "dict[str, FunctionHandle]":

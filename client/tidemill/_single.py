@@ -101,12 +101,17 @@ class SingleCall:
         if caller is None or handle is None or len(self._payload.data) > INLINE_LIMIT:
             self._preparing = _loop.submit(self._prepare(function, client))
         else:
-            self._loop.call_soon_threadsafe(self._begin, caller, handle, self._packed(caller.reply))
+            self._loop.call_soon_threadsafe(
+                self._begin, caller, handle, self._packed(caller.reply, handle.method)
+            )
         self.future.add_done_callback(self._given_up)
 
-    def _packed(self, reply: str) -> bytes:
+    def _packed(self, reply: str, method: str) -> bytes:
         parent, root = self._origin
-        chunk = Chunk(self.id, [0], 0, reply, [self._payload], time.time(), 0, 0, parent, root or self.id)
+        root = root or self.id
+        chunk = Chunk(
+            self.id, [0], 0, reply, [self._payload], time.time(), 0, 0, parent, root, (), False, "", method
+        )
         return coding.encode(chunk)
 
     def _given_up(self, future: "concurrent.futures.Future[End]") -> None:
@@ -128,7 +133,7 @@ class SingleCall:
         except Exception as error:
             self.fail(error)
         else:
-            self._begin(caller, handle, self._packed(caller.reply))
+            self._begin(caller, handle, self._packed(caller.reply, handle.method))
 
     def _begin(self, caller: "Caller", handle: "FunctionHandle", data: bytes) -> None:
         self._caller = caller

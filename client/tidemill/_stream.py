@@ -61,7 +61,17 @@ class RemoteGenerator:
             arguments = Payload(form, self._blob)
         parent, root = self._origin
         chunk = Chunk(
-            self.id, [0], 0, self._caller.reply, [arguments], time.time(), 0, 0, parent, root or self.id
+            self.id,
+            [0],
+            0,
+            self._caller.reply,
+            [arguments],
+            time.time(),
+            0,
+            0,
+            parent,
+            root or self.id,
+            method=self.handle.method,
         )
         self._channel.on_taken = self._on_taken
         self._caller.begin(self)

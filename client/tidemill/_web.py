@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 from tidemill import _runtime
-from tidemill._partial import PartialFunction, add, check_parentheses
+from tidemill._partial import PartialFunction, check_parentheses, with_web
 from tidemill._wire.specs import Web
 from tidemill.exception import DeprecationError, InvalidError, UnimplementedError
 
 P = ParamSpec("P")
 R = TypeVar("R")
-Plain = Callable[P, R] | PartialFunction[P, R]
-Decorator = Callable[[Plain[P, R]], PartialFunction[P, R]]
+Plain = Callable[P, R] | PartialFunction[P, R, R]
+Decorator = Callable[[Plain[P, R]], PartialFunction[P, R, R]]
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 
@@ -163,9 +163,9 @@ def _decorator(decorator: str, missing: Any, custom_domains: Any, web: Web) -> D
         if not isinstance(getattr(web, name), bool):
             raise InvalidError(f"{name} has to be True or False, not {getattr(web, name)!r}")
 
-    def decorate(function: Plain[P, R]) -> PartialFunction[P, R]:
-        made = add(decorator, function, web=web)
-        _check_function(decorator, made.get_raw_f(), web)
+    def decorate(function: Plain[P, R]) -> PartialFunction[P, R, R]:
+        made: PartialFunction[P, R, R] = with_web(decorator, function, web)
+        _check_function(decorator, made.raw, web)
         return made
 
     return decorate

@@ -5,9 +5,19 @@ import sys
 import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, Protocol, Self, TypeVar, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    NoReturn,
+    ParamSpec,
+    Protocol,
+    Self,
+    TypeVar,
+    dataclass_transform,
+    overload,
+)
 
-from tidemill import _entrypoint, _later, _names, _options, _partial, _sync, secret, volume
+from tidemill import _entrypoint, _later, _names, _options, _parameters, _partial, _sync, secret, volume
 from tidemill import image as images
 from tidemill._entrypoint import LocalEntrypoint
 from tidemill._options import Declaration, Defaults
@@ -20,6 +30,7 @@ if TYPE_CHECKING:
     from tidemill._client import Client
     from tidemill._logs import Logs
     from tidemill._running import Running
+    from tidemill.cls import Cls
     from tidemill.image import Image
     from tidemill.retries import Retries
     from tidemill.schedule import Schedule
@@ -28,6 +39,14 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+O = TypeVar("O")  # noqa: E741 - what the function itself returns
+C = TypeVar("C", bound=type)
+
+
+class ClassDecorator(Protocol):
+    """What `App.cls(...)` returns: it turns a class into a `Cls`, which is used as the class was."""
+
+    def __call__(self, cls: C, /) -> C: ...
 
 
 class EntrypointDecorator(Protocol):
@@ -40,7 +59,7 @@ class FunctionDecorator(Protocol):
     """What `App.function(...)` returns: it turns a Python function into a `Function`."""
 
     @overload
-    def __call__(self, function: PartialFunction[P, R], /) -> Function[P, R, R]: ...
+    def __call__(self, function: PartialFunction[P, R, O], /) -> Function[P, R, O]: ...
     @overload
     def __call__(
         self, function: Callable[P, Coroutine[Any, Any, R]], /
@@ -94,6 +113,7 @@ class App(Standing, metaclass=_later.Listed):
             volumes=volume.check(volumes),
             include_source=include_source,
         )
+        self._classes: dict[str, Cls] = {}
         self._entrypoints: dict[str, LocalEntrypoint[..., Any]] = {}
         self._running: Running | None = None
         self._is_starting = False
@@ -123,7 +143,7 @@ class App(Standing, metaclass=_later.Listed):
     @property
     def registered_functions(self) -> dict[str, Function[..., Any, Any]]:
         """The functions, by name."""
-        return dict(self._functions)
+        return {name: each for name, each in self._functions.items() if name not in self._classes}
 
     @property
     def registered_entrypoints(self) -> dict[str, LocalEntrypoint[..., Any]]:
@@ -131,9 +151,9 @@ class App(Standing, metaclass=_later.Listed):
         return dict(self._entrypoints)
 
     @property
-    def registered_classes(self) -> dict[str, Any]:
-        """The classes, by name. This version has none."""
-        return {}
+    def registered_classes(self) -> "dict[str, Cls]":
+        """The classes, by name."""
+        return dict(self._classes)
 
     @property
     def registered_web_endpoints(self) -> list[str]:
@@ -234,14 +254,18 @@ class App(Standing, metaclass=_later.Listed):
 
         return decorate  # type: ignore[return-value]  # its exact type is the protocol's
 
-    def _declare(self, function: Any, given: Mapping[str, Any]) -> Function[..., Any, Any]:
-        if isinstance(function, Function):
+    def _declare(self, decorated: Any, given: Mapping[str, Any]) -> Function[..., Any, Any]:
+        if isinstance(decorated, Function):
             raise InvalidError("@app.function() is on this function already")
-        function, flags = _partial.unwrap(function)
+        partial = _partial.of(decorated)
+        if partial.kind is not _partial.Kind.FUNCTION:
+            raise InvalidError(
+                f"{partial.name!r} is under @{partial.kind.value}(), which is for methods of classes",
+                hint="put @app.cls() on the class, and no @app.function() on the method",
+            )
+        function = partial.raw
         _options.check_function(function, serialized=bool(given["serialized"]), name=given["name"])
-        declaration = _options.declare(
-            function, given, include_source=self._defaults.include_source, flags=flags
-        )
+        declaration = _options.declare(partial, given, include_source=self._defaults.include_source)
         template = declaration.template
         made = Function[..., Any, Any](
             function,
@@ -262,7 +286,81 @@ class App(Standing, metaclass=_later.Listed):
                 stacklevel=4,
             )
         self._functions[name] = function
+        self._classes.pop(name, None)
         self._declared[name] = declaration, defaults
+
+    @dataclass_transform(kw_only_default=True, field_specifiers=(_parameters.parameter,))
+    def cls(
+        self,
+        _warn_parentheses_missing: None = None,
+        *,
+        image: "Image | None" = None,
+        env: Mapping[str, str | None] | None = None,
+        secrets: "Sequence[Secret] | None" = None,
+        gpu: str | Sequence[str] | None = None,
+        serialized: bool = False,
+        network_file_systems: Mapping[str | PurePosixPath, Any] = {},
+        volumes: "Mapping[str | PurePosixPath, Volume]" = {},  # noqa: B006 - never changed
+        cpu: float | tuple[float, float] | None = None,
+        memory: int | tuple[int, int] | None = None,
+        ephemeral_disk: int | None = None,
+        min_containers: int | None = None,
+        max_containers: int | None = None,
+        buffer_containers: int | None = None,
+        scaledown_window: int | None = None,
+        proxy: None = None,
+        retries: "int | Retries | None" = None,
+        timeout: int = 300,
+        startup_timeout: int | None = None,
+        cloud: str | None = None,
+        region: str | Sequence[str] | None = None,
+        routing_region: str | None = None,
+        nonpreemptible: bool = False,
+        enable_memory_snapshot: bool = False,
+        block_network: bool = False,
+        restrict_modal_access: bool = False,
+        single_use_containers: bool = False,
+        i6pn: bool | None = None,
+        include_source: bool | None = None,
+        experimental_options: Mapping[str, Any] | None = None,
+        _experimental_restrict_output: bool = False,
+        max_inputs: int | None = None,
+    ) -> ClassDecorator:
+        """Return a decorator for a class whose objects live in containers of this app: see `Cls`.
+
+        The parameters are those of `App.function`, for all methods; numbers of containers are for each set
+        of the class's parameters.
+
+        Raises:
+            InvalidError: a parameter cannot be what it is, or the class cannot be one of these.
+            UnimplementedError: one asks for what this version does not have.
+        """
+        given = {
+            key: value for key, value in locals().items() if key not in ("self", "_warn_parentheses_missing")
+        }
+        _check_parentheses("@app.cls", _warn_parentheses_missing)
+        return self._class_decorator(given)
+
+    def _class_decorator(self, given: Mapping[str, Any]) -> ClassDecorator:
+        def decorate(decorated: Any) -> "Cls":
+            return self._declare_class(_partial.of(decorated), given)
+
+        return decorate  # type: ignore[return-value]  # its exact type is the protocol's
+
+    def _declare_class(
+        self, partial: "_partial.PartialFunction[..., Any, Any]", given: Mapping[str, Any]
+    ) -> "Cls":
+        from tidemill import cls
+        from tidemill._variants import Given
+
+        declared = cls.declare(partial, serialized=bool(given["serialized"]))
+        declaration = _options.declare_class(
+            partial, declared.methods, declared.spec(), given, include_source=self._defaults.include_source
+        )
+        service = Function[..., Any, Any](declared.user_cls, name=declaration.template.name, app=self)
+        self._add(service, declaration, self._defaults)
+        made = self._classes[declaration.template.name] = cls.Cls(service, declared, Given())
+        return made
 
     def local_entrypoint(
         self, _warn_parentheses_missing: None = None, *, name: str | None = None
@@ -306,6 +404,8 @@ class App(Standing, metaclass=_later.Listed):
             raise InvalidError(f"App.include takes an App, not {other_app!r}")
         for name, function in other_app._functions.items():
             self._add(function, *other_app._declared[name])
+            if name in other_app._classes:
+                self._classes[name] = other_app._classes[name]
         if inherit_tags:
             self._tags = {**other_app._tags, **self._tags}
         return self

@@ -2,8 +2,9 @@
 
 import dataclasses
 import warnings
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
 
 from tidemill import _runtime, _sync, exception
 from tidemill._dataclass import dataclass
@@ -19,9 +20,13 @@ if TYPE_CHECKING:
     from tidemill._remote_gen import RemoteGen
     from tidemill._single import Later
     from tidemill._spawn_map import SpawnMap, SpawnMapForEffect
+    from tidemill._variants import Found, Given
     from tidemill._wire.control import FunctionHandle
     from tidemill.app import App
+    from tidemill.retries import Retries
+    from tidemill.secret import Secret
     from tidemill.types import FunctionAutoscalerSettings, FunctionCurrentStats
+    from tidemill.volume import Volume
 
 P = ParamSpec("P")
 R = TypeVar("R")  # what `remote` returns; of a generator: what each piece is
@@ -103,6 +108,7 @@ class Function(Generic[P, R, O]):
         self._client = client
         self._handle: FunctionHandle | None = None
         self._lookup: Lookup | None = None
+        self._variants: dict[Hashable, Found] = {}
         self._known_id = ""  # while there is no handle
         self._published: dict[str, Published] = {}  # by app; it is called through the last one
         self.__name__ = name
@@ -268,6 +274,62 @@ class Function(Generic[P, R, O]):
                 f"{self._name} cannot be called like this",
                 hint=f"{self._name}.remote(...) runs it elsewhere, {self._name}.local(...) in this process",
             )
+
+    # --- variants
+
+    def with_options(
+        self,
+        *,
+        cpu: float | tuple[float, float] | None = None,
+        memory: int | tuple[int, int] | None = None,
+        gpu: str | Sequence[str] | None = None,
+        env: Mapping[str, str | None] | None = None,
+        secrets: "Sequence[Secret] | None" = None,
+        volumes: "Mapping[str | PurePosixPath, Volume]" = {},  # noqa: B006 - never changed
+        retries: "int | Retries | None" = None,
+        max_containers: int | None = None,
+        buffer_containers: int | None = None,
+        scaledown_window: int | None = None,
+        timeout: int | None = None,
+        region: str | Sequence[str] | None = None,
+        cloud: str | None = None,
+        routing_region: str | None = None,
+    ) -> "Function[P, R, O]":
+        """Return this function with other options, and containers of its own.
+
+        May be called again on what it returns. What is not given, or is empty, stays as it was; `env` and
+        `secrets` take the place of earlier ones. The parameters are those of `App.function`.
+
+        Raises:
+            InvalidError: a parameter cannot be what it is.
+        """
+        options = {name: value for name, value in locals().items() if name != "self"}
+        return self._variant(lambda given: given.with_options(options))
+
+    def with_concurrency(self, *, max_inputs: int, target_inputs: int | None = None) -> "Function[P, R, O]":
+        """Return this function with other numbers of inputs at once: see `concurrent`."""
+        from tidemill import _partial
+        from tidemill._wire.variants import Changes
+
+        changes = Changes(concurrency=_partial.concurrency(max_inputs, target_inputs))
+        return self._variant(lambda given: given.with_changes(changes))
+
+    def with_batching(self, *, max_batch_size: int, wait_ms: int) -> "Function[P, R, O]":
+        """Return this function with other batches: see `batched`."""
+        from tidemill import _partial
+        from tidemill._wire.variants import Changes
+
+        if self._raw is not None:
+            _partial.check_batched(self._raw)
+        changes = Changes(batching=_partial.batching(max_batch_size, wait_ms))
+        return self._variant(lambda given: given.with_changes(changes))
+
+    def _variant(self, change: "Callable[[Given], Given]") -> "Function[P, R, O]":
+        """Return this function with something else given."""
+        from tidemill._variants import Bound, Given, Variant
+
+        made = Bound(Variant(self, change(Given())), raw=self._raw, is_generator=self._is_generator)
+        return cast("Function[P, R, O]", made)
 
     # --- what it is
 
@@ -443,14 +505,27 @@ class Function(Generic[P, R, O]):
         handle = self._present_handle()
         if handle is not None:
             self._check_callable(handle, method)
-        elif self._lookup is None:
+        elif not self._can_be_found:
             raise self._not_hydrated()
         else:
-            from tidemill import _client
+            self._check_reachable()
 
-            _client.current(self._client).check_lasting()  # a stack that starts for this knows no app
+    @property
+    def _can_be_found(self) -> bool:
+        """Whether the server can be asked for it."""
+        return self._lookup is not None
+
+    def _check_reachable(self) -> None:
+        from tidemill import _client
+
+        _client.current(self._client).check_lasting()  # a stack that starts for this knows no app
 
     def _check_callable(self, handle: "FunctionHandle", method: str = "remote") -> None:
+        if handle.methods is not None:
+            raise exception.InvalidError(
+                f"{self._name} is a class, which .{method} cannot call",
+                hint=f"find it with Cls.from_name, make an object, and call .{method} of a method",
+            )
         if handle.is_generator and method == "remote":
             raise exception.InvalidError(
                 f"{self._name} is a generator, which .remote cannot call",

@@ -24,7 +24,7 @@ image = modal.Image.debian_slim().pip_install("flask")
 
 
 class model:
-    predict = run = staticmethod(str.upper)
+    predict = run = generate = staticmethod(str.upper)
     stream = staticmethod(str.split)
 
     @staticmethod
@@ -34,6 +34,10 @@ class model:
 
 def do_search(query, limit):
     return [query] * limit
+
+
+def load_model():
+    return model
 
 
 process = str.upper
@@ -183,8 +187,24 @@ async def api_concurrent(client: Client) -> None:
     assert (await client.post(url, json={"text": "a"})).json() == {"result": "A"}
 
 
+async def api_class(client: Client) -> None:
+    url = await client.deploy("web_api_class", "inferenceservice_serve", around=AROUND)
+    assert (await client.post(f"{url}/generate", json={"prompt": "a"})).json() == "A"
+
+
 FIRST = (hello, square, square_post, item, asgi, wsgi, file_server, auth, address)
-SECOND = (api, api_post, api_query, api_asgi, api_wsgi, api_sockets, api_bearer, api_stream, api_concurrent)
+SECOND = (
+    api,
+    api_post,
+    api_query,
+    api_asgi,
+    api_wsgi,
+    api_sockets,
+    api_bearer,
+    api_stream,
+    api_concurrent,
+    api_class,
+)
 
 
 @pytest.mark.parametrize("programs", [FIRST, SECOND], ids=["guide", "reference"])

@@ -10,6 +10,7 @@ TESTS = Path(__file__).parents[1]
 NOT_TESTS = (
     "e2e/programs/",
     "e2e/seeds/",
+    "integration/app/class_programs.py",
     "integration/app/programs.py",
 )
 PROGRAM = "_program.py"  # how the names of others end

@@ -25,6 +25,8 @@ class Configuration(NamedTuple):
     interactive: the function may ask for the caller's terminal.
     max_payload: bytes of one message on the bus.
     workspace: whose container it is.
+    parameters: those of the container's object, if it runs a class.
+    own: what the container's own pool is called through, if it runs a class.
     web: the fields of the function's `Web`, None where it is not for the web.
     """
 
@@ -47,6 +49,8 @@ class Configuration(NamedTuple):
     interactive: bool = False
     max_payload: int = MAX_PAYLOAD
     workspace: str = ""
+    parameters: dict[str, Any] | None = None
+    own: dict[str, Any] | None = None
     web: dict[str, Any] | None = None
 
     @classmethod

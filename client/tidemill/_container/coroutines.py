@@ -7,19 +7,24 @@ it can find stops its own input and nothing else: inputs are started and finishe
 import asyncio
 import time
 from _queue import Empty, SimpleQueue
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import suppress
 from contextvars import copy_context
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
+from tidemill._container.batches import Arguments, Batch
 from tidemill._container.credit import PATIENCE, Credit
 from tidemill._container.execution import Parts
 from tidemill._container.guard import Key
 from tidemill._container.outcomes import NotTransported, Outcome, cancelled
+from tidemill._container.targets import Target
 from tidemill._container.work import Chunk, Task
 from tidemill._runtime import current_input
 from tidemill._wire import payload
 from tidemill._wire.messages import Status
+
+T = TypeVar("T")
 
 FAREWELL = 5.0  # seconds that the user's own tasks have to end when the container does
 
@@ -28,17 +33,19 @@ class AsyncExecution:
     """Runs chunks on a loop. What others than the main thread may call stands under its own heading."""
 
     def __init__(
-        self, parts: Parts, inbox: "SimpleQueue[Chunk | None]", on_finished: Callable[[Chunk], None]
+        self,
+        parts: Parts,
+        inbox: "SimpleQueue[Chunk | Batch | None]",
+        on_finished: "Callable[[Chunk | Batch], None]",
     ) -> None:
-        self._function, is_generator, self._outcomes, self._outbox, self._tagger, self._terminal = parts
-        self._call = self._stream if is_generator else self._value
+        self._program, self._outcomes, self._outbox, self._tagger, self._terminal = parts
         self._inbox = inbox
         self._on_finished = on_finished
         self._loop = asyncio.new_event_loop()
-        self._chunk: Chunk | None = None
-        self._task: asyncio.Task[Outcome] | None = None
+        self._chunk: Chunk | Batch | None = None
+        self._task: asyncio.Task[Any] | None = None
         self._running: Key | None = None
-        self._credit: Credit | None = None
+        self._credits: dict[Key, Credit] = {}
         self._began = 0.0
         self._cancelled: set[Key] = set()
         self._interrupted = False
@@ -61,6 +68,11 @@ class AsyncExecution:
             raise self._fatal
         return self._returned
 
+    def finish_hook(self, hook: Awaitable[Any]) -> None:
+        """Await what an async hook returned, on the loop that inputs run on."""
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_until_complete(asyncio.ensure_future(hook, loop=self._loop))
+
     def close(self) -> None:
         """End what user code has left on the loop, and the loop."""
         end_loop(self._loop)
@@ -76,37 +88,48 @@ class AsyncExecution:
                 if self._chunk is None:
                     self._finish()
                     return
-            task = None if self._interrupted else self._chunk.start()
-            if task is None:
-                self._leave_chunk()
+            if isinstance(self._chunk, Chunk):
+                task = None if self._interrupted else self._chunk.start()
+                if task is None:
+                    self._leave_chunk()
+                else:
+                    self._start(task, self._attempt(task), self._on_done)
             else:
-                self._start(task)
+                self._start_batch(self._chunk)
 
-    def _start(self, task: Task) -> None:
+    def _start(
+        self, task: Task, attempt: Coroutine[Any, Any, Any], on_done: "Callable[[asyncio.Task[Any]], None]"
+    ) -> None:
         self._running = self._outbox.running = task.key
         self._tagger.change(task.now.input_id)
         self._began = time.perf_counter()
         context = copy_context()
         context.run(current_input.set, task.now)
-        self._task = self._loop.create_task(self._attempt(task), context=context)
-        self._task.add_done_callback(self._on_done)
+        self._task = self._loop.create_task(attempt, context=context)
+        self._task.add_done_callback(on_done)
         if task.key in self._cancelled:
             self._task.cancel()
 
+    def _outcome_of(self, task: "asyncio.Task[Any]") -> Any:
+        """Return what an attempt came to, or None where it has ended everything."""
+        try:
+            return task.result()
+        except asyncio.CancelledError:  # before its first step
+            return cancelled()
+        except BaseException as error:
+            self._fatal = error
+            self._finish()
+            return None
+
     def _on_done(self, task: "asyncio.Task[Outcome]") -> None:
         chunk, key = self._chunk, self._running
-        assert chunk is not None
+        assert isinstance(chunk, Chunk)
         assert key is not None
         self._task = self._running = None
         self._terminal.release()
         self._outbox.running = chunk.following()
-        try:
-            outcome = task.result()
-        except asyncio.CancelledError:  # before its first step
-            outcome = cancelled()
-        except BaseException as error:
-            self._fatal = error
-            self._finish()
+        outcome = self._outcome_of(task)
+        if outcome is None:
             return
         if self._interrupted and outcome[0] == Status.CANCELLED:
             self._returned.append(key)  # the chunk is not forgotten: what is left of it is given back
@@ -129,15 +152,57 @@ class AsyncExecution:
         self._finished = True
         self._loop.stop()
 
+    # --- a batch
+
+    def _start_batch(self, batch: Batch) -> None:
+        tasks = [] if self._interrupted else batch.start()
+        if not tasks:
+            self._leave_chunk()
+            return
+        arguments = Arguments(self._program.target(batch.method).function, self._outcomes)
+        on_done = partial(self._on_batch_done, tasks, arguments)
+        self._start(tasks[0], self._attempt_batch(batch, tasks, arguments), on_done)
+
+    async def _attempt_batch(self, batch: Batch, tasks: list[Task], arguments: Arguments) -> Outcome | None:
+        """Return the outcome that all inputs share, if they do; `arguments` has those of each."""
+        arguments.read(tasks)
+        if not arguments.tasks:
+            return None
+        current_input.set(tasks[0].now)
+
+        async def run() -> None:
+            args, kwargs = arguments.together()
+            arguments.split(await self._call(self._program.target(batch.method), args, kwargs))
+
+        return await self._guarded(tasks[0].key, run())
+
+    def _on_batch_done(
+        self, tasks: list[Task], arguments: Arguments, task: "asyncio.Task[Outcome | None]"
+    ) -> None:
+        self._task = self._running = None
+        outcome = self._outcome_of(task)
+        if self._finished:
+            return
+        if self._interrupted and outcome is not None and outcome[0] == Status.CANCELLED:
+            self._returned += [each.key for each in tasks]
+        else:
+            ended = arguments.ended if outcome is None else arguments.all_with(outcome)
+            seconds = (time.perf_counter() - self._began) / len(tasks)
+            for each in tasks:
+                self._outbox.output(*each.key, *ended[each.key], seconds=seconds, last=each is tasks[-1])
+        self._go_on()
+
     # --- one input
 
     async def _attempt(self, task: Task) -> Outcome:
+        return await self._guarded(task.key, self._execute(task))
+
+    async def _guarded(self, key: Key, attempt: "Coroutine[Any, Any, T]") -> "T | Outcome":
+        """Return what an attempt comes to, or the outcome of what it raises."""
         try:
-            args, kwargs = payload.decode(*task.payload)
-            call = self._collect if task.collect else self._call
-            return await call(task.key, args, kwargs)
+            return await attempt
         except asyncio.CancelledError as error:
-            if task.key in self._cancelled or self._interrupted:
+            if key in self._cancelled or self._interrupted:
                 return cancelled()
             pressed, self._key_pressed = self._key_pressed, False
             return self._outcomes.failure(KeyboardInterrupt() if pressed else error)
@@ -149,19 +214,31 @@ class AsyncExecution:
         except BaseException as error:
             return self._outcomes.failure(error)
 
-    async def _value(self, _key: Key, args: list[Any], kwargs: dict[str, Any]) -> Outcome:
-        value = self._function(*args, **kwargs)
+    async def _execute(self, task: Task) -> Outcome:
+        args, kwargs = payload.decode(*task.payload)
+        target = self._program.target(task.method)
+        if not target.is_generator:
+            return self._outcomes.success(await self._call(target, args, kwargs))
+        if task.collect:
+            return await self._collect(target, args, kwargs)
+        return await self._stream(target, task.key, args, kwargs)
+
+    async def _call(self, target: Target, args: Iterable[Any], kwargs: dict[str, Any]) -> Any:
+        value = target.function(*args, **kwargs)
         if hasattr(value, "__await__"):
             value = await value
-        return self._outcomes.success(value)
+        return value
 
-    async def _stream(self, key: Key, args: list[Any], kwargs: dict[str, Any]) -> Outcome:
-        pieces = self._function(*args, **kwargs)
+    def _each(self, target: Target, pieces: Any) -> AsyncIterator[Any]:  # noqa: ARG002 - of others it matters
+        return _as_async(pieces)
+
+    async def _stream(self, target: Target, key: Key, args: list[Any], kwargs: dict[str, Any]) -> Outcome:
+        pieces = target.function(*args, **kwargs)
         if hasattr(pieces, "__await__"):
             pieces = await pieces
-        self._credit = credit = Credit()
+        credit = self._credits[key] = Credit()
         try:
-            async for piece in _as_async(pieces):
+            async for piece in self._each(target, pieces):
                 encoded = self._outcomes.encode(piece)
                 if not credit.is_open():
                     self._outbox.flush()
@@ -170,16 +247,16 @@ class AsyncExecution:
                         await credit.wait_on_loop(until)
                 self._outbox.piece(*key, credit.take(len(encoded[1])), encoded)
         finally:
-            self._credit = None
+            del self._credits[key]
             await _close(pieces)
         return self._outcomes.done(credit.pieces)
 
-    async def _collect(self, _key: Key, args: list[Any], kwargs: dict[str, Any]) -> Outcome:
-        made = self._function(*args, **kwargs)
+    async def _collect(self, target: Target, args: list[Any], kwargs: dict[str, Any]) -> Outcome:
+        made = target.function(*args, **kwargs)
         if hasattr(made, "__await__"):
             made = await made
         try:
-            pieces = [piece async for piece in _as_async(made)]
+            pieces = [piece async for piece in self._each(target, made)]
         finally:
             await _close(made)
         return self._outcomes.success(pieces)
@@ -210,8 +287,8 @@ class AsyncExecution:
 
     def grant(self, key: Key, pieces: int, size: int) -> None:
         """Let a generator go on."""
-        credit = self._credit
-        if credit is not None and self._running == key:
+        credit = self._credits.get(key)
+        if credit is not None:
             credit.grant(pieces, size)
             self._from_outside(credit.wake_on_loop)
 
@@ -221,10 +298,18 @@ class AsyncExecution:
 
     def _cancel(self, key: Key) -> None:
         chunk = self._chunk
-        if chunk is not None and chunk.number == key[0]:
+        if isinstance(chunk, Batch):
+            self._cancel_batch(chunk, key)
+        elif chunk is not None and chunk.number == key[0]:
             self._cancelled.add(key)
             if self._running == key:
                 self._cancel_running()
+
+    def _cancel_batch(self, batch: Batch, key: Key) -> None:
+        """Stop a batch when all of its inputs are to stop."""
+        self._cancelled.add(key)
+        if {chunk.number for chunk in batch.chunks} <= {number for number, _ in self._cancelled}:
+            self._cancel_running()
 
     def _cancel_running(self) -> None:
         if self._task is not None:
@@ -241,9 +326,9 @@ class LateLoop:
         """End what user code has left on the loop, and the loop."""
         end_loop(self._loop)
 
-    def finish(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    def finish(self, awaitable: Awaitable[Any]) -> Any:
         """Return what a coroutine returns."""
-        task = self._loop.create_task(coroutine)
+        task = asyncio.ensure_future(awaitable, loop=self._loop)
         try:
             return self._loop.run_until_complete(task)
         except BaseException:

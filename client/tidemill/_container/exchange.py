@@ -222,10 +222,14 @@ class HttpExchange(Exchange):
                     asyncio.get_running_loop().call_soon(self._on_turn, TURNS)
             case "http.response.body" if self._head is not None and not self._complete:
                 await self._take_body(message.get("body", b""), more=message.get("more_body", False))
+                if self._complete and self._trailers is None:
+                    self._gone.set()  # there is nothing more to receive
             case "http.response.trailers" if self._trailers is not None:
                 self._trailers += message.get("headers", ())
-                if not message.get("more_trailers", False) and not self._request.keep:
-                    await self._send_rest()
+                if not message.get("more_trailers", False):
+                    if not self._request.keep:
+                        await self._send_rest()
+                    self._gone.set()
             case kind:
                 raise RuntimeError(f"the ASGI message {kind!r} has no place here")
 

@@ -34,7 +34,7 @@ class ToRunner(IntEnum):
     """Worker -> runner."""
 
     START = 1  # configuration: dict, see `Configuration`
-    CHUNK = 2  # chunk, call, indices, attempt, [(format, bytes), ...], parent, root, collect
+    CHUNK = 2  # chunk, call, indices, attempt, [(format, bytes), ...], parent, root, collect, method
     CANCEL = 3  # chunk, index: stop this input (raises in sync code, cancels the task of async code)
     RECALL = 4  # chunk: give back what has not started
     CREDIT = 5  # chunk, index, pieces, bytes: how far a generator may go, cumulative
@@ -43,6 +43,7 @@ class ToRunner(IntEnum):
     DELIVER = 8  # subscription number, subject, data, reply, headers
     RECONNECTED = 9  # nothing: the worker's own connection came back; messages may have been missed
     TERMINAL = 10  # device of the caller's terminal, TERM; or "", an encoded failure: the answer to INTERACT
+    BATCH = 13  # [the arguments of a CHUNK, ...], each of one input: they run together
     RELEASED = 11  # nothing: the caller has its terminal back
     STREAM = 12  # chunk, frame: of the duplex stream of a web request
 
@@ -50,7 +51,7 @@ class ToRunner(IntEnum):
 class FromRunner(IntEnum):
     """Runner -> worker."""
 
-    READY = 1  # {"import": seconds, "enter": seconds, "generator": bool, "async": bool}
+    READY = 1  # {"import": seconds, "enter": seconds, "generator": bool, "async": bool, "exits": bool}
     START_FAILED = 2  # an encoded failure (`tidemill._wire.failure`)
     OUTPUTS = 3  # chunk, [(index, status, format, bytes), ...], seconds executing, running index or -1
     PIECES = 4  # chunk, index, first piece number, [(format, bytes), ...]
@@ -61,6 +62,7 @@ class FromRunner(IntEnum):
     INTERACT = 9  # nothing: the input wants the caller's terminal
     RELEASE = 10  # nothing: it needs it no more
     STREAM = 11  # chunk, frame: of the duplex stream of a web request; the first one opens it
+    LIMIT = 12  # inputs that may run at once from now on; 0: it takes no more, and ends after what it has
 
 
 class ToInit(IntEnum):

@@ -45,7 +45,10 @@ def enter_workdir(folder: str) -> None:
 
 
 def put_in_place(
-    configuration: Configuration, connect: "Callable[[], Bus | None]", interact: Callable[[], None]
+    configuration: Configuration,
+    connect: "Callable[[], Bus | None]",
+    interact: Callable[[], None],
+    limit: Callable[[int], None],
 ) -> None:
     """Set up what the user's module finds when it is imported."""
     os.environ.update(configuration.env)
@@ -62,6 +65,9 @@ def put_in_place(
         connect,
         configuration.workspace,
         interact,
+        configuration.own,
+        configuration.slots,
+        limit,
     )
 
 

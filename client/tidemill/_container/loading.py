@@ -70,7 +70,10 @@ def _find(module: Any, configuration: Configuration) -> Any:
 
 
 def _undecorated(found: Any) -> Any:
-    """Return the plain function of one that was declared with `@app.function()`."""
-    functions = sys.modules.get("tidemill.functions")
-    kind = getattr(functions, "Function", None)
-    return found.get_raw_f() if kind is not None and isinstance(found, kind) else found
+    """Return the plain function or class of one that was declared with a decorator of an app."""
+    functions, cls = sys.modules.get("tidemill.functions"), sys.modules.get("tidemill.cls")
+    if functions is not None and isinstance(found, functions.Function):
+        return found.get_raw_f()
+    if cls is not None and isinstance(found, cls.Cls):
+        return found._here().user_cls
+    return found

@@ -17,11 +17,12 @@ import socket
 import threading
 import time
 from _queue import SimpleQueue
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tidemill import exception
-from tidemill._container import lifecycle, loading, outcomes, sockets, streams
+from tidemill._container import lifecycle, outcomes, sockets, streams, targets
 from tidemill._container.configuration import Configuration
 from tidemill._container.execution import Execution, Parts
 from tidemill._container.frames import FromRunner, ToRunner
@@ -31,11 +32,13 @@ from tidemill._container.outbox import Outbox
 from tidemill._container.outcomes import NotTransported, Outcomes
 from tidemill._container.sockets import Frame
 from tidemill._container.tags import Tagger, Tags
+from tidemill._container.targets import Hook, Program
 from tidemill._container.terminal import Terminal
 from tidemill._container.work import Chunk
 from tidemill._wire import failure
 
 if TYPE_CHECKING:
+    from tidemill._container.batches import Batch
     from tidemill._container.coroutines import AsyncExecution
     from tidemill._container.web import WebExecution
 
@@ -52,12 +55,13 @@ class Runner:
         self._outbox = Outbox(sock)
         self._guard = Guard(self._on_interrupt)
         self._start: SimpleQueue[dict[str, Any]] = SimpleQueue()
-        self._inbox: SimpleQueue[Chunk | None] = SimpleQueue()  # None: no more
+        self._inbox: SimpleQueue[Chunk | Batch | None] = SimpleQueue()  # None: no more
         self._chunks: dict[int, Chunk] = {}
         self._gate = threading.Lock()  # a chunk is either taken before the stop, or given back
         self._stopping = False
         self._execution: Execution | AsyncExecution | WebExecution | None = None
         self._web: WebExecution | None = None
+        self._exit_hooks: tuple[Hook, ...] = ()
         self._link: Link | None = None
         self._terminal: Terminal | None = None
 
@@ -91,51 +95,62 @@ class Runner:
         self._link = link = Link(self._outbox, self._guard, configuration.max_payload)
         terminal = self._terminal = Terminal(self._outbox, interactive=configuration.interactive)
         terminal.install()
-        lifecycle.put_in_place(configuration, link.connect, terminal.attach)
+        lifecycle.put_in_place(configuration, link.connect, terminal.attach, self._limit)
         self._guard.arm(LOADING)
         try:
-            function = loading.load(configuration)
-            answer = self._prepare_web(configuration, function)
+            program = targets.load(configuration)
+            imported = time.perf_counter()
+            serve = self._prepare_web(configuration, program) or self._prepare(configuration, program)
         finally:
             self._guard.active = None
-        is_async = answer is not None or configuration.is_async or loading.runs_on_loop(function)
-        serve = answer or self._prepare(configuration, function, is_async=is_async)
         report = {
-            "import": time.perf_counter() - began,
-            "enter": 0.0,
+            "import": imported - began,
+            "enter": time.perf_counter() - imported,
             "generator": configuration.is_generator,
-            "async": is_async,
+            "async": self._web is not None or program.is_async,
+            "exits": bool(program.exit),
         }
         self._outbox.frame(FromRunner.READY, report)
         return serve
 
-    def _prepare(
-        self, configuration: Configuration, function: Callable[..., Any], *, is_async: bool
-    ) -> Callable[[], list[Key]]:
+    def _prepare(self, configuration: Configuration, program: Program) -> Callable[[], list[Key]]:
         results = Outcomes(configuration.container, restrict_output=configuration.restrict_output)
         terminal = self._terminal
         assert terminal is not None
-        parts = Parts(function, configuration.is_generator, results, self._outbox, self._tagger, terminal)
-        if is_async:
-            from tidemill._container.coroutines import AsyncExecution
-
-            loop = self._execution = AsyncExecution(parts, self._inbox, self._forget)
+        parts = Parts(program, results, self._outbox, self._tagger, terminal)
+        if program.is_async or configuration.slots > 1:
+            loop = self._execution = _on_a_loop(configuration.slots)(parts, self._inbox, self._forget)
             terminal.on_interrupt = loop.on_key
+            self._enter(program, loop.finish_hook)
             return loop.serve
         execution = self._execution = Execution(parts, self._guard)
         terminal.on_interrupt = self._guard.on_key
+        self._enter(program, execution.finish_hook)
         return lambda: self._serve(execution)
 
-    def _prepare_web(
-        self, configuration: Configuration, function: Callable[..., Any]
-    ) -> Callable[[], list[Key]] | None:
+    def _limit(self, inputs: int) -> None:
+        """Tell the worker how many inputs may run at once. For user code."""
+        self._guard.hold()
+        try:
+            self._outbox.frame(FromRunner.LIMIT, inputs)
+        finally:
+            self._guard.release()
+
+    def _enter(self, program: Program, finish: Callable[[Awaitable[Any]], None]) -> None:
+        """Run the enter hooks; from then on the exit hooks are owed. `finish` awaits for async ones."""
+        for hook in program.enter:
+            _run_hook(hook, finish)
+        self._exit_hooks = program.exit
+
+    def _prepare_web(self, configuration: Configuration, program: Program) -> Callable[[], list[Key]] | None:
         """Make the app of a web function; return what answers its requests, None for other functions."""
         if configuration.web is None:
             return None
         from tidemill._container.web import WebExecution
 
+        (target,) = program.targets.values()
         self._web = self._execution = WebExecution(
-            function,
+            target.function,
             configuration.web,
             configuration.slots,
             outbox=self._outbox,
@@ -143,6 +158,7 @@ class Runner:
             tagger=self._tagger,
             inbox=self._inbox,
             on_finished=self._forget,
+            enter=partial(self._enter, program),
         )
         return self._web.serve
 
@@ -157,8 +173,9 @@ class Runner:
                 self._tagger.change("")
         return []
 
-    def _forget(self, chunk: Chunk) -> None:
-        self._chunks.pop(chunk.number, None)
+    def _forget(self, chunk: "Chunk | Batch") -> None:
+        for each in (chunk,) if isinstance(chunk, Chunk) else chunk.chunks:
+            self._chunks.pop(each.number, None)
 
     def _fail_to_start(self, configuration: Configuration, error: BaseException) -> int:
         outcomes.show(error)
@@ -169,6 +186,12 @@ class Runner:
     def _end(self, status: int) -> int:
         """Run what user code left for the end. A status other than 0 is no orderly stop."""
         self._tagger.change("")
+        for hook in self._exit_hooks:
+            assert self._execution is not None
+            try:
+                _run_hook(hook, self._execution.finish_hook)
+            except BaseException as error:
+                outcomes.show(error)
         if self._execution is not None:
             self._execution.close()
         lifecycle.finish()
@@ -222,12 +245,23 @@ class Runner:
 
     def _on_chunk(self, frame: Frame) -> None:
         chunk = Chunk(frame)
+        self._take([chunk], chunk)
+
+    def _on_batch(self, frame: Frame) -> None:
+        from tidemill._container.batches import Batch
+
+        chunks = [Chunk([ToRunner.CHUNK, *fields]) for fields in frame[1]]
+        self._take(chunks, Batch(chunks))
+
+    def _take(self, chunks: list[Chunk], together: "Chunk | Batch") -> None:
+        """Have chunks run, or give them back if this comes to its end."""
         with self._gate:
             if not self._stopping:
-                self._chunks[chunk.number] = chunk
-                self._inbox.put(chunk)
+                self._chunks.update((chunk.number, chunk) for chunk in chunks)
+                self._inbox.put(together)
         if self._stopping:
-            self._give_back(chunk, [])
+            for chunk in chunks:
+                self._give_back(chunk, [])
         elif self._execution is not None:
             self._execution.wake()
 
@@ -276,6 +310,7 @@ class Runner:
     _handlers: ClassVar[dict[int, Callable[["Runner", Frame], None]]] = {
         ToRunner.START: _on_start,
         ToRunner.CHUNK: _on_chunk,
+        ToRunner.BATCH: _on_batch,
         ToRunner.CANCEL: _on_cancel,
         ToRunner.RECALL: _on_recall,
         ToRunner.CREDIT: _on_credit,
@@ -296,6 +331,23 @@ class Runner:
         self._outbox.detach()
         if self._link is not None:
             self._link.detach()
+
+
+def _run_hook(hook: Hook, finish: Callable[[Awaitable[Any]], None]) -> None:
+    awaited = hook()
+    if hasattr(awaited, "__await__"):
+        finish(awaited)
+
+
+def _on_a_loop(slots: int) -> "type[AsyncExecution]":
+    """Return what runs inputs on an event loop: one at a time, or several at once."""
+    if slots > 1:
+        from tidemill._container.concurrency import ConcurrentExecution
+
+        return ConcurrentExecution
+    from tidemill._container.coroutines import AsyncExecution
+
+    return AsyncExecution
 
 
 def run(

@@ -10,7 +10,7 @@ import asyncio
 import time
 from _queue import Empty, SimpleQueue
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import copy_context
 from typing import Any
@@ -50,9 +50,11 @@ class WebExecution:
         outbox: Outbox,
         outcomes: Outcomes,
         tagger: Tagger,
-        inbox: "SimpleQueue[Chunk | None]",
+        inbox: "SimpleQueue[Any]",
         on_finished: Callable[[Chunk], None],
+        enter: Callable[[Callable[[Awaitable[Any]], None]], None],
     ) -> None:
+        """Make the app; `enter` runs what comes before, with what awaits something on the loop."""
         self._outbox = outbox
         self._outcomes = outcomes
         self._tagger = tagger if slots == 1 else None  # whose output it is cannot be told by the time
@@ -66,6 +68,7 @@ class WebExecution:
         self._no_more = False
         self._interrupted = False
         asyncio.set_event_loop(self._loop)
+        enter(self.finish_hook)
         self.app = apps.make(function, web, slots, self._loop)
         self._lifespan = Lifespan(self.app)
         self._loop.run_until_complete(self._lifespan.start())
@@ -82,6 +85,10 @@ class WebExecution:
             with suppress(SystemExit, KeyboardInterrupt):
                 self._loop.run_forever()
         return []
+
+    def finish_hook(self, hook: Awaitable[Any]) -> None:
+        """Await what an async hook returned, on the loop that requests run on."""
+        self._loop.run_until_complete(asyncio.ensure_future(hook, loop=self._loop))
 
     def close(self) -> None:
         """Shut the app down, end what user code has left on the loop, and the loop."""

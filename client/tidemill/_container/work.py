@@ -19,6 +19,7 @@ class Task(NamedTuple):
     now: CurrentInput
     payload: Encoded
     collect: bool  # what it yields is wanted as a list
+    method: str
 
 
 class Chunk:
@@ -27,11 +28,12 @@ class Chunk:
     Both do so by single operations on one deque, which need no lock.
     """
 
-    __slots__ = ("_call", "_collect", "_indices", "_payloads", "_root", "number", "waiting")
+    __slots__ = ("_call", "_collect", "_indices", "_payloads", "_root", "method", "number", "waiting")
 
     def __init__(self, frame: Frame) -> None:
         """Read the arguments of a CHUNK frame."""
         self.number, self._call, self._indices, _attempt, self._payloads, _parent, root, collect = frame[1:9]
+        self.method: str = frame[9]
         self._root = root or self._call
         self._collect = bool(collect)
         self.waiting = deque(range(len(self._indices)))
@@ -45,7 +47,7 @@ class Chunk:
         index, call = self._indices[position], self._call
         payload = self._payloads[position]
         now = CurrentInput(call, index, input_id(call, index), self._root, payload[0] in NO_PICKLE)
-        return Task((self.number, index), now, payload, self._collect)
+        return Task((self.number, index), now, payload, self._collect, self.method)
 
     def following(self) -> tuple[int, int]:
         """Return the key of the input that is started next, or (-1, -1)."""

@@ -5,6 +5,9 @@ time at import. Services check each message against its type when it arrives. Du
 and disk MiB.
 """
 
+from dataclasses import replace
+from typing import Any
+
 from tidemill._dataclass import dataclass
 
 
@@ -22,6 +25,9 @@ class FunctionHandle:
     """What a caller needs to call a function: ids and the subject prefix of its pool's inputs.
 
     A web function has a `web_label`, which its URL begins with. `web_url` is filled in where it is told.
+
+    That of a class has `methods`: for each one, the fields in which its own handle differs (`of_method`);
+    and `parameters`, each the fields of a `tidemill._wire.specs.Parameter`. `method` goes with every input.
     """
 
     function_id: str
@@ -34,6 +40,23 @@ class FunctionHandle:
     timeout: float = 300.0
     web_url: str | None = None
     web_label: str = ""
+    method: str = ""
+    methods: dict[str, dict[str, Any]] | None = None
+    parameters: tuple[tuple[Any, ...], ...] = ()
+
+    def names(self) -> list[str]:
+        """Return what can be called through it by name: itself, or the methods of the class."""
+        return [self.name] if self.methods is None else [f"{self.name}.{each}" for each in self.methods]
+
+    def of_method(self, name: str) -> "FunctionHandle":
+        """Return the handle of a method; `KeyError` if the class has none of this name."""
+        fields = (self.methods or {})[name]
+        known = {key: value for key, value in fields.items() if key in _METHOD_FIELDS}
+        full = f"{self.name}.{name}"
+        return replace(self, name=full, method=name, methods=None, parameters=(), **known)
+
+
+_METHOD_FIELDS = frozenset({"is_generator", "web_url"})
 
 
 @dataclass(frozen=True, slots=True)

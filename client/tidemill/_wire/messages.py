@@ -92,6 +92,7 @@ class Chunk(NamedTuple):
     `tries` are the attempts before this one, the last few of them.
     `collect` asks for all that a generator yields as one result, a list, instead of as a stream.
     `gateway` is where the duplex stream of a web request leads to (see `tidemill._wire.web`).
+    `method` names the method of a class.
     """
 
     call: str
@@ -107,6 +108,7 @@ class Chunk(NamedTuple):
     tries: tuple[Try, ...] = ()
     collect: bool = False
     gateway: str = ""
+    method: str = ""
 
 
 class Output(NamedTuple):

@@ -1,7 +1,8 @@
 """What the platform knows of a function, and of the pool that serves it."""
 
+from collections.abc import Mapping
 from dataclasses import field
-from typing import Any
+from typing import Any, NamedTuple
 
 from tidemill._dataclass import dataclass
 from tidemill._wire.control import FunctionHandle
@@ -79,6 +80,44 @@ class Concurrency:
 
 
 @dataclass(frozen=True, slots=True)
+class Batching:
+    """How many inputs are given to the function together, and how long (ms) the first one waits for more."""
+
+    max_batch_size: int
+    wait_ms: int
+
+
+class Parameter(NamedTuple):
+    """A parameter of a class: `kind` is `str`, `int`, `bool` or `bytes`. It is required or has a default."""
+
+    name: str
+    kind: str
+    required: bool = True
+    default: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class MethodSpec:
+    """A method of a class that can be called."""
+
+    name: str
+    is_generator: bool = False
+    is_async: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ClassSpec:
+    """What is particular to a class: its methods share a pool, and each set of parameters has its own."""
+
+    methods: tuple[MethodSpec, ...]
+    parameters: tuple[Parameter, ...] = ()
+
+    def lacks(self, parameters: Mapping[str, Any]) -> bool:
+        """Return whether there is no object of it with only these parameters."""
+        return any(each.required and each.name not in parameters for each in self.parameters)
+
+
+@dataclass(frozen=True, slots=True)
 class Web:
     """A function behind a URL.
 
@@ -97,7 +136,10 @@ class Web:
 
 @dataclass(frozen=True, slots=True)
 class FunctionSpec:
-    """Everything the platform must know about one function of an app."""
+    """Everything the platform must know about one function, or one class, of an app.
+
+    `parameters` are the values that a pool's objects have, beside those that are defaults.
+    """
 
     name: str
     source: Source
@@ -121,6 +163,22 @@ class FunctionSpec:
     options: dict[str, Any] = field(default_factory=dict)
     web: Web | None = None
     concurrency: Concurrency = Concurrency()
+    cls: ClassSpec | None = None
+    parameters: dict[str, Any] = field(default_factory=dict)
+    batching: Batching | None = None
+
+    def yields(self, method: str) -> bool:
+        """Return whether the function, or a method of the class, is a generator."""
+        if self.cls is None:
+            return self.is_generator
+        return any(each.is_generator for each in self.cls.methods if each.name == method)
+
+    @property
+    def together(self) -> int:
+        """How many inputs a container should have at once before another one is of use."""
+        if self.batching is not None:
+            return self.batching.max_batch_size
+        return self.concurrency.target_inputs
 
     @property
     def all_secrets(self) -> tuple[str, ...]:
@@ -141,6 +199,9 @@ class Pool:
     `handles` has its own function's. Those of the whole app are kept once per version, in the `handles`
     bucket; `handles_version` says of which version its containers know them. Where it is 0, as in records
     of old, `handles` has them all. `has_web` says that some function of the app is for the web.
+
+    `variant_of` names the pool of the same function from which this one differs by options or parameters
+    that a caller gave.
     """
 
     id: str
@@ -161,3 +222,27 @@ class Pool:
     strategy: str = "rolling"
     handles_version: int = 0
     has_web: bool = False
+    variant_of: str = ""
+
+
+def handle_of(pool: Pool, label: str = "") -> FunctionHandle:
+    """Return what a pool is called through, with the label of its URL."""
+    spec = pool.spec
+    return FunctionHandle(
+        function_id=pool.function_id,
+        name=spec.name,
+        app_id=pool.app_id,
+        pool=pool.id,
+        prefix=pool.prefix,
+        is_generator=spec.is_generator,
+        restrict_output=spec.restrict_output,
+        timeout=spec.timeout,
+        web_label=label,
+        methods=None if spec.cls is None else {each.name: _of_method(each) for each in spec.cls.methods},
+        parameters=() if spec.cls is None else spec.cls.parameters,
+    )
+
+
+def _of_method(method: MethodSpec) -> dict[str, Any]:
+    """Return what the handle of a method says otherwise than that of its class."""
+    return {"is_generator": True} if method.is_generator else {}

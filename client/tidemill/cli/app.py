@@ -109,7 +109,7 @@ def info(name: str, environment: str | None, as_json: bool) -> None:
         "Stopped at": listing.time(found.stopped),
         "Stop reason": found.stop_reason,
         "Tags": found.tags,
-        "Functions": sorted(details.handles),
+        "Functions": sorted(name for each in details.handles.values() for name in each.names()),
     }
     listing.show_record(record, as_json=as_json)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tidemill import _entrypoint
 from tidemill._dataclass import dataclass
 from tidemill.cli import errors
+from tidemill.cli.methods import RunnableMethod
 from tidemill.exception import Error, InvalidError, NotFoundError
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ class Runnable:
     """Something that can be run, and the app that has to run for it."""
 
     name: str
-    target: Any  # a LocalEntrypoint or a Function
+    target: Any  # a LocalEntrypoint, a Function or a RunnableMethod
     app: Any
     is_entrypoint: bool
     is_included: bool  # it came with another app
@@ -208,6 +209,12 @@ def _candidates(module: ModuleType) -> Iterator[Runnable]:
         for name, function in app.registered_functions.items():
             included = function.get_raw_f().__module__ != module.__name__
             yield Runnable(name, function, app, is_entrypoint=False, is_included=included)
+        for name, cls in app.registered_classes.items():
+            declared = cls._here()
+            included = declared.user_cls.__module__ != module.__name__
+            for method in declared.methods:
+                target = RunnableMethod(cls, method)
+                yield Runnable(f"{name}.{method}", target, app, is_entrypoint=False, is_included=included)
 
 
 def _apps(module: ModuleType) -> dict[str, Any]:
@@ -231,6 +238,8 @@ def _is_named(candidate: Runnable, name: str, module: ModuleType) -> bool:
         named = inspect.getattr_static(module, name)
     except AttributeError:
         return False
+    if isinstance(candidate.target, RunnableMethod):
+        return named is candidate.target.cls  # all of its methods: it is enough where there is one
     return named is candidate.target
 
 

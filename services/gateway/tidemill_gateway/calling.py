@@ -77,7 +77,9 @@ async def start(
 async def _start_once(
     session: Session, handle: FunctionHandle, payloads: Mapping[int, tuple[int, bytes]], key: str, digest: str
 ) -> Started:
-    place = subjects.claim(session.workspace, decisions.claim_key(session.workspace, handle.function_id, key))
+    place = subjects.claim(
+        session.workspace, decisions.claim_key(session.workspace, handle.function_id + handle.method, key)
+    )
     mine = Claim(digest, ids.new(ids.CALL), handle.pool, handle.prefix, len(payloads), time.time())
     claim = await _claim(session, place, mine)
     if claim.digest != digest:

@@ -30,7 +30,7 @@ class _Server(uvicorn.Server):
 class HttpServer:
     """Serves one application on one address until it is told to stop."""
 
-    def __init__(self, app: "ASGIApp", host: str, port: int) -> None:
+    def __init__(self, app: "ASGIApp", host: str, port: int, trusted_proxies: str = "") -> None:
         self._socket = _listen(host, port)
         self._server = _Server(
             uvicorn.Config(
@@ -40,7 +40,8 @@ class HttpServer:
                 ws="websockets-sansio",
                 ws_max_size=MAX_MESSAGE,
                 lifespan="off",
-                proxy_headers=False,
+                proxy_headers=bool(trusted_proxies),
+                forwarded_allow_ips=trusted_proxies,
                 log_config=None,
                 access_log=False,
                 server_header=False,

@@ -62,7 +62,10 @@ class Gateway:
             app, routes, admission, self._sessions, inbox, context.log, self.settings.gateway_domain
         )
         front.follow(context.bus)
-        self._server = HttpServer(front, self.settings.gateway_host, self.settings.gateway_port)
+        settings = self.settings
+        self._server = HttpServer(
+            front, settings.gateway_host, settings.gateway_port, settings.gateway_trusted_proxies
+        )
         context.tasks.create_task(self._server.run(), name="http")
         return self._server.address
 

@@ -219,7 +219,8 @@ class DeadLetters:
         if chunk is None:
             raise ConflictError("the dead letter cannot be read")
         spec, now = pool.spec, time.time()
-        again = Chunk(call, [0], 0, "", chunk.inputs[:1], now, root=call, collect=spec.is_generator)
+        method, collect = chunk.method, spec.yields(chunk.method)
+        again = Chunk(call, [0], 0, "", chunk.inputs[:1], now, root=call, collect=collect, method=method)
         record = CallRecord(call, pool.id, pool.prefix, 1, now, pool.app_id, spec.restrict_output)
         try:
             await self._store(subjects.inputs(pool.prefix, call, 0, 0), again, subjects.input_key(call, 0, 0))

@@ -11,7 +11,8 @@ import msgspec
 
 from tidemill._wire import ids, subjects
 from tidemill._wire.control import FunctionHandle
-from tidemill._wire.specs import FunctionSpec, Pool, Resources
+from tidemill._wire.specs import FunctionSpec, Pool, Resources, handle_of
+from tidemill._wire.variants import GetVariant
 from tidemill.exception import ConflictError, InvalidError
 from tidemill_registry import labels, records
 
@@ -38,6 +39,7 @@ DOABLE: Mapping[str, tuple[str, ...]] = {
     "publish functions for": LIVE,
     "hear the client of": LIVE,
     "tag": LIVE,
+    "make variants in": LIVE,
     "change the containers of": LIVE,
     "roll back": ("deployed",),
     "roll over": ("deployed",),
@@ -213,7 +215,7 @@ def _publication(
         )
         for pool, _ in pools
     ]
-    handles = {pool.spec.name: _handle(pool, _label(app, pool.spec)) for pool in changed}
+    handles = {pool.spec.name: handle_of(pool, _label(app, pool.spec)) for pool in changed}
     _check_labels(handles)
     version = app.version + 1 if is_new else app.version
     served = tuple(
@@ -290,20 +292,6 @@ def _check_labels(handles: Mapping[str, FunctionHandle]) -> None:
             )
 
 
-def _handle(pool: Pool, label: str) -> FunctionHandle:
-    return FunctionHandle(
-        function_id=pool.function_id,
-        name=pool.spec.name,
-        app_id=pool.app_id,
-        pool=pool.id,
-        prefix=pool.prefix,
-        is_generator=pool.spec.is_generator,
-        restrict_output=pool.spec.restrict_output,
-        timeout=pool.spec.timeout,
-        web_label=label,
-    )
-
-
 def _served(pool: Pool, spec_digest: bytes, before: KnownPool | None) -> ServedPool:
     record = records.encode(pool)
     if len(record) > MAX_RECORD:
@@ -331,6 +319,61 @@ def _superseded(known: KnownPool, strategy: str) -> Superseded:
         strategy=strategy,
     )
     return Superseded(records.encode(retired), records.encode(pool.spec))
+
+
+# --- variants
+
+
+def vary(spec: FunctionSpec, given: GetVariant) -> FunctionSpec:
+    """Return a specification with the options and parameters that a caller gives."""
+    changes, resources, scaling = given.changes, spec.resources, spec.autoscaling
+    if changes.cpu is not None:
+        resources = replace(resources, cpu=changes.cpu[0], cpu_limit=changes.cpu[1])
+    if changes.memory is not None:
+        resources = replace(resources, memory=changes.memory[0], memory_limit=changes.memory[1])
+    if changes.gpus is not None:
+        resources = replace(resources, gpus=changes.gpus)
+    for name in ("max_containers", "buffer_containers", "scaledown_window"):
+        if (value := getattr(changes, name)) is not None:
+            scaling = replace(scaling, **{name: value})
+    if scaling.max_containers is not None:
+        scaling = replace(scaling, min_containers=min(scaling.min_containers, scaling.max_containers))
+    direct = ("env", "secrets", "retries", "timeout", "concurrency", "batching")
+    fields = {name: value for name in direct if (value := getattr(changes, name)) is not None}
+    if changes.concurrency is not None:
+        fields["batching"] = None
+    elif changes.batching is not None:
+        fields["concurrency"] = None
+    return replace(
+        spec,
+        resources=resources,
+        autoscaling=scaling,
+        labels={**spec.labels, **(changes.labels or {})},
+        options={**spec.options, **(changes.options or {})},
+        parameters=given.parameters,
+        **fields,
+    )
+
+
+def variant(base: Pool, given: GetVariant, pool_id: str, shard: int) -> Pool:
+    """Return the pool that differs from another by what a caller gives, and follows it in all else."""
+    spec = vary(base.spec, given)
+    needed = _token(spec)
+    return replace(
+        base,
+        id=pool_id,
+        capability=needed,
+        shard=shard,
+        stream=subjects.inputs_stream(needed, shard),
+        prefix=subjects.inputs_prefix(base.workspace, needed, shard, pool_id),
+        spec=spec,
+        variant_of=base.id,
+    )
+
+
+def variant_digest(given: GetVariant) -> bytes:
+    """Return the digest that tells the variants of a function apart, and from its own versions."""
+    return hashlib.sha256(_canonical.encode(given)).digest()
 
 
 # --- what is kept

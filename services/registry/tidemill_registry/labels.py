@@ -1,6 +1,7 @@
 """What the URLs of web functions begin with: a label of DNS, unique among all workspaces.
 
     <workspace>[-<suffix of the environment>]--<app>-<function>[-dev]
+    <workspace>[-<suffix of the environment>]--<app>-<class>-<method>[-dev]
     <workspace>[-<suffix of the environment>]--<label>[-dev]            with `label=`
 
 What runs only for a while ends in `-dev`. A label that would be too long is cut and gets a hash of it all.
@@ -22,7 +23,8 @@ def label(workspace: str, suffix: str, app: str, spec: FunctionSpec, *, lasting:
     """Return the label of a function, empty for one that is not for the web."""
     if spec.web is None:
         return ""
-    named = spec.web.label or "-".join(filter(None, (_plain(app), _plain(spec.name))))
+    names = (app, spec.name, *(method.name for method in spec.cls.methods)) if spec.cls else (app, spec.name)
+    named = spec.web.label or "-".join(filter(None, map(_plain, names)))
     owner = f"{workspace}-{suffix}" if suffix else workspace
     return _fitting(f"{owner}--{named}", "" if lasting else _DEV)
 

@@ -4,13 +4,14 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import Row, Select, exists, func, literal, select, tuple_
+from sqlalchemy import Row, Select, exists, func, literal, or_, select, tuple_
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from tidemill._wire.apps import AppDetails, AppInfo, AppList, GetApp, ListApps
 from tidemill._wire.control import FunctionHandle, GetFunction
 from tidemill._wire.deploying import AppPage, FindApps, FindFunctions, FunctionInfo, FunctionPage
+from tidemill._wire.specs import Parameter
 from tidemill.exception import InvalidError, NotFoundError
 from tidemill_registry import checks, environments, pages, records
 from tidemill_registry.database import transaction
@@ -73,13 +74,31 @@ async def get_function(
             App.name == request.app_name,
             _DEPLOYED,
             Environment.name == request.environment,
-            Function.name == request.name,
-        )
+            or_(Function.name == request.name, Function.name == request.name.rpartition(".")[0]),
+        ).order_by(func.length(Function.name).desc())
     async with transaction(engine) as connection:
         row = (await connection.execute(query)).first()
         if row is None:
             raise await _no_function(connection, workspace, request)
-    return records.pool(row.record).handles[row.name], row.pending
+    handle = records.pool(row.record).handles[row.name]
+    return _method_of(handle, request), row.pending
+
+
+def _method_of(handle: FunctionHandle, request: GetFunction) -> FunctionHandle:
+    """Return the handle of a method of a class, if one is asked for."""
+    if request.function_id or request.name == handle.name:
+        return handle
+    if handle.methods is None:
+        raise NotFoundError(f"the app {request.app_name!r} has no function {request.name!r}")
+    method = request.name.removeprefix(f"{handle.name}.")
+    if handle.parameters and any(Parameter(*each).required for each in handle.parameters):
+        raise InvalidError(
+            f"{handle.name} needs parameters", hint="find it with Cls.from_name and make an object"
+        )
+    try:
+        return handle.of_method(method)
+    except KeyError:
+        raise NotFoundError(f"the class {handle.name} has no method {method!r}") from None
 
 
 async def _no_function(connection: AsyncConnection, workspace: str, request: GetFunction) -> NotFoundError:

@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, LargeBinary, Text, any_, bindparam, insert, literal, or_, select, update
+from sqlalchemy import ColumnElement, LargeBinary, and_, any_, bindparam, insert, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -14,7 +14,17 @@ from tidemill._wire.control import AppEvent
 from tidemill._wire.specs import FunctionSpec, Source
 from tidemill.exception import NotFoundError
 from tidemill_common import streams
-from tidemill_registry import checks, decisions, environments, outbox, routes, siblings, timetable
+from tidemill_registry import (
+    checks,
+    decisions,
+    outbox,
+    records,
+    routes,
+    secrets,
+    siblings,
+    timetable,
+    variants,
+)
 from tidemill_registry.apps import Apps
 from tidemill_registry.database import Clock, transaction
 from tidemill_registry.decisions import AppState, KnownFunction, KnownPool, Publication
@@ -26,7 +36,6 @@ from tidemill_registry.schema import (
     Function,
     PoolRow,
     PoolSecret,
-    SecretRow,
     Workspace,
 )
 
@@ -119,7 +128,7 @@ async def known(
     connection: AsyncConnection, app_id: str, others: ColumnElement[bool]
 ) -> dict[str, KnownFunction]:
     """Return the app's functions with the pools that matter: the present ones, and some `others`."""
-    matters = or_(PoolRow.superseded_at.is_(None), others)
+    matters = and_(PoolRow.variant_of.is_(None), or_(PoolRow.superseded_at.is_(None), others))
     query = (
         select(Function.id, Function.name, PoolRow.id.label("pool"), PoolRow.digest, PoolRow.record)
         .add_columns(PoolRow.superseded_at, PoolRow.served_spec)
@@ -148,7 +157,7 @@ async def write(
     changed = [item for item in publication.served if item.changed]
     if not is_new and not changed:
         return
-    await _check_secrets(connection, app.workspace, [item.pool.spec for item in publication.served])
+    await secrets.check_there(connection, app.workspace, [item.pool.spec for item in publication.served])
     await _supersede(connection, publication, clock)
     if publication.new_functions:
         made = publication.new_functions.items()
@@ -158,6 +167,9 @@ async def write(
     told = [siblings.told(app.id, publication.version, publication.handles)]
     told += [outbox.put(item.pool.id, item.record) for item in changed]
     told += [outbox.put(pool, retired.record) for pool, retired in publication.superseded.items()]
+    bases = [item.pool for item in changed if item.known]
+    bases += [records.pool(retired.record) for retired in publication.superseded.values()]
+    told += await variants.follow(connection, bases)
     serving = [item.pool for item in publication.served]
     told += await routes.follow(connection, app.id, serving, lasting=app.state == "deployed")
     if is_new:
@@ -168,27 +180,6 @@ async def write(
         event = AppEvent(app.id, app.name, "published", happened.timestamp(), publication.version)
         told.append(outbox.event(subjects.event(app.workspace, "app", app.id), coding.encode(event)))
     await outbox.enqueue(connection, told)
-
-
-async def _check_secrets(
-    connection: AsyncConnection, workspace: str, functions: Sequence[FunctionSpec]
-) -> None:
-    """Refuse secrets that are not the workspace's; the others stay until this transaction ends."""
-    wanted = {secret for spec in functions for secret in spec.all_secrets}
-    if not wanted:
-        return
-    query = select(SecretRow.id).where(
-        SecretRow.id == any_(literal(list(wanted), ARRAY(Text))),
-        SecretRow.environment_id.in_(environments.of_workspace(workspace)),
-    )
-    query = query.order_by(SecretRow.id).with_for_update(key_share=True, read=True)
-    there = set(await connection.scalars(query))
-    for spec in functions:
-        for missing in (secret for secret in spec.all_secrets if secret not in there):
-            raise NotFoundError(
-                f"function {spec.name!r}: its secret {missing!r} is no longer there",
-                hint="store it again with `tidemill secret create`, then deploy",
-            )
 
 
 async def _supersede(connection: AsyncConnection, publication: Publication, clock: Clock) -> None:

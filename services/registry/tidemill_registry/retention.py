@@ -62,8 +62,10 @@ def _too_old(app_id: _Id, version: _Version, clock: Clock) -> ColumnElement[bool
 async def _drop_unused(connection: AsyncConnection, app_id: str) -> int:
     """Delete the pools that no kept version has, and functions without any; return how many pools."""
     used = exists().where(DeploymentFunction.pool_id == PoolRow.id)
-    unused = delete(PoolRow).where(PoolRow.app_id == app_id, PoolRow.superseded_at.is_not(None), ~used)
-    pools = list(await connection.scalars(unused.returning(PoolRow.id)))
+    old = PoolRow.app_id == app_id, PoolRow.superseded_at.is_not(None), ~used
+    variants = delete(PoolRow).where(PoolRow.variant_of.in_(select(PoolRow.id).where(*old)))
+    pools = list(await connection.scalars(variants.returning(PoolRow.id)))
+    pools += await connection.scalars(delete(PoolRow).where(*old).returning(PoolRow.id))
     await outbox.enqueue(connection, [outbox.remove(pool) for pool in pools])
     alive = exists().where(PoolRow.function_id == Function.id)
     await connection.execute(delete(Function).where(Function.app_id == app_id, ~alive))

@@ -149,6 +149,9 @@ class PoolRow(Base):
     `digest` is that of the specification: the same specification is the same pool. A superseded pool
     still finishes what is sent to it, but keeps no containers waiting: its record says so, and
     `served_spec` keeps the specification that it had, for when a rollback brings it back.
+
+    A variant differs from the pool `variant_of` by what its `variation` says, and follows it in everything
+    else; `asked_at` is when it was last asked for.
     """
 
     __tablename__ = "pools"
@@ -163,6 +166,9 @@ class PoolRow(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     superseded_at: Mapped[datetime | None]
     served_spec: Mapped[bytes | None]
+    variant_of: Mapped[str | None]
+    variation: Mapped[bytes | None]
+    asked_at: Mapped[datetime | None]
 
     __table_args__ = (
         ForeignKeyConstraint(
@@ -171,7 +177,26 @@ class PoolRow(Base):
         UniqueConstraint("function_id", "digest"),
         UniqueConstraint("function_id", "id"),
         Index("ix_pools_app_id", "app_id"),
-        Index("uq_pools_current", "function_id", unique=True, postgresql_where=text("superseded_at IS NULL")),
+        ForeignKeyConstraint(
+            ["function_id", "variant_of"], ["pools.function_id", "pools.id"], ondelete="CASCADE"
+        ),
+        Index(
+            "uq_pools_current",
+            "function_id",
+            unique=True,
+            postgresql_where=text("superseded_at IS NULL AND variant_of IS NULL"),
+        ),
+        Index(
+            "ix_pools_variant_of",
+            "function_id",
+            "variant_of",
+            postgresql_where=text("variant_of IS NOT NULL"),
+        ),
+        Index("ix_pools_asked_at", "asked_at", postgresql_where=text("variant_of IS NOT NULL")),
+        CheckConstraint(
+            "(variant_of IS NULL) = (variation IS NULL) AND (variant_of IS NULL) = (asked_at IS NULL)",
+            name="variants_say_how",
+        ),
         CheckConstraint("octet_length(digest) = 32", name="digest_is_sha256"),
         CheckConstraint("shard >= 0", name="shard_counts"),
         CheckConstraint("served_spec IS NULL OR superseded_at IS NOT NULL", name="present_needs_no_spec"),

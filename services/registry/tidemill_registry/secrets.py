@@ -22,6 +22,7 @@ from tidemill._wire.secrets import (
     SecretInfo,
     SecretList,
 )
+from tidemill._wire.specs import FunctionSpec
 from tidemill.exception import AlreadyExistsError, InvalidError, NotFoundError, PermissionDeniedError
 from tidemill_registry import checks, environments, pages, records
 from tidemill_registry.cipher import Encrypted, Keyring
@@ -318,3 +319,22 @@ def _no_secret(name: str, environment: str) -> NotFoundError:
         f"there is no secret {name!r} in the environment {environment!r}",
         hint=f"store it with `tidemill secret create {name} KEY=VALUE`",
     )
+
+
+async def check_there(connection: AsyncConnection, workspace: str, functions: Sequence[FunctionSpec]) -> None:
+    """Refuse secrets that are not the workspace's; the others stay until this transaction ends."""
+    wanted = {secret for spec in functions for secret in spec.all_secrets}
+    if not wanted:
+        return
+    query = select(SecretRow.id).where(
+        SecretRow.id == any_(literal(list(wanted), ARRAY(Text))),
+        SecretRow.environment_id.in_(of_workspace(workspace)),
+    )
+    query = query.order_by(SecretRow.id).with_for_update(key_share=True, read=True)
+    there = set(await connection.scalars(query))
+    for spec in functions:
+        for missing in (secret for secret in spec.all_secrets if secret not in there):
+            raise NotFoundError(
+                f"function {spec.name!r}: its secret {missing!r} is no longer there",
+                hint="store it again with `tidemill secret create`, then deploy",
+            )

@@ -65,6 +65,7 @@ from tidemill._wire.tokens import (
     TokenList,
     VerifyToken,
 )
+from tidemill._wire.variants import GetVariant
 from tidemill.exception import ServiceError
 from tidemill_common import identities, streams
 from tidemill_common.bus.protocol import Endpoint, ServiceBus
@@ -87,6 +88,7 @@ from tidemill_registry import (
     siblings,
     tags,
     timetable,
+    variants,
 )
 from tidemill_registry.apps import Apps
 from tidemill_registry.callout import Callout
@@ -197,6 +199,7 @@ class Registry:
             ("heartbeat", AppHeartbeat, self._heartbeat),
             ("stop_app", StopApp, self._stop_app),
             ("get_function", GetFunction, self._get_function),
+            ("get_variant", GetVariant, self._get_variant),
             ("list_apps", ListApps, partial(lookups.list_apps, self._engine)),
             ("list_schedules", ListSchedules, partial(timetable.list_schedules, self._engine, self._bus)),
             ("get_app", GetApp, self._get_app),
@@ -319,6 +322,12 @@ class Registry:
         told = (replace(info, web_url=self._urls.of(info.web_url or "")) for info in page.functions)
         return replace(page, functions=tuple(told))
 
+    async def _get_variant(self, workspace: str, request: GetVariant) -> FunctionHandle:
+        handle, pending = await variants.get(self._engine, workspace, request, self._clock)
+        if pending:
+            await self._publisher.published()
+        return handle
+
     async def _list_environments(self, workspace: str, _request: ListEnvironments) -> EnvironmentList:
         return await environments.list_all(self._engine, workspace)
 
@@ -389,6 +398,7 @@ class Registry:
                 if loop.time() >= trim_at:
                     trim_at = loop.time() + TRIM
                     await retention.trim(self._engine, self._clock)
+                    await variants.forget(self._engine, self._clock)
             except (ServiceError, *UNREACHABLE) as error:
                 self._hearing_since = None
                 self._log.warning("the sweep waits for the database", error=str(error))

@@ -11,11 +11,12 @@ import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
 from tidemill._bus.protocol import BusError
-from tidemill._wire.specs import Autoscaling, ImageSpec, Pool
+from tidemill._wire.specs import Autoscaling, ClassSpec, ImageSpec, Pool
 from tidemill_common import streams
 from tidemill_common.bus.protocol import ServiceBus
 from tidemill_common.logging import Logger
@@ -35,6 +36,13 @@ class _SpecOutline:
     name: str
     image: ImageSpec = field(default_factory=ImageSpec)
     autoscaling: Autoscaling = field(default_factory=Autoscaling)
+    cls: ClassSpec | None = None
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_incomplete(self) -> bool:
+        """Whether the pool has no containers, because its class needs parameters."""
+        return self.cls is not None and self.cls.lacks(self.parameters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +58,7 @@ class _RecordOutline:
     prefix: str
     spec: _SpecOutline
     superseded: bool = False
+    variant_of: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +76,7 @@ class Outline:
     image: str
     minimum: int
     superseded: bool
+    is_variant: bool
 
     @classmethod
     def of(cls, record: _RecordOutline) -> "Outline":
@@ -82,8 +92,9 @@ class Outline:
             sys.intern(record.stream),
             record.prefix,
             sys.intern(hashlib.sha256(repr(spec.image).encode()).hexdigest()),
-            0 if record.superseded else spec.autoscaling.min_containers,
+            0 if record.superseded or spec.is_incomplete else spec.autoscaling.min_containers,
             record.superseded,
+            bool(record.variant_of),
         )
 
 
@@ -190,7 +201,9 @@ class Directory:
             self.wanting.add(key)
         else:
             self.wanting.discard(key)
-        if not outline.superseded:
+        if outline.is_variant:
+            pass
+        elif not outline.superseded:
             self._serving[outline.function_id] = key
         elif self._serving.get(outline.function_id) == key:
             del self._serving[outline.function_id]

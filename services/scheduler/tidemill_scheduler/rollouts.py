@@ -54,9 +54,14 @@ class Plan:
 
 
 def limits(pool: Pool) -> Autoscaling:
-    """Return how many containers a pool may have: none are kept waiting for an earlier version."""
-    scaling = pool.spec.autoscaling
-    return replace(scaling, min_containers=0, buffer_containers=0) if pool.superseded else scaling
+    """Return how many containers a pool may have.
+
+    None are kept waiting for an earlier version, nor for a class without the parameters that it needs.
+    """
+    spec = pool.spec
+    if not pool.superseded and not (spec.cls is not None and spec.cls.lacks(spec.parameters)):
+        return spec.autoscaling
+    return replace(spec.autoscaling, min_containers=0, buffer_containers=0)
 
 
 def is_outdated(view: ContainerView, rollout: Rollout) -> bool:

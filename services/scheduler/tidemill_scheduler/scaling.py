@@ -195,7 +195,7 @@ class Scaler:
         ready = sum(view.phase in READY for view in containers)
         waiting, done = state.pending + state.ack_pending, state.delivered - state.ack_pending
         self._waiting = waiting
-        each = self.pool.spec.concurrency.target_inputs
+        each = self.pool.spec.together
         self._look = Look(now, -(-waiting // each), done // each, ready)
         self._stretch = follow(self._stretch, self._look)
         return Situation(

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 from tidemill._container.frames import FromInit, FromRunner, ToInit, ToRunner
 from tidemill._wire.messages import Credit
 from tidemill._wire.specs import Pool
+from tidemill_worker import decisions
 from tidemill_worker.bus_bridge import Bridge
 from tidemill_worker.decisions import Exit, Killed, Phase
 from tidemill_worker.framing import Frame, FrameProtocol
@@ -53,6 +54,9 @@ class Listener(Protocol):
     def on_returned(self, container: "Container", part: Part, indices: list[int]) -> None:
         """Take inputs back that did not start."""
 
+    def on_limit(self, container: "Container", inputs: int) -> None:
+        """Let so many inputs run at once in it from now on; none: end it after those that it has."""
+
 
 class Container:
     """A container from its placement to its end."""
@@ -68,8 +72,11 @@ class Container:
         self.deadline = inf
         self.progress = 0.0  # when it last began or finished an input
         self.is_async = False
+        self.has_exit_hooks = False
         self.recalled: set[int] = set()  # chunks asked back
-        self.timed_out: set[tuple[int, int]] = set()  # chunk and index of inputs being ended for it
+        self.timed_out: set[tuple[int, int]] = set()  # chunks and indices of inputs being ended for it
+        self.together = decisions.together(pool.spec)  # whether inputs run side by side, or in a batch
+        self.slots = decisions.slots(pool.spec)  # inputs that run side by side
         self.killed: Killed | None = None
         self.log = Log(node, pool, container_id)
         # The phases of its start in seconds, or the failure that it reports instead.
@@ -83,10 +90,9 @@ class Container:
         self._init = FrameProtocol(self._on_init_frame, self._on_init_lost)
         self._open = 0  # sockets
         self._status: int | None = None
-        self._streams: dict[int, Stream] = {}
+        self._streams: dict[tuple[int, int], Stream] = {}  # by chunk and index
         self._bridge = Bridge(node, pool, self._runner)
         self.sessions = Sessions(node, pool, container_id, self._init, self._runner)
-        self._grace: Killed | None = None  # why it is killed at the deadline
         self._numbers = 0
         self._timers: list[asyncio.TimerHandle] = []
         self._from_runner: dict[int, Callable[..., None]] = {
@@ -100,6 +106,7 @@ class Container:
             FromRunner.STOPPED: lambda: None,
             FromRunner.INTERACT: self.sessions.ask,
             FromRunner.RELEASE: self.sessions.release,
+            FromRunner.LIMIT: self._on_limit,
         }
         self._from_init: dict[int, Callable[..., None]] = {
             FromInit.STARTED: lambda _pid: None,
@@ -127,34 +134,45 @@ class Container:
         self.sessions.configure(configuration["env"], configuration["workdir"])
 
     def assign(self, part: Part) -> None:
-        """Hand inputs over. They run after those it already has."""
-        self._numbers += 1
-        part.number = number = self._numbers
-        chunk = part.work.chunk
-        if self.pool.spec.is_generator and not chunk.collect:
-            for index in part.left:
-                self._streams[index] = self._new_stream(part, index)
-        self._runner.send(
-            (
-                ToRunner.CHUNK,
-                number,
-                chunk.call,
-                list(part.left),
-                chunk.attempt,
-                part.payloads(),
-                chunk.parent,
-                chunk.root,
-                chunk.collect,
-            )
-        )
-        part.fetched = None
-        self.parts[number] = part
+        """Hand inputs over. They run after those it already has, or beside them."""
+        self._runner.send((ToRunner.CHUNK, *self._admit(part)))
         self._on_assigned(part)
         self._enter(Phase.BUSY)
 
     def _on_assigned(self, part: Part) -> None:
-        if len(self.parts) == 1:
+        if self.together or len(self.parts) == 1:
             self._begin(part, part.first())
+
+    def assign_batch(self, parts: list[Part]) -> None:
+        """Hand parts of one input each over, which run together."""
+        self._runner.send((ToRunner.BATCH, [self._admit(part) for part in parts]))
+        began = self._loop.time()
+        for part in parts:
+            self._begin(part, part.first(), began)
+        self._enter(Phase.BUSY)
+
+    def _admit(self, part: Part) -> tuple[Any, ...]:
+        """Take a part in; return it as the runner is told of it."""
+        self._numbers += 1
+        part.number = number = self._numbers
+        chunk = part.work.chunk
+        if not chunk.collect and self.pool.spec.yields(chunk.method):
+            for index in part.left:
+                self._streams[number, index] = self._new_stream(part, index)
+        told = (
+            number,
+            chunk.call,
+            list(part.left),
+            chunk.attempt,
+            part.payloads(),
+            chunk.parent,
+            chunk.root,
+            chunk.collect,
+            chunk.method,
+        )
+        part.fetched = None
+        self.parts[number] = part
+        return told
 
     def recall(self, part: Part) -> None:
         """Ask back what has not started; the answer is `on_returned`."""
@@ -163,10 +181,18 @@ class Container:
             self._runner.send((ToRunner.RECALL, part.number))
 
     def cancel(self, part: Part) -> None:
-        """End the input of a part that runs, and start no other of it."""
+        """End the input of a part that runs, and start no other of it.
+
+        One thread among several cannot be ended, nor one input of a batch: with what only runs beside it the
+        whole container goes, a batch when nothing of it is wanted any more.
+        """
         self.recall(part)
-        if part.running != -1 and self._grace is None:
+        if part.running == -1 or part.grace is not None:
+            return
+        if (self.is_async and not self.pool.spec.batching) or not self.together:
             self._end_running(part, Killed.CANCEL)
+        elif not self.pool.spec.batching or all(each.work.voided for each in self.parts.values()):
+            self.kill(Killed.CANCEL)
 
     def retire(self) -> None:
         """Take no more, and give back what has not started. What runs goes on."""
@@ -181,6 +207,11 @@ class Container:
         self._enter(Phase.STOPPING)
         self._runner.send((ToRunner.STOP,))
 
+    def interrupt(self) -> None:
+        """Have it end now, in order: what runs is interrupted and given back, then the exit hooks run."""
+        self._enter(Phase.STOPPING)
+        self._init.send((ToInit.SIGNAL, signal.SIGTERM))
+
     def kill(self, why: Killed) -> None:
         """End all its processes now."""
         if self.killed is None:
@@ -193,14 +224,14 @@ class Container:
         """Let user code know that it may have missed messages."""
         self._bridge.reconnected()
 
-    def close_stream(self, index: int) -> None:
+    def close_stream(self, part: Part, index: int) -> None:
         """Forget the stream of an input that has ended."""
-        if stream := self._streams.pop(index, None):
+        if stream := self._streams.pop((part.number, index), None):
             stream.close()
 
-    def pieces(self, index: int) -> int:
+    def pieces(self, part: Part, index: int) -> int:
         """Return how many values of a generator were sent."""
-        stream = self._streams.get(index)
+        stream = self._streams.get((part.number, index))
         return stream.pieces if stream else 0
 
     @property
@@ -215,35 +246,39 @@ class Container:
 
     # --- the input that runs
 
-    def _begin(self, part: Part, index: int) -> None:
-        """Note that an input starts now."""
+    def _begin(self, part: Part, index: int, began: float | None = None) -> None:
+        """Note that an input starts now. Those of a batch have begun at the same time."""
         part.running = index
-        self.progress = now = self._loop.time()
-        if self._grace is None:
-            self.deadline = now + self.pool.spec.timeout
-            self._node.deadlines.hint(self.deadline)
+        self.progress = now = began or self._loop.time()
+        if part.grace is None:
+            self._watch(part, now + self.pool.spec.timeout)
+
+    def _watch(self, part: Part, deadline: float) -> None:
+        """Give the running input of a part a deadline. That of the container is none of them too late."""
+        part.until = deadline
+        self.deadline = min(self.deadline, deadline) if self.together else deadline
+        self._node.deadlines.hint(self.deadline)
 
     def _end_running(self, part: Part, why: Killed) -> None:
         """Cancel the running input; if it has not ended after the grace, kill the container."""
-        self._grace = why
+        part.grace = why
         self._runner.send((ToRunner.CANCEL, part.number, part.running))
-        self.deadline = self._loop.time() + GRACE
-        self._node.deadlines.hint(self.deadline)
+        self._watch(part, self._loop.time() + GRACE)
 
     def on_deadline(self) -> None:
-        """Act on an input that runs for too long, or that did not end when it was told to."""
-        self.deadline = inf
-        if self._grace is not None:
-            self.kill(self._grace)
-            return
-        part = next(iter(self.parts.values()), None)
-        if part is None or part.running == -1:
-            return
-        self.timed_out.add((part.number, part.running))
-        if self.is_async:
-            self._end_running(part, Killed.TIMEOUT)
-        else:
-            self.kill(Killed.TIMEOUT)
+        """Act on inputs that run for too long, or that did not end when they were told to."""
+        now = self._loop.time()
+        running = [part for part in self.parts.values() if part.running != -1]
+        for part in [part for part in running if part.until <= now]:
+            if part.grace is not None:
+                self.kill(part.grace)
+                return
+            self.timed_out.add((part.number, part.running))
+            if self.is_async:
+                self._end_running(part, Killed.TIMEOUT)
+            else:
+                self.kill(Killed.TIMEOUT)
+        self.deadline = min((part.until for part in running), default=inf)
 
     def finished(self, part: Part) -> None:
         """Forget a part of which nothing is left, and go on with the next."""
@@ -271,6 +306,7 @@ class Container:
 
     def _on_ready(self, report: dict[str, Any]) -> None:
         self.is_async = bool(report.get("async"))
+        self.has_exit_hooks = bool(report.get("exits"))
         if not self.ready.done():
             if self.phase is Phase.STARTING:
                 self._enter(Phase.IDLE)
@@ -283,8 +319,8 @@ class Container:
     def _on_outputs(self, number: int, outputs: list[RawOutput], seconds: float, running: int) -> None:
         part = self.parts[number]
         self.log.flush()
-        if self._grace is not None and any(output[0] == part.running for output in outputs):
-            self._grace = None  # it ended in time
+        if part.grace is not None and any(output[0] == part.running for output in outputs):
+            part.grace = None  # it ended in time
         part.running = -1
         self._listener.on_outputs(self, part, outputs, seconds)
         self._move_on(number, part, running)
@@ -293,6 +329,8 @@ class Container:
         """Note which input runs now."""
         if number in self.parts and running in part.left:
             self._begin(part, running)
+        elif self.together:
+            return  # all that it has began when it was handed over
         elif (current := next(iter(self.parts.values()), None)) and current.running == -1 and current.left:
             self._begin(current, current.first())
         elif not self.parts:
@@ -304,12 +342,17 @@ class Container:
 
     def _cancel_if_void(self) -> None:
         current = next(iter(self.parts.values()))
-        if current.work.voided and self._grace is None:
+        if current.work.voided and current.grace is None:
             self._end_running(current, Killed.CANCEL)
+
+    def _on_limit(self, inputs: int) -> None:
+        if type(inputs) is not int or inputs < 0:
+            raise ValueError("not a number of inputs")
+        self._listener.on_limit(self, inputs)
 
     def _on_pieces(self, number: int, index: int, first: int, pieces: list[Any]) -> None:
         part = self.parts[number]
-        if not self._streams[index].add(first, pieces):
+        if not self._streams[number, index].add(first, pieces):
             raise ValueError("values beyond the credit")
         self.log.flush()
         self._listener.on_pieces(self, part, index, first, pieces)
@@ -320,7 +363,7 @@ class Container:
         if part is None:  # it finished before it heard that it was asked back
             return
         for index in indices:
-            self.close_stream(index)
+            self.close_stream(part, index)
         if part.running in indices:
             part.running = -1
         self._listener.on_returned(self, part, indices)

@@ -95,8 +95,10 @@ class Containers:
         container = self._containers.get(container_id)
         if container is None:
             return
-        if not graceful or container_id in self._starting:
+        if container_id in self._starting or not (graceful or container.has_exit_hooks):
             self._kill(container, Killed.STOP)
+        elif not graceful:
+            self._node.spawn(self._interrupt(container), f"interrupt {container_id}")
         elif container_id not in self._stopping:
             self._stopping.add(container_id)
             self._node.spawn(self._stop(container, finish), f"stop {container_id}")
@@ -252,10 +254,21 @@ class Containers:
         with suppress(TimeoutError):
             async with asyncio.timeout(finish):
                 await container.drained.wait()
-        if not container.drained.is_set():
+        if container.drained.is_set():
+            container.stop()
+            await self._see_end(container)
+        elif container.has_exit_hooks:
+            await self._interrupt(container)
+        else:
             container.kill(Killed.STOP)
-            return
-        container.stop()
+
+    async def _interrupt(self, container: Container) -> None:
+        """End it now, but let its exit hooks run."""
+        self._queue(container.pool).remove(container)
+        container.interrupt()
+        await self._see_end(container)
+
+    async def _see_end(self, container: Container) -> None:
         try:
             async with asyncio.timeout(EXIT_HOOKS):
                 await asyncio.shield(container.ended)

@@ -7,7 +7,7 @@ from enum import Enum, StrEnum
 from itertools import pairwise
 
 from tidemill._wire.scheduling import Capacity
-from tidemill._wire.specs import Pool, Resources, RetryPolicy
+from tidemill._wire.specs import FunctionSpec, Pool, Resources, RetryPolicy
 
 MAX_LOSSES = 8  # in a row; one more is given up
 MIN_RETRY_DELAY = 1.0  # seconds
@@ -83,14 +83,15 @@ _CRASHES = {
 }
 
 
-def verdict(end: Exit) -> Verdict:
-    """Return what the end of a container means for the input that it was running.
+def verdict(end: Exit, running: int = 1) -> Verdict:
+    """Return what the end of a container means for each of the inputs that it was running.
 
-    What the function did to itself is its failure; what was done to it from outside is a loss.
+    What the function did to itself is its failure; what was done to it from outside is a loss, and so is a
+    crash that any of several inputs may have caused.
     """
     if end.killed is not None:
         return _BY_KILL[end.killed]
-    if end.status is None or end.status == -signal.SIGKILL:
+    if end.status is None or end.status == -signal.SIGKILL or running > 1:
         return Verdict(Fate.LOST)
     return Verdict(Fate.FAILED, f"the container {ending(end.status)} during the input")
 
@@ -141,6 +142,19 @@ def given_up(policy: RetryPolicy, *, crashed: bool) -> str:
     return "its container crashed" if crashed else ""
 
 
+# --- side by side
+
+
+def together(spec: FunctionSpec) -> bool:
+    """Return whether a container of such a pool has several inputs at once, side by side or in a batch."""
+    return slots(spec) > 1 or spec.batching is not None
+
+
+def slots(spec: FunctionSpec) -> int:
+    """Return how many inputs run side by side in a container."""
+    return 1 if spec.single_use_containers else spec.concurrency.max_inputs
+
+
 # --- how much to take
 
 
@@ -152,14 +166,16 @@ class Appetite:
     each: int
 
 
-def appetite(chunk_seconds: float | None, *, single_use: bool, slots: int = 1) -> Appetite:
+def appetite(spec: FunctionSpec, chunk_seconds: float | None) -> Appetite:
     """Return how much a container may hold, by the time its pool's chunks lately took.
 
-    Where it runs several at once (`slots`), it holds those.
+    Where inputs run at once, each is a chunk of its own; the next batch comes together while one runs.
     """
-    if slots > 1:
-        return Appetite(slots, slots)
-    if single_use or chunk_seconds is None or chunk_seconds >= PREFETCH_BELOW:
+    if spec.batching is not None:
+        return Appetite(1, 2 * spec.batching.max_batch_size)
+    if (most := slots(spec)) > 1:
+        return Appetite(most, most)
+    if spec.single_use_containers or chunk_seconds is None or chunk_seconds >= PREFETCH_BELOW:
         return Appetite(1, 1)
     return Appetite(2 if chunk_seconds < DEPTH_BELOW else 1, 2)
 

@@ -38,8 +38,8 @@ class Fates:
     ) -> Item | None:
         """Return what is sent for an output that is no plain result, or None if its input is dealt with."""
         status, form, data = output
-        pieces = container.pieces(index)
-        container.close_stream(index)
+        pieces = container.pieces(part, index)
+        container.close_stream(part, index)
         if status is Status.DONE:
             return index, status, (form, data), pieces
         if (part.number, index) in container.timed_out:

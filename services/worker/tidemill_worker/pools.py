@@ -62,7 +62,6 @@ class PoolQueue:
         self._attempts = attempts
         self._fates = Fates(node, pool, outbox, attempts)
         self._stop = stop
-        self._slots = pool.spec.concurrency.max_inputs
         unwanted = self._pass_on if pool.spec.web else None
         self._puller = node.bus.pull(streams.pool_consumer(pool), self._on_delivery, unwanted)
         self._all: dict[str, Container] = {}  # also those that only finish what they have
@@ -71,7 +70,9 @@ class PoolQueue:
         self._parts = 0  # in containers, waiting, or being fetched
         self._input_seconds: float | None = None
         self._chunk_seconds: float | None = None
-        self._appetite = decisions.appetite(None, single_use=True, slots=self._slots)
+        self._appetite = decisions.appetite(pool.spec, None)
+        self._one_by_one = pool.spec.single_use_containers or decisions.together(pool.spec)
+        self._batching: asyncio.TimerHandle | None = None
         self._looking: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -101,7 +102,8 @@ class PoolQueue:
         """Decide about the inputs that a container had when it ended."""
         self.remove(container)
         self._all.pop(container.id, None)
-        verdict = decisions.verdict(end)
+        running_now = sum(part.running != -1 for part in container.parts.values())
+        verdict = decisions.verdict(end, running_now)
         for part in list(container.parts.values()):
             self._parts -= 1
             if self.pool.spec.web is not None:
@@ -112,7 +114,7 @@ class PoolQueue:
             if mine.fate is Fate.SPARED:
                 pass
             elif running in part.left and decisions.is_to_blame(mine, len(part.left)):
-                pieces = container.pieces(running)
+                pieces = container.pieces(part, running)
                 self._fates.judge(container, part.work, running, part.left.pop(running), mine, pieces)
             elif running in part.left:
                 while len(part.left) > 1:
@@ -133,8 +135,9 @@ class PoolQueue:
         self._pull()
         while self._waiting:
             self._elsewhere(self._waiting.popleft())
-        if self._looking is not None:
-            self._looking.cancel()
+        for timer in (self._looking, self._batching):
+            if timer is not None:
+                timer.cancel()
         await self._puller.close()
 
     # --- inputs come
@@ -143,7 +146,8 @@ class PoolQueue:
         """Ask for as many chunks as there is room for."""
         slots = 0
         if not self._closed:
-            slots = decisions.wanted(self._appetite, len(self.containers), self._parts)
+            given_up = sum(decisions.slots(self.pool.spec) - one.slots for one in self.containers.values())
+            slots = decisions.wanted(self._appetite, len(self.containers), self._parts + given_up)
         if slots:
             self._puller.set_priority(_WARM if self._idle else _BUSY)
         self._puller.want(slots)
@@ -168,7 +172,7 @@ class PoolQueue:
             self._pull()
             return
         part = work.whole_part(held)
-        if self.pool.spec.single_use_containers and len(part.left) > 1:
+        if self._one_by_one and len(part.left) > 1:
             while len(part.left) > 1:
                 self._enqueue(part.take([part.first()]))
         self._enqueue(part)
@@ -200,6 +204,10 @@ class PoolQueue:
         if part.work.voided:
             self._parts -= 1
             self._fates.cancelled(part.work, list(part.left))
+        elif self.containers and self.pool.spec.batching is not None:
+            part.placed = asyncio.get_running_loop().time()
+            self._waiting.append(part)
+            self._send_batches()
         elif self._idle:
             self._idle.popitem()[0].assign(part)
             if self._idle and len(part.left) > 1:
@@ -212,20 +220,44 @@ class PoolQueue:
             self._elsewhere(part)
 
     def _with_room(self) -> Container | None:
-        """Return a busy container that may have another chunk at hand."""
+        """Return a busy container that may have another chunk: to run beside others, or at hand."""
         if self._appetite.depth > 1:
-            for container in self.containers.values():
-                if container.takes_work and len(container.parts) < self._appetite.depth:
-                    return container
+            with_room = (one for one in self.containers.values() if one.takes_work and self._has_room(one))
+            return min(with_room, key=lambda one: len(one.parts), default=None)
         return None
+
+    def _has_room(self, container: Container) -> bool:
+        limit = container.slots if container.together else self._appetite.depth
+        return len(container.parts) < limit
+
+    def _send_batches(self) -> None:
+        """Give idle containers what has come together: a full batch, or one whose first input has waited."""
+        batching = self.pool.spec.batching
+        assert batching is not None
+        loop = asyncio.get_running_loop()
+        while self._waiting and self._idle:
+            due = self._waiting[0].placed + batching.wait_ms / 1_000
+            if len(self._waiting) < batching.max_batch_size and loop.time() < due:
+                if self._batching is not None:
+                    self._batching.cancel()
+                self._batching = loop.call_at(due, self._send_batches)
+                return
+            size = min(len(self._waiting), batching.max_batch_size)
+            self._idle.popitem()[0].assign_batch([self._waiting.popleft() for _ in range(size)])
 
     def _feed(self, container: Container) -> None:
         """Give a container that has room what waits, or note that it is idle."""
         if not container.takes_work:
             return
-        if self._waiting:
+        if self.pool.spec.batching is not None:
+            self._idle[container] = None
+            self._send_batches()
+            return
+        while self._waiting and self._has_room(container):
             container.assign(self._waiting.popleft())
-        elif not container.parts:
+            if not container.together:
+                return
+        if not container.parts:
             self._idle[container] = None
             self._look_soon()
 
@@ -299,12 +331,22 @@ class PoolQueue:
         self._feed_if_free(container)
         self._pull()
 
+    def on_limit(self, container: Container, inputs: int) -> None:
+        """Let so many inputs run at once in a container; none: let it finish what it has, and end."""
+        if not inputs:
+            self._stop(container.id)
+            return
+        container.slots = min(inputs, decisions.slots(self.pool.spec))
+        if container.id in self.containers:
+            self._feed_if_free(container)
+        self._pull()
+
     def _part_done(self, container: Container, part: Part) -> None:
         self._parts -= 1
         container.finished(part)
         single_use = self.pool.spec.single_use_containers
         self._chunk_seconds = _mean(self._chunk_seconds, part.seconds)
-        self._appetite = decisions.appetite(self._chunk_seconds, single_use=single_use, slots=self._slots)
+        self._appetite = decisions.appetite(self.pool.spec, self._chunk_seconds)
         if single_use:
             self.remove(container)
             self._stop(container.id)
@@ -313,7 +355,7 @@ class PoolQueue:
         self._pull()
 
     def _feed_if_free(self, container: Container) -> None:
-        if len(container.parts) < self._appetite.depth:
+        if self._has_room(container):
             self._feed(container)
 
     # --- what is not finished here

@@ -17,9 +17,9 @@ from typing import Any
 
 from tidemill import exception
 from tidemill._container.configuration import Configuration
-from tidemill._wire.specs import Pool
+from tidemill._wire.specs import Pool, handle_of
 from tidemill.image import image_id
-from tidemill_worker import secrets
+from tidemill_worker import decisions, secrets
 from tidemill_worker.building import Order
 from tidemill_worker.capacity import Reservation
 from tidemill_worker.images import Image, Images
@@ -184,8 +184,10 @@ def _configuration(
         is_async=spec.is_async,
         restrict_output=spec.restrict_output,
         interactive=spec.interactive,
+        slots=decisions.slots(spec),
         handles={name: asdict(handle) for name, handle in handles.items()},
         workspace=pool.workspace,
-        slots=spec.concurrency.max_inputs,
+        parameters=None if spec.cls is None else spec.parameters,
+        own=None if spec.cls is None else asdict(handle_of(pool)),
         web=asdict(spec.web) if spec.web else None,
     )

@@ -35,13 +35,13 @@ class WebContainer(Container):
     def _on_assigned(self, part: Part) -> None:
         self._begin(part, part.first())
 
-    def _begin(self, part: Part, index: int) -> None:
+    def _begin(self, part: Part, index: int, began: float | None = None) -> None:  # noqa: ARG002
         part.running = index
         self.progress = now = self._loop.time()
         part.until = now + self.pool.spec.timeout
-        self._watch(part.until)
+        self._look_at(part.until)
 
-    def _watch(self, deadline: float) -> None:
+    def _look_at(self, deadline: float) -> None:
         if deadline < self.deadline:
             self.deadline = deadline
             self._node.deadlines.hint(deadline)
@@ -62,7 +62,7 @@ class WebContainer(Container):
                 self.timed_out.add((part.number, part.running))
                 self._runner.send((ToRunner.CANCEL, part.number, part.running))
                 part.until = now + GRACE
-            self._watch(part.until)
+            self._look_at(part.until)
 
     def finished(self, part: Part) -> None:
         """See `Container.finished`."""

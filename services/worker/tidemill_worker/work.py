@@ -8,6 +8,7 @@ from tidemill._wire.messages import Blob, Chunk, Payload, Try
 from tidemill._wire.specs import Pool
 from tidemill_common import chunks
 from tidemill_common.bus.protocol import Delivery
+from tidemill_worker.decisions import Killed
 
 MAX_TRIES = 20  # earlier attempts that an input carries along
 
@@ -56,11 +57,22 @@ class Part:
 
     `left` are the inputs that are not finished, in the order in which they run, as they came from the
     broker; `running` is the one that runs, or -1, `told` the last one of which a record says so. `fetched`
-    has the payloads that lie in blobs, while they are on their way to the container. `until` is when it has
-    run for too long, where several parts run at once.
+    has the payloads that lie in blobs, while they are on their way to the container. `until` is when the
+    running input has had its time, or, with a `grace`, when its container is killed for that reason.
     """
 
-    __slots__ = ("fetched", "left", "number", "running", "seconds", "told", "until", "work")
+    __slots__ = (
+        "fetched",
+        "grace",
+        "left",
+        "number",
+        "placed",
+        "running",
+        "seconds",
+        "told",
+        "until",
+        "work",
+    )
 
     def __init__(self, work: Work, left: dict[int, Payload]) -> None:
         self.work = work
@@ -70,6 +82,8 @@ class Part:
         self.running = -1
         self.told = -1
         self.until = inf  # in the loop's time
+        self.grace: Killed | None = None
+        self.placed = 0.0  # when it came to its pool, where that matters
         self.seconds = 0.0  # spent executing its inputs so far
 
     def first(self) -> int:
@@ -124,6 +138,7 @@ def next_chunk(
         tries,
         old.collect,
         old.gateway,
+        old.method,
     )
 
 

@@ -123,7 +123,7 @@ class Container:
     def give_encoded(self, encoded: list[tuple[int, bytes]], collect: bool = False) -> int:
         self._chunks += 1
         indices = list(range(len(encoded)))
-        self.send(ToRunner.CHUNK, self._chunks, CALL, indices, 0, encoded, "", "", collect)
+        self.send(ToRunner.CHUNK, self._chunks, CALL, indices, 0, encoded, "", "", collect, "")
         return self._chunks
 
     def call(self, *args: Any, **kwargs: Any) -> Any:

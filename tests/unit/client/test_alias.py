@@ -55,7 +55,7 @@ def test_whichever_name_is_imported_first() -> None:
 def test_modules_that_are_not_here_say_so() -> None:
     program = """
 _alias.install()
-for name in ("modal.cls", "modal._utils", "modal._app", "modal.nonsense", "modal.exception.deeper"):
+for name in ("modal.volumes", "modal._utils", "modal._app", "modal.nonsense", "modal.exception.deeper"):
     try:
         __import__(name)
     except ModuleNotFoundError as error:

@@ -9,6 +9,7 @@ import tidemill
 API = [
     "App",
     "Client",
+    "Cls",
     "Cron",
     "Error",
     "FilePatternMatcher",
@@ -21,15 +22,21 @@ API = [
     "Volume",
     "__version__",
     "asgi_app",
+    "batched",
     "concurrent",
     "current_function_call_id",
     "current_input_id",
     "enable_output",
+    "enter",
     "exception",
+    "exit",
+    "experimental",
     "fastapi_endpoint",
     "functions",
     "interact",
     "is_local",
+    "method",
+    "parameter",
     "web_endpoint",
     "web_server",
     "wsgi_app",
@@ -75,7 +82,7 @@ assert not heavy, heavy
     subprocess.run([sys.executable, "-c", program], check=True, timeout=30, env=dict(os.environ))
 
 
-@pytest.mark.parametrize("name", ["Sandbox", "Cls", "Dict", "Queue", "batched"])
+@pytest.mark.parametrize("name", ["Sandbox", "Server", "Dict", "Queue", "forward"])
 def test_what_is_not_here_yet_says_so(name: str) -> None:
     with pytest.raises(AttributeError, match=f"tidemill.{name} is not in this version"):
         getattr(tidemill, name)

@@ -15,7 +15,7 @@ from tidemill._container.work import NOTHING, Chunk
 
 def chunk(indices: list[int]) -> Chunk:
     payloads = [(1, b"%d" % index) for index in indices]
-    return Chunk([ToRunner.CHUNK, 5, "fc-x", indices, 0, payloads, "", "fc-root", False])
+    return Chunk([ToRunner.CHUNK, 5, "fc-x", indices, 0, payloads, "", "fc-root", False, ""])
 
 
 def test_inputs_start_in_order_each_once() -> None:
@@ -46,7 +46,7 @@ def test_what_is_taken_back_does_not_start() -> None:
 
 
 def test_a_call_without_a_root_is_its_own() -> None:
-    frame = [ToRunner.CHUNK, 5, "fc-x", [0], 0, [(1, b"")], "", "", False]
+    frame = [ToRunner.CHUNK, 5, "fc-x", [0], 0, [(1, b"")], "", "", False, ""]
     started = Chunk(frame).start()
     assert started is not None
     assert started.now.root == "fc-x"

@@ -1,5 +1,6 @@
 """What the worker decides, without a worker."""
 
+import dataclasses
 import signal
 
 import pytest
@@ -7,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tidemill._wire.scheduling import Capacity
-from tidemill._wire.specs import FunctionSpec, Pool, Resources, RetryPolicy, Source
+from tidemill._wire.specs import (
+    Batching,
+    Concurrency,
+    FunctionSpec,
+    Pool,
+    Resources,
+    RetryPolicy,
+    Source,
+)
 from tidemill_worker.decisions import (
     Appetite,
     Exit,
@@ -22,6 +31,7 @@ from tidemill_worker.decisions import (
     is_to_blame,
     retry_delay,
     shares,
+    slots,
     splits,
     verdict,
     wanted,
@@ -96,7 +106,23 @@ def test_the_ninth_loss_in_a_row_is_the_last() -> None:
 def test_only_short_work_is_fetched_ahead(
     seconds: float | None, single_use: bool, expected: Appetite
 ) -> None:
-    assert appetite(seconds, single_use=single_use) == expected
+    spec = FunctionSpec("f", Source(), single_use_containers=single_use)
+    assert appetite(spec, seconds) == expected
+
+
+def test_what_runs_together_is_fetched_for_all_places() -> None:
+    side_by_side = FunctionSpec("f", Source(), concurrency=Concurrency(8, 4))
+    assert (appetite(side_by_side, 0.0001), slots(side_by_side)) == (Appetite(8, 8), 8)
+    alone = dataclasses.replace(side_by_side, single_use_containers=True)
+    assert (appetite(alone, 0.0001), slots(alone)) == (Appetite(1, 1), 1)
+    batched = FunctionSpec("f", Source(), batching=Batching(5, 100))
+    assert (appetite(batched, None), slots(batched)) == (Appetite(1, 10), 1)
+
+
+def test_a_crash_that_any_of_several_inputs_may_have_caused_is_a_loss() -> None:
+    assert verdict(Exit(-signal.SIGSEGV), 1).fate is Fate.FAILED
+    assert verdict(Exit(-signal.SIGSEGV), 2).fate is Fate.LOST
+    assert verdict(Exit(None, Killed.TIMEOUT), 2).fate is Fate.TIMED_OUT
 
 
 def test_a_container_that_runs_several_at_once_holds_as_many_however_quick_they_are() -> None:

@@ -97,6 +97,7 @@ class AppFunction:
     is_generator: bool
     timeout: Annotated[float, Field(description="seconds")]
     web_url: str | None
+    methods: Annotated[list[str] | None, Field(description="of a class; null for a function")]
 
     @classmethod
     def of(cls, handle: FunctionHandle) -> "AppFunction":
@@ -107,6 +108,7 @@ class AppFunction:
             is_generator=handle.is_generator,
             timeout=handle.timeout,
             web_url=handle.web_url,
+            methods=None if handle.methods is None else list(handle.methods),
         )
 
 
@@ -179,6 +181,7 @@ class Function:
     max_retries: int
     schedule: dict[str, Any] | None
     web_url: str | None
+    methods: Annotated[list[str] | None, Field(description="of a class; null for a function")]
 
     @classmethod
     def of(cls, info: FunctionInfo) -> "Function":
@@ -202,6 +205,7 @@ class Function:
             max_retries=spec.retries.max_retries,
             schedule=spec.schedule,
             web_url=info.web_url,
+            methods=None if spec.cls is None else [method.name for method in spec.cls.methods],
         )
 
 

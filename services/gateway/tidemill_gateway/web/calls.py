@@ -159,8 +159,8 @@ class WebCall:
         """Nothing depends on time."""
 
     def oldest(self) -> tuple[int, float] | None:
-        """See `Attached`."""
-        return self._submission, self._since
+        """See `Attached`. A stream shows by itself whether anybody is at its other end."""
+        return (self._submission, self._since) if self.stream is None else None
 
 
 class Inbox:

@@ -1,0 +1,39 @@
+"""Variants: pools of a function or class with options or parameters that a caller gives."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from tidemill._wire.specs import Batching, Concurrency, RetryPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Options in place of those that were declared. None leaves one as it is; `secrets` are ids."""
+
+    cpu: tuple[float, float | None] | None = None
+    memory: tuple[int, int | None] | None = None
+    gpus: tuple[tuple[str, int], ...] | None = None
+    env: dict[str, str] | None = None
+    secrets: tuple[str, ...] | None = None
+    retries: RetryPolicy | None = None
+    timeout: float | None = None
+    max_containers: int | None = None
+    buffer_containers: int | None = None
+    scaledown_window: float | None = None
+    labels: dict[str, tuple[str, ...]] | None = None
+    options: dict[str, Any] | None = None
+    concurrency: Concurrency | None = None
+    batching: Batching | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GetVariant:
+    """`tm.registry.<ws>.get_variant`: the pool like `pool` with other options or parameters.
+
+    Made when it is first asked for, and gone when nobody has asked for a week. Who goes on to use one asks
+    again now and then. Answered by its `FunctionHandle`.
+    """
+
+    pool: str
+    parameters: dict[str, Any] = field(default_factory=dict)
+    changes: Changes = Changes()

@@ -1,0 +1,180 @@
+"""Variants of functions and classes: pools with options or parameters that callers give.
+
+A variant's record follows from its base's and from what was given (`decisions.variant`): whenever the base
+changes, so do its variants. They are made when they are asked for first, and go when nobody has asked for a
+week; who uses one asks every hour.
+"""
+
+import random
+from collections.abc import Iterable
+
+from sqlalchemy import Text, any_, bindparam, delete, exists, func, insert, literal, select, update
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from tidemill import _parameters
+from tidemill._wire import coding, ids
+from tidemill._wire.control import FunctionHandle
+from tidemill._wire.specs import Pool, handle_of
+from tidemill._wire.variants import GetVariant
+from tidemill.exception import InvalidError, NotFoundError, ResourceExhaustedError
+from tidemill_common import streams
+from tidemill_registry import checks, decisions, environments, outbox, records, secrets
+from tidemill_registry.database import Clock, transaction
+from tidemill_registry.schema import App, Outbox, PoolRow, PoolSecret
+
+MAX_VARIANTS = 1_000  # of one function in one version
+KEPT_DAYS = 7  # without being asked for
+NOTED_EVERY = 600.0  # seconds between two notes that one was asked for
+FORGET_AT_ONCE = 100
+
+
+async def get(
+    engine: AsyncEngine, workspace: str, request: GetVariant, clock: Clock
+) -> tuple[FunctionHandle, bool]:
+    """Return the handle of a variant, made if need be, and whether NATS must still be told of it.
+
+    Raises:
+        NotFoundError, ConflictError: there is no such pool, or its app is stopped.
+        InvalidError: the parameters or options cannot be.
+        ResourceExhaustedError: there are too many variants of it.
+    """
+    async with transaction(engine) as connection:
+        base = await _base(connection, workspace, request.pool)
+        _check(base, request)
+        pool = decisions.variant(
+            base,
+            request,
+            ids.new(ids.POOL),
+            random.randrange(streams.SHARDS),  # noqa: S311  # spreads load
+        )
+        if pool.spec == base.spec:
+            return handle_of(base), False
+        digest = decisions.variant_digest(request)
+        known = await _known(connection, pool.function_id, digest, clock)
+        if known is None and not await _make(connection, pool, digest, request, clock):
+            known = await _known(connection, pool.function_id, digest, clock)
+    return known or (handle_of(pool), True)
+
+
+async def _base(connection: AsyncConnection, workspace: str, pool: str) -> Pool:
+    """Return the pool that variants are made of; its app does not change until this transaction ends."""
+    query = (
+        select(PoolRow.record, App.id, App.state, App.stop_reason)
+        .join(App, PoolRow.app_id == App.id)
+        .where(PoolRow.id == pool, PoolRow.variant_of.is_(None))
+        .where(App.environment_id.in_(environments.of_workspace(workspace)))
+        .with_for_update(read=True, of=App)
+    )
+    row = (await connection.execute(query)).first()
+    if row is None:
+        raise NotFoundError(f"there is no pool {pool!r}")
+    decisions.check_doable("make variants in", row.id, row.state, row.stop_reason)
+    return records.pool(row.record)
+
+
+def _check(base: Pool, request: GetVariant) -> None:
+    cls = base.spec.cls
+    try:
+        given = _parameters.values(base.spec.name, cls.parameters if cls else (), request.parameters)
+    except TypeError as error:
+        raise InvalidError(str(error)) from None
+    if given != request.parameters:
+        raise InvalidError(f"{base.spec.name}: a parameter is given that is its default")
+    checks.check_functions((decisions.vary(base.spec, request),))
+
+
+async def _known(
+    connection: AsyncConnection, function_id: str, digest: bytes, clock: Clock
+) -> tuple[FunctionHandle, bool] | None:
+    pending = exists().where(Outbox.key == PoolRow.id)
+    is_old = PoolRow.asked_at < clock() - func.make_interval(0, 0, 0, 0, 0, 0, NOTED_EVERY)
+    query = select(PoolRow.id, PoolRow.record, pending.label("pending"), is_old.label("is_old"))
+    row = (
+        await connection.execute(query.where(PoolRow.function_id == function_id, PoolRow.digest == digest))
+    ).first()
+    if row is None:
+        return None
+    if row.is_old:
+        await connection.execute(update(PoolRow).where(PoolRow.id == row.id).values(asked_at=clock()))
+    return handle_of(records.pool(row.record)), row.pending
+
+
+async def _make(
+    connection: AsyncConnection, pool: Pool, digest: bytes, request: GetVariant, clock: Clock
+) -> bool:
+    """Store a new variant; return whether it was: another request may have just made the same."""
+    count = select(func.count()).where(
+        PoolRow.function_id == pool.function_id, PoolRow.variant_of == pool.variant_of
+    )
+    if (await connection.scalar(count) or 0) >= MAX_VARIANTS:
+        raise ResourceExhaustedError(
+            f"{pool.spec.name} has {MAX_VARIANTS:,} sets of options and parameters in use",
+            hint="pass what differs that often to the methods",
+        )
+    await secrets.check_there(connection, pool.workspace, [pool.spec])
+    record = records.encode(pool)
+    if len(record) > decisions.MAX_RECORD:
+        raise InvalidError(f"{pool.spec.name}: the parameters and options are too large")
+    row = {
+        "id": pool.id,
+        "app_id": pool.app_id,
+        "function_id": pool.function_id,
+        "digest": digest,
+        "capability": pool.capability,
+        "shard": pool.shard,
+        "record": record,
+        "variant_of": pool.variant_of,
+        "variation": coding.encode(request),
+        "asked_at": clock(),
+    }
+    statement = upsert(PoolRow).values(row).on_conflict_do_nothing(index_elements=["function_id", "digest"])
+    if await connection.scalar(statement.returning(PoolRow.id)) is None:
+        return False
+    uses = [{"pool_id": pool.id, "secret_id": secret} for secret in dict.fromkeys(pool.spec.all_secrets)]
+    if uses:
+        await connection.execute(insert(PoolSecret), uses)
+    await outbox.enqueue(connection, [outbox.put(pool.id, record)])
+    return True
+
+
+# --- with their bases
+
+
+async def follow(connection: AsyncConnection, bases: Iterable[Pool]) -> list[outbox.Entry]:
+    """Write the records of the variants of pools that have changed; return what NATS must be told."""
+    changed = {base.id: base for base in bases}
+    if not changed:
+        return []
+    query = select(PoolRow.id, PoolRow.shard, PoolRow.variant_of, PoolRow.variation)
+    rows = await connection.execute(
+        query.where(PoolRow.variant_of == any_(literal(list(changed), ARRAY(Text))))
+    )
+    made = {
+        row.id: records.encode(
+            decisions.variant(
+                changed[row.variant_of], coding.decode(GetVariant, row.variation), row.id, row.shard
+            )
+        )
+        for row in rows
+    }
+    if made:
+        statement = update(PoolRow).where(PoolRow.id == bindparam("pool"))
+        await connection.execute(
+            statement.values(record=bindparam("new_record")),
+            [{"pool": pool, "new_record": record} for pool, record in made.items()],
+        )
+    return [outbox.put(pool, record) for pool, record in made.items()]
+
+
+async def forget(engine: AsyncEngine, clock: Clock) -> int:
+    """Delete some variants that nobody has asked for in a long time; return how many. Replicas share it."""
+    old = PoolRow.asked_at < clock() - func.make_interval(0, 0, 0, KEPT_DAYS)
+    query = select(PoolRow.id).where(PoolRow.variant_of.is_not(None), old).limit(FORGET_AT_ONCE)
+    async with transaction(engine) as connection:
+        chosen = list(await connection.scalars(query.with_for_update(skip_locked=True)))
+        if chosen:
+            await connection.execute(delete(PoolRow).where(PoolRow.id == any_(literal(chosen, ARRAY(Text)))))
+            await outbox.enqueue(connection, [outbox.remove(pool) for pool in chosen])
+    return len(chosen)

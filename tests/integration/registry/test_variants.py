@@ -1,0 +1,131 @@
+"""Variants: pools of their own for each set of options and parameters."""
+
+from dataclasses import replace
+
+import pytest
+from stored_records import Records, spec
+
+from tidemill._wire import coding
+from tidemill._wire.control import FunctionHandle, GetFunction
+from tidemill._wire.deploying import RollbackApp
+from tidemill._wire.specs import ClassSpec, FunctionSpec, MethodSpec, Parameter, Pool
+from tidemill._wire.variants import Changes, GetVariant
+from tidemill.exception import ConflictError, InvalidError, NotFoundError, ResourceExhaustedError
+from tidemill_registry import deployments, lookups, variants
+from tidemill_registry.database import database_clock
+
+CLASS = ClassSpec(
+    (MethodSpec("predict"), MethodSpec("stream", is_generator=True)),
+    (Parameter("size", "str"), Parameter("n", "int", False, 3)),
+)
+OTHER = Changes(cpu=(2.0, None), max_containers=2, timeout=9.0)
+
+
+def model(**fields: object) -> FunctionSpec:
+    return replace(spec("Model"), cls=CLASS, **fields)
+
+
+async def ask(records: Records, base: FunctionHandle, changes: Changes | None = None, **given: object) -> str:
+    request = GetVariant(base.pool, given, changes or Changes())
+    handle, _ = await variants.get(records.engine, records.workspace, request, database_clock)
+    assert handle.function_id == base.function_id
+    assert (await pool(records, handle.pool)).prefix == handle.prefix
+    return handle.pool
+
+
+async def pool(records: Records, pool_id: str) -> Pool:
+    return coding.decode(Pool, await records.sql("SELECT record FROM pools WHERE id = :id", id=pool_id))
+
+
+async def test_equal_parameters_and_options_are_one_pool(records: Records) -> None:
+    base = (await records.deploy(model())).handles["Model"]
+    large = await ask(records, base, size="large")
+    assert await ask(records, base, size="large") == large
+    found = await pool(records, large)
+    assert (found.spec.parameters, found.variant_of) == ({"size": "large"}, base.pool)
+    other = await ask(records, base, OTHER, size="large")
+    assert len({base.pool, large, other, await ask(records, base, size="small")}) == 4
+    spec_ = (await pool(records, other)).spec
+    assert (spec_.resources.cpu, spec_.timeout, spec_.autoscaling.max_containers) == (2.0, 9.0, 2)
+
+
+async def test_an_option_that_is_the_declared_one_makes_no_other_pool(records: Records) -> None:
+    base = (await records.deploy(spec("f", timeout=9.0))).handles["f"]
+    assert await ask(records, base, Changes(timeout=9.0)) == base.pool
+
+
+@pytest.mark.parametrize(
+    ("given", "changes", "message"),
+    [
+        ({}, Changes(), "lacks the parameter 'size'"),
+        ({"size": 1}, Changes(), "expected str"),
+        ({"size": "s", "other": 1}, Changes(), "unexpected keyword argument 'other'"),
+        ({"size": "s", "n": 3}, Changes(), "is its default"),
+        ({"size": "s"}, Changes(timeout=-1.0), "timeout must be above 0"),
+    ],
+)
+async def test_what_cannot_be_a_variant(
+    records: Records, given: dict[str, object], changes: Changes, message: str
+) -> None:
+    base = (await records.deploy(model())).handles["Model"]
+    with pytest.raises(InvalidError, match=message):
+        await ask(records, base, changes, **given)
+
+
+async def test_variants_go_along_with_their_base(records: Records) -> None:
+    base = (await records.deploy(model())).handles["Model"]
+    large = await ask(records, base, size="large")
+    await records.deploy(model(timeout=7.0))
+    assert (await pool(records, large)).superseded
+    back = RollbackApp("app", version=1)
+    await deployments.roll_back(records.engine, records.workspace, back, database_clock)
+    assert not (await pool(records, large)).superseded
+    told = "SELECT count(*) FROM outbox WHERE kind = 'put' AND key = :id"
+    assert await records.sql(told, id=large) == 3
+
+
+async def test_a_stopped_app_has_no_variants(records: Records) -> None:
+    deployed = await records.deploy(model())
+    stopped = "UPDATE apps SET state = 'stopped', stopped_at = now() WHERE id = :id"
+    await records.sql(stopped, id=deployed.app_id)
+    with pytest.raises(ConflictError, match="is stopped"):
+        await ask(records, deployed.handles["Model"], size="s")
+    request = GetVariant("po-none")
+    with pytest.raises(NotFoundError, match="there is no pool"):
+        await variants.get(records.engine, records.workspace, request, database_clock)
+
+
+async def test_variants_are_bounded_and_go_when_nobody_asks(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(variants, "MAX_VARIANTS", 2)
+    base = (await records.deploy(model())).handles["Model"]
+    old, new = await ask(records, base, size="a"), await ask(records, base, size="b")
+    with pytest.raises(ResourceExhaustedError, match="2 sets of options and parameters"):
+        await ask(records, base, size="c")
+    for name in (old, new):
+        await records.sql("UPDATE pools SET asked_at = now() - interval '8 days' WHERE id = :id", id=name)
+    assert await ask(records, base, size="b") == new  # asked for again: it stays
+    while await variants.forget(records.engine, database_clock):
+        pass
+    left = "SELECT string_agg(id, ' ') FROM pools WHERE variant_of = :id"
+    assert await records.sql(left, id=base.pool) == new
+    gone = "SELECT count(*) FROM outbox WHERE kind = 'delete' AND key = :id"
+    assert await records.sql(gone, id=old) == 1
+    assert await ask(records, base, size="c") != old
+
+
+async def test_a_method_of_a_class_without_required_parameters_is_found_by_name(records: Records) -> None:
+    plain = replace(model(), name="Plain", cls=replace(CLASS, parameters=()))
+    await records.deploy(model(), plain)
+
+    async def find(name: str) -> FunctionHandle:
+        request = GetFunction("app", name)
+        return (await lookups.get_function(records.engine, records.workspace, request))[0]
+
+    found = await find("Plain.stream")
+    assert (found.name, found.method, found.is_generator) == ("Plain.stream", "stream", True)
+    with pytest.raises(NotFoundError, match="no method 'nothing'"):
+        await find("Plain.nothing")
+    with pytest.raises(InvalidError, match="Model needs parameters"):
+        await find("Model.predict")
