@@ -1,5 +1,6 @@
 """What tests of several parts share: whole stacks, and the order in which tests run."""
 
+import itertools
 import os
 import tempfile
 from collections.abc import Iterator
@@ -76,14 +77,31 @@ def own_stack() -> Iterator[RunningStack]:
         down(stack)
 
 
+# What takes seconds to start: all tests that use one of these run in one process, which starts it once.
+COSTLY = ("mortal_stack", "two")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the long tests first into the share of each process, so that none runs alone at the end."""
-    shares = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    long = [item for item in items if item.get_closest_marker("long")]
-    others = [item for item in items if not item.get_closest_marker("long")]
-    size = -(-len(others) // shares)
-    items[:] = [
-        item
-        for share in range(shares)
-        for item in (*long[share::shares], *others[share * size : (share + 1) * size])
-    ]
+    """Order tests by the process that is to have them; in each the long ones come first.
+
+    pytest-xdist gives every process an equal part of this order, and to one that has run out half of what
+    another one still has, from the end: so nothing long runs alone at the end.
+    """
+    count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    shares: list[list[pytest.Item]] = [[] for _ in range(count)]
+    turns = itertools.cycle(reversed(range(count)))
+    others = []
+    for item in items:
+        costly = [number for number, name in enumerate(COSTLY) if name in getattr(item, "fixturenames", ())]
+        if costly or item.get_closest_marker("long"):
+            shares[costly[0] % count if costly else next(turns)].append(item)
+        else:
+            others.append(item)
+    left = len(items)
+    for number, share in enumerate(shares):
+        share.sort(key=lambda item: item.get_closest_marker("long") is None)
+        room = max(0, left // (count - number) - len(share))
+        share += others[:room]
+        del others[:room]
+        left -= len(share)
+    items[:] = [*itertools.chain(*shares), *others]
