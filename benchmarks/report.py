@@ -126,6 +126,14 @@ design cannot beat: gateway, NATS, worker and container share the processors wit
 
 {web_table}
 
+## Containers
+
+First calls of functions that have no container, whose image's template is warm, and of such as need an
+interpreter of their own; 50 containers of one function from none; private memory of one of 200 that wait;
+with each runtime of [Isolation](isolation.md) (`benchmarks/suite_containers.py`).
+
+{containers_table}
+
 ## Each stage of a call
 
 What one call consists of, each measured on its own (`benchmarks/suite_stages.py`).
@@ -169,6 +177,17 @@ WEB = (
     ("4 GiB up, once", "upload_largest", "MB/s", "-"),
     ("WebSocket, there and back, p50", "socket_round_trip_p50", "ms", "1.5"),
     ("1,000 open WebSockets, all processes", "open_sockets_memory", "MB", "300"),
+)
+CONTAINERS = tuple(
+    (f"{label}, `{runtime}`", f"{runtime}_{metric}", unit, target)
+    for label, metric, unit, target in (
+        ("start of a container", "start", "ms", "-"),
+        ("first call at zero containers", "first_call", "ms", "30"),
+        ("the same without a template", "first_call_plain", "ms", "200"),
+        ("50 containers from none", "burst", "s", "1.5"),
+        ("private memory of a waiting container", "private", "MB", "5"),
+    )
+    for runtime in ("process", "bubblewrap")
 )
 
 
@@ -257,6 +276,7 @@ def main() -> None:
         own_table="\n".join(own_table("tidemill", OWN)),
         deploy_table="\n".join(own_table("deploy", DEPLOY)),
         web_table="\n".join(web_table()),
+        containers_table="\n".join(own_table("containers", CONTAINERS)),
         stages_table="\n".join(stages_table()),
         conditions="\n".join(conditions()),
     )

@@ -1,13 +1,14 @@
 """The first file of a container, run by path with the image's own Python.
 
     python -s -P <layer>/tidemill/_container/bootstrap.py <template's socket>
-    python -s -P <layer>/tidemill/_container/bootstrap.py --single <runner's socket> <init's socket>
+    python -s -P <layer>/tidemill/_container/bootstrap.py --single <runner's socket> <init's socket> <id>
 
 `--web <layer>` in front of the sockets names a second layer, for web functions.
 
 The first form becomes a template that containers are forked from. The second becomes one container at
 once, for functions whose variables the interpreter or the loader reads at its start (`LD_*`, `PYTHON*`):
-those cannot be given to a fork.
+those cannot be given to a fork. With `--sandboxed` before all that, it is in a sandbox, and containers take
+namespaces of their own inside it.
 
 The runtime layer goes onto `sys.path` last, so that the image's packages win over ours. Only `tidemill`
 itself always comes from the layer: it speaks with a worker of the same version.
@@ -40,16 +41,22 @@ def main(arguments: list[str]) -> None:
     from tidemill._container import template
 
     sys.argv = [""]
-    is_single = arguments[0] == "--single"
-    rest = arguments[is_single:]
+    is_sandboxed = arguments[0] == "--sandboxed"
+    arguments = arguments[is_sandboxed:]
+    kind = arguments[0] if arguments[0] in ("--single", "--trials") else ""
+    rest = arguments[bool(kind) :]
     for_web = rest[0] == "--web"
     if for_web:
         sys.path.append(rest[1])
         rest = rest[2:]
-    if is_single:
-        template.run_single(int(rest[0]), int(rest[1]))
+    if kind == "--single":
+        template.run_single(int(rest[0]), int(rest[1]), rest[2], sandboxed=is_sandboxed)
+    elif kind == "--trials":
+        from tidemill._container import trials
+
+        trials.main(list(map(int, rest)))
     else:
-        template.run(int(rest[0]), for_web=for_web)
+        template.run(int(rest[0]), for_web=for_web, sandboxed=is_sandboxed)
 
 
 # pathlib would cost milliseconds here.

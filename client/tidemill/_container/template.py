@@ -6,6 +6,9 @@ anything, what most functions are going to import anyway. Each request brings th
 container, which belong to the child alone. The template ends when its socket closes; its containers hang
 on their own sockets.
 
+In a sandbox the template is inside, and each child takes namespaces of its own before it is a container
+(`sandbox`). There the template stays until the last of them has ended: its end would be theirs.
+
 It is a subreaper too. Should somebody kill an init, that container's runner dies with it and whatever else
 it left behind becomes a child of the template, which ends it.
 """
@@ -19,11 +22,14 @@ import socket
 import sys
 from collections import deque
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tidemill._container import init, processes, runner, sockets
 from tidemill._container.frames import FromTemplate, ToTemplate
 from tidemill._container.tags import Tags
+
+if TYPE_CHECKING:
+    from tidemill._container.sandbox import Enter
 
 # What functions import, directly or through the SDK, in the order in which it is likely to be needed.
 PRELOADED = (
@@ -52,8 +58,9 @@ _DESCRIPTORS = 2  # per container: the runner's socket, then init's
 class Template:
     """A template that serves its socket."""
 
-    def __init__(self, sock: socket.socket, *, for_web: bool) -> None:
+    def __init__(self, sock: socket.socket, *, for_web: bool, enter: "Enter | None" = None) -> None:
         self._sock = sock
+        self._enter = enter
         self._wake = _watch_children()
         self._inits: set[int] = set()
         self._descriptors: deque[int] = deque()
@@ -66,6 +73,9 @@ class Template:
         self._sock.sendall(sockets.pack((FromTemplate.READY, os.getpid())))
         while self._turn():
             pass
+        while self._enter is not None and self._inits:
+            select.select([self._wake], [], [])
+            self._on_ended()
 
     def _turn(self) -> bool:
         """Handle what is there, or import one thing more; return False when the socket has closed."""
@@ -111,7 +121,7 @@ class Template:
             return
         own = [self._descriptors.popleft() for _ in range(_DESCRIPTORS)]
         try:
-            pid = os.fork()
+            pid = os.fork() if self._enter is None else self._enter.fork(own[1], container)
         except OSError as error:
             self._answer(FromTemplate.FAILED, container, f"no process could be made: {error}")
         else:
@@ -140,22 +150,42 @@ class Template:
             self._sock.sendall(sockets.pack((kind, container, value)))
 
 
-def run(fd: int, *, for_web: bool = False) -> None:
+def run(fd: int, *, for_web: bool = False, sandboxed: bool = False) -> None:
     """Be a template on this socket, until it closes."""
     os.set_inheritable(fd, False)
     processes.become_subreaper()
-    Template(socket.socket(fileno=fd), for_web=for_web).serve()
+    enter = _enter() if sandboxed else None
+    Template(socket.socket(fileno=fd), for_web=for_web, enter=enter).serve()
     os._exit(0)
 
 
-def run_single(runner_fd: int, control_fd: int) -> None:
+def run_single(runner_fd: int, control_fd: int, container: str, *, sandboxed: bool = False) -> None:
     """Be one container, started by itself in its own environment and working directory."""
     for fd in (runner_fd, control_fd):
         os.set_inheritable(fd, False)
     try:
+        if sandboxed:
+            _stay_outside(runner_fd, control_fd, container)
         _run_container(runner_fd, control_fd, "")
     finally:
         _fail()
+
+
+def _stay_outside(runner_fd: int, control_fd: int, container: str) -> None:
+    """Return in a fork of this process that is the container; this one ends when that has."""
+    processes.become_subreaper()
+    pid = _enter().fork(control_fd, container)
+    if pid:
+        os.close(runner_fd)
+        os.close(control_fd)
+        os.waitpid(pid, 0)
+        os._exit(0)
+
+
+def _enter() -> "Enter":
+    from tidemill._container.sandbox import Enter
+
+    return Enter()
 
 
 def _run_container(runner_fd: int, control_fd: int, workdir: str) -> None:

@@ -101,7 +101,8 @@ class WorkerState:
     """A worker's report: what it is, has, runs and holds.
 
     `leases` are the ack subjects of inputs it has held for more than 0.2 s: when the worker falls
-    silent the leader hands them back, so that nobody waits for the lease to run out.
+    silent the leader hands them back, so that nobody waits for the lease to run out. `unheld` are the rows of
+    `isolation.ROWS` that its runtime does not hold back, and how; `note` says why it is no better.
     """
 
     worker: str
@@ -116,6 +117,8 @@ class WorkerState:
     host: str
     version: str
     draining: bool = False
+    unheld: dict[str, str] = field(default_factory=dict)
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from tidemill import _stack, exception
+from tidemill._wire import isolation
 from tidemill._wire.scheduling import WorkerState
 from tidemill.cli.asking import json_option
 from tidemill.config import config
@@ -132,7 +133,22 @@ def _show(found: Status, *, verbose: bool) -> None:
         _show_details(found, console)
 
 
+def _show_isolation(found: Status, console: Any) -> None:
+    """Show what each worker's runtime holds back, as its self-test found."""
+    if not found.workers:
+        return
+    rows = [
+        (what, *(worker.unheld.get(name, isolation.HELD) for worker in found.workers))
+        for name, what in isolation.ROWS.items()
+    ]
+    console.print(_table(("user code may try to", *(worker.worker for worker in found.workers)), rows))
+    for worker in found.workers:
+        if worker.note:
+            console.print(f"{worker.worker}  {worker.note}")
+
+
 def _show_details(found: Status, console: Any) -> None:
+    _show_isolation(found, console)
     for worker in found.workers:
         for each in worker.containers:
             console.print(f"{each.container}  {each.state}  pool {each.pool}  pid {each.pid}")

@@ -198,6 +198,8 @@ class Stack:
             "TIDEMILL_NATS_USER": self._credentials.worker,
             "TIDEMILL_NATS_PASSWORD": self._credentials.worker_secret,
             "TIDEMILL_DATA_DIR": str(self._folders.worker),
+            # What runs here is the user's own code, which may see the user's files.
+            "TIDEMILL_RUNTIME": os.environ.get("TIDEMILL_RUNTIME", "process"),
             # The one machine there is: a function that asks for a region runs here as well.
             "TIDEMILL_WORKER_REGION": "*",
             "TIDEMILL_WORKER_CLOUD": "*",

@@ -82,6 +82,7 @@ class Container:
         # The phases of its start in seconds, or the failure that it reports instead.
         self.ready: asyncio.Future[dict[str, Any] | bytes] = loop.create_future()
         self.ended: asyncio.Future[Exit] = loop.create_future()
+        self.examine: Callable[[], str] = lambda: ""  # says what the kernel ended it for, if that did
         self.drained = asyncio.Event()  # it takes no more, and nothing runs
         self._node = node
         self._loop = loop
@@ -424,7 +425,8 @@ class Container:
         self._enter(Phase.STOPPING)
         self.drained.set()
         if not self.ended.done():
-            self.ended.set_result(Exit(self._status, self.killed))
+            by_force = self.killed is None and (self._status is None or self._status == -signal.SIGKILL)
+            self.ended.set_result(Exit(self._status, self.killed, self.examine() if by_force else ""))
 
     def _enter(self, phase: Phase) -> None:
         if phase is self.phase or (self.phase is Phase.STOPPING and phase is not Phase.STOPPING):

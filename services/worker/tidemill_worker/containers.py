@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from tidemill import exception
-from tidemill._bus.protocol import BusError
+from tidemill._bus.protocol import BusError, Disconnected
 from tidemill._wire import coding, failure, subjects
 from tidemill._wire.containers import Execute
 from tidemill._wire.scheduling import ContainerEvent, ContainerState, Placement
@@ -28,7 +28,7 @@ from tidemill_worker.node import Node
 from tidemill_worker.outputs import Outbox
 from tidemill_worker.pools import PoolQueue
 from tidemill_worker.runtime import Runtime
-from tidemill_worker.templates import ForkError
+from tidemill_worker.tier import ForkError
 from tidemill_worker.web_container import WebContainer
 
 STARTUP = 30.0  # seconds that every container gets to become ready, unless it says otherwise
@@ -43,12 +43,16 @@ _FINAL = (exception.ImageBuildError, secrets.Refused)
 
 
 class StartFailed(Exception):
-    """A container did not become ready. `final`: another try would fail as well."""
+    """A container did not become ready.
 
-    def __init__(self, told: bytes, *, final: bool = False) -> None:
+    `final`: another try would fail as well. `cut_off`: the worker was, and nothing is wrong with the function.
+    """
+
+    def __init__(self, told: bytes, *, final: bool = False, cut_off: bool = False) -> None:
         super().__init__(failure.message_of(told))
         self.told = told
         self.final = final
+        self.cut_off = cut_off
 
 
 class Containers:
@@ -68,6 +72,7 @@ class Containers:
         self._pools: dict[str, PoolQueue] = {}
         self._none_left = asyncio.Event()
         self._none_left.set()
+        runtime.tier.watch(self._on_excess)
 
     # --- orders
 
@@ -137,6 +142,13 @@ class Containers:
         """The containers that are here, by id."""
         return self._containers
 
+    def _on_excess(self, container_id: str, told: str, is_final: bool) -> None:
+        """Act on a container that went beyond a limit."""
+        if (container := self._containers.get(container_id)) is not None:
+            container.log.say(told)
+            if is_final:
+                container.kill(Killed.DISK)
+
     def reconnected(self) -> None:
         """Let user code know that messages may have been missed."""
         for container in self._containers.values():
@@ -192,15 +204,17 @@ class Containers:
             told = failure.from_text(_public_name(error), str(error), hint=error.hint)
             raise StartFailed(told, final=isinstance(error, _FINAL)) from error
         except (ForkError, BusError, OSError) as error:
-            raise StartFailed(failure.from_text("ExecutionError", str(error))) from error
+            told = failure.from_text("ExecutionError", str(error))
+            raise StartFailed(told, cut_off=isinstance(error, Disconnected)) from error
         except Exception as error:
             self._node.log.exception("a container could not be started", container=container.id)
             told = failure.from_text("InternalError", f"{type(error).__name__}: {error}")
             raise StartFailed(told) from error
         self._children.own.add(start.sockets.pid)
+        container.examine = lambda: self._runtime.tier.verdict(container.id)
         await container.connect(start.sockets.runner, start.sockets.control, start.sockets.pid)
         container.configure(start.configuration)
-        if container.pool.spec.block_network:
+        if container.pool.spec.block_network and not self._runtime.tier.isolates:
             container.log.say("the network is not blocked: this worker's containers are plain processes")
         report = await self._report(container)
         self._tell_ready(container, {**start.phases, "import": report["import"], "enter": report["enter"]})
@@ -234,6 +248,8 @@ class Containers:
         told = error.told
         if container.killed is Killed.STOP:  # nothing is wrong: the user does not hear of it
             self._tell(container, "stopped", reason=container.killed.value)
+        elif error.cut_off:
+            self._tell(container, "stopped", reason=failure.message_of(told))
         else:
             if not container.pid:  # what a runner has to say, it says itself
                 container.log.say(failure.message_of(told))
@@ -371,6 +387,8 @@ def _in_words(end: Exit) -> str:
     """Return how a container ended, as its event tells it."""
     if end.killed is not None:
         return f"was killed: {end.killed.value}"
+    if end.exhausted:
+        return end.exhausted
     return "was lost" if end.status is None else decisions.ending(end.status)
 
 
@@ -378,4 +396,6 @@ def _short(end: Exit) -> str:
     """Return how a container ended, as a label."""
     if end.killed is not None:
         return end.killed.name.lower()
+    if end.exhausted:
+        return "memory"
     return "lost" if end.status is None else "exit" if end.status == 0 else "crash"

@@ -37,14 +37,19 @@ class Killed(Enum):
     STOP = "it was told to stop"
     VIOLATION = "it broke the protocol"
     STALLED = "nobody read the values of its generator"
+    DISK = "it wrote more than its ephemeral disk"
 
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How a container ended: its runner's exit status (negative: a signal; None: nobody knows)."""
+    """How a container ended: its runner's exit status (negative: a signal; None: nobody knows).
+
+    `exhausted` says what the kernel ended it for, as `was killed at its memory limit of 64 MiB`.
+    """
 
     status: int | None
     killed: Killed | None = None
+    exhausted: str = ""
 
 
 class Fate(Enum):
@@ -72,6 +77,7 @@ _BY_KILL = {
     Killed.STOP: Verdict(Fate.LOST),
     Killed.VIOLATION: Verdict(Fate.FAILED, "the container broke the protocol with its worker"),
     Killed.STALLED: Verdict(Fate.FAILED, "nobody read the values of the generator for 60 s"),
+    Killed.DISK: Verdict(Fate.FAILED, "the container wrote more than its ephemeral disk"),
 }
 
 _CRASHES = {
@@ -91,6 +97,8 @@ def verdict(end: Exit, running: int = 1) -> Verdict:
     """
     if end.killed is not None:
         return _BY_KILL[end.killed]
+    if end.exhausted:
+        return Verdict(Fate.FAILED, f"the container {end.exhausted}")
     if end.status is None or end.status == -signal.SIGKILL or running > 1:
         return Verdict(Fate.LOST)
     return Verdict(Fate.FAILED, f"the container {ending(end.status)} during the input")

@@ -1,21 +1,12 @@
-"""The process tier: containers are plain process trees of this machine's user, without isolation.
-
-    folder/           private to one container, removed with it
-        tmp/          its TMPDIR
-        root/...      its working directory, below here
-
-What another tier adds, it adds here and in the template: the rest of the worker does not know.
-"""
+"""The start of containers: what they are made of is fetched, and their tier makes them of it."""
 
 import asyncio
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from tidemill import exception
 from tidemill._container.configuration import Configuration
 from tidemill._wire.specs import Pool, handle_of
 from tidemill.image import image_id
@@ -26,11 +17,9 @@ from tidemill_worker.images import Image, Images
 from tidemill_worker.node import Node
 from tidemill_worker.siblings import Handles, Siblings
 from tidemill_worker.sources import Sources
-from tidemill_worker.templates import Sockets, Templates
+from tidemill_worker.templates import Templates
+from tidemill_worker.tier import Place, Sockets, Tier
 from tidemill_worker.uv import Say
-
-TIER = "process"
-DEFAULT_WORKDIR = "/root"  # what a container's own folder stands for where the image says nothing
 
 # Variables that the loader, the interpreter or the allocator reads before any code of ours runs.
 _EARLY = ("LD_", "DYLD_", "PYTHON", "MALLOC_", "GLIBC_TUNABLES")
@@ -49,13 +38,13 @@ class Runtime:
     """Makes containers."""
 
     def __init__(
-        self, node: Node, images: Images, sources: Sources, templates: Templates, folder: Path
+        self, node: Node, images: Images, sources: Sources, templates: Templates, tier: Tier
     ) -> None:
         self._node = node
         self._images = images
         self._sources = sources
         self._templates = templates
-        self._folder = folder
+        self.tier = tier
         self._siblings = Siblings(node)
 
     async def start(self, container: str, reservation: Reservation, say: Say) -> Start:
@@ -68,7 +57,6 @@ class Runtime:
         pool, spec = reservation.pool, reservation.pool.spec
         began = time.perf_counter()
         image = await self._images.get(spec.image, self._order(container, pool, say))
-        places = places_of(image)
         sources, serialized, revealed, handles = await asyncio.gather(
             self._sources.bundles(pool.workspace, spec.source.bundles, image),
             self._sources.serialized(pool.workspace, spec.source.serialized),
@@ -76,35 +64,30 @@ class Runtime:
             self._siblings.of(pool),
         )
         prepared = time.perf_counter()
-        folder = self.folder(container)
-        workdir = folder / "root" / image.workdir.lstrip("/")
-        for path in (workdir, folder / "tmp"):
-            path.mkdir(parents=True, mode=0o700)
-        for place, digest in places:
-            files = await self._sources.files(pool.workspace, digest)
-            await asyncio.to_thread(_copy, files, workdir / place)
-        if places:
-            sources = (*sources, str(workdir))
+        place = await self.tier.settle(container, image, await self._files(pool, image))
         variables = {**image.env, **revealed, **spec.env}
-        surroundings = _surroundings(container, pool, reservation, folder)
+        surroundings = _surroundings(container, pool, reservation, place)
         if any(name.startswith(_EARLY) for name in variables):
             sockets = await self._templates.start_alone(
-                image,
-                pool,
-                container=container,
-                environment={**surroundings, **variables},
-                workdir=str(workdir),
+                image, container, reservation, {**surroundings, **variables}, place.workdir
             )
         else:
-            sockets = await self._templates.fork(image, pool, container=container, environment=surroundings)
-        configuration = _configuration(container, pool, handles, sources, serialized)
+            sockets = await self._templates.fork(image, container, reservation, surroundings)
+        seen = [self.tier.inside(source, pool.workspace) for source in sources]
+        if image.files:
+            seen.append(place.workdir)
+        configuration = _configuration(container, pool, handles, tuple(seen), serialized)
         return Start(
             sockets,
             configuration._replace(
-                env=variables, workdir=str(workdir), max_payload=self._node.bus.max_payload
+                env=variables, workdir=place.workdir, max_payload=self._node.bus.max_payload
             )._asdict(),
             {"image": prepared - began, "start": time.perf_counter() - prepared},
         )
+
+    async def _files(self, pool: Pool, image: Image) -> list[tuple[str, Path]]:
+        """Return where files of an image go, and the folders that hold them here."""
+        return [(place, await self._sources.files(pool.workspace, digest)) for place, digest in image.files]
 
     def _order(self, container: str, pool: Pool, say: Say) -> Order:
         return Order(
@@ -115,41 +98,13 @@ class Runtime:
             lambda digest: self._sources.fetch(pool.workspace, digest),
         )
 
-    def folder(self, container: str) -> Path:
-        """Return the private folder of a container."""
-        return self._folder / container
-
     async def clean(self, container: str) -> None:
         """Remove what a container left."""
         self._images.release(container)
-        await asyncio.to_thread(shutil.rmtree, self.folder(container), ignore_errors=True)
+        await self.tier.clean(container)
 
 
-def places_of(image: Image) -> list[tuple[str, str]]:
-    """Return where files of an image go, below the working directory, and the digests of their archives.
-
-    Raises:
-        ImageBuildError: they are to lie where a container of this tier has nothing of its own.
-    """
-    home = PurePosixPath(image.workdir or DEFAULT_WORKDIR)
-    found: list[tuple[str, str]] = []
-    for place, digest in image.files:
-        if not PurePosixPath(place).is_relative_to(home):
-            raise exception.ImageBuildError(
-                f"files of the image are to lie in {place}, which a container of the process tier has not "
-                "for itself",
-                hint=f"put them below the working directory, {home}, or use the bubblewrap tier",
-            )
-        found.append((str(PurePosixPath(place).relative_to(home)), digest))
-    return found
-
-
-def _copy(files: Path, place: Path) -> None:
-    """Give a container files of its own: what it writes there is nobody else's."""
-    shutil.copytree(files, place, dirs_exist_ok=True)
-
-
-def _surroundings(container: str, pool: Pool, reservation: Reservation, folder: Path) -> Mapping[str, str]:
+def _surroundings(container: str, pool: Pool, reservation: Reservation, place: Place) -> Mapping[str, str]:
     """Return the variables that tell a container where it is."""
     identity = {
         "TASK_ID": container,
@@ -160,7 +115,7 @@ def _surroundings(container: str, pool: Pool, reservation: Reservation, folder: 
     }
     devices = ",".join(map(str, reservation.devices))
     return {
-        "TMPDIR": str(folder / "tmp"),
+        "TMPDIR": place.temporary,
         "CUDA_VISIBLE_DEVICES": devices,
         **{f"{prefix}_{name}": value for prefix in ("TIDEMILL", "MODAL") for name, value in identity.items()},
     }

@@ -42,13 +42,13 @@ from tidemill_worker.records import Records
 from tidemill_worker.reporting import Reporter
 from tidemill_worker.resolutions import Resolutions
 from tidemill_worker.roots import Roots
-from tidemill_worker.runtime import TIER, Runtime
+from tidemill_worker.runtime import Runtime
+from tidemill_worker.sandbox.opening import open_tier
 from tidemill_worker.settings import Settings
 from tidemill_worker.sources import Sources
 from tidemill_worker.templates import Templates
 from tidemill_worker.uv import Uv
 
-FIRST_ID = 300_000  # of the ids that containers have on this machine
 VERSION = version("tidemill")  # read from a file: not once for every report
 
 HURRY = 5.0  # seconds before the end of the drain at which what still runs is ended
@@ -81,21 +81,30 @@ class Worker:
         self._children = Children()
         uv = Uv(self._children, self.settings.data_dir / "uv")
         self._interpreters = Interpreters(uv)
+        code = self.settings.data_dir / "sources"
+        self._tier = tier = await open_tier(
+            self.settings, self._children,
+            layer=layer, code=code, folder=folder, memory=self._room.total.memory,
+        )  # fmt: skip
+        builds_roots = tier.isolates and os.getuid() == 0
         self._images = Images(
             self.settings.data_dir / "images",
             node,
             Environments(uv, Resolutions(node)),
             self._interpreters,
-            self._root_builder(uv, layer) if TIER != "process" else None,
+            self._root_builder(uv, layer) if builds_roots else None,
             budget=self.settings.worker_image_space << 20,
         )
-        self._templates = Templates(node, self._children, layer, self._web_layer)
-        sources = Sources(self.settings.data_dir / "sources", context.bus, self._children)
-        runtime = Runtime(node, self._images, sources, self._templates, folder)
+        self._templates = Templates(node, self._children, tier, self._web_layer)
+        sources = Sources(code, context.bus, self._children)
+        runtime = Runtime(node, self._images, sources, self._templates, tier)
         self._containers = Containers(node, self._room, runtime, self._children, self._leases)
         self._reporter = Reporter(node, self.state, self._leases)
         node.on_change = self._reporter.changed
-        context.log.warning("user code is not isolated from this machine", runtime=TIER)
+        if not tier.isolates:
+            context.log.warning(
+                "user code is not isolated from this machine", runtime=tier.name, why=tier.note
+            )
         await self._listen(context)
         context.tasks.create_task(self._leases.renew(), name="renew leases")
         context.tasks.create_task(self._reporter.run(), name="report")
@@ -122,6 +131,7 @@ class Worker:
         finally:
             await self._images.close()
             await self._templates.close()
+            await self._tier.close()
             await self._children.sweep()
             shutil.rmtree(self._folder, ignore_errors=True)
             self._lock_path.unlink(missing_ok=True)
@@ -142,11 +152,13 @@ class Worker:
             free=self._room.free,
             containers=self._containers.states(),
             leases=self._leases.reported(),
-            runtime=TIER,
+            runtime=self._tier.name,
             pid=os.getpid(),
             host=socket.gethostname(),
             version=VERSION,
             draining=self._draining,
+            unheld=dict(self._tier.unheld),
+            note=self._tier.note,
         )
 
     # --- what it hears
@@ -221,7 +233,7 @@ class Worker:
     def _root_builder(self, uv: Uv, layer: Path) -> Roots:
         """Return what makes images with a file system of their own."""
         folder, mirror = self.settings.data_dir / "builds", self.settings.worker_debian_mirror
-        jail = Jail(self._children, folder / "store", FIRST_ID)
+        jail = Jail(self._children, folder / "store", self.settings.worker_ids)
         scripts = LayerScripts(folder, jail.cache, uv, self._interpreters, layer, mirror=mirror)
         return Roots(jail, scripts, mirror=mirror)
 

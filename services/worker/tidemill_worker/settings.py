@@ -1,12 +1,14 @@
 """Settings of the worker."""
 
+from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
 
 from tidemill_common.settings import ServiceSettings
+from tidemill_worker.sandbox.network import PRIVATE
 
 
 class Settings(ServiceSettings):
@@ -26,6 +28,16 @@ class Settings(ServiceSettings):
     # GPUs by type, as `H100:2,L4`. Declared, not discovered.
     worker_gpus: Annotated[dict[str, int], NoDecode] = Field(default_factory=dict)
 
+    # What keeps containers from this machine: `bubblewrap`, `process` (nothing does), or `auto`, which is
+    # bubblewrap where it holds.
+    runtime: Literal["auto", "bubblewrap", "process"] = "auto"
+    # The first of the 65,536 ids that containers have on this machine, of a worker that is root.
+    worker_ids: int = Field(default=300_000, ge=65_536)
+    # Processes and threads that one sandboxed container may have.
+    worker_tasks: int = Field(default=4096, ge=16)
+    # Networks that sandboxed containers may not reach, as `10.0.0.0/8,192.168.0.0/16`.
+    deny_networks: Annotated[tuple[str, ...], NoDecode] = PRIVATE
+
     # What functions can ask for by `region=` and `cloud=`, and any other label, as `disk=ssd,zone=b`.
     # `*` stands for every value.
     worker_region: str = ""
@@ -36,6 +48,13 @@ class Settings(ServiceSettings):
     @classmethod
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().resolve()
+
+    @field_validator("deny_networks", mode="before")
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return tuple(str(IPv4Network(part.strip())) for part in value.split(",") if part.strip())
 
     @field_validator("worker_gpus", mode="before")
     @classmethod

@@ -32,12 +32,12 @@ class Sources:
         self._children = children
         self._getting: dict[Path, asyncio.Task[Path]] = {}
 
-    async def bundles(self, workspace: str, digests: tuple[str, ...], image: Image) -> tuple[str, ...]:
+    async def bundles(self, workspace: str, digests: tuple[str, ...], image: Image) -> tuple[Path, ...]:
         """Return the folders of some bundles, fetched and unpacked where they are not there."""
         # Who knows another workspace's digest does not have its code.
         home = self._folder / subjects.workspace(workspace)
         wanted = (self._unpacked(workspace, home / _plain(digest), image) for digest in digests)
-        return tuple(map(str, await asyncio.gather(*wanted)))
+        return tuple(await asyncio.gather(*wanted))
 
     async def files(self, workspace: str, digest: str) -> Path:
         """Return the folder of a bundle of files that are no code, as they are."""

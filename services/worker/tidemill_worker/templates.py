@@ -8,22 +8,22 @@ import asyncio
 import os
 import signal
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from tidemill._container import sockets
 from tidemill._container.frames import FromTemplate, ToTemplate
-from tidemill._wire.specs import Pool
-from tidemill_worker import allocator
+from tidemill_worker.capacity import Reservation
 from tidemill_worker.children import Children
 from tidemill_worker.framing import Frame, FrameProtocol
 from tidemill_worker.images import Image
 from tidemill_worker.node import Node
+from tidemill_worker.tier import ForkError, Launch, Launched, Sockets, Tier
 
 START_TIMEOUT = 30.0  # seconds until a template that does not answer is given up
 FORK_TIMEOUT = 10.0
@@ -31,37 +31,16 @@ UNUSED = 600.0  # seconds after which a template without containers ends
 MAX_TEMPLATES = 32
 _LAST_WORDS = 4096  # bytes of what a template said that its failure tells
 
-# What containers get of the worker's environment: nothing that tells a secret.
-_PASSED_ON = (
-    "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TERM", "USER", "LOGNAME", "HOSTNAME",
-    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY",
-    "http_proxy", "https_proxy", "no_proxy", "all_proxy",
-    "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
-)  # fmt: skip
-
-
 Key = tuple[str, str, bool, bool]  # workspace, image, whether the network is blocked, for the web
-
-
-class ForkError(Exception):
-    """A template could not make a container."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sockets:
-    """The worker's ends of a new container's two sockets, and the pid of its init."""
-
-    runner: socket.socket
-    control: socket.socket
-    pid: int
 
 
 class Template:
     """One running template."""
 
-    def __init__(self, process: asyncio.subprocess.Process, sock: socket.socket, words: IO[bytes]) -> None:
+    def __init__(self, launched: Launched, sock: socket.socket, words: IO[bytes]) -> None:
         loop = asyncio.get_running_loop()
-        self.process = process
+        self.launched = launched
+        self.process = launched.process
         self.used = loop.time()
         self.is_gone = False
         self._words = words  # what it writes to its standard error
@@ -84,7 +63,7 @@ class Template:
     async def fork(self, container: str, environment: Mapping[str, str], workdir: str) -> Sockets:
         """Return a new container; `ForkError` if it cannot be made."""
         ours_runner, its_runner = socket.socketpair()
-        ours_control, its_control = socket.socketpair()
+        ours_control, its_control = _control_pair()
         self.used = asyncio.get_running_loop().time()
         answer = self._forks[container] = asyncio.get_running_loop().create_future()
         try:
@@ -146,38 +125,44 @@ class Templates:
     """All templates of this worker, by image and network mode."""
 
     def __init__(
-        self, node: Node, children: Children, layer: Path, web_layer: Callable[[], Awaitable[Path]]
+        self, node: Node, children: Children, tier: Tier, web_layer: Callable[[], Awaitable[Path]]
     ) -> None:
-        """`layer` is what containers run on, `web_layer` makes what web functions find beside it."""
+        """`web_layer` makes what web functions find beside what all containers run on."""
         self._node = node
         self._children = children
+        self._tier = tier
         self._web_layer = web_layer
-        self._bootstrap = layer / "tidemill" / "_container" / "bootstrap.py"
         self._tasks: dict[Key, asyncio.Task[Template]] = {}
 
     async def fork(
-        self, image: Image, pool: Pool, *, container: str, environment: Mapping[str, str]
+        self, image: Image, container: str, reservation: Reservation, environment: Mapping[str, str]
     ) -> Sockets:
         """Return a new container of an image."""
-        key = pool.workspace, image.key, pool.spec.block_network, pool.has_web
-        template = await self._get(image, key)
-        return await template.fork(container, environment, "")
+        pool = reservation.pool
+        template = await self._get(image, (pool.workspace, image.key, pool.spec.block_network, pool.has_web))
+        sockets = await template.fork(container, environment, "")
+        return await self._admit(container, reservation, template.launched, sockets)
 
     async def start_alone(
-        self, image: Image, pool: Pool, *, container: str, environment: Mapping[str, str], workdir: str
+        self,
+        image: Image,
+        container: str,
+        reservation: Reservation,
+        environment: Mapping[str, str],
+        workdir: str,
     ) -> Sockets:
         """Return a new container with an interpreter of its own, for variables that must be there first."""
+        pool = reservation.pool
+        web = await self._web_layer() if pool.has_web else None
         ours_runner, its_runner = socket.socketpair()
-        ours_control, its_control = socket.socketpair()
+        ours_control, its_control = _control_pair()
         fds = (its_runner.fileno(), its_control.fileno())
+        launch = Launch(
+            image, pool.workspace, fds, kind="--single", id=container, blocked=pool.spec.block_network,
+            environment=environment, workdir=workdir, web=web,
+        )  # fmt: skip
         try:
-            process = await self._spawn(
-                image,
-                ("--single", *await self._options(pool.has_web), *map(str, fds), container),
-                fds,
-                environment,
-                workdir,
-            )
+            launched = await self._tier.launch(launch)
         except OSError as error:
             ours_runner.close()
             ours_control.close()
@@ -185,36 +170,49 @@ class Templates:
         finally:
             its_runner.close()
             its_control.close()
+        process = launched.process
         self._children.awaited.add(process.pid)
-        self._node.spawn(self._reap(process), f"reap {container}")
-        return Sockets(ours_runner, ours_control, process.pid)
+        self._node.spawn(self._reap(launched), f"reap {container}")
+        sockets = Sockets(ours_runner, ours_control, process.pid)
+        return await self._admit(container, reservation, launched, sockets)
+
+    async def _admit(
+        self, container: str, reservation: Reservation, launched: Launched, sockets: Sockets
+    ) -> Sockets:
+        try:
+            return await self._tier.admit(container, reservation, launched, sockets)
+        except BaseException:
+            sockets.runner.close()
+            sockets.control.close()
+            raise
 
     async def _get(self, image: Image, key: Key) -> Template:
         task = self._tasks.get(key)
         if task is None or (task.done() and (task.cancelled() or task.exception() or task.result().is_gone)):
-            start = self._start(image, for_web=key[3])
+            start = self._start(image, key)
             task = self._tasks[key] = asyncio.create_task(start, name=f"template {image.key}")
             self._drop_unused()
         return await asyncio.shield(task)
 
-    async def _options(self, for_web: bool) -> tuple[str, ...]:
-        return ("--web", str(await self._web_layer())) if for_web else ()
-
-    async def _start(self, image: Image, *, for_web: bool) -> Template:
-        options = await self._options(for_web)
+    async def _start(self, image: Image, key: Key) -> Template:
+        workspace, _, blocked, for_web = key
+        web = await self._web_layer() if for_web else None
         began = time.perf_counter()
         ours, its = socket.socketpair()
         words = tempfile.TemporaryFile()  # noqa: SIM115 - the template closes it
         try:
-            process = await self._spawn(image, (*options, str(its.fileno())), (its.fileno(),), {}, "/", words)
+            launched = await self._tier.launch(
+                Launch(image, workspace, (its.fileno(),), blocked=blocked, web=web, words=words)
+            )
         except OSError as error:
             ours.close()
             words.close()
             raise ForkError(f"the image's Python cannot be started: {error}") from error
         finally:
             its.close()
-        template = Template(process, ours, words)
-        self._node.spawn(self._reap(process), f"reap template {image.key}")
+        process = launched.process
+        template = Template(launched, ours, words)
+        self._node.spawn(self._reap(launched), f"reap template {image.key}")
         try:
             await template.open()
         except BaseException:
@@ -227,33 +225,12 @@ class Templates:
         self._node.log.info("template started", image=image.key, pid=process.pid, seconds=round(seconds, 4))
         return template
 
-    async def _spawn(
-        self,
-        image: Image,
-        arguments: tuple[str, ...],
-        descriptors: tuple[int, ...],
-        environment: Mapping[str, str],
-        cwd: str,
-        words: IO[bytes] | None = None,
-    ) -> asyncio.subprocess.Process:
-        async with self._children.starting():
-            process = await asyncio.create_subprocess_exec(
-                image.python, "-s", "-P", self._bootstrap, *arguments,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=words or asyncio.subprocess.DEVNULL,
-                env={**_base_environment(image), **environment},
-                cwd=cwd,
-                pass_fds=descriptors,
-                start_new_session=True,
-            )  # fmt: skip
-            self._children.own.add(process.pid)
-        return process
-
-    async def _reap(self, process: asyncio.subprocess.Process) -> None:
+    async def _reap(self, launched: Launched) -> None:
+        process = launched.process
         await process.wait()
         self._children.own.discard(process.pid)
         self._children.awaited.discard(process.pid)
+        await self._tier.forget(launched)
 
     def _drop_unused(self) -> None:
         """End templates that nobody used for long, and the least used beyond the limit."""
@@ -283,11 +260,9 @@ class Templates:
                     os.kill(template.process.pid, signal.SIGKILL)
 
 
-def _base_environment(image: Image) -> dict[str, str]:
-    """Return what every program of an image finds in its environment."""
-    environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    environment |= allocator.VARIABLES
-    search = [str(image.python.parent), *(os.environ.get("PATH", os.defpath).split(os.pathsep))]
-    environment["PATH"] = os.pathsep.join(search)
-    environment["VIRTUAL_ENV"] = str(image.python.parent.parent)
-    return environment
+def _control_pair() -> tuple[socket.socket, socket.socket]:
+    """Return a pair of sockets of which the first sees who writes to the other."""
+    ours, its = socket.socketpair()
+    if sys.platform == "linux":
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    return ours, its

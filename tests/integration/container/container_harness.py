@@ -265,7 +265,7 @@ def start_single(folder: Path, **environment: str) -> tuple[Container, "subproce
     runner, runner_end = socket.socketpair()
     control, control_end = socket.socketpair()
     ends = [runner_end.fileno(), control_end.fileno()]
-    process = _spawn(["--single", *map(str, ends)], ends, folder, **environment)
+    process = _spawn(["--single", *map(str, ends), "co-1"], ends, folder, **environment)
     runner_end.close()
     control_end.close()
     return Container(runner, control), process

@@ -17,7 +17,11 @@ from tidemill._wire.scheduling import WorkerState
 from tidemill_common.bus.nats import connect
 from tidemill_local.broker import Broker, BrokerSettings
 
-SETTINGS = {"TIDEMILL_WORKER_CPU": "2", "TIDEMILL_WORKER_MEMORY": "4096"}
+SETTINGS = {
+    "TIDEMILL_WORKER_CPU": "2",
+    "TIDEMILL_WORKER_MEMORY": "4096",
+    "TIDEMILL_RUNTIME": "process",
+}
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,169 @@
+"""The start of containers on a local stack, as plain processes and in sandboxes: how fast, and how heavy."""
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import psutil
+from measure import Report
+
+Add = Callable[[str, float, str], None]
+
+TIDEMILL = str(Path(sys.executable).with_name("tidemill"))
+FIRST_CALLS = 20  # of functions that have no container yet, with a warm template
+PLAIN_STARTS = 5
+BURST = 50  # containers from none at once
+IDLE = 200  # containers that wait
+
+PROGRAM = """import tidemill
+
+app = tidemill.App("containers")
+
+def work(x):
+    return x
+
+{functions}
+
+@app.function(name="meet", timeout=60)
+def meet(number):
+    import time
+    begun = time.time()
+    time.sleep(3)
+    return begun
+
+@app.function(name="idle", min_containers={idle})
+def idle():
+    return None
+"""
+FUNCTION = """
+@app.function(name="{name}"{more})
+def {name}(x):
+    return x
+"""
+
+
+@contextmanager
+def stack(runtime: str) -> Iterator[Path]:
+    """Start a stack whose worker takes as many containers as are asked of it; yield its home."""
+    with tempfile.TemporaryDirectory(prefix="tm-", ignore_cleanup_errors=True) as home:
+        os.environ |= {
+            "TIDEMILL_HOME": home,
+            "TIDEMILL_RUNTIME": runtime,
+            "TIDEMILL_WORKER_CPU": "1000",
+            "TIDEMILL_WORKER_MEMORY": "1000000",
+        }
+        subprocess.run([TIDEMILL, "up"], check=True, capture_output=True)
+        try:
+            yield Path(home)
+        finally:
+            subprocess.run([TIDEMILL, "down"], check=True, capture_output=True)
+
+
+def load(folder: Path, idle: int) -> ModuleType:
+    """Return the program as a module."""
+    named = [f"warm{number}" for number in range(FIRST_CALLS + 1)]
+    functions = [FUNCTION.format(name=name, more="") for name in named]
+    plain = ', env={"PYTHONUNBUFFERED": "1"}'  # what an interpreter reads at its start cannot be forked
+    functions += [FUNCTION.format(name=f"plain{number}", more=plain) for number in range(PLAIN_STARTS)]
+    file = folder / f"containers{idle}.py"
+    file.write_text(PROGRAM.format(functions="".join(functions), idle=idle))
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[file.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def first_calls(add: Add, program: ModuleType, runtime: str) -> None:
+    """Measure the first call of functions that have no container."""
+    program.warm0.remote(1)
+    for metric, name, numbers in (
+        ("first_call", "warm", range(1, FIRST_CALLS + 1)),
+        ("first_call_plain", "plain", range(PLAIN_STARTS)),
+    ):
+        for number in numbers:
+            function = getattr(program, f"{name}{number}")
+            begun = time.perf_counter()
+            function.remote(1)
+            add(f"{runtime}_{metric}", (time.perf_counter() - begun) * 1e3, "ms")
+
+
+def starts(add: Add, home: Path, runtime: str) -> None:
+    """Take the worker's own word for how long containers took to be made."""
+    for log in home.rglob("worker*.log"):
+        for line in log.read_text().splitlines():
+            if '"container ready"' in line:
+                add(f"{runtime}_start", json.loads(line)["start"] * 1e3, "ms")
+
+
+def burst(add: Add, program: ModuleType, runtime: str) -> None:
+    """Measure how long it takes until many containers of one function run at once."""
+    begun = time.time()
+    add(f"{runtime}_burst", max(program.meet.map(range(BURST))) - begun, "s")
+
+
+def waiting(add: Add, folder: Path, runtime: str) -> None:
+    """Measure the private memory of containers that wait."""
+    program = load(folder, IDLE)
+    program.app.deploy()
+    begun = time.perf_counter()
+    while len(found := containers("idle")) < IDLE:
+        if time.perf_counter() - begun > 120:
+            break
+        time.sleep(0.2)
+    add(f"{runtime}_waiting", len(found), "containers")
+    private = [sum(map(unique, [psutil.Process(pid), *psutil.Process(pid).children()])) for pid in found]
+    for size in private:
+        add(f"{runtime}_private", size / 1e6, "MB")
+
+
+def unique(process: psutil.Process) -> float:
+    return float(process.memory_full_info().uss)
+
+
+def containers(state: str) -> list[int]:
+    """Return the first processes of the containers in a state."""
+    done = subprocess.run([TIDEMILL, "status", "--json"], check=True, capture_output=True, text=True)
+    workers: list[dict[str, Any]] = json.loads(done.stdout)["workers"]
+    return [one["pid"] for worker in workers for one in worker["containers"] if one["state"] == state]
+
+
+def measure(runtime: str, add: Add) -> None:
+    """Measure one runtime."""
+    with stack(runtime) as home, tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        program = load(folder, 0)
+        with program.app.run():
+            first_calls(add, program, runtime)
+            starts(add, home, runtime)
+            burst(add, program, runtime)
+        waiting(add, folder, runtime)
+
+
+def main() -> None:
+    """Measure each runtime in a process of its own: a client keeps to the stack that it found first."""
+    if len(sys.argv) > 1:
+        measure(sys.argv[1], lambda *figure: print(json.dumps(figure), flush=True))
+        return
+    report = Report("containers")
+    for runtime in ("process", *(["bubblewrap"] if shutil.which("bwrap") else [])):
+        done = subprocess.run([sys.executable, __file__, runtime], check=True, stdout=subprocess.PIPE)
+        for line in done.stdout.splitlines():
+            report.add(*json.loads(line))
+    report.write()
+
+
+if __name__ == "__main__":
+    main()

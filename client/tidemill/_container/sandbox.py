@@ -1,0 +1,248 @@
+"""The container's side of the sandbox: a fork of a template becomes a container of its own.
+
+    template ── fork ──> child: new namespaces ── fork ──> pid 1
+                                                             │ hello ──> worker: cgroup, network
+                                                             │ own root meanwhile
+                                                             │ <── go
+                                                             └──> no capability, seccomp ──> ready, init
+
+The template runs inside bubblewrap, in a user namespace whose ids own nothing on the machine, and keeps its
+capabilities there, to make namespaces with. They are gone before any process of the container runs.
+"""
+
+import fcntl
+import os
+import resource
+import socket
+import struct
+import sys
+import time
+from typing import Any, NamedTuple
+
+import msgpack
+
+from tidemill._container import syscalls
+from tidemill._container.syscalls import (
+    MS_BIND,
+    MS_NODEV,
+    MS_NOEXEC,
+    MS_NOSUID,
+    MS_PRIVATE,
+    MS_RDONLY,
+    MS_REC,
+)
+
+HOLD = "/.tidemill"  # what the template has besides the image; gone from a container's sight
+PLAN = f"{HOLD}/plan"
+ROOT = f"{HOLD}/root"
+SCRATCH = f"{HOLD}/scratch"
+HELLO, READY, SORRY = b"h", b"k", b"!"
+
+_NAMESPACES = syscalls.NEWNS | syscalls.NEWPID | syscalls.NEWIPC | syscalls.NEWUTS | syscalls.NEWNET
+_QUIET = MS_NOSUID | MS_NODEV | MS_NOEXEC
+_PID = struct.Struct("=i")
+
+
+class Plan(NamedTuple):
+    """What all containers of a template have in common.
+
+    layers: the read-only folders that their root is made of, the uppermost first.
+    binds: the paths of the template that they have too.
+    program: the seccomp program of user code.
+    """
+
+    layers: tuple[str, ...]
+    binds: tuple[str, ...]
+    program: bytes
+
+    @classmethod
+    def read(cls) -> "Plan":
+        """Return the plan that the worker laid down, if this is a sandbox."""
+        with open(PLAN, "rb") as file:  # noqa: PTH123 - pathlib costs milliseconds
+            return cls(**msgpack.unpackb(file.read()))
+
+
+class Enter:
+    """Makes containers of forks of this process."""
+
+    def __init__(self) -> None:
+        self._plan = Plan.read()
+
+    def fork(self, control: int, container: str) -> int:
+        """Fork a container; return its pid here, and 0 in the container itself.
+
+        Raises:
+            OSError: no process or no namespace could be made.
+        """
+        reading, writing = os.pipe()
+        child = os.fork()
+        if not child:
+            os.close(reading)
+            self._leave(writing, control, container)
+            return 0
+        os.close(writing)
+        answer = os.read(reading, _PID.size)
+        os.close(reading)
+        os.waitpid(child, 0)
+        if len(answer) < _PID.size:
+            raise OSError("its namespaces could not be made")
+        return int(_PID.unpack(answer)[0])
+
+    def _leave(self, told: int, control: int, container: str) -> None:
+        """In the child: take namespaces, and return in the first process inside them."""
+        try:
+            syscalls.unshare(_NAMESPACES)
+            pid = os.fork()
+        except OSError as error:
+            _apologise(control, error)
+        if pid:
+            os.write(told, _PID.pack(pid))
+            os._exit(0)
+        os.close(told)
+        try:
+            self._become(control, container)
+        except Exception as error:
+            _apologise(control, error)
+
+    def _become(self, control: int, container: str) -> None:
+        os.umask(0o022)
+        syscalls.sethostname(container)
+        os.write(control, HELLO)
+        self._build_root(f"{SCRATCH}/{container}")
+        go = _await_go(control)
+        if go["network"]:
+            _configure_network(**go["network"])
+        _start_interface("lo")
+        for folder, place in go["copies"]:
+            _copy(folder, place)
+        _limit(go["limits"])
+        syscalls.drop_capabilities()
+        syscalls.install_filter(self._plan.program)
+        os.write(control, READY)
+
+    def _build_root(self, own: str) -> None:
+        """Make the image, with an upper layer of our own, the root; nothing else stays in sight."""
+        syscalls.mount("", "/", flags=MS_REC | MS_PRIVATE)
+        upper, work = f"{own}/upper", f"{own}/work"
+        os.makedirs(upper, exist_ok=True)  # noqa: PTH103
+        os.mkdir(work)  # noqa: PTH102
+        options = f"lowerdir={':'.join(self._plan.layers)},upperdir={upper},workdir={work},userxattr"
+        syscalls.mount("overlay", ROOT, "overlay", MS_NODEV | MS_NOSUID, options)
+        for path in self._plan.binds:
+            syscalls.mount(path, ROOT + path, flags=MS_BIND | MS_REC)
+        syscalls.mount("/dev", f"{ROOT}/dev", flags=MS_BIND | MS_REC)
+        flags = syscalls.MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID
+        syscalls.mount("", f"{ROOT}/dev", flags=flags)
+        syscalls.mount("tmpfs", f"{ROOT}/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777")  # noqa: S108
+        pts = "newinstance,ptmxmode=0666,mode=620"
+        syscalls.mount("devpts", f"{ROOT}/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, pts)
+        syscalls.mount("proc", f"{ROOT}/proc", "proc", _QUIET)
+        os.chdir(ROOT)
+        syscalls.pivot_root(".", ".")
+        syscalls.unmount(".")
+        os.chdir("/")
+
+
+def _await_go(control: int) -> dict[str, Any]:
+    """Return what the worker has to say, which knows our pid by our hello."""
+    with socket.socket(fileno=os.dup(control)) as sock:
+        size = int.from_bytes(_receive(sock, 4), "big")
+        return dict(msgpack.unpackb(_receive(sock, size)))
+
+
+def _receive(sock: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        piece = sock.recv(size - len(data))
+        if not piece:
+            os._exit(0)  # the worker is gone, or has changed its mind
+        data += piece
+    return data
+
+
+def _apologise(control: int, error: Exception) -> None:
+    """Tell the worker why there is no container, and end."""
+    try:
+        os.write(control, SORRY + f"{type(error).__name__}: {error}".encode()[:1000])
+    finally:
+        sys.stderr.write(f"no sandbox: {error!r}\n")
+        sys.stderr.flush()
+        os._exit(1)
+
+
+def _copy(folder: str, place: str) -> None:
+    """Give this container files of its own: what it writes there is nobody else's."""
+    import shutil
+
+    shutil.copytree(folder, place, dirs_exist_ok=True)
+
+
+def _limit(limits: dict[str, int]) -> None:
+    for name, value in limits.items():
+        kind = getattr(resource, name)
+        _soft, hard = resource.getrlimit(kind)
+        most = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(kind, (most, most))
+
+
+# --- the network, by the requests of netdevice(7)
+
+_SIOCADDRT = 0x890B
+_SIOCSIFFLAGS = 0x8914
+_SIOCGIFADDR, _SIOCSIFADDR, _SIOCSIFNETMASK = 0x8915, 0x8916, 0x891C
+_IFF_UP, _IFF_RUNNING = 0x1, 0x40
+_RTF_UP, _RTF_GATEWAY, _RTF_HOST, _RTF_REJECT = 0x1, 0x2, 0x4, 0x200
+PATIENCE = 5.0  # seconds
+
+
+def _start_interface(name: str) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        request = struct.pack("16sh14x8x", name.encode(), _IFF_UP | _IFF_RUNNING)
+        fcntl.ioctl(sock, _SIOCSIFFLAGS, request)
+
+
+def _configure_network(
+    name: str, address: str, netmask: str, gateway: str, refused: list[tuple[str, str]], open_to: list[str]
+) -> None:
+    """Give our interface its address and a route for everything, and refuse some networks but a few hosts.
+
+    Without an address somebody else is about to give the interface one, and the route.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        if address:
+            for kind, value in ((_SIOCSIFADDR, address), (_SIOCSIFNETMASK, netmask)):
+                fcntl.ioctl(sock, kind, struct.pack("16s16s8x", name.encode(), _address(value)))
+            _start_interface(name)
+            _route(sock, "0.0.0.0", "0.0.0.0", _RTF_UP | _RTF_GATEWAY, gateway)  # noqa: S104 - everything
+        else:
+            _await_address(sock, name)
+        for network, mask in refused:
+            _route(sock, network, mask, _RTF_UP | _RTF_REJECT)
+        for host in open_to:
+            _route(sock, host, "255.255.255.255", _RTF_UP | _RTF_GATEWAY | _RTF_HOST, gateway)
+
+
+def _await_address(sock: socket.socket, name: str) -> None:
+    """Return when somebody else has given an interface its address."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            fcntl.ioctl(sock, _SIOCGIFADDR, struct.pack("16s24x", name.encode()))
+            return
+        except OSError:
+            if time.monotonic() > until:
+                raise OSError(f"the network is not there after {PATIENCE:g} s") from None
+        time.sleep(0.002)
+
+
+def _route(sock: socket.socket, network: str, mask: str, flags: int, gateway: str = "0.0.0.0") -> None:  # noqa: S104
+    # struct rtentry: pad, destination, gateway, mask, flags; the rest is not for us.
+    entry = struct.pack(
+        "@L16s16s16sHhLPhPLLH",
+        0, _address(network), _address(gateway), _address(mask), flags, 0, 0, 0, 0, 0, 0, 0, 0,
+    )  # fmt: skip
+    fcntl.ioctl(sock, _SIOCADDRT, entry + bytes(16))
+
+
+def _address(text: str) -> bytes:
+    return struct.pack("=HH4s8x", socket.AF_INET, 0, socket.inet_aton(text))

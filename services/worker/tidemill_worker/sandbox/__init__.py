@@ -1,0 +1,1 @@
+"""The bubblewrap tier: containers that see and reach nothing of this machine."""

@@ -1,0 +1,82 @@
+"""Choosing the tier: bubblewrap where it holds, plain processes elsewhere, each with what there is to say."""
+
+import os
+import sys
+from pathlib import Path
+
+from tidemill import exception
+from tidemill._wire import isolation
+from tidemill_worker.children import Children
+from tidemill_worker.interpreters import OWN
+from tidemill_worker.sandbox import egress, program, trying
+from tidemill_worker.sandbox.cgroups import Cgroups
+from tidemill_worker.sandbox.egress import Egress
+from tidemill_worker.sandbox.ids import Ids, NoSandbox
+from tidemill_worker.sandbox.tier import Bubblewrap
+from tidemill_worker.settings import Settings
+from tidemill_worker.tier import ForkError, ProcessTier, Tier
+
+
+async def open_tier(
+    settings: Settings, children: Children, *, layer: Path, code: Path, folder: Path, memory: int
+) -> Tier:
+    """Return the tier that the settings ask for, or the best one that holds.
+
+    Raises:
+        tidemill.exception.Error: `bubblewrap` was asked for and does not hold.
+    """
+    if settings.runtime == "process":
+        return ProcessTier(children, layer, folder)
+    try:
+        return await _sandboxes(settings, children, layer=layer, code=code, folder=folder, memory=memory)
+    except (NoSandbox, OSError) as error:
+        if settings.runtime == "bubblewrap":
+            raise exception.Error(
+                f"the runtime bubblewrap cannot be used: {error}",
+                hint="TIDEMILL_RUNTIME=auto falls back to processes without isolation",
+            ) from error
+        return ProcessTier(children, layer, folder, f"no sandbox: {error}")
+
+
+async def _sandboxes(
+    settings: Settings, children: Children, *, layer: Path, code: Path, folder: Path, memory: int
+) -> Bubblewrap:
+    if sys.platform != "linux" or not program.is_known():
+        raise NoSandbox("it needs Linux on x86_64 or aarch64")
+    ids = Ids.take(settings.worker_ids)
+    egress.sweep(ids.slot.abandoned())
+    groups = Cgroups.open(ids.name, memory)
+    way = await Egress.open(ids.slot.number, children, settings.deny_networks)
+    os.umask(0o022)  # ids of containers read what this process makes, in folders that are closed to others
+    tier = Bubblewrap(
+        children, ids, groups, way, layer=layer, code=code, folder=folder, tasks=settings.worker_tasks
+    )
+    try:
+        tier.unheld = await _tried(tier, settings) | _unlimited(groups, ids)
+        tier.note = "; ".join(note for note in (groups.lacking, way.lacking) if note)
+    except BaseException:
+        await tier.close()
+        raise
+    return tier
+
+
+async def _tried(tier: Bubblewrap, settings: Settings) -> dict[str, str]:
+    """Return what does not hold; `NoSandbox` if that is too much."""
+    image = trying.image_of(Path(sys.executable), OWN)
+    try:
+        unheld = await trying.try_out(tier, image)
+    except ForkError as error:
+        raise NoSandbox(str(error).removeprefix("no sandbox: ")) from error
+    if escapes := [isolation.ROWS[name] for name in trying.DECISIVE if name in unheld]:
+        raise NoSandbox(f"code in it can {', '.join(escapes)}")
+    if tier.egress.lacking and settings.runtime == "auto":
+        raise NoSandbox(tier.egress.lacking)
+    return unheld
+
+
+def _unlimited(groups: Cgroups, ids: Ids) -> dict[str, str]:
+    """Return the limits that nothing enforces."""
+    found = {"disk": isolation.WATCHED if ids.owns_files else isolation.OPEN}
+    if not groups.version:
+        found |= {"memory": isolation.OPEN, "processors": isolation.OPEN}
+    return found

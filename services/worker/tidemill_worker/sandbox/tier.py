@@ -1,0 +1,303 @@
+"""The bubblewrap tier, as the worker's runtime sees it.
+
+launch ──> launcher ──> bubblewrap ──> template ── fork ──> container's first process
+                                                               │ hello, by which its pid is seen
+admit: control groups, network  <──────────────────────────────┘
+   └── go ──> no capability, seccomp ──> ready ──> init
+
+folder/<scratch of a template>/<container>/upper    what its containers wrote
+"""
+
+import asyncio
+import itertools
+import json
+import os
+import shutil
+import socket
+import struct
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import msgpack
+
+from tidemill._container import sandbox as inside
+from tidemill._wire import subjects
+from tidemill._wire.specs import Resources
+from tidemill_worker import allocator
+from tidemill_worker.capacity import Reservation
+from tidemill_worker.children import Children
+from tidemill_worker.images import Image
+from tidemill_worker.sandbox import layout, program
+from tidemill_worker.sandbox.cgroups import Cgroups
+from tidemill_worker.sandbox.egress import Egress
+from tidemill_worker.sandbox.ids import Ids
+from tidemill_worker.sandbox.network import NoEgress
+from tidemill_worker.sandbox.watching import Watch
+from tidemill_worker.tier import HOME, Files, ForkError, Launch, Launched, Place, Report, Sockets, passed_on
+
+HANDSHAKE = 10.0  # seconds that a container gets to say hello, and then to be ready
+DISK = 16 * 1024  # MiB that a container may write, unless it says otherwise
+_LAUNCHER = Path(__file__).with_name("launcher.py")
+_MIB = 1 << 20
+_MAX_WORDS = 4096
+_CREDENTIALS = struct.Struct("=iII")  # pid, uid, gid
+
+
+class Bubblewrap:
+    """Containers in sandboxes. Made by `trying.open_tier`, which tries whether they hold."""
+
+    name = "bubblewrap"
+    isolates = True
+
+    def __init__(
+        self,
+        children: Children,
+        ids: Ids,
+        cgroups: Cgroups,
+        egress: Egress,
+        *,
+        layer: Path,
+        code: Path,
+        folder: Path,
+        tasks: int,
+    ) -> None:
+        self.unheld: Mapping[str, str] = {}
+        self.note = ""
+        self.egress = egress
+        self._children = children
+        self._ids = ids
+        self._cgroups = cgroups
+        self._layer = layer
+        self._code = code
+        self._folder = folder
+        self._tasks = tasks
+        self._numbers = itertools.count()
+        self._watch = Watch(cgroups)
+        self._scratch: dict[str, Path] = {}
+        self._copies: dict[str, list[tuple[str, str]]] = {}
+
+    @property
+    def has_own_ids(self) -> bool:
+        """Whether containers have ids that own nothing, and not the worker's."""
+        return self._ids.is_range
+
+    async def launch(self, launch: Launch) -> Launched:
+        """Start it inside bubblewrap."""
+        scratch = self._folder / f"sandbox-{next(self._numbers)}"
+        scratch.mkdir(mode=0o700)
+        plan = self._plan(launch, scratch)
+        descriptor = os.memfd_create("plan")
+        os.write(descriptor, json.dumps(plan).encode())
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        try:
+            async with self._children.starting():
+                process = await asyncio.create_subprocess_exec(
+                    sys.executable, "-I", "-S", _LAUNCHER, self._layer, str(descriptor),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=asyncio.subprocess.DEVNULL,
+                    stderr=launch.words or asyncio.subprocess.DEVNULL,
+                    env={"PATH": os.environ.get("PATH", os.defpath)},
+                    cwd="/",
+                    pass_fds=(descriptor, *launch.descriptors),
+                    start_new_session=True,
+                )  # fmt: skip
+                self._children.own.add(process.pid)
+        finally:
+            os.close(descriptor)
+        return Launched(process, scratch, launch.blocked)
+
+    def _plan(self, launch: Launch, scratch: Path) -> dict[str, Any]:
+        code = self._code / subjects.workspace(launch.workspace)
+        code.mkdir(parents=True, exist_ok=True)
+        resolvers = () if launch.blocked else self.egress.resolvers
+        what = layout.of(
+            launch.image,
+            layer=self._layer,
+            code=code,
+            resolvers=resolvers,
+            web=launch.web,
+            devices=launch.devices,
+        )
+        containers = inside.Plan(
+            layers=(
+                f"{inside.HOLD}/top",
+                *(f"{inside.HOLD}/lower/{number}" for number in range(len(what.layers))),
+            ),
+            binds=tuple(target for _source, target in what.binds),
+            program=program.of_containers(),
+        )
+        return {
+            "ids": {"first": self._ids.first, "first_group": self._ids.first_group},
+            "bubblewrap": self._ids.bubblewrap,
+            "folders": what.folders, "links": what.links, "files": what.files,
+            "binds": what.binds, "layers": what.layers, "devices": what.devices,
+            "scratch": str(scratch),
+            "environment": {**_environment(launch.image), **launch.environment},
+            "program": program.of_templates().hex(),
+            "inside": msgpack.packb(containers._asdict()).hex(),
+            "command": [
+                layout.python_of(launch.image), "-s", "-P", layout.BOOTSTRAP,
+                "--sandboxed", *launch.arguments(layout.WEB),
+            ],
+        }  # fmt: skip
+
+    async def admit(
+        self, container: str, reservation: Reservation, launched: Launched, sockets: Sockets
+    ) -> Sockets:
+        """Shake hands with it; in between come its limits and its network."""
+        assert launched.scratch is not None
+        control, resources = sockets.control, reservation.pool.spec.resources
+        self._scratch[container] = launched.scratch / container
+        disk = resources.ephemeral_disk or DISK
+        try:
+            async with asyncio.timeout(HANDSHAKE):
+                pid = await _hello(control)
+                # The kernel takes its time for both, and the container meanwhile makes its root.
+                _, network = await asyncio.gather(
+                    self._limit(container, pid, resources), self._connect(container, pid, launched)
+                )
+                copies = self._copies.pop(container, [])
+                _send(control, {"network": network, "limits": self._limits(disk), "copies": copies})
+                await _expect(control, inside.READY)
+        except TimeoutError as error:
+            raise ForkError(f"the sandbox did not answer within {HANDSHAKE:g} s") from error
+        except NoEgress as error:
+            raise ForkError(
+                f"this worker cannot connect containers to a network: {error}; "
+                "a function that needs none can have block_network=True"
+            ) from error
+        control.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
+        self._watch.add(container, self._scratch[container] / "upper", disk)
+        return Sockets(sockets.runner, control, pid)
+
+    async def _limit(self, container: str, pid: int, resources: Resources) -> None:
+        if self._cgroups.version:
+            await asyncio.to_thread(self._cgroups.add, container, pid, resources, self._tasks)
+
+    async def _connect(self, container: str, pid: int, launched: Launched) -> dict[str, Any]:
+        return {} if launched.blocked else await self.egress.give(container, pid)
+
+    def _limits(self, disk: int) -> dict[str, int]:
+        limits = {"RLIMIT_CORE": 0, "RLIMIT_FSIZE": disk * _MIB}
+        return limits if self._cgroups.version else {**limits, "RLIMIT_NPROC": self._tasks}
+
+    async def settle(self, container: str, image: Image, files: Files) -> Place:
+        """Return the image's working directory, or root's home; the container copies its files itself."""
+        if files:
+            home = self._code / files[0][1].relative_to(self._code).parts[0]
+            self._copies[container] = [
+                (f"{layout.CODE}/{folder.relative_to(home)}", place) for place, folder in files
+            ]
+        return Place(image.workdir or HOME, "/tmp")  # noqa: S108 - its own
+
+    def inside(self, source: Path, workspace: str) -> str:
+        """Return a folder of code as containers see it."""
+        return f"{layout.CODE}/{source.relative_to(self._code / subjects.workspace(workspace))}"
+
+    def verdict(self, container: str) -> str:
+        """Return how the kernel ended a container for want of memory; empty if it did not."""
+        memory = self._cgroups.memory(container)
+        if memory is None or not memory.kills:
+            return ""
+        limit, peak = memory.limit // _MIB, -(-memory.peak // _MIB)
+        return f"was killed at its memory limit of {limit} MiB (peak {peak} MiB)"
+
+    def watch(self, report: Report) -> None:
+        """Tell of containers that fill the disk, and of their processes that the kernel ended."""
+        self._watch.start(report)
+
+    async def clean(self, container: str) -> None:
+        """Remove its limits, its network and what it wrote."""
+        self._watch.discard(container)
+        self._copies.pop(container, None)
+        await self.egress.take_back(container)
+        if self._cgroups.version:
+            await asyncio.to_thread(self._cgroups.remove, container)
+        scratch = self._scratch.pop(container, None)
+        if scratch is not None:
+            await self._remove(scratch)
+
+    async def _remove(self, path: Path) -> None:
+        """Remove what containers' ids own; an ordinary user can do so as root of its own namespace only."""
+        if self._ids.owns_files:
+            await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
+            return
+        ids = json.dumps({"first": self._ids.first, "first_group": self._ids.first_group})
+        async with self._children.starting():
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-I", "-S", _LAUNCHER, self._layer, "--remove", ids, str(path)
+            )
+            self._children.own.add(process.pid)
+        await process.wait()
+        self._children.own.discard(process.pid)
+
+    async def forget(self, launched: Launched) -> None:
+        """Remove the folder in which the files of its containers grew."""
+        if launched.scratch is not None:
+            await self._remove(launched.scratch)
+
+    async def close(self) -> None:
+        """Leave no group, interface, rule or file behind."""
+        await self._watch.close()
+        await self.egress.close()
+        await asyncio.to_thread(self._cgroups.close)
+        for scratch in self._folder.glob("sandbox-*"):
+            await self._remove(scratch)
+        self._ids.release()
+
+
+def _environment(image: Image) -> dict[str, str]:
+    """Return what every program of an image finds in its environment."""
+    return passed_on() | allocator.VARIABLES | layout.variables(image)
+
+
+# --- the handshake, on a socket that becomes init's
+
+
+async def _hello(control: socket.socket) -> int:
+    """Return the pid, as this machine counts, of who says hello; `ForkError` for an apology."""
+    control.setblocking(False)
+    await _readable(control)
+    data, ancillary, _, _ = control.recvmsg(1, socket.CMSG_SPACE(_CREDENTIALS.size))
+    if data != inside.HELLO or not ancillary:
+        raise ForkError(await _apology(control, data))
+    return int(_CREDENTIALS.unpack(ancillary[0][2][: _CREDENTIALS.size])[0])
+
+
+def _send(control: socket.socket, value: dict[str, Any]) -> None:
+    data = msgpack.packb(value)
+    if control.send(len(data).to_bytes(4, "big") + data) != len(data) + 4:
+        raise ForkError("the sandbox does not listen")
+
+
+async def _expect(control: socket.socket, answer: bytes) -> None:
+    await _readable(control)
+    data = control.recv(1)
+    if data != answer:
+        raise ForkError(await _apology(control, data))
+
+
+async def _apology(control: socket.socket, begun: bytes) -> str:
+    """Return why there is no container."""
+    words = b""
+    while begun and len(words) < _MAX_WORDS:
+        await _readable(control)
+        piece = control.recv(_MAX_WORDS)
+        if not piece:
+            break
+        words += piece
+    return f"the sandbox could not be made: {words.decode(errors='replace') or 'it ended'}"
+
+
+async def _readable(control: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_reader(control.fileno(), ready.set)
+    try:
+        await ready.wait()
+    finally:
+        with suppress(ValueError):
+            loop.remove_reader(control.fileno())

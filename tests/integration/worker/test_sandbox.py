@@ -1,0 +1,355 @@
+"""Sandboxes: user code tries to get out, goes beyond its limits, and leaves nothing behind."""
+
+import asyncio
+import errno
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from worker_stage import Stage
+
+from tidemill._wire import ids, isolation
+from tidemill._wire.specs import Resources
+from tidemill_worker.sandbox import addresses
+
+pytestmark = pytest.mark.skipif(
+    "CI" not in os.environ and (os.getuid() != 0 or not all(map(shutil.which, ("bwrap", "nft")))),
+    reason="sandboxes of both kinds of worker are tried by root, with bubblewrap and nftables",
+)
+
+DOCS = Path(__file__).parents[3] / "docs" / "isolation.md"
+FIRST_ID = 1_500_000_000 + 65536 * (os.getpid() % 1000)  # nobody else's, so that processes can be told
+USER = 64_123
+
+CODE = """
+import os, time
+from tidemill._container import trials
+
+def attack(told, ports):
+    found = trials.run(told)
+    for port in ports:
+        found[f"port {port}"] = trials._loopback({"port": port})
+    return found
+
+def settle(name):
+    global stays
+    answer, stays = trials.settle(name)
+    return answer
+
+def bomb():
+    children = []
+    try:
+        while True:
+            pid = os.fork()
+            if not pid:
+                time.sleep(60)
+                os._exit(0)
+            children.append(pid)
+    except OSError:
+        return len(children)
+
+def fill():
+    try:
+        with open("/tmp/large", "wb") as file:
+            while True:
+                file.write(bytes(1 << 20))
+    except OSError as error:
+        return type(error).__name__, error.errno
+
+def fill_with_many():
+    number = 0
+    while True:
+        number += 1
+        with open(f"/root/{number}", "wb") as file:
+            file.write(bytes(1 << 20))
+
+def eat():
+    return len(bytearray(256 << 20))
+
+def child_eats():
+    import subprocess, sys
+    return subprocess.run([sys.executable, "-c", "bytearray(256 << 20)"]).returncode
+
+def ask(address, port):
+    import socket
+    try:
+        with socket.create_connection((address, port), 5) as sock:
+            return sock.recv(100).decode()
+    except OSError as error:
+        return f"{type(error).__name__} {error.errno}"
+
+def look():
+    import pathlib, sys
+    return {
+        "uid": os.getuid(), "hostname": os.uname().nodename, "cwd": os.getcwd(),
+        "sys": os.path.exists("/sys/kernel"),
+        "names": os.listdir("/etc"), "pids": [n for n in os.listdir("/proc") if n.isdigit()],
+        "writable": bool(pathlib.Path("/var/mine").write_text("x")), "python": sys.executable,
+    }
+"""
+
+
+@pytest.fixture
+def sandboxing(launch_worker: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+    """Start a worker of root's that makes sandboxes. At the end it goes in order: nothing is left."""
+    started = []
+
+    def start(**settings: str) -> Any:
+        usual = {"TIDEMILL_RUNTIME": "bubblewrap", "TIDEMILL_WORKER_IDS": str(FIRST_ID)}
+        started.append(launch_worker(**{**usual, "TIDEMILL_DRAIN_TIMEOUT": "1", **settings}))
+        return started[-1]
+
+    yield start
+    for worker in started:
+        if worker.process.poll() is None:
+            worker.send(signal.SIGTERM)
+            worker.process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def home_of_user() -> Iterator[Path]:
+    """A folder of an ordinary user, that user can reach."""
+    with tempfile.TemporaryDirectory(prefix="tm-user-") as folder:
+        os.chown(folder, USER, USER)
+        yield Path(folder)
+
+
+@pytest.fixture
+def as_user(launch: Any, home_of_user: Path) -> Callable[..., Any]:
+    """Start a worker as an ordinary user, whose subordinate ids begin at `first`."""
+
+    def start(first: int, **settings: str) -> Any:
+        program = (sys.executable, "-m", "tidemill_worker")
+        usual = {"TIDEMILL_RUNTIME": "bubblewrap", "HOME": str(home_of_user)}
+        usual["TIDEMILL_DATA_DIR"] = f"{home_of_user}/data"
+        starter = str(Path(__file__).with_name("as_user.py"))
+        return launch(starter, str(USER), str(first), *program, **{**usual, **settings})
+
+    return start
+
+
+@pytest.fixture
+def traps() -> Iterator[dict[str, Any]]:
+    """What an attacker would like to reach on this machine."""
+    with (
+        tempfile.NamedTemporaryFile() as secret,
+        socket.socket() as tcp,
+        socket.socket(socket.AF_UNIX) as unix,
+    ):
+        tcp.bind(("0.0.0.0", 0))
+        tcp.listen()
+        name = f"tidemill-trap-{os.getpid()}"
+        unix.bind(f"\0{name}")
+        unix.listen()
+        yield {
+            "secret": secret.name, "pid": os.getpid(), "command": "python", "uid": 0, "range": True,
+            "port": tcp.getsockname()[1], "addresses": list(addresses.own()), "abstract": name,
+        }  # fmt: skip
+
+
+PUBLIC, PRIVATE = "198.18.7.2", "10.213.7.2"  # of a machine outside
+ANSWER = """
+import socket
+with socket.create_server(("0.0.0.0", 0)) as server:
+    print(server.getsockname()[1], flush=True)
+    while True:
+        connection, (address, _) = server.accept()
+        connection.sendall(address.encode())
+        connection.close()
+"""
+
+
+@pytest.fixture
+def outside() -> Iterator[int]:
+    """Another machine, with a public and a private address, that tells who asks on the port returned."""
+    space = f"outside-{os.getpid()}"
+    near, far = f"out{os.getpid()}a", f"out{os.getpid()}b"
+    commands = f"""
+        ip netns add {space}
+        ip link add {near} type veth peer name {far} netns {space}
+        ip address add 198.18.7.1/30 dev {near}
+        ip address add 10.213.7.1/30 dev {near}
+        ip link set {near} up
+        ip -n {space} address add {PUBLIC}/30 dev {far}
+        ip -n {space} address add {PRIVATE}/30 dev {far}
+        ip -n {space} link set {far} up
+    """
+    try:
+        for command in commands.strip().splitlines():
+            subprocess.run(command.split(), check=True)
+        server = ["ip", "netns", "exec", space, sys.executable, "-c", ANSWER]
+        with subprocess.Popen(server, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            yield int(process.stdout.readline())
+            process.kill()
+    finally:
+        subprocess.run(["ip", "netns", "delete", space], check=False)
+
+
+async def call(stage: Stage, function: str, *arguments: Any, **spec: Any) -> Any:
+    """Run one function in a container of its own; return the output as it arrived."""
+    pool = await stage.pool(CODE, function, **spec)
+    await stage.place(pool)
+    call = await stage.call(pool, arguments)
+    return (await stage.results(call, timeout=30.0))[0]
+
+
+async def attacked(stage: Stage, traps: dict[str, Any], ports: list[int]) -> set[str]:
+    """Return what user code could do that it should not."""
+    neighbour = (await call(stage, "settle", "beside")).value
+    found = (await call(stage, "attack", {**traps, "neighbour": neighbour}, ports)).value
+    return {name for name, held in found.items() if not held}
+
+
+def table() -> list[dict[str, str]]:
+    """Return the table of docs/isolation.md: what is tried, and what becomes of it, by kind of worker."""
+    lines = [line for line in DOCS.read_text().splitlines() if line.startswith("|")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    header = next(row for row in rows if "process" in row)
+    known = set(isolation.ROWS.values())
+    return [dict(zip(header, row, strict=True)) for row in rows if row[0] in known]
+
+
+def documented(column: str) -> dict[str, str]:
+    names = {what: name for name, what in isolation.ROWS.items()}
+    found = {names[next(iter(row.values()))]: row[column] for row in table()}
+    assert set(found) == set(isolation.ROWS), "every row is in the docs"
+    return {name: how for name, how in found.items() if how != isolation.HELD}
+
+
+async def test_user_code_of_a_root_worker_gets_nowhere_and_its_limits_hold(
+    alone: Stage, sandboxing: Callable[..., Any], traps: dict[str, Any], broker: Any, outside: int
+) -> None:
+    await sandboxing(TIDEMILL_WORKER_TASKS="40").serving()
+    state = await alone.until(lambda: next(iter(alone.states.values()), None), 20.0)
+    assert (state.runtime, state.note) == ("bubblewrap", "")
+    assert state.unheld == documented("root")
+    assert documented("process") == dict.fromkeys(isolation.ROWS, "open")
+    ports = [urlsplit(broker.url).port or 0]
+    escapes, bombed, limited, disk, seen, public, private, blocked = await asyncio.gather(
+        attacked(alone, traps, ports),
+        call(alone, "bomb", block_network=True),
+        call(alone, "eat", resources=Resources(memory_limit=64)),
+        call(alone, "fill", resources=Resources(ephemeral_disk=16)),
+        call(alone, "look"),
+        call(alone, "ask", PUBLIC, outside),
+        call(alone, "ask", PRIVATE, outside),
+        call(alone, "ask", PUBLIC, outside, block_network=True),
+    )
+    assert escapes == set()
+    assert 10 < bombed.value < 40
+    assert public.value == "198.18.7.1", "the machine's own address, in front of the container's"
+    assert private.value == f"OSError {errno.EHOSTUNREACH}"
+    assert blocked.value == f"OSError {errno.ENETUNREACH}"
+    assert re.search(r"killed at its memory limit of 64 MiB \(peak 6\d MiB\)", str(limited.error))
+    assert disk.value == ("OSError", 27)
+    assert seen.value["uid"] == 0
+    assert seen.value["hostname"] == seen.container
+    assert seen.value["cwd"] == "/root"
+    assert seen.value["python"].startswith("/opt/tidemill/env/")
+    assert not seen.value["sys"]
+    assert not {"shadow", "hostname", "machine-id"} & set(seen.value["names"])
+    assert len(seen.value["pids"]) == 2, "init and runner"
+
+
+async def test_what_goes_beyond_memory_or_disk_is_told(alone: Stage, sandboxing: Callable[..., Any]) -> None:
+    await sandboxing().serving()
+    child, disk = await asyncio.gather(
+        call(alone, "child_eats", resources=Resources(memory_limit=64)),
+        call(alone, "fill_with_many", resources=Resources(ephemeral_disk=16)),
+    )
+    assert child.value == -signal.SIGKILL
+    assert "more than its ephemeral disk" in str(disk.error)
+    await alone.until(
+        lambda: "a process was killed at the container's memory limit of 64 MiB" in alone.text()
+    )
+    await alone.until(
+        lambda: re.search(r"it wrote \d+ MiB, more than its ephemeral disk of 16 MiB", alone.text())
+    )
+
+
+@pytest.mark.parametrize(("first", "column"), [(200_000, "user, ids of its own"), (0, "user, one id")])
+async def test_user_code_of_an_ordinary_users_worker_gets_nowhere(
+    alone: Stage, as_user: Callable[..., Any], traps: dict[str, Any], broker: Any, first: int, column: str
+) -> None:
+    worker = as_user(first, TIDEMILL_WORKER_TASKS="200")
+    try:
+        await worker.serving()
+        state = await alone.until(lambda: next(iter(alone.states.values()), None), 20.0)
+        expected = documented(column)
+        assert state.unheld == expected
+        ports = [urlsplit(broker.url).port or 0]
+        escapes, bomb = await asyncio.gather(
+            attacked(alone, {**traps, "uid": USER, "range": bool(first)}, ports),
+            call(alone, "bomb", block_network=True),
+        )
+        assert escapes == {name for name in expected if name not in ("memory", "processors", "disk")}
+        assert 10 < bomb.value < 200
+    finally:
+        print(worker.log.read_text())
+
+
+def left_behind() -> dict[str, set[str]]:
+    """Return everything of workers and containers that outlives processes."""
+    groups = {str(path) for path in Path("/sys/fs/cgroup").rglob("tidemill-*")}
+    tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True).stdout
+    return {
+        "groups": groups,
+        "interfaces": {name for _, name in socket.if_nameindex() if name.startswith("tm")},
+        "tables": {line for line in tables.splitlines() if "tidemill" in line},
+        "slots": {str(path) for path in Path("/run/tidemill").glob("*")},
+        "mounts": {line for line in Path("/proc/self/mounts").read_text().splitlines() if "tidemill" in line},
+        "processes": set(sandboxed()),
+    }
+
+
+def sandboxed() -> Iterator[str]:
+    """Yield the processes that run under the ids of this test's sandboxes."""
+    for status in Path("/proc").glob("[0-9]*/status"):
+        try:
+            text = status.read_text()
+        except OSError:
+            continue
+        uid = int(text.partition("\nUid:\t")[2].split("\t")[0])
+        if FIRST_ID <= uid < FIRST_ID + 65536:
+            yield status.parent.name
+
+
+async def test_containers_leave_nothing_behind_although_their_worker_is_killed(
+    alone: Stage, sandboxing: Callable[..., Any], data: Path
+) -> None:
+    before = left_behind()
+    count = int(os.environ.get("TIDEMILL_TEST_STARTS", "100"))
+    worker = sandboxing(TIDEMILL_WORKER_CPU="1000", TIDEMILL_WORKER_MEMORY="100000")
+    await worker.serving()
+    pool = await alone.pool(CODE, "look")
+    for _ in range(count // 20):
+        containers = await alone.place(pool, 20)
+        await alone.stop(*containers, graceful=False)
+        for container in containers:
+            await alone.event(container, "stopped")
+    assert not list((data / "containers").glob("*/sandbox-*/co-*"))
+    assert len(left_behind()["groups"] - before["groups"]) <= 3, "the worker's own"
+    for _ in range(20):
+        await alone.ask_to_place(pool, ids.new(ids.CONTAINER))
+    await worker.kill()
+    await alone.until(lambda: not list(sandboxed()))
+
+    alone.states.clear()
+    successor = sandboxing()
+    await successor.serving()
+    await alone.until(lambda: alone.states)
+    successor.send(signal.SIGTERM)
+    assert await successor.ended() == 0
+    assert {kind: found - before[kind] for kind, found in left_behind().items() if found - before[kind]} == {}
+    assert not list((data / "containers").glob("*"))
