@@ -45,7 +45,7 @@ _FINAL = (exception.ImageBuildError, secrets.Refused)
 class StartFailed(Exception):
     """A container did not become ready.
 
-    `final`: another try would fail as well. `cut_off`: the worker was, and nothing is wrong with the function.
+    `final`: another try would fail as well. `cut_off`: the worker was, so that the function is not to blame.
     """
 
     def __init__(self, told: bytes, *, final: bool = False, cut_off: bool = False) -> None:
