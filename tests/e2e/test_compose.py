@@ -168,6 +168,7 @@ def _run_app(stage: ComposeStage, folder: Path) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(240)
 def test_its_services_run_an_app_drain_and_lose_no_node_that_they_need(
     composed: ComposeStage, tmp_path: Path

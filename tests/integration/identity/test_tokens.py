@@ -67,6 +67,7 @@ def test_a_member_makes_a_token_that_others_of_the_workspace_can_use(two: Worksp
     wait_until(lambda: (tokens(owner)[token[0]].last_used or 0) > begun - 60, what="for its use to be noted")
 
 
+@pytest.mark.long
 def test_a_revoked_token_ends_its_connections_and_makes_no_others(two: Workspaces, owner: Client) -> None:
     token = create(owner)
     app = App("waits")

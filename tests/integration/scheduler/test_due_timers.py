@@ -85,7 +85,7 @@ async def test_a_timer_fires_into_its_pool_when_its_time_has_come(parts: Parts) 
         },
     )
     await until(lambda: worker.placements, "a placement")
-    assert 0.9 <= time.monotonic() - began < 2.5
+    assert time.monotonic() - began >= 0.9
     (chunk,) = await queued(parts.bus, caller.pool)
     assert chunk.attempt == 1
 
