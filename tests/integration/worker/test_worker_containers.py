@@ -277,24 +277,37 @@ async def test_variables_of_the_interpreter_are_there_from_its_start(stage: Stag
 
 
 async def test_a_worker_that_is_told_to_end_finishes_what_runs_and_leaves_nothing(
-    own_stage: Stage, process: Any, data: Path
+    own_stage: Stage, process: Any, data: Path, tmp_path: Path
 ) -> None:
-    pool = await own_stage.pool("import time\ndef f(n):\n    time.sleep(n)\n    return n")
+    gate = tmp_path / "gate"
+    code = """
+        import os, time
+        def f(gate):
+            while not os.path.exists(gate): time.sleep(0.01)
+            return 1
+    """
+    pool = await own_stage.pool(code)
     await own_stage.place(pool)
-    call = await own_stage.call(pool, (0.5,), (0.4,))
-    later = await own_stage.call(pool, (0.1,))
+    call = await own_stage.call(pool, (str(gate),), (str(gate),))
+    later = await own_stage.call(pool, (str(gate),))
     await own_stage.until(
         lambda: any(one.state == "busy" for one in own_stage.states[own_stage.worker].containers)
     )
     tree = descendants(process.process.pid)
     process.send(signal.SIGTERM)
+    await own_stage.until(lambda: own_stage.states[own_stage.worker].draining)
+    gate.touch()
     assert await process.ended() == 0
     assert own_stage.states[own_stage.worker].draining
-    assert [one.value for one in await own_stage.results(call)] == [0.5]
+    assert [one.value for one in await own_stage.results(call)] == [1]
     assert not own_stage.terminal(later)
     waiting = [one async for one in own_stage.bus.read(pool.stream, subjects.pool_inputs(pool.prefix))]
     assert len(waiting) == 2
-    assert not any(os.path.exists(f"/proc/{pid}") for pid in tree)
+
+    async def none_left() -> bool:
+        return not any(os.path.exists(f"/proc/{pid}") for pid in tree)
+
+    await eventually(none_left)
     assert not (data / "containers" / own_stage.worker).exists()
     assert await own_stage.bus.bucket("workers").get(own_stage.worker) is None
 
