@@ -60,11 +60,6 @@ class Selection:
         """What the ids of the call's inputs begin with."""
         return ids.input_id(self.call, 0).rpartition("-")[0]
 
-    @property
-    def is_narrow(self) -> bool:
-        """Whether more is read than wanted."""
-        return bool(self.function or self.call or self.source or self.search or self.container)
-
 
 class Lines:
     """Puts records together to lines. `functions` are the ids of functions by name."""

@@ -1,7 +1,7 @@
 """What callers ask and are told: frozen dataclasses, packed as MessagePack maps.
 
-The other messages of the control plane stand beside this module, by who needs them: making dataclasses takes
-time at import. Services check each message against its type when it arrives. Durations are seconds, memory
+The other messages of the control plane stand beside this module, by who needs them: a caller loads none of
+them. Services check each message against its type when it arrives. Durations are seconds, memory
 and disk MiB.
 """
 

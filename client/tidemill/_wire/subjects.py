@@ -320,6 +320,29 @@ def app_events(ws: str, app: str) -> str:
     return f"tm.events.{workspace(ws)}.*.{token(app)}"
 
 
+def feeds_stream(ws: str) -> str:
+    """Return the name of the stream that keeps the event streams of a workspace's web functions."""
+    return f"FEEDS_{workspace(ws)}"
+
+
+def feed(ws: str, requester: str, name: str) -> str:
+    """Return the subject of something in the feeds of one requester; `*` for `name` stands for all."""
+    return f"tm.feeds.{workspace(ws)}.{token(requester)}.{name if name == EVERY else token(name)}"
+
+
+ALL_READ_FEEDS = "tm.read_feeds.*"
+
+
+def read_feed(run: str) -> str:
+    """Return the subject on which a gateway hears that a feed which it keeps is being read."""
+    return f"tm.read_feeds.{token(run)}"
+
+
+def kept_feed(run: str) -> str:
+    """Return the subject on which the readers of a feed hear that it is still being kept."""
+    return f"tm.kept_feeds.{token(run)}"
+
+
 def events_stream(ws: str) -> str:
     """Return the name of the stream that keeps a workspace's events."""
     return f"EVENTS_{workspace(ws)}"

@@ -21,7 +21,6 @@ PLATFORM, MEMBERS, SYSTEM = "TIDEMILL", "MEMBERS", "SYS"
 # The static users, each with a password of its own; `system` sees and ends connections, for the registry.
 SERVICE_USERS = ("registry", "scheduler", "gateway")
 SYSTEM_USER = "system"
-CALLOUT_USER = "registry"
 
 _GET, _BATCH = "$JS.API.STREAM.MSG.GET", "$JS.API.DIRECT.GET"  # from the leader; from any replica
 _PURGE = "$JS.API.STREAM.PURGE"
@@ -103,7 +102,9 @@ def member(workspace: str, user: str) -> Rights:
     """Return what a member's token may do: everything that the SDK needs in one workspace."""
     ws = subjects.workspace(workspace)
     bucket = subjects.blobs_bucket(ws)
-    own = tuple(spec.name for spec in streams.workspace_streams(ws))
+    between_gateways = subjects.feeds_stream(ws)
+    names = (spec.name for spec in streams.workspace_streams(ws))
+    own = tuple(name for name in names if name != between_gateways)
     purged = (subjects.replies_stream(ws), subjects.blobs_stream(ws))
     return Rights(
         publish=(
@@ -209,6 +210,7 @@ def service(name: str) -> Rights:
     return _RIGHTS_OF_SERVICES[name]
 
 
+FEEDS = ("tm.feeds.>", "tm.read_feeds.*", "tm.kept_feeds.*")  # what gateways keep for clients that come again
 _READ_MODELS = (streams.POOLS, streams.ROUTES, streams.LIMITS, streams.PROXY_TOKENS)  # that gateways follow
 
 _RIGHTS_OF_SERVICES = {
@@ -232,10 +234,11 @@ _RIGHTS_OF_SERVICES = {
             subjects.internal("registry", "verify_token"),
             subjects.internal("scheduler", "lease_tokens"),
             "tm.workers.*.stop",
+            *FEEDS,
             "$JS.API.INFO",
             *(f"$JS.API.CONSUMER.CREATE.KV_{name}" for name in _READ_MODELS),
         ),
-        subscribe=(f"{subjects.inbox('gateway')}.>", *STREAMS, "$SRV.>"),
+        subscribe=(f"{subjects.inbox('gateway')}.>", *STREAMS, *FEEDS, "$SRV.>"),
         publish_denied=_named([spec.name for spec in streams.common_streams()], _GET, _BATCH, _PURGE),
         responds=True,
     ),

@@ -39,6 +39,10 @@ class Started:
 
 def check_callable(name: str, handle: FunctionHandle) -> None:
     """Refuse functions that are called in another way. Raises `Problem`."""
+    if handle.methods is not None:
+        raise Problem(
+            422, "invalid", f"{name} is a class", hint=f"call a method: {', '.join(handle.names())}"
+        )
     if handle.is_generator:
         raise Problem(422, "invalid", f"{name} is a generator, which cannot be called over REST")
     if handle.web_label:

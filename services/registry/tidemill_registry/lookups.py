@@ -14,7 +14,7 @@ from tidemill._wire.deploying import AppPage, FindApps, FindFunctions, FunctionI
 from tidemill._wire.specs import Parameter
 from tidemill.exception import ConflictError, InvalidError, NotFoundError
 from tidemill_registry import checks, environments, pages, records, tokens
-from tidemill_registry.database import transaction
+from tidemill_registry.database import question, transaction
 from tidemill_registry.decisions import LIFE
 from tidemill_registry.environments import of_workspace
 from tidemill_registry.schema import (
@@ -90,7 +90,7 @@ async def get_function(
             Environment.name == request.environment,
             or_(Function.name == request.name, Function.name == request.name.rpartition(".")[0]),
         ).order_by(func.length(Function.name).desc())
-    async with transaction(engine) as connection:
+    async with question(engine) as connection:
         row = (await connection.execute(query)).first()
         if row is None:
             raise await _no_function(connection, workspace, request)

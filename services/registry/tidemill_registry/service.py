@@ -367,8 +367,9 @@ class Registry:
         return Done()
 
     async def _verify_token(self, request: VerifyToken) -> TokenInfo:
-        token = await self._tokens.verify(request.token_id, request.secret)
-        await self._tokens.note_use(token.token_id)
+        token, is_noted = await self._tokens.verify(request.token_id, request.secret)
+        if not is_noted:
+            await self._tokens.note_use(token.token_id)
         return token
 
     # --- who may connect
