@@ -35,12 +35,6 @@ def client(tenant: Any) -> Any:
     return tenant
 
 
-async def refused(request: Any) -> RequestFailed:
-    with pytest.raises(RequestFailed) as caught:
-        await request
-    return caught.value
-
-
 async def deploy(client: Any, *functions: FunctionSpec, name: str = "app", **fields: Any) -> AppDeployed:
     answer: AppDeployed = await client.ask("deploy_app", DeployApp(name, functions, **fields), AppDeployed)
     return answer
