@@ -4,16 +4,21 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import psutil
 from waiting import wait_until
 
+from tidemill import Client
 from tidemill._stack import PartInfo, StackInfo
 
 RUN_TIMEOUT = 100.0  # seconds
+DEATHS = 3  # of one part in a row, after which the supervisor waits longer than another start takes
 
 
 def clean_environment(home: Path) -> dict[str, str]:
@@ -29,6 +34,7 @@ class RunningStack:
 
     home: Path
     environment: dict[str, str] = field(init=False)
+    deaths: "Counter[str]" = field(init=False, default_factory=Counter)
 
     def __post_init__(self) -> None:
         self.environment = clean_environment(self.home)
@@ -37,6 +43,11 @@ class RunningStack:
     def info(self) -> StackInfo:
         """What the stack tells about itself now."""
         return StackInfo.from_json((self.home / "stack.json").read_bytes())
+
+    def client(self) -> Client:
+        """Return a client with the stack's token."""
+        info = self.info
+        return Client.from_credentials(info.token_id, info.token_secret, server_url=info.server_url)
 
     def part(self, name: str) -> PartInfo:
         """Return one part, as it is now."""
@@ -47,6 +58,7 @@ class RunningStack:
         pid = self.part(name).pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
+        self.deaths[name] += 1
         return pid
 
     def wait_restarted(self, name: str, old: int) -> PartInfo:
@@ -59,13 +71,21 @@ class RunningStack:
         part: PartInfo = wait_until(restarted, what=f"for {name} to be restarted")
         return part
 
+    def serves(self) -> bool:
+        """Return whether all parts are alive and serve."""
+        parts = self.info.parts
+        return all(part.state == "serving" and part.pid and not is_gone(part.pid) for part in parts)
+
     def cli(self, *arguments: str, **options: Any) -> "subprocess.CompletedProcess[str]":
         """Run the command line on this stack."""
         return run_cli(*arguments, environment=self.environment, **options)
 
-    def start_cli(self, *arguments: str, **options: Any) -> "subprocess.Popen[str]":
-        """Start the command line on this stack and leave it running."""
-        return start([sys.executable, "-m", "tidemill.cli", *arguments], self.environment, **options)
+    def start_cli(
+        self, *arguments: str, environment: Mapping[str, str] = MappingProxyType({}), **options: Any
+    ) -> "subprocess.Popen[str]":
+        """Start the command line on this stack, with more in its environment, and leave it running."""
+        command = [sys.executable, "-m", "tidemill.cli", *arguments]
+        return start(command, {**self.environment, **environment}, **options)
 
     def logs(self) -> str:
         """Return the ends of all logs, for the message of a test that failed."""
@@ -113,6 +133,40 @@ def down(stack: RunningStack) -> None:
     done = stack.cli("down")
     assert done.returncode == 0, done.stderr
     assert not processes_of(stack.home), "the stack left processes behind"
+
+
+class MortalStack:
+    """A stack whose parts tests kill. It is started again where the supervisor would be slow to do it."""
+
+    def __init__(self, home: Path) -> None:
+        self._stack = RunningStack(home)
+        self._is_up = False
+
+    def get(self) -> RunningStack:
+        """Return the stack, all parts of which serve."""
+        if not self._is_up:
+            self._stack, self._is_up = up(self._stack.home), True
+        wait_until(self._stack.serves, what="for all parts to serve")
+        return self._stack
+
+    def rest(self) -> None:
+        """End it if a part has died too often for another test, or a test left it ended."""
+        ended = not (self._stack.home / "stack.json").exists()
+        if ended or max(self._stack.deaths.values(), default=0) >= DEATHS:
+            self.end()
+
+    def end(self) -> None:
+        if self._is_up:
+            self._is_up = False
+            down(self._stack)
+
+
+def is_gone(pid: int) -> bool:
+    """Return whether a process has ended."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def processes_of(home: Path) -> list[str]:

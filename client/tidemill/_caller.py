@@ -119,6 +119,9 @@ class Caller:
         `stored` is called when the stream has it, `refused` with the caller's error when it will not.
         """
         self._submitted += 1
+        if self.pools.full and (error := self.pools.refusal(handle.pool)):
+            self.loop.call_soon(refused, error)
+            return self._submitted
         subject = subjects.inputs(handle.prefix, call, first, 0)
         self._store(subject, data, subjects.input_key(call, first, 0), stored, refused, STORE_TRIES)
         self.pools.ring(handle.pool, patiently=patiently)
@@ -293,6 +296,11 @@ class Caller:
                 self.run(self._lost.give_up(self.calls), name="look for lost calls")
             self._pause = min(SILENT_MAX, self._pause * 2)
             self.replies.read_again()
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether anything is expected from the server."""
+        return bool(self.calls or self._listeners)
 
     def fail_all(self, error: BaseException) -> None:
         """Fail every call that waits."""

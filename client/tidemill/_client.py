@@ -11,6 +11,7 @@ from tidemill import _loop, _runtime, _sync, exception
 from tidemill._bus.protocol import Bus, BusError, Disconnected, NoResponder, NotLetIn, RequestFailed
 from tidemill._caller import Caller, explain
 from tidemill._dataclass import dataclass
+from tidemill._outage import Outage
 from tidemill._tracebacks import EDGE
 from tidemill._wire import coding, errors, ids, subjects
 from tidemill._wire.control import ErrorReply
@@ -191,8 +192,18 @@ class Client:
             await _close_own(bus)
             raise
         self._bus = bus
+        if _runtime.container is None:
+            Outage(bus, caller, self._is_stack_down)
         self._forget_exit = _loop.at_exit(self._close)
         return caller
+
+    def _is_stack_down(self) -> bool:
+        """Return whether this client uses the stack on this machine that stays, and that runs no more."""
+        from tidemill import _stack
+
+        given = self._credentials
+        is_named = bool((given is not None and given.server_url) or config["server_url"])
+        return not is_named and self._temporary is None and not _stack.is_running()
 
     async def request(
         self,

@@ -103,8 +103,8 @@ def _delattr(self: Any, name: str) -> None:  # noqa: ARG001
 
 
 def _setstate(self: Any, state: tuple[Any, ...]) -> None:
-    for name, value in zip(_names(type(self)), state, strict=True):
-        object.__setattr__(self, name, value)
+    # Of another version it may have fewer fields, or more.
+    self.__init__(**dict(zip(_names(type(self)), state, strict=False)))
 
 
 _METHODS: dict[str, Callable[..., Any]] = {

@@ -10,7 +10,7 @@ import time
 from collections.abc import Coroutine, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from tidemill import __version__, _entrypoint, _following, _names, _plan, _runtime, exception
+from tidemill import __version__, _entrypoint, _following, _names, _plan, _replacing, _runtime, exception
 from tidemill._dataclass import dataclass
 from tidemill._output import Output
 from tidemill._wire import deploying as wire
@@ -102,10 +102,11 @@ async def deploy(
         message = await _message(plan, wanted, client)
         deployed, lost = await _ask_again(client, "deploy_app", message, wire.AppDeployed)
         await _following.changed(client, deployed.app_id)
+        await _replacing.ended(client, deployed, shown)
     finally:
         shown.status("")
     is_skipped = deployed.skipped and not lost  # of a try whose answer was lost nothing is known
-    for line in _report(plan, wanted, deployed, None if is_skipped else time.monotonic() - begun):
+    for line in _report(plan, deployed, None if is_skipped else time.monotonic() - begun):
         shown.line(line)
     return Record(deployed.app_id, deployed.url, client), deployed.handles
 
@@ -145,9 +146,7 @@ async def _both(first: Coroutine[Any, Any, A], second: Coroutine[Any, Any, B]) -
     return one.result(), two.result()
 
 
-def _report(
-    plan: _plan.Plan, wanted: Wanted, deployed: wire.AppDeployed, seconds: float | None
-) -> Iterator[str]:
+def _report(plan: _plan.Plan, deployed: wire.AppDeployed, seconds: float | None) -> Iterator[str]:
     """Yield what is said about a deployment; `seconds` is None for one that was skipped."""
     yield "\n".join(_plan.tree(plan, deployed.handles))
     for name in deployed.removed:
@@ -155,11 +154,9 @@ def _report(
     if seconds is None:
         yield f"Deployment skipped: no changes detected (version {deployed.version})"
     else:
-        if wanted.strategy == "recreate" and deployed.version > 1:
-            yield "Terminating running containers"
         yield f"✓ App deployed in {seconds:.2f} s! (version {deployed.version})"
-    if deployed.url:
-        yield f"View Deployment: {deployed.url}"
+    if url := deployed.url or page(deployed.app_id):
+        yield f"View Deployment: {url}"
 
 
 # --- afterwards

@@ -1,7 +1,7 @@
 """Functions found by name, which follow the deployments of their app for as long as this process lives.
 
     first use ─> look up ─> handle, used at once
-                   └─> listen to the app's events; look up once more, for what came in between
+                   └─> listen to the app's events; soon look up once more, for what came in between
 
     `published` ─> look up again ─> new calls go to the new version; those under way finish where they are
     `stopped`   ─> forget ─> the next call looks up, and finds nothing or another app of that name
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 APPS = 1_000  # followed at once; beyond it those that were looked up first are forgotten
 LOOKUPS = 8  # at once
+SOON = 0.2  # seconds: who makes one call and ends does not ask twice, and the first call is not held up
 PAUSE, PAUSE_MAX = 0.5, 30.0  # seconds until a look-up that failed is tried again
 
 _log = logging.getLogger("tidemill")
@@ -77,7 +78,9 @@ async def look_up(client: "Client", lookup: "Lookup") -> FunctionHandle:
         return await client.request("registry", "get_function", message, FunctionHandle)
     except exception.NotFoundError as error:
         if lookup.function_id:
-            raise exception.NotFoundError(f"there is no function {lookup.function_id}") from error
+            raise exception.NotFoundError(
+                f"there is no function {lookup.function_id}", hint=error.hint
+            ) from error
         raise exception.NotFoundError(
             f"there is no function {lookup.name!r} in an app {lookup.app_name!r} of the environment "
             f"{lookup.environment!r}",
@@ -146,6 +149,8 @@ class Following:
         """Listen, and look up again whenever something may have changed."""
         try:
             app.subscription = await self._listen(app)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(app.stale.wait(), SOON)
             pause = PAUSE
             while True:
                 answered = await self._look_again(app)

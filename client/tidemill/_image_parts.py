@@ -29,13 +29,15 @@ MAX_BUNDLE = 1 << 30  # bytes of one folder, as the worker takes it
 class Collected:
     """What parts hand over: blobs by their SHA-256, and what does not count in an image's key.
 
-    Secrets and functions stand in the recipe by their number here.
+    `paths` are the files and folders that were read. Secrets and functions stand in the recipe by their
+    number here.
     """
 
     def __init__(self) -> None:
         self.blobs: dict[str, bytes] = {}
         self.secrets: list[Secret] = []
         self.functions: list[str] = []
+        self.paths: set[Path] = set()
 
     def store(self, data: bytes) -> str:
         """Take a blob; return its digest."""
@@ -78,6 +80,7 @@ class LocalFiles:
         """Return the folder that the files lie in, and the digest of their archive."""
         from tidemill import _source
 
+        into.paths.add(Path(self.local).absolute())
         files = self._folder() if self.is_folder else self._file()
         folder = self.remote if self.is_folder else str(PurePosixPath(self.remote).parent)
         return {"remote": folder, "bundle": into.store(_source.pack(files, _modes(files)))}
@@ -158,7 +161,8 @@ class LocalText:
     def declared(self) -> list[str]:
         return [self.path, *self.extras]
 
-    def collect(self, _into: Collected) -> Any:
+    def collect(self, into: Collected) -> Any:
+        into.paths.add(Path(self.path).absolute())
         try:
             text = Path(self.path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -166,10 +170,10 @@ class LocalText:
                 return None
             raise InvalidError(f"{self.what}: {self.path} cannot be read: {error}") from error
         if self.kind == "requirements":
-            return self._requirements(text)
+            return self._requirements(text, into)
         return self._dependencies(text) if self.kind == "pyproject" else text
 
-    def _requirements(self, text: str) -> list[str]:
+    def _requirements(self, text: str, into: Collected) -> list[str]:
         """Return the lines of a requirements file, and of the files that it names by `-r`."""
         found: list[str] = []
         for line in text.replace("\\\n", " ").splitlines():
@@ -177,7 +181,7 @@ class LocalText:
             option, _, value = needed.partition(" ")
             if option in ("-r", "--requirement"):
                 other = Path(self.path).parent / value
-                found += LocalText(str(other), self.what, "requirements").collect(Collected())
+                found += LocalText(str(other), self.what, "requirements").collect(into)
             elif needed.startswith("-") and option.partition("=")[0] not in _INDEX_OPTIONS:
                 raise InvalidError(f"{self.what}: {self.path}: {option} cannot be carried out on a worker")
             elif needed:
@@ -217,6 +221,7 @@ class LocalContext:
         root = Path(self.folder)
         if not root.is_dir():
             raise InvalidError(f"there is no folder {self.folder} for the Dockerfile")
+        into.paths.add(root.absolute())
         files = files_below(root, self._ignored(root))
         return into.store(_source.pack(files, _modes(files)))
 

@@ -60,11 +60,6 @@ class Selection:
         """What the ids of the call's inputs begin with."""
         return ids.input_id(self.call, 0).rpartition("-")[0]
 
-    @property
-    def is_narrow(self) -> bool:
-        """Whether more is read than wanted."""
-        return bool(self.function or self.call or self.source or self.search or self.container)
-
 
 class Lines:
     """Puts records together to lines. `functions` are the ids of functions by name."""
@@ -89,6 +84,11 @@ class Lines:
             yield from self._entry(first, app, rest)
         elif rest:
             self._open[key] = (first, app, rest)
+
+    @property
+    def are_whole(self) -> bool:
+        """Whether no line has begun and not ended."""
+        return not self._open
 
     def rest(self) -> Iterator[LogEntry]:
         """Yield what has not ended with a line break."""

@@ -30,7 +30,18 @@ _log = logging.getLogger("tidemill")
 class LogReader:
     """Reads what a selection asks for."""
 
-    def __init__(self, bus: Bus, stream: str, selection: Selection, functions: dict[str, str]) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        stream: str,
+        selection: Selection,
+        functions: dict[str, str],
+        *,
+        max_read: int = MAX_READ,
+    ) -> None:
+        self._max_read = max_read
+        self.position = 0  # of what was followed: up to this sequence every line was given whole
+        self.gave_up = False  # whether there may be more of the last lines than were found
         self._bus = bus
         self._stream = stream
         self._selection = selection
@@ -76,7 +87,8 @@ class LogReader:
             found = self._assemble(pieces)
             if window and window[0].time < self._selection.since - LATE:
                 break
-            if read > MAX_READ:
+            if read > self._max_read:
+                self.gave_up = True
                 _log.warning("only the last %d MiB of output were looked through", read >> 20)
                 break
             high, width = low - 1, width * GROWTH
@@ -97,6 +109,8 @@ class LogReader:
                             heard, sequence = True, stored.sequence + 1
                             for entry in self._entries(lines, stored):
                                 yield entry
+                            if lines.are_whole:
+                                self.position = stored.sequence
                 except (exception.ConnectionError, exception.ServiceError) as error:  # it is away
                     _log.debug("output cannot be read now: %s", error)
                     await asyncio.sleep(RETRY)
@@ -104,6 +118,7 @@ class LogReader:
                     continue
                 for entry in lines.rest():
                     yield entry
+                self.position = sequence - 1
                 if over and not heard:
                     return
 

@@ -14,6 +14,7 @@ from tidemill._log_entries import SOURCES, LogEntry, Selection
 from tidemill._log_reading import LogReader
 from tidemill._wire import coding, subjects
 from tidemill._wire.apps import AppDetails, GetApp
+from tidemill._wire.containers import ContainerList, ListContainers
 from tidemill._wire.control import AppEvent
 from tidemill.config import config
 
@@ -115,7 +116,13 @@ class Logs:
         if tail:
             for entry in await reader.tail(tail, after):
                 yield entry
-        async with _until_stopped(origin) as is_over, aclosing(reader.follow(after, is_over)) as entries:
+        app_id = origin.selection.app
+
+        async def is_stopped() -> bool:
+            return (await _details(origin.client, app_id, "")).app.state == "stopped"
+
+        ending = until_stopped(origin.caller, app_id, is_stopped)
+        async with ending as is_over, aclosing(reader.follow(after, is_over)) as entries:
             async for entry in entries:
                 yield entry
 
@@ -147,13 +154,18 @@ def _unix(time: Time) -> float:
 
 
 @asynccontextmanager
-async def _until_stopped(origin: Origin) -> AsyncIterator[Callable[[], bool]]:
-    """Listen for the end of the app; the function says whether it has come."""
+async def until_stopped(
+    caller: "Caller", app_id: str, is_stopped: Callable[[], Awaitable[bool]]
+) -> AsyncIterator[Callable[[], bool]]:
+    """Listen for the end of an app, if there is one; the function that is given says whether it has come.
+
+    `is_stopped` is asked at the beginning, and when news may have been missed.
+    """
     over = asyncio.Event()
-    if not origin.selection.app:
+    if not app_id:
         yield over.is_set
         return
-    bus, app_id = origin.caller.bus, origin.selection.app
+    bus = caller.bus
 
     def on_event(message: Message) -> None:
         with suppress(ValueError):
@@ -161,7 +173,7 @@ async def _until_stopped(origin: Origin) -> AsyncIterator[Callable[[], bool]]:
                 over.set()
 
     async def look() -> None:
-        if (await _details(origin.client, app_id, "")).app.state == "stopped":
+        if await is_stopped():
             over.set()
 
     async def look_again() -> None:
@@ -169,10 +181,10 @@ async def _until_stopped(origin: Origin) -> AsyncIterator[Callable[[], bool]]:
             await look()
 
     def on_reconnect() -> None:
-        origin.caller.run(look_again(), name=f"look for the end of {app_id}")
+        caller.run(look_again(), name=f"look for the end of {app_id}")
 
     try:
-        subscription = await bus.subscribe(subjects.event(origin.caller.workspace, "app", app_id), on_event)
+        subscription = await bus.subscribe(subjects.event(caller.workspace, "app", app_id), on_event)
     except BusError as error:
         raise explain(error) from error
     undo = bus.on_reconnect(on_reconnect)
@@ -219,10 +231,38 @@ async def of_call(client: "Client", call: str, app_id: str, created: float) -> O
 
 
 async def of_container(client: "Client", container: str) -> Origin:
-    """Return the output of one container."""
+    """Return the output of one container. `NotFoundError` if none is kept, and it does not run."""
     caller = await client.connect()
-    selection = Selection(subjects.container_logs(caller.workspace, container), container=container)
+    selection = of_container_alone(caller.workspace, container)
+
+    async def running() -> ContainerList:
+        return await client.request("scheduler", "list_containers", ListContainers(), ContainerList)
+
+    await check_container(caller, selection, running)
     return Origin(client, caller, selection, {})
+
+
+def of_container_alone(workspace: str, container: str) -> Selection:
+    """Return what selects the output of a container. `InvalidError` for what can be no id of one."""
+    try:
+        subject = subjects.container_logs(workspace, container)
+    except ValueError as error:
+        raise exception.InvalidError(f"not the id of a container: {container!r}") from error
+    return Selection(subject, container=container)
+
+
+async def check_container(
+    caller: "Caller", selection: Selection, running: Callable[[], Awaitable[ContainerList]]
+) -> None:
+    """Refuse a container that has left no output and does not run; `NotFoundError`."""
+    reader = LogReader(caller.bus, subjects.logs_stream(caller.workspace), selection, {})
+    if await reader.last():
+        return
+    if all(one.container != selection.container for one in (await running()).containers):
+        raise exception.NotFoundError(
+            f"no container {selection.container} runs, and no output of one is kept",
+            hint="`tidemill container list` shows those that run, `tidemill call info` those of a call",
+        )
 
 
 async def _details(client: "Client", app: str, environment: str) -> AppDetails:

@@ -78,6 +78,7 @@ def pack(app: "Standing", name: str | None, environment: str) -> Plan:
         specs.append(declaration.spec(packed.source, defaults, image_spec))
         found.update(packed.blobs)
         found.update(of_image.blobs)
+        packer.paths.update(of_image.paths)
         build_secrets[key] = tuple(of_image.secrets)
         secrets[key] = _readable((*defaults.secrets, *declaration.secrets))
     name = name or app.name

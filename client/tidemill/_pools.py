@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+from tidemill import exception
 from tidemill._bus.protocol import Bus, BusError, Message, Subscription
 from tidemill._wire import coding, subjects
-from tidemill._wire.control import Trouble
+from tidemill._wire.control import FULL_FOR, Trouble
 
 RING_EVERY = 0.05  # seconds between the bells of a pool while inputs are submitted
 LATELY = 1.0  # seconds since its last answer for which a pool is taken to be awake
@@ -52,6 +53,7 @@ class Pools:
         self._on_failing = on_failing
         self._loop = asyncio.get_running_loop()
         self._lines: dict[str, Line] = {}
+        self.full: dict[str, tuple[float, Trouble]] = {}  # pools to which nothing is added, until when
         self._tasks: set[asyncio.Task[None]] = set()
 
     def enter(self, pool: str) -> None:
@@ -86,6 +88,16 @@ class Pools:
         elif line.ring_later is None:
             line.ring_later = self._loop.call_later(wait, self._ring, line)
 
+    def refusal(self, pool: str) -> exception.ResourceExhaustedError | None:
+        """Return why nothing may be added to a pool now, if that is so."""
+        until, trouble = self.full.get(pool, (0.0, None))
+        if trouble is None:
+            return None
+        if until < time.monotonic():
+            del self.full[pool]
+            return None
+        return exception.ResourceExhaustedError(trouble.message, hint=trouble.hint)
+
     def ring_waiting(self) -> None:
         """Ring for every pool that a call waits for, and forget those that nobody calls any more."""
         now = time.monotonic()
@@ -110,6 +122,7 @@ class Pools:
 
     def _forget(self, line: Line) -> None:
         del self._lines[line.pool]
+        self.full.pop(line.pool, None)
         if line.subscription is not None:
             task = self._loop.create_task(line.subscription.close())
             self._tasks.add(task)
@@ -139,6 +152,9 @@ class Pools:
             _log.debug("trouble that cannot be read: %s", error)
             return
         line = self._lines.get(trouble.pool)
+        if trouble.full:
+            self.full[trouble.pool] = time.monotonic() + FULL_FOR, trouble
+            return
         if line is None or not line.waiting:
             return
         if trouble.final:

@@ -144,4 +144,5 @@ class Replies:
                 task.cancel()
         if self._subscription is not None:
             await self._subscription.close()
-        await self._bus.purge(self._stream, self._subject)
+        if self._submissions()[0]:
+            await self._bus.purge(self._stream, self._subject)

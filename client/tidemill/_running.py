@@ -109,6 +109,7 @@ class _Run:
         self._client = client
         self._shown = output or Output(quiet=True)
         self._is_watched = output is not None
+        self._logs_timeout = config["logs_timeout"]  # told now if it cannot be read, not when all is over
         self._created: AppCreated | None = None
         self._is_published = False
         self._watch: Watch | None = None
@@ -229,7 +230,7 @@ class _Run:
 
     async def _hear_last_words(self) -> None:
         if self._watch is not None:
-            timeout = config["logs_timeout"]
+            timeout = self._logs_timeout
             if not await self._watch.until_quiet(timeout):
                 _log.debug("containers went on for more than %s s", timeout)
 

@@ -23,6 +23,13 @@ def _flag(text: str) -> bool:
     raise ValueError("is neither true nor false")
 
 
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds < float("inf"):
+        raise ValueError("it has to be a number of seconds")
+    return seconds
+
+
 def _payload_limit(text: str) -> int:
     limit = int(text)
     if not MIN_PAYLOAD_LIMIT <= limit <= MAX_PAYLOAD_LIMIT:
@@ -45,13 +52,14 @@ _SETTINGS: Mapping[str, _Setting] = {
     "home": _Setting("~/.tidemill", str, in_profile=False),
     "environment": _Setting("main", str, as_modal=True),
     "loglevel": _Setting("WARNING", str.upper, as_modal=True),
-    "logs_timeout": _Setting(10.0, float, as_modal=True),  # seconds to wait for the last output of a run
+    "logs_timeout": _Setting(10.0, _seconds, as_modal=True),  # seconds to wait for the last output of a run
     "heartbeat_interval": _Setting(15.0, float),  # seconds between signs of life of a running app
     "force_build": _Setting(False, _flag, as_modal=True),
     "max_payload": _Setting(MAX_PAYLOAD_LIMIT, _payload_limit),  # bytes of arguments or of a result
 }
 _REDACTED = ("token_secret",)
-_SERVER = ("server_url", "token_id", "token_secret")
+_TOKEN = ("token_id", "token_secret")
+_SERVER = ("server_url", *_TOKEN)
 
 
 class Config:
@@ -66,6 +74,8 @@ class Config:
         setting = _SETTINGS.get(key)
         if setting is None:
             return default
+        if key in _TOKEN:
+            _check_token()
         for name in self._variables(key, setting):
             text = os.environ.get(name)
             if text is not None and text != "":
@@ -105,6 +115,17 @@ class Config:
     def _variables(key: str, setting: _Setting) -> list[str]:
         prefixes = ("TIDEMILL_", "MODAL_") if setting.as_modal else ("TIDEMILL_",)
         return [prefix + key.upper() for prefix in prefixes]
+
+
+def _check_token() -> None:
+    """Refuse half a token: the id of one would go with the secret of another."""
+    missing = [f"TIDEMILL_{key.upper()}" for key in _TOKEN if not os.environ.get(f"TIDEMILL_{key.upper()}")]
+    if len(missing) == 1:
+        given = next(f"TIDEMILL_{key.upper()}" for key in _TOKEN if f"TIDEMILL_{key.upper()}" not in missing)
+        raise InvalidError(
+            f"{given} is set, {missing[0]} is not",
+            hint="set both, or neither to use the token of the profile or of the stack on this machine",
+        )
 
 
 def _read(shown: str, setting: _Setting, value: Any) -> Any:

@@ -33,6 +33,7 @@ def _filled_in() -> dict[str, str]:
         "NATS_ISSUER": jwt.Issuer(seed).public,
         "NATS_ISSUER_SEED": seed,
         "TIDEMILL_SECRETS_KEY": cipher.new_key(),
+        "TIDEMILL_PUBLIC_URL": "https://mill.example",
     }
     return {name: value or keys.get(name) or secrets.token_hex(24) for name, value in EXAMPLE.items()}
 
@@ -167,6 +168,7 @@ def _run_app(stage: ComposeStage, folder: Path) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(240)
 def test_its_services_run_an_app_drain_and_lose_no_node_that_they_need(
     composed: ComposeStage, tmp_path: Path

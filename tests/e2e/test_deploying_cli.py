@@ -8,12 +8,16 @@ import sys
 import urllib.request
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
 from running_stacks import RunningStack, run, run_cli
+
+from tidemill import App, Client
+from tidemill.exception import NotFoundError
 
 LACKING = """\
 import tidemill
@@ -71,10 +75,11 @@ class Deployed:
 
 
 @pytest.fixture
-def deployed(stack: RunningStack, tmp_path: Path) -> Iterator[Deployed]:
+def deployed(stack: RunningStack, client: Client, tmp_path: Path) -> Iterator[Deployed]:
     app = Deployed(stack, tmp_path)
     yield app
-    stack.cli("app", "stop", "-y", app.name)
+    with suppress(NotFoundError):
+        App.lookup(app.name, client=client).stop()
 
 
 def test_what_is_deployed_stays_and_what_has_not_changed_is_skipped(deployed: Deployed) -> None:

@@ -1,27 +1,34 @@
 """What must be gone is gone."""
 
-import os
 import signal
-import tempfile
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
-from running_stacks import RunningStack, clean_environment, processes_of, run_cli, start, wait_until
+from running_stacks import RunningStack, is_gone, processes_of, run_cli, start, wait_until
 
 PROGRAMS = Path(__file__).parent / "programs"
-
-
-def is_gone(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
+STARTED = 60.0  # seconds for a temporary stack and a container on it
 
 
 def pid_in(file: Path) -> int:
-    return int(wait_until(lambda: file.exists() and file.read_text(), what=f"for {file.name}"))
+    return int(wait_until(lambda: file.exists() and file.read_text(), STARTED, f"for {file.name}"))
+
+
+@contextmanager
+def interrupted(environment: dict[str, str], folder: Path) -> Iterator["subprocess.Popen[str]"]:
+    """Hold a program whose function leaves the pids of itself and of a child of its own."""
+    command = [sys.executable, "-m", "tidemill.cli", "run", f"{PROGRAMS / 'endings.py'}::interrupted"]
+    process = start([*command, "--folder", str(folder)], environment)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate(timeout=30)
 
 
 def test_a_timeout_ends_the_function_with_all_its_processes(stack: RunningStack, tmp_path: Path) -> None:
@@ -34,24 +41,13 @@ def test_a_timeout_ends_the_function_with_all_its_processes(stack: RunningStack,
         wait_until(lambda name=name: is_gone(pid_in(tmp_path / name)), what=f"for the {name} to be gone")
 
 
-@pytest.fixture
-def nothing_up() -> Iterator[Path]:
-    """A home without a stack, which is also where temporary ones are made."""
-    with tempfile.TemporaryDirectory(prefix="tm-", ignore_cleanup_errors=True) as folder:
-        yield Path(folder).resolve()
-
-
-@pytest.fixture
-def environment(nothing_up: Path) -> dict[str, str]:
-    return clean_environment(nothing_up) | {"TMPDIR": str(nothing_up)}
-
-
 def folders_of(home: Path) -> list[Path]:
     return list(home.glob("tidemill-*"))
 
 
-def test_a_run_without_a_stack_leaves_nothing_behind(nothing_up: Path, environment: dict[str, str]) -> None:
-    done = run_cli("run", f"{PROGRAMS / 'calls.py'}::awaited", environment=environment)
+@pytest.mark.long
+def test_a_run_without_a_stack_leaves_nothing_behind(nothing_up: Path, no_stack: dict[str, str]) -> None:
+    done = run_cli("run", f"{PROGRAMS / 'calls.py'}::awaited", environment=no_stack)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "9\n"
     assert "temporary stack" in done.stderr
@@ -59,15 +55,15 @@ def test_a_run_without_a_stack_leaves_nothing_behind(nothing_up: Path, environme
     assert folders_of(nothing_up) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_ctrl_c_ends_the_app_its_containers_and_the_temporary_stack(
-    nothing_up: Path, environment: dict[str, str], tmp_path: Path, number: int, status: int
+    nothing_up: Path, no_stack: dict[str, str], tmp_path: Path, number: int, status: int
 ) -> None:
-    command = [os.sys.executable, "-m", "tidemill.cli", "run", f"{PROGRAMS / 'endings.py'}::interrupted"]
-    process = start([*command, "--folder", str(tmp_path)], environment)
-    parent, child = pid_in(tmp_path / "parent"), pid_in(tmp_path / "child")
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=30)
+    with interrupted(no_stack, tmp_path) as process:
+        parent, child = pid_in(tmp_path / "parent"), pid_in(tmp_path / "child")
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
     assert process.returncode == status, errors
     assert "Stopping the app" in errors
     assert "Traceback" not in errors
@@ -77,25 +73,22 @@ def test_ctrl_c_ends_the_app_its_containers_and_the_temporary_stack(
     assert folders_of(nothing_up) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("victim", ["client", "supervisor"])
 def test_a_temporary_stack_ends_with_a_killed_client_or_supervisor(
-    nothing_up: Path, environment: dict[str, str], tmp_path: Path, victim: str
+    nothing_up: Path, no_stack: dict[str, str], tmp_path: Path, victim: str
 ) -> None:
-    command = [os.sys.executable, "-m", "tidemill.cli", "run", f"{PROGRAMS / 'endings.py'}::interrupted"]
-    process = start([*command, "--folder", str(tmp_path)], environment)
-    child = pid_in(tmp_path / "child")
-    if victim == "client":
-        process.kill()
-    else:
-        supervisors = [
-            each for each in psutil.Process(process.pid).children() if "temporary" in each.cmdline()
-        ]
-        supervisors[0].kill()
-    wait_until(lambda: is_gone(child), what="for the function's child to be gone")
-    wait_until(lambda: processes_of(nothing_up) == [], what="for the stack to be gone")
-    wait_until(lambda: folders_of(nothing_up) == [], what="for its folder to be gone")
-    process.kill()
-    process.communicate(timeout=10)
+    with interrupted(no_stack, tmp_path) as process:
+        child = pid_in(tmp_path / "child")
+        if victim == "client":
+            process.kill()
+        else:
+            children = psutil.Process(process.pid).children()
+            (supervisor,) = [each for each in children if "temporary" in each.cmdline()]
+            supervisor.kill()
+        wait_until(lambda: is_gone(child), what="for the function's child to be gone")
+        wait_until(lambda: processes_of(nothing_up) == [], what="for the stack to be gone")
+        wait_until(lambda: folders_of(nothing_up) == [], what="for its folder to be gone")
 
 
 def test_a_function_may_call_itself_deeper_than_there_are_cores(stack: RunningStack) -> None:

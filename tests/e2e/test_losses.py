@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from running_stacks import RunningStack, wait_until
 
-from tidemill import Client, Function
+from tidemill import Function
 from tidemill.exception import NotFoundError
 
 PROGRAM = Path(__file__).parent / "programs" / "losses.py"
@@ -22,83 +22,83 @@ def attempts(folder: Path, name: str) -> int:
 
 
 def test_a_call_whose_worker_is_killed_finishes_without_using_a_retry(
-    own_stack: RunningStack, tmp_path: Path
+    mortal_stack: RunningStack, tmp_path: Path
 ) -> None:
-    process = own_stack.start_cli("run", "-q", f"{PROGRAM}::lost_worker", "--folder", str(tmp_path))
+    process = mortal_stack.start_cli("run", "-q", f"{PROGRAM}::lost_worker", "--folder", str(tmp_path))
     wait_until(lambda: attempts(tmp_path, "attempt") == 1, what="for the first attempt")
-    own_stack.kill("worker")
-    assert finish(process, own_stack) == "1\n"
+    mortal_stack.kill("worker")
+    assert finish(process, mortal_stack) == "1\n"
     assert attempts(tmp_path, "attempt") == 2
 
 
 def test_a_call_whose_container_is_killed_finishes_without_using_a_retry(
-    own_stack: RunningStack, tmp_path: Path
+    mortal_stack: RunningStack, tmp_path: Path
 ) -> None:
     import os
     import signal
 
-    process = own_stack.start_cli("run", "-q", f"{PROGRAM}::lost_worker", "--folder", str(tmp_path))
+    process = mortal_stack.start_cli("run", "-q", f"{PROGRAM}::lost_worker", "--folder", str(tmp_path))
     wait_until(lambda: attempts(tmp_path, "attempt") == 1, what="for the first attempt")
     mark = tmp_path / "attempt-0"
     os.kill(int(wait_until(mark.read_text)), signal.SIGKILL)
-    assert finish(process, own_stack) == "1\n"
+    assert finish(process, mortal_stack) == "1\n"
 
 
 @pytest.mark.parametrize("victims", [("scheduler",), ("registry",), ("scheduler", "registry", "gateway")])
 def test_a_call_survives_the_restart_of_services(
-    own_stack: RunningStack, tmp_path: Path, victims: tuple[str, ...]
+    mortal_stack: RunningStack, tmp_path: Path, victims: tuple[str, ...]
 ) -> None:
-    process = own_stack.start_cli("run", "-q", f"{PROGRAM}::lost_services", "--folder", str(tmp_path))
+    process = mortal_stack.start_cli("run", "-q", f"{PROGRAM}::lost_services", "--folder", str(tmp_path))
     wait_until(lambda: attempts(tmp_path, "waiting") == 1, what="for the call to run")
-    killed = {name: own_stack.kill(name) for name in victims}
+    killed = {name: mortal_stack.kill(name) for name in victims}
     for name, pid in killed.items():
-        own_stack.wait_restarted(name, pid)
+        mortal_stack.wait_restarted(name, pid)
     (tmp_path / "go").touch()
-    assert finish(process, own_stack) == "went\n2\n"
+    assert finish(process, mortal_stack) == "went\n2\n"
     assert attempts(tmp_path, "waiting") == 1
 
 
-def test_a_call_survives_the_restart_of_the_database(own_stack: RunningStack, tmp_path: Path) -> None:
-    process = own_stack.start_cli("run", "-q", f"{PROGRAM}::lost_services", "--folder", str(tmp_path))
+def test_a_call_survives_the_restart_of_the_database(mortal_stack: RunningStack, tmp_path: Path) -> None:
+    process = mortal_stack.start_cli("run", "-q", f"{PROGRAM}::lost_services", "--folder", str(tmp_path))
     wait_until(lambda: attempts(tmp_path, "waiting") == 1, what="for the call to run")
-    own_stack.wait_restarted("postgres", own_stack.kill("postgres"))
+    mortal_stack.wait_restarted("postgres", mortal_stack.kill("postgres"))
     (tmp_path / "go").touch()
-    assert finish(process, own_stack) == "went\n2\n"
-    again = own_stack.cli("run", "-q", f"{PROGRAM}::cold", "--x", "1")
+    assert finish(process, mortal_stack) == "went\n2\n"
+    again = mortal_stack.cli("run", "-q", f"{PROGRAM}::cold", "--x", "1")
     assert again.returncode == 0, again.stderr
 
 
 def test_who_waits_for_a_kept_result_outlives_a_restart_of_nats(
-    own_stack: RunningStack, tmp_path: Path
+    mortal_stack: RunningStack, tmp_path: Path
 ) -> None:
-    process = own_stack.start_cli("run", "-q", f"{PROGRAM}::kept", "--folder", str(tmp_path))
+    process = mortal_stack.start_cli("run", "-q", f"{PROGRAM}::kept", "--folder", str(tmp_path))
     wait_until(lambda: attempts(tmp_path, "waiting") == 1, what="for the call to run")
-    own_stack.wait_restarted("nats", own_stack.kill("nats"))
+    mortal_stack.wait_restarted("nats", mortal_stack.kill("nats"))
     (tmp_path / "go").touch()
-    assert finish(process, own_stack) == "went\n"
+    assert finish(process, mortal_stack) == "went\n"
     assert attempts(tmp_path, "waiting") == 1
 
 
-def test_a_request_waits_for_a_connection_that_was_lost(own_stack: RunningStack) -> None:
-    info = own_stack.info
-    with Client.from_credentials(info.token_id, info.token_secret, server_url=info.server_url) as client:
+def test_a_request_waits_for_a_connection_that_was_lost(mortal_stack: RunningStack) -> None:
+    with mortal_stack.client() as client:
         nowhere = Function.from_name("nowhere", "nothing", client=client)
         for _ in range(2):
-            own_stack.kill("nats")
+            mortal_stack.kill("nats")
             with pytest.raises(NotFoundError):
                 nowhere.hydrate()
 
 
 @pytest.mark.parametrize("order", ["--ordered", "--no-ordered"])
 def test_nats_restarted_during_a_map_loses_and_doubles_nothing(
-    own_stack: RunningStack, tmp_path: Path, order: str
+    mortal_stack: RunningStack, tmp_path: Path, order: str
 ) -> None:
-    process = own_stack.start_cli("run", "-q", f"{PROGRAM}::long_map", "--folder", str(tmp_path), order)
+    process = mortal_stack.start_cli("run", "-q", f"{PROGRAM}::long_map", "--folder", str(tmp_path), order)
     wait_until((tmp_path / "under-way").exists, what="for the map to be under way")
-    own_stack.wait_restarted("nats", own_stack.kill("nats"))
-    assert finish(process, own_stack, timeout=90) == "exact\n"
+    mortal_stack.wait_restarted("nats", mortal_stack.kill("nats"))
+    assert finish(process, mortal_stack, timeout=90) == "exact\n"
 
 
+@pytest.mark.long
 def test_a_function_that_holds_the_gil_for_longer_than_its_lease_runs_once(
     stack: RunningStack, tmp_path: Path
 ) -> None:

@@ -93,6 +93,8 @@ def test_output_is_read_by_app_function_and_call(stack: RunningStack) -> None:
         (("app", "logs", "ap-nothing"), "there is no app 'ap-nothing'"),
         (("app", "logs", "ap-x", "-f", "--since", "1h"), "--follow goes with neither"),
         (("container", "logs", "co-x", "--all", "-n", "3"), "--all goes with neither"),
+        (("container", "logs", "co-nothing"), "no container co-nothing runs"),
+        (("container", "stop", "co-nothing"), "nobody is there to confirm it"),
         (("call", "info", "fc-nothing"), "nothing is recorded about fc-nothing"),
         (("call", "list", "--since", "soon"), "not a time: 'soon'"),
         (("dead", "replay", "in-1-0"), "there is no dead letter of in-1-0"),

@@ -1,7 +1,6 @@
 """Versions change under calls that run: no call is lost, each is finished by the version it was sent to."""
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,6 @@ from tidemill.exception import NotFoundError
 
 PROGRAM = Path(__file__).parent / "programs" / "flavours.py"
 CALLS = 4
-
-
-@pytest.fixture
-def client(stack: RunningStack) -> Iterator[Client]:
-    info = stack.info
-    with Client.from_credentials(info.token_id, info.token_secret, server_url=info.server_url) as client:
-        yield client
 
 
 def cli(stack: RunningStack, *arguments: str, flavour: str = "") -> None:

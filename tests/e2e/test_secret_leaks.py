@@ -22,8 +22,7 @@ MARKER = "the-marker-of-this-test-7f3a"
 
 @pytest.fixture
 def client(own_stack: RunningStack) -> Iterator[Client]:
-    info = own_stack.info
-    with Client.from_credentials(info.token_id, info.token_secret, server_url=info.server_url) as client:
+    with own_stack.client() as client:
         yield client
 
 

@@ -17,7 +17,7 @@ import waiting
 from tidemill_local.broker import Broker, BrokerSettings
 from tidemill_local.database import Database
 
-START_TIMEOUT = 30.0  # seconds
+START_TIMEOUT = 60.0  # seconds
 END_TIMEOUT = 15.0
 
 
@@ -77,9 +77,6 @@ class Running:
         return int(head.split(" ")[1]), body
 
 
-Launch = Callable[..., Running]
-
-
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """A private folder with a short name: sockets live in it."""
@@ -103,18 +100,21 @@ async def database(folder: Path) -> AsyncIterator[Database]:
     database.kill()
 
 
-@pytest.fixture
-def launch(folder: Path, broker: Broker) -> Iterator[Launch]:
-    """Start a program as a service that finds its NATS; all are killed at the end."""
-    running: list[Running] = []
+class Launcher:
+    """Starts programs as services that find one NATS server; ends all of them."""
 
-    def launch(*arguments: str, **environment: str) -> Running:
+    def __init__(self, folder: Path, broker: Broker) -> None:
+        self._folder = folder
+        self._broker = broker
+        self._running: list[Running] = []
+
+    def __call__(self, *arguments: str, **environment: str) -> Running:
         reader, writer = os.pipe()
-        log = folder / f"service-{len(running)}.log"
+        log = self._folder / f"service-{len(self._running)}.log"
         settings = {
-            "TIDEMILL_NATS_URL": broker.url,
+            "TIDEMILL_NATS_URL": self._broker.url,
             "TIDEMILL_NATS_USER": "service",
-            "TIDEMILL_NATS_PASSWORD": broker.settings.passwords["service"],
+            "TIDEMILL_NATS_PASSWORD": self._broker.settings.passwords["service"],
             "TIDEMILL_LOG_FORMAT": "json",
             "TIDEMILL_READY_FD": str(writer),
         }
@@ -127,12 +127,26 @@ def launch(folder: Path, broker: Broker) -> Iterator[Launch]:
                 pass_fds=(writer,),
             )
         os.close(writer)
-        running.append(Running(process, reader, log))
-        return running[-1]
+        self._running.append(Running(process, reader, log))
+        return self._running[-1]
 
+    def close(self) -> None:
+        for service in self._running:
+            service.close()
+
+
+@pytest.fixture(scope="session")
+def launcher() -> type[Launcher]:
+    """What starts programs, for servers that are not of one test."""
+    return Launcher
+
+
+@pytest.fixture
+def launch(folder: Path, broker: Broker) -> Iterator[Launcher]:
+    """Start a program as a service that finds its NATS; all are killed at the end."""
+    launch = Launcher(folder, broker)
     yield launch
-    for service in running:
-        service.close()
+    launch.close()
 
 
 Until = Callable[[Callable[[], Any]], Awaitable[Any]]

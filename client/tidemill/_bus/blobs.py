@@ -42,7 +42,10 @@ async def get(bus: Bus, workspace: str, blob: Blob) -> bytes:
             break
         await asyncio.sleep(delay)
     if not chunks and blob.chunks:
-        raise NotFoundError(f"the payload {blob.name[:12]} is no longer stored")
+        raise NotFoundError(
+            f"the payload {blob.name[:12]} is no longer stored",
+            hint="large arguments and results are kept for 7 days: call the function again",
+        )
     return await _checked(blob, chunks)
 
 
@@ -80,7 +83,7 @@ async def put_named(bus: Bus, workspace: str, name: str, data: bytes) -> None:
 async def get_named(bus: Bus, workspace: str, name: str) -> bytes:
     """Return what is stored under a name. Raises as `get` does."""
     if (blob := await _find(bus, workspace, name)) is None:
-        raise NotFoundError(f"nothing is stored under {name}")
+        raise NotFoundError(f"nothing is stored under {name}", hint="deploy the app again, which stores it")
     return await get(bus, workspace, blob)
 
 

@@ -197,6 +197,15 @@ class Init:
         self._send(FromInit.EXITED, self._status)
         while self._unsent and not self._worker_gone and time.monotonic() < until:
             self._turn(100)
+        self._wait_until_heard(until)
+
+    def _wait_until_heard(self, until: float) -> None:
+        """Leave after the worker: writing to a closed socket, it would miss what it has not read."""
+        with suppress(OSError):
+            self._control.shutdown(socket.SHUT_WR)
+            self._control.settimeout(max(0.0, until - time.monotonic()))
+            while self._control.recv(READ):
+                self._control.settimeout(max(0.0, until - time.monotonic()))
 
 
 StartRunner = Callable[[dict[int, int], dict[int, int], Tags], None]

@@ -103,7 +103,7 @@ class PortProxy:
         ) as answer:
             headers = [header for header in answer.raw_headers if header[0].lower() not in _HOP]
             await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-            if 0 <= (answer.content_length or -1) <= MAX_INLINE:
+            if answer.content_length is not None and answer.content_length <= MAX_INLINE:
                 await send({"type": "http.response.body", "body": await answer.read()})
                 return
             async for piece in answer.content.iter_any():

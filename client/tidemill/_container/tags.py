@@ -25,8 +25,11 @@ from contextlib import suppress
 STREAMS = (1, 2)
 
 _PAGE = 4096
-_SLOT = struct.Struct("=QII64pQ")  # sequence, markers into stdout, into stderr, input id, sequence again
-_SLOT_AT = 64  # on another cache line than init's flags
+_SEQUENCE = struct.Struct("=Q")
+_SLOT = struct.Struct("=II64p")  # markers into stdout, into stderr, input id
+_BEGUN = slice(64, 64 + _SEQUENCE.size)  # on another cache line than init's flags
+_WRITTEN = slice(_BEGUN.stop, _BEGUN.stop + _SLOT.size)
+_ENDED = slice(_WRITTEN.stop, _WRITTEN.stop + _SEQUENCE.size)
 _PATIENCE = 1000  # milliseconds that a marker waits for room in a pipe that somebody made non-blocking
 _TOKEN = 16  # bytes
 
@@ -37,7 +40,6 @@ class Tags:
     def __init__(self) -> None:
         self.page = mmap.mmap(-1, _PAGE)
         self.token = b"\0" + os.urandom(_TOKEN).hex().encode() + b"\0"
-        _SLOT.pack_into(self.page, _SLOT_AT, 0, 0, 0, b"", 0)
 
     def marker(self, input_id: bytes) -> bytes:
         """Return a marker: what came before was of this input."""
@@ -66,8 +68,11 @@ class Tagger:
         if unread or page[0] or page[1]:
             self._mark({self._streams[fd] for fd, _ in unread} | {s for s in STREAMS if page[s - 1]})
         self._now = now = input_id.encode()
-        self._sequence = sequence = self._sequence + 1
-        _SLOT.pack_into(page, _SLOT_AT, sequence, self._markers[1], self._markers[2], now, sequence)
+        self._sequence += 1
+        sequence = _SEQUENCE.pack(self._sequence)
+        page[_BEGUN] = sequence  # each of the three is one store: `pack_into` would write zeros first
+        page[_WRITTEN] = _SLOT.pack(self._markers[1], self._markers[2], now)
+        page[_ENDED] = sequence
 
     def _mark(self, streams: set[int]) -> None:
         marker = self._tags.marker(self._now)
@@ -138,10 +143,15 @@ class Splitter:
         return data, b""
 
     def _look(self) -> tuple[str, int]:
-        """Return the input in the page and the markers written so far, read while nobody writes."""
+        """Return the input in the page and the markers written so far, read while nobody writes.
+
+        What the runner writes last is read first, and what it writes first last: so no write was under way
+        when the reading began, and none began before it ended.
+        """
         while True:
-            begun, *markers, input_id, ended = _SLOT.unpack_from(self._page, _SLOT_AT)
-            if begun == ended:
+            ended = self._page[_ENDED]
+            *markers, input_id = _SLOT.unpack(self._page[_WRITTEN])
+            if self._page[_BEGUN] == ended:
                 return input_id.decode(), markers[self._stream - 1]
 
 

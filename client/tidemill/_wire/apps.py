@@ -20,10 +20,10 @@ class CreateApp:
 
 @dataclass(frozen=True, slots=True)
 class AppCreated:
-    """The answer to `CreateApp`."""
+    """The answer to `CreateApp`. `url` is where the app is found over HTTP, empty if that is not known."""
 
     app_id: str
-    url: str
+    url: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,10 @@ class GetApp:
 
 @dataclass(frozen=True, slots=True)
 class AppInfo:
-    """An app as it is shown. `state` is `ephemeral`, `detached`, `deployed` or `stopped`; times are unix."""
+    """An app as it is shown. `state` is `ephemeral`, `detached`, `deployed` or `stopped`; times are unix.
+
+    `created_by` is the name of a token, or its id.
+    """
 
     app_id: str
     name: str | None
@@ -89,6 +92,7 @@ class AppInfo:
     stopped: float | None = None
     stop_reason: str = ""
     tags: dict[str, str] = field(default_factory=dict)
+    created_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ class ListContainers:
 
 @dataclass(frozen=True, slots=True)
 class ContainerInfo:
-    """A container as it is shown. `state` is that of `ContainerState`; `created` is a unix time."""
+    """A container as it is shown. `state` and `generation` are those of `ContainerState`."""
 
     container: str
     app_id: str
@@ -24,6 +24,7 @@ class ContainerInfo:
     worker: str
     state: str
     created: float
+    generation: int = 0
 
 
 @dataclass(frozen=True, slots=True)

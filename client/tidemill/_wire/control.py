@@ -1,7 +1,7 @@
 """What callers ask and are told: frozen dataclasses, packed as MessagePack maps.
 
-The other messages of the control plane stand beside this module, by who needs them: making dataclasses takes
-time at import. Services check each message against its type when it arrives. Durations are seconds, memory
+The other messages of the control plane stand beside this module, by who needs them: a caller loads none of
+them. Services check each message against its type when it arrives. Durations are seconds, memory
 and disk MiB.
 """
 
@@ -133,12 +133,16 @@ class AppEvent:
     reason: str = ""
 
 
+FULL_FOR = 3.0  # seconds
+
+
 @dataclass(frozen=True, slots=True)
 class Trouble:
     """`tm.trouble.<ws>.<pool>`: why a pool's inputs do not start.
 
     `final` trouble fails the waiting inputs (crash loop, image that cannot be made); other trouble is
     only told (no worker with that GPU), and the inputs go on waiting. `failure` is an encoded failure.
+    `full` trouble is that too much waits already: for `FULL_FOR` seconds nothing is to be added.
     """
 
     pool: str
@@ -146,3 +150,4 @@ class Trouble:
     hint: str = ""
     final: bool = False
     failure: bytes = b""
+    full: bool = False

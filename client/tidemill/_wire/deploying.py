@@ -2,6 +2,7 @@
 
 An app is named by `app`: its id (`ap-...`), or the name of a deployed one in `environment`.
 Lists are pages: `cursor` is what the page before gave, "" for the first one and after the last.
+With `seen` a change is only made to an app that is still as it was seen; else it is a `ConflictError`.
 """
 
 from dataclasses import field
@@ -37,7 +38,10 @@ class DeployApp:
 
 @dataclass(frozen=True, slots=True)
 class AppDeployed:
-    """The answer to `DeployApp`, `RollbackApp` and `RolloverApp`."""
+    """The answer to `DeployApp`, `RollbackApp` and `RolloverApp`.
+
+    `replaced` are pools whose containers of an earlier generation than this are being stopped.
+    """
 
     app_id: str
     version: int
@@ -45,6 +49,7 @@ class AppDeployed:
     skipped: bool = False
     url: str = ""
     removed: tuple[str, ...] = ()  # names of functions that the version before had
+    replaced: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,7 @@ class RollbackApp:
     environment: str = "main"
     version: int | None = None
     strategy: str = "rolling"
+    seen: AppInfo | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +82,7 @@ class RolloverApp:
     app: str
     environment: str = "main"
     strategy: str = "rolling"
+    seen: AppInfo | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +92,7 @@ class StopDeployed:
     app: str
     environment: str = "main"
     reason: str = ""
+    seen: AppInfo | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +102,7 @@ class SetTags:
     app: str
     tags: dict[str, str]
     environment: str = "main"
+    seen: AppInfo | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ scheduler's leader; gateways take tokens from them ahead, in slices, so that a r
 """
 
 import hashlib
-from dataclasses import dataclass
+
+from tidemill._dataclass import dataclass
 
 WORKSPACE, APP, TOKEN = "workspace", "app", "token"
 KINDS = (WORKSPACE, APP, TOKEN)

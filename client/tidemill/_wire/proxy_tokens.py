@@ -3,7 +3,7 @@
 A proxy token is of one workspace and opens nothing else. Times are unix.
 """
 
-from dataclasses import dataclass
+from tidemill._dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

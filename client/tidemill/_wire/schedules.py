@@ -53,12 +53,16 @@ class Fired:
 
 @dataclass(frozen=True, slots=True)
 class ListSchedules:
-    """`list_schedules`: those of an environment (all without one), by app and function. `ScheduleList`."""
+    """`list_schedules`: those of an environment (all without one), by app and function. `ScheduleList`.
+
+    With `schedule` the one with this id.
+    """
 
     environment: str = ""
     app: str = ""
     limit: int = 100
     cursor: str = ""
+    schedule: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,7 @@ class ScheduleInfo:
     next: float | None = None
     last: float | None = None
     last_call: str = ""
+    function_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

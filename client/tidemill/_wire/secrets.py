@@ -6,11 +6,26 @@ from tidemill._dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)
+class SecretInfo:
+    """A secret without its values. `name` is None for values that belong to no name."""
+
+    secret_id: str
+    name: str | None
+    environment: str
+    created: float
+    updated: float
+    keys: tuple[str, ...] = ()
+    last_used: float | None = None
+    created_by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class PutSecret:
     """`put_secret`: store a named secret. Answered by `SecretInfo`.
 
     Without `overwrite` a name that is taken is an `AlreadyExistsError`. With `merge` the values are added
-    to those that are there (`Secret.update`).
+    to those that are there (`Secret.update`). With `seen` it has to be there as it was seen, else that is a
+    `ConflictError`.
     """
 
     name: str
@@ -18,6 +33,7 @@ class PutSecret:
     environment: str = "main"
     overwrite: bool = False
     merge: bool = False
+    seen: SecretInfo | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +61,6 @@ class GetSecret:
 
 
 @dataclass(frozen=True, slots=True)
-class SecretInfo:
-    """A secret without its values. `name` is None for values that belong to no name."""
-
-    secret_id: str
-    name: str | None
-    environment: str
-    created: float
-    updated: float
-    keys: tuple[str, ...] = ()
-    last_used: float | None = None
-    created_by: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class ListSecrets:
     """`list_secrets`: the named ones of an environment, by name. Answered by `SecretList`."""
 
@@ -82,6 +84,7 @@ class DeleteSecret:
     name: str
     environment: str = "main"
     allow_missing: bool = False
+    seen: SecretInfo | None = None
 
 
 @dataclass(frozen=True, slots=True)

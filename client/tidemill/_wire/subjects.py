@@ -252,6 +252,15 @@ def registry(ws: str, verb: str) -> str:
     return request("registry", ws, verb)
 
 
+def signed(ws: str, verb: str) -> str:
+    """Return the subject on which the registry hears a member's request: its header says whose it is.
+
+    Members ask on `registry`: the server leads that here and writes the header. Nobody else may write
+    here but the gateway, for those it knows the tokens of.
+    """
+    return request("signed", ws, verb)
+
+
 def reveal_secrets(ws: str) -> str:
     """Return the subject on which workers, and nobody else, ask the registry for a workspace's secrets."""
     return request("secrets", ws, "reveal")
@@ -270,6 +279,11 @@ def scheduler(ws: str, verb: str) -> str:
 def request(service: str, ws: str, verb: str) -> str:
     """Return the subject of a workspace's request to a service; `*` for `ws` stands for each."""
     return f"tm.{token(service)}.{ws if ws == EVERY else workspace(ws)}.{token(verb)}"
+
+
+def is_signed(subject: str) -> bool:
+    """Tell whether a request came on a `signed` subject."""
+    return subject.startswith("tm.signed.")
 
 
 def requester(subject: str) -> str:
@@ -304,6 +318,29 @@ def workspace_of_event(subject: str) -> str:
 def app_events(ws: str, app: str) -> str:
     """Return the filter for all events of an app."""
     return f"tm.events.{workspace(ws)}.*.{token(app)}"
+
+
+def feeds_stream(ws: str) -> str:
+    """Return the name of the stream that keeps the event streams of a workspace's web functions."""
+    return f"FEEDS_{workspace(ws)}"
+
+
+def feed(ws: str, requester: str, name: str) -> str:
+    """Return the subject of something in the feeds of one requester; `*` for `name` stands for all."""
+    return f"tm.feeds.{workspace(ws)}.{token(requester)}.{name if name == EVERY else token(name)}"
+
+
+ALL_READ_FEEDS = "tm.read_feeds.*"
+
+
+def read_feed(run: str) -> str:
+    """Return the subject on which a gateway hears that a feed which it keeps is being read."""
+    return f"tm.read_feeds.{token(run)}"
+
+
+def kept_feed(run: str) -> str:
+    """Return the subject on which the readers of a feed hear that it is still being kept."""
+    return f"tm.kept_feeds.{token(run)}"
 
 
 def events_stream(ws: str) -> str:

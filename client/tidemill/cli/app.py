@@ -65,7 +65,8 @@ def list_apps(
         AppPage,
         limit,
     )
-    columns = ("App ID", "Name", "State", "Version", "Functions", "Created at", "Stopped at", "Tags")
+    columns = ["App ID", "Name", "State", "Version", "Functions", "Created at", "Stopped at", "Tags"]
+    columns += ["Created by"]
     rows = [
         (
             each.app_id,
@@ -76,6 +77,7 @@ def list_apps(
             listing.time(each.created),
             listing.time(each.stopped),
             each.tags,
+            each.created_by,
         )
         for page in pages
         for each in page.apps
@@ -106,6 +108,7 @@ def info(name: str, environment: str | None, as_json: bool) -> None:
         "Environment": found.environment,
         "Version": found.version,
         "Created at": listing.time(found.created),
+        "Created by": found.created_by,
         "Stopped at": listing.time(found.stopped),
         "Stop reason": found.stop_reason,
         "Tags": found.tags,
@@ -166,7 +169,7 @@ def rollback(name: str, version: str, strategy: str, environment: str | None) ->
     if number and not number.isdecimal():
         raise click.UsageError(f"not a version: {version}")
     message = RollbackApp(name, config.environment(environment), int(number) if number else None, strategy)
-    _tell("Rolled back", ask("rollback_app", message, AppDeployed))
+    _tell("Rolled back", _replaced(ask("rollback_app", message, AppDeployed)))
 
 
 @click.command()
@@ -179,7 +182,20 @@ def rollover(name: str, strategy: str, environment: str | None) -> None:
     from tidemill._wire.deploying import AppDeployed, RolloverApp
 
     message = RolloverApp(name, config.environment(environment), strategy)
-    _tell("Rolled over", ask("rollover_app", message, AppDeployed))
+    _tell("Rolled over", _replaced(ask("rollover_app", message, AppDeployed)))
+
+
+def _replaced(deployed: "AppDeployed") -> "AppDeployed":
+    """Return when the containers have ended that were told to."""
+    from tidemill import _loop, _output, _replacing
+    from tidemill.cli.asking import client
+
+    if deployed.replaced:
+        with _output.show():
+            output = _output.current()
+            assert output is not None
+            _loop.wait(_replacing.ended(client(), deployed, output))
+    return deployed
 
 
 def _tell(done: str, deployed: "AppDeployed") -> None:

@@ -3,14 +3,13 @@
 import contextlib
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tidemill.cli.asking import client, json_option, yes_option
+from tidemill.cli.asking import client, confirm, json_option, yes_option
 from tidemill.cli.groups import CommandTable
 
 if TYPE_CHECKING:
@@ -113,8 +112,7 @@ def stop(container_id: str, graceful: bool, yes: bool) -> None:
     from tidemill._wire.containers import StopContainer
     from tidemill._wire.control import Done
 
-    if not yes and sys.stdin.isatty():
-        click.confirm(f"Stop {container_id}?", abort=True, err=True)
+    confirm(f"Stop {container_id}?", yes=yes)
     _ask("stop_container", StopContainer(container_id, graceful), Done)
     click.echo(f"Stopping {container_id}", err=True)
 

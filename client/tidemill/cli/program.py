@@ -22,6 +22,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "container": ("tidemill.cli.container", "Look at containers: list, logs, exec, stop."),
     "call": ("tidemill.cli.call", "Look at calls and what they led to."),
     "dead": ("tidemill.cli.dead", "Look at inputs that were given up, and try them again."),
+    "schedule": ("tidemill.cli.schedule", "Look at schedules, and call their functions now."),
     "secret": ("tidemill.cli.secret", "Keep passwords and keys for functions on the server."),
     "environment": ("tidemill.cli.environment", "Divide the workspace into environments."),
     "workspace": ("tidemill.cli.workspace", "Say who may use web functions, and how often."),

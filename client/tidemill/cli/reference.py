@@ -57,7 +57,7 @@ def read(text: str, *, is_module: bool, command: str = "run") -> Reference:
     if "." in path.stem:
         raise InvalidError(f"{path.name} has a dot too many to be imported", hint="rename the file")
     if not path.is_file():
-        raise NotFoundError(f"the file {source} does not exist")
+        raise NotFoundError(f"the file {source} does not exist", hint=f"is {Path.cwd()} the right folder?")
     return Reference(source, name, is_module=False, command=command)
 
 

@@ -10,7 +10,7 @@ nobody's permissions there. So clients live in an account of their own, in which
 ask crosses into the other as a service import, whose answers come back to them and nowhere else.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from tidemill._wire import subjects, tokens
@@ -21,7 +21,6 @@ PLATFORM, MEMBERS, SYSTEM = "TIDEMILL", "MEMBERS", "SYS"
 # The static users, each with a password of its own; `system` sees and ends connections, for the registry.
 SERVICE_USERS = ("registry", "scheduler", "gateway")
 SYSTEM_USER = "system"
-CALLOUT_USER = "registry"
 
 _GET, _BATCH = "$JS.API.STREAM.MSG.GET", "$JS.API.DIRECT.GET"  # from the leader; from any replica
 _PURGE = "$JS.API.STREAM.PURGE"
@@ -48,12 +47,15 @@ SERVICES = (
     "tm.demand.*.*",
     "tm.credit.*.*.*",
     "tm.results.*.*.call",
-    "tm.registry.*.*",
     "tm.scheduler.*.*",
     "tm.streams.*.*.up",
     "$O.*.C.*",
     "$O.*.M.*",
 )
+# What members ask of the registry comes to it with a header that says whose connection it came over. The
+# server writes it, over whatever a member wrote there itself; on a subject that nobody else may write to, for
+# inside the platform's account nobody checks headers.
+SIGNED = "tm.signed.*.*"
 # JetStream's API crosses as a whole: a part of it would be asked of the members' own account, which has no
 # streams. What a member may ask there stands in its rights. Answers may be several messages.
 API = "$JS.API.>"
@@ -71,19 +73,20 @@ STREAMS = (
 )
 
 
-def exports() -> list[dict[str, str]]:
+def exports() -> list[Mapping[str, object]]:
     """Return what the platform's account lets the members' account have, as the server is configured."""
     return [
-        *({"service": subject} for subject in SERVICES),
+        *({"service": subject} for subject in (*SERVICES, SIGNED)),
         {"service": API, "response": "stream", "threshold": _API_THRESHOLD},
         *({"stream": subject} for subject in STREAMS),
     ]
 
 
-def imports() -> list[dict[str, dict[str, str]]]:
+def imports() -> list[Mapping[str, object]]:
     """Return what the members' account has of the platform's, as the server is configured."""
     return [
         *({"service": _of_platform(subject)} for subject in (*SERVICES, API)),
+        {"service": _of_platform(SIGNED), "to": "tm.registry.$1.$2", "share": True},
         *({"stream": _of_platform(subject)} for subject in STREAMS),
     ]
 
@@ -99,7 +102,9 @@ def member(workspace: str, user: str) -> Rights:
     """Return what a member's token may do: everything that the SDK needs in one workspace."""
     ws = subjects.workspace(workspace)
     bucket = subjects.blobs_bucket(ws)
-    own = tuple(spec.name for spec in streams.workspace_streams(ws))
+    between_gateways = subjects.feeds_stream(ws)
+    names = (spec.name for spec in streams.workspace_streams(ws))
+    own = tuple(name for name in names if name != between_gateways)
     purged = (subjects.replies_stream(ws), subjects.blobs_stream(ws))
     return Rights(
         publish=(
@@ -205,6 +210,7 @@ def service(name: str) -> Rights:
     return _RIGHTS_OF_SERVICES[name]
 
 
+FEEDS = ("tm.feeds.>", "tm.read_feeds.*", "tm.kept_feeds.*")  # what gateways keep for clients that come again
 _READ_MODELS = (streams.POOLS, streams.ROUTES, streams.LIMITS, streams.PROXY_TOKENS)  # that gateways follow
 
 _RIGHTS_OF_SERVICES = {
@@ -224,13 +230,15 @@ _RIGHTS_OF_SERVICES = {
         publish=(
             *SERVICES,
             *API_SERVICES,
+            SIGNED,
             subjects.internal("registry", "verify_token"),
             subjects.internal("scheduler", "lease_tokens"),
             "tm.workers.*.stop",
+            *FEEDS,
             "$JS.API.INFO",
             *(f"$JS.API.CONSUMER.CREATE.KV_{name}" for name in _READ_MODELS),
         ),
-        subscribe=(f"{subjects.inbox('gateway')}.>", *STREAMS, "$SRV.>"),
+        subscribe=(f"{subjects.inbox('gateway')}.>", *STREAMS, *FEEDS, "$SRV.>"),
         publish_denied=_named([spec.name for spec in streams.common_streams()], _GET, _BATCH, _PURGE),
         responds=True,
     ),

@@ -20,6 +20,8 @@ from tidemill_common.logging import Logger
 
 Request = TypeVar("Request")
 
+REQUEST_INFO = "Nats-Request-Info"  # the header in which the server tells who asks, as JSON
+
 
 class Endpoints:
     """Makes endpoints out of handlers: checks the request's type, maps errors, counts and times."""
@@ -44,24 +46,43 @@ class Endpoints:
         A handler refuses by raising an error of `tidemill.exception`; anything else it raises is logged
         and told to the requester as an internal error, without details.
         """
-        decoder = msgspec.msgpack.Decoder(kind)
 
-        async def answer(request: Message) -> bytes:
-            with self._observed(verb):
-                workspace = _requester(request.subject)
-                return coding.encode(await handler(workspace, _decoded(decoder, request.data)))
+        def ask(request: Message, asked: Request) -> Awaitable[object]:
+            return handler(_requester(request.subject), asked)
 
-        return micro.Described(answer, lambda: described(kind, handler))
+        return self._answering(verb, kind, handler, ask)
+
+    def noted(
+        self, verb: str, kind: type[Request], handler: Callable[[str, Request, str], Awaitable[object]]
+    ) -> Endpoint:
+        """Return an endpoint whose handler is also given the id of the token that asks; else as `endpoint`.
+
+        It is empty for what workers ask for their containers.
+        """
+
+        def ask(request: Message, asked: Request) -> Awaitable[object]:
+            return handler(_requester(request.subject), asked, asked_by(request))
+
+        return self._answering(verb, kind, handler, ask)
 
     def internal(
         self, verb: str, kind: type[Request], handler: Callable[[Request], Awaitable[object]]
     ) -> Endpoint:
         """Return an endpoint that only services ask, of no workspace; else as `endpoint`."""
+        return self._answering(verb, kind, handler, lambda _, asked: handler(asked))
+
+    def _answering(
+        self,
+        verb: str,
+        kind: type[Request],
+        handler: Callable[..., Awaitable[object]],
+        ask: Callable[[Message, Request], Awaitable[object]],
+    ) -> Endpoint:
         decoder = msgspec.msgpack.Decoder(kind)
 
         async def answer(request: Message) -> bytes:
             with self._observed(verb):
-                return coding.encode(await handler(_decoded(decoder, request.data)))
+                return coding.encode(await ask(request, _decoded(decoder, request.data)))
 
         return micro.Described(answer, lambda: described(kind, handler))
 
@@ -89,6 +110,26 @@ def _requester(subject: str) -> str:
         return subjects.requester(subject)
     except ValueError as error:
         raise exception.InvalidError(str(error)) from error
+
+
+def asked_by(request: Message) -> str:
+    """Return the id of the token that asks, empty where nobody signs; `AuthError` if it cannot be read."""
+    if not subjects.is_signed(request.subject):
+        return ""
+    try:
+        user = json.loads(request.headers[REQUEST_INFO])["user"]
+    except (KeyError, ValueError, TypeError):
+        user = None
+    if not isinstance(user, str) or not user:
+        raise exception.AuthError(
+            "the request does not tell whose it is", hint="send it with headers that can be read, or none"
+        )
+    return user
+
+
+def signature(token_id: str) -> dict[str, str]:
+    """Return the headers with which the gateway tells for whom it asks."""
+    return {REQUEST_INFO: json.dumps({"user": token_id})}
 
 
 def described(kind: Any, handler: Callable[..., Awaitable[object]]) -> dict[str, str]:

@@ -76,6 +76,13 @@ def workspace_streams(workspace: str, *, replicas: int = 1) -> tuple[StreamSpec,
         StreamSpec(
             subjects.logs_stream(workspace), (f"tm.logs.{workspace}.>",), max_age=7 * DAY, max_bytes=4 * GIB
         ),
+        # Event streams of web functions, for clients that come again.
+        StreamSpec(
+            subjects.feeds_stream(workspace),
+            (f"tm.feeds.{workspace}.>",),
+            max_age=600.0,
+            max_bytes=GIB,
+        ),
         # Payloads say themselves how long they are kept; code bundles stay.
         StreamSpec(
             subjects.blobs_stream(workspace),

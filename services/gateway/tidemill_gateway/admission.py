@@ -41,10 +41,11 @@ class Admission:
         self.limits = limits
         self.tokens = tokens
 
-    async def admit(self, place: Place, headers: Headers) -> None:
-        """Let in a request to a web function. Raises `Problem`: 401, 429 or 503."""
+    async def admit(self, place: Place, headers: Headers) -> str:
+        """Let in a request to a web function; return the id of the token that it needs. Raises `Problem`."""
         token = self.tokens.check(place.workspace, headers) if place.requires_proxy_auth else ""
         await self.count(Origin(place.workspace, place.environment, place.app_name, token))
+        return token
 
     async def count(self, origin: Origin) -> None:
         """Let in a request that is known to be allowed, if it does not come too soon. Raises `Problem`."""

@@ -25,6 +25,7 @@ from tidemill_gateway.sessions import Session
 
 START_TIMEOUT = 15.0  # seconds for the broker to take a call
 READ_TIMEOUT = 10.0  # seconds for it to tell what is stored
+SILENT = "the message broker does not answer"
 MAX_RESULT = 32 << 20  # bytes of a result that is read to be shown as JSON
 
 
@@ -38,6 +39,10 @@ class Started:
 
 def check_callable(name: str, handle: FunctionHandle) -> None:
     """Refuse functions that are called in another way. Raises `Problem`."""
+    if handle.methods is not None:
+        raise Problem(
+            422, "invalid", f"{name} is a class", hint=f"call a method: {', '.join(handle.names())}"
+        )
     if handle.is_generator:
         raise Problem(422, "invalid", f"{name} is a generator, which cannot be called over REST")
     if handle.web_label:
@@ -69,7 +74,7 @@ async def start(
             record = await _kept.start(session.caller, handle, call, payloads, len(payloads))
             return Started(record, repeated=False)
     except TimeoutError as error:
-        raise exception.ServiceError("the message broker does not answer") from error
+        raise exception.ServiceError(SILENT) from error
     except ExceptionGroup as group:
         raise group.exceptions[0] from None
 
@@ -127,7 +132,9 @@ async def result(session: Session, call: str, index: int, wait: float) -> Outcom
     kept = KeptCall(session.caller, call, max_size=MAX_RESULT)
     record = await stored_record(kept)
     if index >= record.num_inputs:
-        raise exception.NotFoundError(f"{call} has {record.num_inputs} inputs, there is no {index}")
+        raise exception.NotFoundError(
+            f"{call} has {record.num_inputs} inputs, there is no {index}", hint="they count from 0"
+        )
     return await _awaited(kept, index, wait)
 
 
@@ -150,11 +157,20 @@ async def results(session: Session, record: CallRecord, wait: float) -> list[Out
 
 
 async def _awaited(kept: KeptCall, index: int, wait: float) -> Outcome | None:
+    """Return an outcome, None if it is not there in time; `ServiceError` if nobody says whether it is."""
     try:
-        async with asyncio.timeout(wait + READ_TIMEOUT):
+        async with asyncio.timeout(wait + READ_TIMEOUT) as bound:
             return await kept.result(index, wait)
-    except TimeoutError:
+    except TimeoutError as error:
+        if bound.expired():
+            raise exception.ServiceError(SILENT) from error
+    if not wait:
         return None
+    try:  # nothing was heard while it was waited for: is it not there, or is nobody there to tell?
+        async with asyncio.timeout(READ_TIMEOUT):
+            return await kept.look(index)
+    except TimeoutError as error:
+        raise exception.ServiceError(SILENT) from error
 
 
 async def stored_record(kept: KeptCall) -> CallRecord:

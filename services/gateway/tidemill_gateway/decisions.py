@@ -5,7 +5,9 @@ import binascii
 import hashlib
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+from tidemill._log_entries import LogEntry
 
 MAX_WAIT = 300.0  # seconds that one request may wait for a result
 MAX_KEY = 255  # characters of an Idempotency-Key
@@ -77,6 +79,18 @@ def matches(header: str, tag: str, *, weak: bool) -> bool:
         return True
     named = [each.strip() for each in header.split(",")]
     return tag in ([each.removeprefix("W/") for each in named] if weak else named)
+
+
+def bounded(entries: Sequence[LogEntry], size: int, *, last: bool) -> tuple[Sequence[LogEntry], bool]:
+    """Return the first or the `last` lines that are together at most so large, and whether some are left."""
+    held, total = 0, 0
+    for entry in reversed(entries) if last else entries:
+        total += len(entry.message)
+        if total > size:
+            break
+        held += 1
+    kept = entries[len(entries) - held :] if last else entries[:held]
+    return kept, held < len(entries)
 
 
 def request_id(given: str) -> str:

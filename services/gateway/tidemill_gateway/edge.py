@@ -46,10 +46,11 @@ class Edge:
                 raise exception.ServiceError("too many requests at once", hint="try again in a moment")
             if _path(scope) not in self._public:
                 authorization = exchange.headers.get(b"authorization", b"").decode("latin-1")
-                credentials = decisions.credentials(authorization)
-                workspace = await self._tokens.workspace(credentials)
-                exchange.state["token"] = credentials[0] if credentials else ""
-                exchange.state["session"] = await self._sessions.of(workspace)
+                token = decisions.credentials(authorization)
+                workspace = await self._tokens.workspace(token)
+                assert token is not None  # else there would be no workspace
+                exchange.state["token"] = token[0]
+                exchange.state["session"] = await self._sessions.of(workspace, token[0])
             await self._app(scope, exchange.receive, exchange.send)
         except Problem as problem:
             await exchange.answer(problem)

@@ -78,5 +78,8 @@ async def _asked(session: Session, wanted: Wanted) -> Found:
         return Found(handle, wanted.app, wanted.environment)
     details = await session.registry("get_app", GetApp(app_id=wanted.app), AppDetails)
     if wanted.function not in details.handles:
-        raise exception.NotFoundError(f"the app {wanted.app} has no function {wanted.function!r}")
+        raise exception.NotFoundError(
+            f"the app {wanted.app} has no function {wanted.function!r}",
+            hint=f"it has {', '.join(sorted(details.handles)) or 'none'}",
+        )
     return Found(details.handles[wanted.function], details.app.name or "", details.app.environment)

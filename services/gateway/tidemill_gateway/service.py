@@ -36,6 +36,7 @@ class Gateway:
         from tidemill_gateway.server import HttpServer
         from tidemill_gateway.sessions import Sessions
         from tidemill_gateway.web.calls import Inbox
+        from tidemill_gateway.web.feeds import Feeds
         from tidemill_gateway.web.front import Front
         from tidemill_gateway.web.routes import Routes
 
@@ -57,9 +58,11 @@ class Gateway:
         app = new_app(context.health, api, PREFIX)
         inbox, routes = Inbox(context.bus), Routes(context.bus, context.log)
         await inbox.listen()
+        feeds = Feeds(context.bus, context.tasks.create_task, context.log)
+        await feeds.listen()
         context.tasks.create_task(routes.watch(), name="routes")
         front = Front(
-            app, routes, admission, self._sessions, inbox, context.log, self.settings.gateway_domain
+            app, routes, admission, self._sessions, inbox, feeds, context.log, self.settings.gateway_domain
         )
         front.follow(context.bus)
         settings = self.settings

@@ -1,6 +1,7 @@
 """What a requester may reach: one workspace's services, calls and results."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import TypeVar
 
 import msgspec
@@ -11,6 +12,7 @@ from tidemill._caller import Caller, explain
 from tidemill._wire import coding, errors, subjects
 from tidemill._wire.control import ErrorReply
 from tidemill_common.bus.protocol import ServiceBus
+from tidemill_common.requests import signature
 
 Answer = TypeVar("Answer")
 
@@ -18,16 +20,18 @@ REQUEST_TIMEOUT = 10.0  # seconds for a service to answer
 
 
 class Session:
-    """One workspace, as those see it who have a token for it."""
+    """One workspace, as somebody sees it who has a token for it. What is asked is told to be that token's."""
 
-    def __init__(self, bus: ServiceBus, workspace: str, caller: Caller) -> None:
+    def __init__(self, bus: ServiceBus, workspace: str, caller: Caller, token_id: str) -> None:
         self.bus = bus
         self.workspace = workspace
         self.caller = caller
+        self.token_id = token_id
 
     async def registry(self, verb: str, message: object, answer: type[Answer]) -> Answer:
         """Ask the registry; raises the error that it gives, or `ServiceError` when it gives nothing."""
-        return await ask(self.bus, subjects.registry(self.workspace, verb), message, answer)
+        signed = subjects.signed(self.workspace, verb)
+        return await ask(self.bus, signed, message, answer, headers=signature(self.token_id))
 
     async def page(self, verb: str, message: object, answer: type[Answer], cursor: str) -> Answer:
         """Ask the registry for a page of a list; `NotFoundError` when the cursor leads nowhere."""
@@ -46,40 +50,49 @@ class Session:
 
 
 class Sessions:
-    """The sessions of this process, one for each workspace that somebody asked for."""
+    """The sessions of this process: a caller for each workspace that somebody asked for."""
 
     def __init__(self, bus: ServiceBus) -> None:
         self._bus = bus
-        self._sessions: dict[str, Session] = {}
+        self._callers: dict[str, Caller] = {}
         self._opening = asyncio.Lock()
 
-    async def of(self, workspace: str) -> Session:
-        """Return a workspace's session."""
-        if (session := self._sessions.get(workspace)) is not None:
-            return session
+    async def of(self, workspace: str, token_id: str = "") -> Session:
+        """Return the session of a token in its workspace; without one the registry tells it nothing."""
+        caller = self._callers.get(workspace) or await self._caller(workspace)
+        return Session(self._bus, workspace, caller, token_id)
+
+    async def _caller(self, workspace: str) -> Caller:
         async with self._opening:
-            if workspace not in self._sessions:
+            if workspace not in self._callers:
                 caller = Caller(self._bus, workspace)
                 try:
                     await caller.open()
                 except BusError as error:
                     raise explain(error) from error
-                self._sessions[workspace] = Session(self._bus, workspace, caller)
-        return self._sessions[workspace]
+                self._callers[workspace] = caller
+        return self._callers[workspace]
 
     async def close(self) -> None:
         """End them all."""
-        for session in self._sessions.values():
-            await session.caller.close()
+        for caller in self._callers.values():
+            await caller.close()
 
 
-async def ask(bus: ServiceBus, subject: str, message: object, answer: type[Answer]) -> Answer:
+async def ask(
+    bus: ServiceBus,
+    subject: str,
+    message: object,
+    answer: type[Answer],
+    *,
+    headers: Mapping[str, str] | None = None,
+) -> Answer:
     """Ask a service and return its answer, checked against its type, or raise what it was refused with."""
     try:
-        data = await bus.request(subject, coding.encode(message), timeout=REQUEST_TIMEOUT)
+        data = await bus.request(subject, coding.encode(message), timeout=REQUEST_TIMEOUT, headers=headers)
         return msgspec.msgpack.decode(data, type=answer)
     except NoResponder as error:
-        service = subject.split(".")[1]
+        service = "scheduler" if subject.startswith("tm.scheduler.") else "registry"
         raise exception.ServiceError(f"the {service} does not run", hint="try again in a moment") from error
     except RequestFailed as error:
         raise errors.to_exception(ErrorReply(error.code, error.message, error.hint)) from error

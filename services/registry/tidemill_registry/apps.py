@@ -7,7 +7,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from tidemill._wire import coding, ids, subjects
-from tidemill._wire.apps import AppCreated, CreateApp
+from tidemill._wire.apps import AppCreated, AppInfo, CreateApp
 from tidemill._wire.control import AppEvent
 from tidemill._wire.deploying import LookupApp, StopDeployed
 from tidemill._wire.environments import DeleteEnvironment
@@ -38,13 +38,19 @@ class Apps:
         self._engine = engine
         self._clock = clock
 
-    async def create(self, workspace: str, request: CreateApp) -> AppCreated:
+    async def create(self, workspace: str, request: CreateApp, by: str = "") -> AppCreated:
         """Make an app; a deployed one that is there already is the same app."""
         async with transaction(self._engine) as connection:
-            return await self.create_in(connection, workspace, request)
+            return await self.create_in(connection, workspace, request, by)
 
     async def create_in(
-        self, connection: AsyncConnection, workspace: str, request: CreateApp, *, keep: bool = False
+        self,
+        connection: AsyncConnection,
+        workspace: str,
+        request: CreateApp,
+        by: str = "",
+        *,
+        keep: bool = False,
     ) -> AppCreated:
         """Make an app in a transaction that the caller ends; `keep` leaves one that is there as it is."""
         checks.check_app(request.name, request.state, request.description, request.tags)
@@ -56,6 +62,7 @@ class Apps:
             "description": request.description,
             "state": request.state,
             "tags": request.tags,
+            "created_by": by,
             "heartbeat_at": self._clock() if request.state == "ephemeral" else None,
         }
         statement = upsert(App).values(values)
@@ -68,16 +75,16 @@ class Apps:
                 else {"description": request.description, "tags": request.tags},
             )
         app_id = await connection.scalar(statement.returning(App.id))
-        return AppCreated(app_id=str(app_id), url="")
+        return AppCreated(app_id=str(app_id))
 
-    async def look_up(self, workspace: str, request: LookupApp) -> AppCreated:
+    async def look_up(self, workspace: str, request: LookupApp, by: str = "") -> AppCreated:
         """Return a deployed app by its name, made without functions if that is wanted; `NotFoundError`."""
         made = CreateApp(request.name, request.name, "deployed", request.environment)
         async with transaction(self._engine) as connection:
             if request.create_if_missing:
-                return await self.create_in(connection, workspace, made, keep=True)
+                return await self.create_in(connection, workspace, made, by, keep=True)
             found = await lookups.app_id(connection, workspace, request.name, request.environment)
-            return AppCreated(app_id=found, url="")
+            return AppCreated(app_id=found)
 
     async def heartbeat(self, workspace: str, app_id: str) -> None:
         """Note that the client of an ephemeral app lives; `NotFoundError`, `ConflictError` if stopped."""
@@ -97,7 +104,7 @@ class Apps:
         query = select(App.state, App.stop_reason).where(App.id == app_id, _of(workspace))
         app = (await connection.execute(query)).first()
         if app is None:
-            raise NotFoundError(f"there is no app {app_id!r}")
+            raise NotFoundError(f"there is no app {app_id!r}", hint=lookups.SEE_APPS)
         decisions.check_doable("hear the client of", app_id, app.state, app.stop_reason)
 
     async def stop(self, workspace: str, app_id: str, reason: str) -> None:
@@ -105,14 +112,22 @@ class Apps:
         async with transaction(self._engine) as connection:
             await self.stop_in(connection, workspace, app_id, reason)
 
-    async def stop_in(self, connection: AsyncConnection, workspace: str, app_id: str, reason: str) -> None:
+    async def stop_in(
+        self,
+        connection: AsyncConnection,
+        workspace: str,
+        app_id: str,
+        reason: str,
+        seen: AppInfo | None = None,
+    ) -> None:
         """Stop an app in a transaction that the caller ends."""
         query = select(App.id, App.name, App.state, App.version)
         query = query.where(App.id == app_id, _of(workspace)).with_for_update()
         app = (await connection.execute(query)).first()
         if app is None:
-            raise NotFoundError(f"there is no app {app_id!r}")
+            raise NotFoundError(f"there is no app {app_id!r}", hint=lookups.SEE_APPS)
         decisions.check_doable("stop", app_id, app.state)
+        await lookups.check_seen(connection, workspace, app_id, seen)
         if app.state != "stopped":
             await self._stop(connection, _Stopping(app.id, app.name, app.version, workspace), reason)
 
@@ -120,7 +135,7 @@ class Apps:
         """Stop an app by its id, or by its name if it is deployed; `NotFoundError`."""
         async with transaction(self._engine) as connection:
             app_id = await lookups.app_id(connection, workspace, request.app, request.environment)
-            await self.stop_in(connection, workspace, app_id, request.reason)
+            await self.stop_in(connection, workspace, app_id, request.reason, request.seen)
 
     async def delete_environment(self, workspace: str, request: DeleteEnvironment) -> None:
         """Stop the apps of an environment, then delete it with their records and its secrets."""

@@ -76,7 +76,7 @@ class Callout:
             return
         name = str(options.get("user", ""))
         try:
-            token = await self._tokens.verify(name, str(options.get("pass", "")))
+            token, is_noted = await self._tokens.verify(name, str(options.get("pass", "")))
         except AuthError as error:
             self._refused(name, asked, str(error))
             self._reply(message, server, user, {"error": str(error)})
@@ -86,7 +86,8 @@ class Callout:
         else:
             self._count.labels("accepted").inc()
             self._reply(message, server, user, {"jwt": self._issuer.sign(user_claims(token, user))})
-            await self._note_use(token.token_id)
+            if not is_noted:
+                await self._note_use(token.token_id)
 
     def _refused(self, name: str, asked: dict[str, Any], reason: str) -> None:
         """Say who was refused. What is no id of a token may be a secret in the wrong place."""

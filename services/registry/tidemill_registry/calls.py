@@ -84,7 +84,8 @@ class Calls:
                 raise _unknown(request.call)
             query = (
                 select(Input)
-                .where(Input.call_id == request.call, Input.number >= request.first)
+                .where(Input.call_id == request.call, Input.workspace == workspace)
+                .where(Input.number >= request.first)
                 .order_by(Input.number)
                 .limit(request.limit)
             )
@@ -153,7 +154,7 @@ class Calls:
             root, members = await self._members(connection, workspace, request)
             left = [call for call in members if call >= last]
             calls, more = left[:PAGE_CALLS], left[PAGE_CALLS:]
-            inputs = await self._inputs(connection, calls, last, index)
+            inputs = await self._inputs(connection, workspace, calls, (last, index))
             following = f"{more[0]}/-1" if more else ""
             if len(inputs) > PAGE_INPUTS:
                 inputs = inputs[:PAGE_INPUTS]
@@ -180,12 +181,13 @@ class Calls:
         return request.call, _below(request.call, {row.id: row.parent for row in rows})
 
     async def _inputs(
-        self, connection: AsyncConnection, calls: Sequence[str], last: str, index: int
+        self, connection: AsyncConnection, workspace: str, calls: Sequence[str], after: tuple[str, int]
     ) -> "list[Row[str, int, int, str]]":
         position = tuple_(Input.call_id, Input.number)
         query = (
             select(Input.call_id, Input.number, Input.state, Input.container)
-            .where(Input.call_id == any_(literal(calls, ARRAY(Text))), position > (last, index))
+            .where(Input.call_id == any_(literal(calls, ARRAY(Text))), Input.workspace == workspace)
+            .where(position > after)
             .order_by(Input.call_id, Input.number)
         )
         return list(await connection.execute(query.limit(PAGE_INPUTS + 1)))
@@ -199,8 +201,8 @@ _BITS = ", ".join(f"coalesce(sum(bit_count({name})), 0) AS {name}" for name in C
 _SUMMARIES = text(f"""
 SELECT c.*, {", ".join(f"i.{name} + n.{name} AS {name}" for name in COUNT_COLUMNS)}
 FROM calls c
-CROSS JOIN LATERAL (SELECT {_COUNTS} FROM inputs WHERE call_id = c.id) i
-CROSS JOIN LATERAL (SELECT {_BITS} FROM input_counts WHERE call_id = c.id) n
+CROSS JOIN LATERAL (SELECT {_COUNTS} FROM inputs WHERE (call_id, workspace) = (c.id, c.workspace)) i
+CROSS JOIN LATERAL (SELECT {_BITS} FROM input_counts WHERE (call_id, workspace) = (c.id, c.workspace)) n
 WHERE c.id = ANY(CAST(:calls AS text[])) AND c.workspace = :workspace
 ORDER BY c.id
 """)  # noqa: S608  # of constants

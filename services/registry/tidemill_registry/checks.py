@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from tidemill import schedule
+from tidemill._parameters import KINDS
 from tidemill._wire.deploying import MAX_TAG
 from tidemill._wire.specs import Autoscaling, FunctionSpec, Resources, RetryPolicy
 from tidemill.exception import InvalidError
@@ -16,6 +17,8 @@ MAX_CONTAINERS = 100_000
 MAX_SECRETS = 100  # of one function
 MAX_SCHEDULE = 4_096  # characters
 MAX_PAGE = 1_000
+MAX_WAIT = 600_000  # ms
+MAX_PARAMETERS = 100  # of a class
 
 MAX_CONCURRENCY = 1_000  # inputs of one container
 WEB_KINDS = ("asgi", "wsgi", "endpoint", "server")
@@ -116,11 +119,29 @@ def _problems(spec: FunctionSpec) -> Iterator[str]:
     if spec.startup_timeout is not None and not 0 < spec.startup_timeout <= MAX_TIMEOUT:
         yield f"startup_timeout must be above 0 and at most {MAX_TIMEOUT:,.0f} s"
     yield from _web_problems(spec)
+    yield from _class_problems(spec)
     if spec.schedule is not None:
         try:
             schedule.from_record(spec.schedule)
         except InvalidError as error:
             yield str(error)
+
+
+def _class_problems(spec: FunctionSpec) -> Iterator[str]:
+    cls, batching = spec.cls, spec.batching
+    if batching is not None and not (
+        1 <= batching.max_batch_size <= MAX_CONCURRENCY and 0 <= batching.wait_ms <= MAX_WAIT
+    ):
+        yield f"a batch has 1 to {MAX_CONCURRENCY:,} inputs and waits for up to {MAX_WAIT:,} ms"
+    if cls is None:
+        return
+    names = [method.name for method in cls.methods]
+    if len(names) > MAX_FUNCTIONS or len(set(names)) < len(names) or not all(map(str.isidentifier, names)):
+        yield f"a class has up to {MAX_FUNCTIONS:,} methods, each with a name of its own"
+    if len(names) != 1 and (batching is not None or spec.web is not None):
+        yield "a class with a method that is batched or for the web has no other methods"
+    if len(cls.parameters) > MAX_PARAMETERS or any(each.kind not in KINDS for each in cls.parameters):
+        yield f"a class has up to {MAX_PARAMETERS} parameters, each of them {', '.join(KINDS)}"
 
 
 def _web_problems(spec: FunctionSpec) -> Iterator[str]:

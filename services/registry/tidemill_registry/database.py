@@ -1,7 +1,7 @@
 """The connection to PostgreSQL, and what its failures mean to whoever asked."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, func
@@ -54,9 +54,24 @@ def new_engine(url: str, connections: int) -> AsyncEngine:
 @asynccontextmanager
 async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """Run one transaction; a database that cannot be used becomes an error that says so."""
-    try:
+    with _told_apart():
         async with engine.begin() as connection:
             yield connection
+
+
+@asynccontextmanager
+async def question(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """Ask single questions: each is a transaction of its own, and one round trip instead of three."""
+    with _told_apart():
+        async with engine.connect() as connection:
+            yield await connection.execution_options(isolation_level="AUTOCOMMIT")
+
+
+@contextmanager
+def _told_apart() -> Iterator[None]:
+    """Tell a database that cannot be used from a statement that is wrong."""
+    try:
+        yield
     except PoolTimeout as error:
         raise ResourceExhaustedError("the registry has more requests than it can serve") from error
     except DBAPIError as error:

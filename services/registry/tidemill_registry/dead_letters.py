@@ -181,8 +181,12 @@ class DeadLetters:
         return row
 
     async def _mark(self, connection: AsyncConnection, row: Row[Any], **values: Any) -> None:
-        mine = (DeadLetterRow.call_id == row.call_id) & (DeadLetterRow.number == row.number)
-        await connection.execute(update(DeadLetterRow).where(mine).values(values))
+        mine = update(DeadLetterRow).where(
+            DeadLetterRow.call_id == row.call_id,
+            DeadLetterRow.workspace == row.workspace,
+            DeadLetterRow.number == row.number,
+        )
+        await connection.execute(mine.values(values))
 
     async def _present_pool(self, connection: AsyncConnection, row: Row[Any]) -> Pool:
         """Return the pool that runs the function now: the mistake may have been mended."""
@@ -211,7 +215,10 @@ class DeadLetters:
         letter = _read(stored.data) if stored is not None else None
         if letter is None:
             named = ids.input_id(row.call_id, row.number)
-            raise NotFoundError(f"the dead letter of {named} is not kept any more")
+            raise NotFoundError(
+                f"the dead letter of {named} is not kept any more",
+                hint=f"they are kept for {RETENTION_DAYS} days, fewer where there are very many",
+            )
         return letter
 
     async def _publish(self, call: str, pool: Pool, letter: DeadLetter) -> None:
@@ -248,8 +255,11 @@ _FORGET = text(
 def _cursor(text_: str) -> tuple[datetime, str, int]:
     try:
         given_up, call, index = text_.split("/")
-        return datetime.fromisoformat(given_up), call, int(index)
-    except ValueError as error:
+        position = datetime.fromisoformat(given_up).astimezone(UTC), subjects.token(call), int(index)
+        if not 0 <= position[2] <= MAX_INDEX:
+            raise ValueError("not an index")
+        return position
+    except (ValueError, OverflowError) as error:
         raise InvalidError(f"not the end of a page: {text_!r}") from error
 
 

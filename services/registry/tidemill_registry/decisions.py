@@ -5,7 +5,7 @@ Nothing here knows SQL or NATS.
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -126,7 +126,7 @@ class Publication:
     """What a new version makes of an app.
 
     `version` is the app's present one when nothing is new. `removed` are the names of functions that the
-    version before had.
+    version before had, `replaced` the new generations of pools whose containers are stopped at once.
     """
 
     version: int
@@ -135,6 +135,7 @@ class Publication:
     superseded: dict[str, Superseded]
     handles: dict[str, FunctionHandle]
     removed: tuple[str, ...] = ()
+    replaced: dict[str, int] = field(default_factory=dict)
 
 
 def publish(
@@ -225,7 +226,12 @@ def _publication(
     superseded = {pool.id: _superseded(pool, strategy) for pool in leaving}
     gone = (name for name, function in known.items() if any(pool in leaving for pool in function.pools))
     removed = tuple(sorted(set(gone) - handles.keys()))
-    return Publication(version, new_functions, served, superseded, handles, removed)
+    version = app.version + 1 if is_new else app.version
+    replaced = {}
+    if strategy == "recreate":
+        replaced = {pool.id: pool.generation for pool in changed if pool.id in renewed}
+        replaced |= {pool.id: pool.serving().generation + 1 for pool in leaving}
+    return Publication(version, new_functions, served, superseded, handles, removed, replaced)
 
 
 def _knowing(pool: Pool, handles: Mapping[str, FunctionHandle], version: int) -> Pool:

@@ -18,14 +18,16 @@ from tidemill._wire.deploying import (
     RolloverApp,
 )
 from tidemill.exception import ConflictError, NotFoundError
-from tidemill_registry import checks, decisions, environments, lookups, pages, publishing
+from tidemill_registry import checks, decisions, environments, lookups, pages, publishing, tokens
 from tidemill_registry.database import Clock, transaction
 from tidemill_registry.decisions import AppState, Publication
 from tidemill_registry.publishing import Details
 from tidemill_registry.schema import App, Deployment, DeploymentFunction, Environment, PoolRow
 
 
-async def deploy(engine: AsyncEngine, workspace: str, request: DeployApp, clock: Clock) -> AppDeployed:
+async def deploy(
+    engine: AsyncEngine, workspace: str, request: DeployApp, clock: Clock, by: str = ""
+) -> AppDeployed:
     """Make the next version of a deployed app, and the app if it is not there.
 
     Everything happens in one transaction under the lock of the app's row: of two deployments at the same
@@ -34,9 +36,9 @@ async def deploy(engine: AsyncEngine, workspace: str, request: DeployApp, clock:
     checks.check_app(request.name, "deployed", request.description, request.tags or {})
     checks.check_deployment(request.strategy, request.tag, request.client_version)
     checks.check_functions(request.functions)
-    details = Details(request.tag, request.strategy, request.client_version)
+    details = Details(request.tag, request.strategy, request.client_version, by)
     async with transaction(engine) as connection:
-        app, differs = await _app_to_deploy(connection, workspace, request)
+        app, differs = await _app_to_deploy(connection, workspace, request, by)
         publication = await publishing.publish_in(
             connection, app, request.functions, clock, details, new_version=differs
         )
@@ -44,7 +46,7 @@ async def deploy(engine: AsyncEngine, workspace: str, request: DeployApp, clock:
 
 
 async def _app_to_deploy(
-    connection: AsyncConnection, workspace: str, request: DeployApp
+    connection: AsyncConnection, workspace: str, request: DeployApp, by: str
 ) -> tuple[AppState, bool]:
     """Return the app with its row locked, and whether its tags or the deployment's tag will differ."""
     environment = await environments.find(connection, workspace, request.environment, hold=True)
@@ -55,6 +57,7 @@ async def _app_to_deploy(
         description=request.description or request.name,
         state="deployed",
         tags=request.tags or {},
+        created_by=by,
     )
     statement = made.on_conflict_do_update(
         index_elements=["environment_id", "name"],
@@ -78,18 +81,21 @@ async def _is_tagged_anew(connection: AsyncConnection, app: AppState, tag: str) 
     return await connection.scalar(present) != tag
 
 
-async def roll_back(engine: AsyncEngine, workspace: str, request: RollbackApp, clock: Clock) -> AppDeployed:
+async def roll_back(
+    engine: AsyncEngine, workspace: str, request: RollbackApp, clock: Clock, by: str = ""
+) -> AppDeployed:
     """Make a version with the functions of an earlier one: by default the newest that had others."""
     checks.check_deployment(request.strategy)
     async with transaction(engine) as connection:
         app_id = await lookups.app_id(connection, workspace, request.app, request.environment)
         app = await publishing.locked_app(connection, workspace, app_id, "roll back")
+        await lookups.check_seen(connection, workspace, app_id, request.seen)
         version = request.version or await _version_before(connection, app)
         pools = await _pools_of(connection, app, version)
         asked_for = PoolRow.id == any_(literal(pools, ARRAY(Text)))
         known = await publishing.known(connection, app.id, asked_for)
         publication = decisions.restore(app, known, pools, strategy=request.strategy)
-        details = Details(strategy=request.strategy, rolled_back_to=version)
+        details = Details(strategy=request.strategy, deployed_by=by, rolled_back_to=version)
         await publishing.write(connection, app, publication, details, clock)
     return _deployed(app, publication)
 
@@ -116,7 +122,7 @@ async def _pools_of(connection: AsyncConnection, app: AppState, version: int) ->
         select(Deployment.functions).where(Deployment.app_id == app.id, Deployment.version == version)
     )
     if names is None:
-        raise NotFoundError(f"the app {app.name!r} has no version {version}")
+        raise NotFoundError(f"the app {app.name!r} has no version {version}", hint=lookups.SEE_HISTORY)
     query = select(DeploymentFunction.pool_id).where(
         DeploymentFunction.app_id == app.id, DeploymentFunction.version == version
     )
@@ -129,15 +135,19 @@ async def _pools_of(connection: AsyncConnection, app: AppState, version: int) ->
     return pools
 
 
-async def roll_over(engine: AsyncEngine, workspace: str, request: RolloverApp, clock: Clock) -> AppDeployed:
+async def roll_over(
+    engine: AsyncEngine, workspace: str, request: RolloverApp, clock: Clock, by: str = ""
+) -> AppDeployed:
     """Make a version with the same functions, whose containers are all replaced."""
     checks.check_deployment(request.strategy)
     async with transaction(engine) as connection:
         app_id = await lookups.app_id(connection, workspace, request.app, request.environment)
         app = await publishing.locked_app(connection, workspace, app_id, "roll over")
+        await lookups.check_seen(connection, workspace, app_id, request.seen)
         known = await publishing.known(connection, app.id, literal(False))
         publication = decisions.roll_over(app, known, strategy=request.strategy)
-        await publishing.write(connection, app, publication, Details(strategy=request.strategy), clock)
+        details = Details(strategy=request.strategy, deployed_by=by)
+        await publishing.write(connection, app, publication, details, clock)
     return _deployed(app, publication)
 
 
@@ -148,6 +158,7 @@ def _deployed(app: AppState, publication: Publication) -> AppDeployed:
         handles=publication.handles,
         skipped=publication.version == app.version,
         removed=publication.removed,
+        replaced=publication.replaced,
     )
 
 
@@ -164,7 +175,8 @@ async def list_versions(engine: AsyncEngine, workspace: str, request: ListDeploy
     async with transaction(engine) as connection:
         app_id = await lookups.app_id(connection, workspace, request.app, request.environment)
         present = await connection.scalar(select(App.version).where(App.id == app_id))
-        query = select(*Deployment.__table__.columns).where(Deployment.app_id == app_id)
+        query = select(*Deployment.__table__.columns, tokens.shown(Deployment.deployed_by).label("author"))
+        query = query.where(Deployment.app_id == app_id)
         if after is not None:
             query = query.where(Deployment.version < after.version)
         query = query.order_by(Deployment.version.desc()).limit(request.limit + 1)
@@ -176,7 +188,7 @@ async def list_versions(engine: AsyncEngine, workspace: str, request: ListDeploy
             tag=row.tag,
             strategy=row.strategy,
             client_version=row.client_version,
-            deployed_by=row.deployed_by,
+            deployed_by=row.author,
             rolled_back_to=row.rolled_back_to,
             functions=tuple(row.functions),
             current=row.version == present,

@@ -20,6 +20,8 @@ from tidemill_registry import checks, outbox, records
 from tidemill_registry.database import transaction
 from tidemill_registry.schema import App, Environment, PoolRow, Workspace
 
+SEE_ENVIRONMENTS = "see `tidemill environment list`"
+MAKE_WORKSPACE = "whoever runs the installation makes one: `python -m tidemill_registry workspace create`"
 DEFAULT_ENVIRONMENT = "main"
 MAX_ENVIRONMENTS = 1_000  # of one workspace
 _SUFFIX = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?|")
@@ -125,7 +127,7 @@ async def lock_for_deletion(connection: AsyncConnection, workspace: str, request
     query = of_workspace(workspace).where(Environment.name == request.name)
     found = await connection.scalar(query.with_for_update(of=Environment))
     if found is None:
-        raise NotFoundError(f"there is no environment {request.name!r}")
+        raise NotFoundError(f"there is no environment {request.name!r}", hint=SEE_ENVIRONMENTS)
     if await connection.scalar(_count(owner)) == 1:
         raise ConflictError(f"{request.name!r} is the last environment of the workspace")
     return found
@@ -156,7 +158,7 @@ async def _lock(connection: AsyncConnection, workspace: str) -> str:
     query = select(Workspace.id).where(Workspace.name == workspace)
     owner = await connection.scalar(query.with_for_update(key_share=True))
     if owner is None:
-        raise NotFoundError(f"there is no workspace {workspace!r}")
+        raise NotFoundError(f"there is no workspace {workspace!r}", hint=MAKE_WORKSPACE)
     return owner
 
 
@@ -183,7 +185,7 @@ async def _refuse_taken(
 async def _one(connection: AsyncConnection, workspace: str, name: str) -> EnvironmentInfo:
     row = (await connection.execute(_infos(workspace).where(Environment.name == name))).first()
     if row is None:
-        raise NotFoundError(f"there is no environment {name!r}")
+        raise NotFoundError(f"there is no environment {name!r}", hint=SEE_ENVIRONMENTS)
     return _info(row)
 
 

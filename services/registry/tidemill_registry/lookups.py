@@ -12,9 +12,9 @@ from tidemill._wire.apps import AppDetails, AppInfo, AppList, GetApp, ListApps
 from tidemill._wire.control import FunctionHandle, GetFunction
 from tidemill._wire.deploying import AppPage, FindApps, FindFunctions, FunctionInfo, FunctionPage
 from tidemill._wire.specs import Parameter
-from tidemill.exception import InvalidError, NotFoundError
-from tidemill_registry import checks, environments, pages, records
-from tidemill_registry.database import transaction
+from tidemill.exception import ConflictError, InvalidError, NotFoundError
+from tidemill_registry import checks, environments, pages, records, tokens
+from tidemill_registry.database import question, transaction
 from tidemill_registry.decisions import LIFE
 from tidemill_registry.environments import of_workspace
 from tidemill_registry.schema import (
@@ -26,6 +26,11 @@ from tidemill_registry.schema import (
     Outbox,
     PoolRow,
 )
+
+SEE_APPS = "`tidemill app list` shows those there are, with --all stopped ones too"
+SEE_HISTORY = "`tidemill app history` shows its versions"
+SEE_FUNCTIONS = "`tidemill app info` shows its functions"
+GONE = "its app may have been stopped"
 
 _APP_ID = re.compile(r"ap-[0-9a-z]{26}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -46,8 +51,17 @@ async def app_id(connection: AsyncConnection, workspace: str, app: str, environm
         what = f"there is no deployed app {app!r} in the environment {environment!r}"
     found = await connection.scalar(query)
     if found is None:
-        raise NotFoundError(what)
+        raise NotFoundError(what, hint=SEE_APPS)
     return found
+
+
+async def check_seen(connection: AsyncConnection, workspace: str, app_id: str, seen: AppInfo | None) -> None:
+    """Refuse to change an app, whose row is locked, that is not as it was seen; `ConflictError`."""
+    if seen is None:
+        return
+    row = (await connection.execute(_infos(workspace).where(App.id == app_id))).first()
+    if row is None or _info(row) != seen:
+        raise ConflictError(f"the app {app_id} has changed since", hint="look at it again")
 
 
 async def get_function(
@@ -76,7 +90,7 @@ async def get_function(
             Environment.name == request.environment,
             or_(Function.name == request.name, Function.name == request.name.rpartition(".")[0]),
         ).order_by(func.length(Function.name).desc())
-    async with transaction(engine) as connection:
+    async with question(engine) as connection:
         row = (await connection.execute(query)).first()
         if row is None:
             raise await _no_function(connection, workspace, request)
@@ -105,7 +119,7 @@ async def _no_function(connection: AsyncConnection, workspace: str, request: Get
     """Return what to say of a function that was not found: the app may not be there either."""
     which = "" if request.version is None else f" in version {request.version}"
     if request.function_id:
-        return NotFoundError(f"there is no function {request.function_id!r}{which}")
+        return NotFoundError(f"there is no function {request.function_id!r}{which}", hint=GONE)
     app = await app_id(connection, workspace, request.app_name, request.environment)
     words = f"the app {request.app_name!r} in the environment {request.environment!r}"
     if request.version is not None:
@@ -114,10 +128,11 @@ async def _no_function(connection: AsyncConnection, workspace: str, request: Get
         )
         names = await connection.scalar(recorded)
         if names is None:
-            return NotFoundError(f"{words} has no version {request.version}")
+            return NotFoundError(f"{words} has no version {request.version}", hint=SEE_HISTORY)
         if request.name in names:
-            return NotFoundError(f"{words} no longer keeps the functions of version {request.version}")
-    return NotFoundError(f"{words} has no function {request.name!r}{which}")
+            what = f"{words} no longer keeps the functions of version {request.version}"
+            return NotFoundError(what, hint="deploy its code again")
+    return NotFoundError(f"{words} has no function {request.name!r}{which}", hint=SEE_FUNCTIONS)
 
 
 async def get_app(engine: AsyncEngine, workspace: str, request: GetApp) -> AppDetails:
@@ -130,7 +145,7 @@ async def get_app(engine: AsyncEngine, workspace: str, request: GetApp) -> AppDe
             found = await app_id(connection, workspace, request.name, request.environment)
         row = (await connection.execute(_infos(workspace).where(App.id == found))).first()
         if row is None:
-            raise NotFoundError(f"there is no app {found!r}")
+            raise NotFoundError(f"there is no app {found!r}", hint=SEE_APPS)
         serving = (
             select(PoolRow.record)
             .join(DeploymentFunction, DeploymentFunction.pool_id == PoolRow.id)
@@ -245,6 +260,7 @@ def _infos(workspace: str) -> Select[*tuple[Any, ...]]:
     )
     return (
         select(*App.__table__.columns, Environment.name.label("environment"), functions.label("functions"))
+        .add_columns(tokens.shown(App.created_by).label("author"))
         .join(Environment, App.environment_id == Environment.id)
         .where(Environment.id.in_(of_workspace(workspace)))
     )
@@ -263,4 +279,5 @@ def _info(row: Row[*tuple[Any, ...]]) -> AppInfo:
         stopped=row.stopped_at.timestamp() if row.stopped_at else None,
         stop_reason=row.stop_reason,
         tags=row.tags,
+        created_by=row.author,
     )

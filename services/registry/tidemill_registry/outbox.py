@@ -151,7 +151,9 @@ class Publisher:
     async def _pass(self) -> None:
         """Tell everything there is. Whoever waited before it began is released when it is told."""
         waiting = tuple(self._waiting)
-        more = bool(waiting) or self._due() or await self._any()
+        more = self._due() or await self._any()
+        if not more:
+            _release(waiting)
         while more:
             async with self._engine.begin() as connection:  # what was told stays told if the next is not
                 await connection.execute(_BEGIN)
@@ -166,6 +168,7 @@ class Publisher:
 
     async def _any(self) -> bool:
         async with self._engine.connect() as connection:
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
             return bool(await connection.scalar(select(select(Outbox.id).exists())))
 
     async def _batch(self, connection: AsyncConnection) -> tuple[int, Exception | None]:

@@ -75,7 +75,10 @@ async def revoke(engine: AsyncEngine, workspace: str, request: RevokeProxyToken)
         )
         now = func.coalesce(ProxyToken.revoked_at, func.now())
         if await connection.scalar(ended.values(revoked_at=now).returning(ProxyToken.id)) is None:
-            raise NotFoundError(f"there is no proxy token {request.token_id!r}")
+            raise NotFoundError(
+                f"there is no proxy token {request.token_id!r}",
+                hint="see `tidemill workspace proxy-tokens list`",
+            )
         await outbox.enqueue(connection, [Entry("delete", streams.PROXY_TOKENS, request.token_id, None)])
     return Done()
 

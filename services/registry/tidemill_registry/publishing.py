@@ -17,6 +17,7 @@ from tidemill_common import streams
 from tidemill_registry import (
     checks,
     decisions,
+    lookups,
     outbox,
     records,
     routes,
@@ -41,7 +42,7 @@ from tidemill_registry.schema import (
 
 
 class Details(NamedTuple):
-    """What is recorded of a version beside its functions."""
+    """What is recorded of a version beside its functions. `deployed_by` is the id of a token."""
 
     tag: str = ""
     strategy: str = "rolling"
@@ -54,13 +55,15 @@ _UNTOLD = Details()
 
 
 async def publish(
-    engine: AsyncEngine, workspace: str, request: PublishFunctions, clock: Clock
+    engine: AsyncEngine, workspace: str, request: PublishFunctions, clock: Clock, by: str = ""
 ) -> FunctionsPublished:
     """Make `request.functions` the functions of the app; the same again changes nothing."""
     checks.check_functions(request.functions)
     async with transaction(engine) as connection:
         app = await locked_app(connection, workspace, request.app_id, "publish functions for")
-        return FunctionsPublished((await publish_in(connection, app, request.functions, clock)).handles)
+        details = Details(deployed_by=by)
+        published = await publish_in(connection, app, request.functions, clock, details)
+        return FunctionsPublished(published.handles)
 
 
 async def publish_in(
@@ -114,7 +117,7 @@ async def locked_app(connection: AsyncConnection, workspace: str, app_id: str, a
     )
     row = (await connection.execute(query)).first()
     if row is None:
-        raise NotFoundError(f"there is no app {app_id!r}")
+        raise NotFoundError(f"there is no app {app_id!r}", hint=lookups.SEE_APPS)
     decisions.check_doable(action, app_id, row.state, row.stop_reason)
     return AppState(row.id, row.name, workspace, row.environment, row.state, row.version, row.web_suffix)
 

@@ -60,7 +60,9 @@ async def remove(engine: AsyncEngine, workspace: str, request: RemoveLimit) -> D
             RateLimit.name == request.name,
         )
         if await connection.scalar(gone.returning(RateLimit.kind)) is None:
-            raise NotFoundError(f"no limit is set for {_shown(request)}")
+            raise NotFoundError(
+                f"no limit is set for {_shown(request)}", hint="see `tidemill workspace rate-limit list`"
+            )
         key = limits.key(workspace, request.kind, _environment(request), request.name)
         await outbox.enqueue(connection, [Entry("delete", streams.LIMITS, key, None)])
     return Done()

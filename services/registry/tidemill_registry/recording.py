@@ -173,7 +173,7 @@ class Recording:
             known = await self.pools.find(connection, {record.pool for record in records})
             pools = {pool: info for pool, info in known.items() if info.workspace == workspace}
             folded = folding.fold(records, pools, time.time())
-            await rows.write(connection, folded, pools)
+            await rows.write(connection, workspace, folded, pools)
             self._stored.inc(len(records) - folded.refused)
             self._refused.inc(folded.refused)
 

@@ -24,6 +24,7 @@ EVERY = 2.0  # seconds
 LATELY = timedelta(seconds=60)
 ANSWERS = 0.5  # seconds in which servers tell their connections
 PAGE = 1_024
+AT_ONCE = 100  # tokens whose connections are looked for
 
 
 class Revocations:
@@ -55,13 +56,17 @@ class Revocations:
     async def _end(self, token_ids: list[str]) -> None:
         bus = await connect(self._url, self._user, self._password, name="tidemill registry (system)")
         try:
-            for token_id in token_ids:
-                async for server, connection in self._connections(bus, token_id):
-                    request = json.dumps({"cid": connection}).encode()
-                    await bus.request(f"$SYS.REQ.SERVER.{server}.KICK", request)
-                    self._log.info("ended a connection of a revoked token", token=token_id)
+            turn = asyncio.Semaphore(AT_ONCE)
+            await asyncio.gather(*(self._end_one(bus, token_id, turn) for token_id in token_ids))
         finally:
             await bus.close()
+
+    async def _end_one(self, bus: NatsServiceBus, token_id: str, turn: asyncio.Semaphore) -> None:
+        async with turn:
+            async for server, connection in self._connections(bus, token_id):
+                request = json.dumps({"cid": connection}).encode()
+                await bus.request(f"$SYS.REQ.SERVER.{server}.KICK", request)
+                self._log.info("ended a connection of a revoked token", token=token_id)
 
     async def _connections(self, bus: NatsServiceBus, user: str) -> AsyncIterator[tuple[str, int]]:
         """Yield server and number of every connection that a user has."""

@@ -34,12 +34,12 @@ def _times(*names: str) -> str:
 _CALLS = text(f"""
 INSERT INTO calls AS c (id, workspace, root, parent, app_id, function_id, pool_id, num_inputs, states,
                         queued_at, started_at, finished_at, cancelled_at)
-SELECT r.id, r.workspace, r.root, r.parent, r.app_id, r.function_id, r.pool_id, r.num_inputs, r.states,
+SELECT r.id, :workspace, r.root, r.parent, r.app_id, r.function_id, r.pool_id, r.num_inputs, r.states,
        {_times("queued", "started", "finished", "cancelled")}
 FROM json_to_recordset(CAST(:rows AS json))
-  AS r(id text, workspace text, root text, parent text, app_id text, function_id text, pool_id text,
+  AS r(id text, root text, parent text, app_id text, function_id text, pool_id text,
        num_inputs int, states int, queued float8, started float8, finished float8, cancelled float8)
-ON CONFLICT (id) DO UPDATE SET
+ON CONFLICT (id, workspace) DO UPDATE SET
   root = CASE WHEN c.root = c.id THEN excluded.root ELSE c.root END,
   parent = CASE WHEN c.parent = '' THEN excluded.parent ELSE c.parent END,
   num_inputs = greatest(c.num_inputs, excluded.num_inputs),
@@ -58,14 +58,14 @@ _BEATS = f"""CASE
 _NEWEST = ("state", "attempt", "container", "started_at", "finished_at", "reason")
 
 _INPUTS = text(f"""
-INSERT INTO inputs AS i (call_id, number, state, attempt, container, queued_at, started_at, finished_at,
-                         reason, tries)
-SELECT r.call_id, r.number, r.state, r.attempt, r.container, {_times("queued", "started", "finished")},
-       r.reason, r.tries
+INSERT INTO inputs AS i (call_id, workspace, number, state, attempt, container, queued_at, started_at,
+                         finished_at, reason, tries)
+SELECT r.call_id, :workspace, r.number, r.state, r.attempt, r.container,
+       {_times("queued", "started", "finished")}, r.reason, r.tries
 FROM json_to_recordset(CAST(:rows AS json))
   AS r(call_id text, number int, state smallint, attempt int, container text, queued float8,
        started float8, finished float8, reason text, tries jsonb)
-ON CONFLICT (call_id, number) DO UPDATE SET
+ON CONFLICT (call_id, workspace, number) DO UPDATE SET
   {", ".join(f"{name} = CASE WHEN {_BEATS} THEN excluded.{name} ELSE i.{name} END" for name in _NEWEST)},
   queued_at = least(i.queued_at, excluded.queued_at),
   tries = i.tries || excluded.tries
@@ -73,37 +73,38 @@ ON CONFLICT (call_id, number) DO UPDATE SET
 
 COUNT_COLUMNS = ("success", "failure", "timeout", "terminated", "init_failure")  # in the order of COUNTED
 _COUNTS = text(f"""
-INSERT INTO input_counts AS n (call_id, segment, {", ".join(COUNT_COLUMNS)})
-SELECT r.call_id, r.segment, {", ".join(f"CAST(r.{name} AS bit({SEGMENT}))" for name in COUNT_COLUMNS)}
+INSERT INTO input_counts AS n (call_id, workspace, segment, {", ".join(COUNT_COLUMNS)})
+SELECT r.call_id, :workspace, r.segment,
+       {", ".join(f"CAST(r.{name} AS bit({SEGMENT}))" for name in COUNT_COLUMNS)}
 FROM json_to_recordset(CAST(:rows AS json))
   AS r(call_id text, segment int, {", ".join(f"{name} text" for name in COUNT_COLUMNS)})
-ON CONFLICT (call_id, segment) DO UPDATE SET
+ON CONFLICT (call_id, workspace, segment) DO UPDATE SET
   {", ".join(f"{name} = n.{name} | excluded.{name}" for name in COUNT_COLUMNS)}
 """)  # noqa: S608  # of constants
 
 _encode = msgspec.json.Encoder().encode
 
 
-async def write(connection: AsyncConnection, rows: Rows, pools: dict[str, PoolInfo]) -> None:
-    """Write rows in the caller's transaction."""
+async def write(connection: AsyncConnection, workspace: str, rows: Rows, pools: dict[str, PoolInfo]) -> None:
+    """Write a workspace's rows in the caller's transaction. `pools` are its own."""
     for statement, found in (
         (_CALLS, _calls(rows, pools)),
         (_INPUTS, _inputs(rows)),
         (_COUNTS, _counts(rows)),
     ):
         if found:
-            await connection.execute(statement, {"rows": _encode(found).decode()})
+            given = {"workspace": workspace, "rows": _encode(found).decode()}
+            await connection.execute(statement, given)
 
 
 def _calls(rows: Rows, pools: dict[str, PoolInfo]) -> Sequence[dict[str, Any]]:
     return [
         {
             "id": call,
-            "workspace": (pool := pools[row.pool]).workspace,
             "root": row.root,
             "parent": row.parent,
-            "app_id": pool.app_id,
-            "function_id": pool.function_id,
+            "app_id": pools[row.pool].app_id,
+            "function_id": pools[row.pool].function_id,
             "pool_id": row.pool,
             "num_inputs": row.num_inputs,
             "states": row.states,

@@ -102,6 +102,7 @@ class App(Base):
     version: Mapped[int] = mapped_column(server_default="0")
     tags: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    created_by: Mapped[str] = mapped_column(server_default="")
     heartbeat_at: Mapped[datetime | None]
     stopped_at: Mapped[datetime | None]
     stop_reason: Mapped[str] = mapped_column(server_default="")
@@ -426,6 +427,7 @@ class Outbox(Base):
 
 
 # --- what happened. A call's id sorts by time, so what is old lies at the beginning of each primary key.
+# Whoever makes a call chooses its id: the workspace belongs to the key, or one could disturb another's.
 
 
 class Call(Base):
@@ -437,7 +439,7 @@ class Call(Base):
     __tablename__ = "calls"
 
     id: Mapped[str] = mapped_column(Text(collation="C"), primary_key=True)
-    workspace: Mapped[str]
+    workspace: Mapped[str] = mapped_column(primary_key=True)
     root: Mapped[str]
     parent: Mapped[str] = mapped_column(server_default="")
     app_id: Mapped[str]
@@ -466,6 +468,7 @@ class Input(Base):
     __tablename__ = "inputs"
 
     call_id: Mapped[str] = mapped_column(Text(collation="C"), primary_key=True)
+    workspace: Mapped[str] = mapped_column(primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
     state: Mapped[int] = mapped_column(SmallInteger)
     attempt: Mapped[int]
@@ -483,6 +486,7 @@ class InputCount(Base):
     __tablename__ = "input_counts"
 
     call_id: Mapped[str] = mapped_column(Text(collation="C"), primary_key=True)
+    workspace: Mapped[str] = mapped_column(primary_key=True)
     segment: Mapped[int] = mapped_column(primary_key=True)
     success: Mapped[Any] = mapped_column(BIT(4096))
     failure: Mapped[Any] = mapped_column(BIT(4096))
@@ -511,8 +515,8 @@ class DeadLetterRow(Base):
     __tablename__ = "dead_letters"
 
     call_id: Mapped[str] = mapped_column(Text(collation="C"), primary_key=True)
+    workspace: Mapped[str] = mapped_column(primary_key=True)
     number: Mapped[int] = mapped_column(BigInteger, primary_key=True)
-    workspace: Mapped[str]
     pool_id: Mapped[str]
     app_id: Mapped[str]
     function_id: Mapped[str]

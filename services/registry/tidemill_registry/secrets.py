@@ -23,8 +23,14 @@ from tidemill._wire.secrets import (
     SecretList,
 )
 from tidemill._wire.specs import FunctionSpec
-from tidemill.exception import AlreadyExistsError, InvalidError, NotFoundError, PermissionDeniedError
-from tidemill_registry import checks, environments, pages, records
+from tidemill.exception import (
+    AlreadyExistsError,
+    ConflictError,
+    InvalidError,
+    NotFoundError,
+    PermissionDeniedError,
+)
+from tidemill_registry import checks, environments, pages, records, tokens
 from tidemill_registry.cipher import Encrypted, Keyring
 from tidemill_registry.database import Clock, transaction
 from tidemill_registry.environments import of_workspace
@@ -49,7 +55,7 @@ class Secrets:
 
     # --- stored
 
-    async def put(self, workspace: str, request: PutSecret) -> SecretInfo:
+    async def put(self, workspace: str, request: PutSecret, by: str = "") -> SecretInfo:
         """Store a named secret; `AlreadyExistsError` for a name that is taken, unless it may be replaced."""
         checks.check_name("a secret", request.name)
         _check_values(request.values)
@@ -62,6 +68,7 @@ class Secrets:
                 environment_id=environment,
                 name=request.name,
                 keys=sorted(request.values),
+                created_by=by,
                 **stored._asdict(),
             )
             # One that is there is locked, and left as it is.
@@ -70,6 +77,7 @@ class Secrets:
             )
             returned = there.returning(SecretRow.id, SecretRow.key_id, SecretRow.ciphertext)
             row = (await connection.execute(returned)).one()
+            await _check_seen(connection, row.id, request.seen)
             if row.id != secret_id:
                 await self._replace(connection, row.id, Encrypted(row.key_id, row.ciphertext), request)
             return await _info(connection, SecretRow.id == row.id)
@@ -93,7 +101,7 @@ class Secrets:
             written.values(keys=sorted(values), updated_at=self._clock(), **stored._asdict())
         )
 
-    async def put_unnamed(self, workspace: str, request: PutAppSecret) -> SecretInfo:
+    async def put_unnamed(self, workspace: str, request: PutAppSecret, by: str = "") -> SecretInfo:
         """Store values that belong to no name; the same values are the same secret."""
         _check_values(request.values)
         async with transaction(self._engine) as connection:
@@ -105,6 +113,7 @@ class Secrets:
                 environment_id=environment,
                 fingerprint=self._keys.fingerprint(environment, request.values),
                 keys=sorted(request.values),
+                created_by=by,
                 **stored._asdict(),
             )
             wanted_again = made.on_conflict_do_update(
@@ -118,7 +127,11 @@ class Secrets:
         async with transaction(self._engine) as connection:
             environment = await environments.find(connection, workspace, request.environment)
             named = (SecretRow.environment_id == environment) & (SecretRow.name == request.name)
-            found = await connection.scalar(delete(SecretRow).where(named).returning(SecretRow.id))
+            locked = select(SecretRow.id).where(named).with_for_update()
+            found = await connection.scalar(locked)
+            if found is not None:
+                await _check_seen(connection, found, request.seen)
+                await connection.execute(delete(SecretRow).where(SecretRow.id == found))
         if found is None and not request.allow_missing:
             raise _no_secret(request.name, request.environment)
         return Done()
@@ -284,6 +297,12 @@ async def _check_declared(connection: AsyncConnection, workspace: str, request: 
         raise PermissionDeniedError(f"the pool {request.pool} does not use these secrets")
 
 
+async def _check_seen(connection: AsyncConnection, secret_id: str, seen: SecretInfo | None) -> None:
+    """Refuse to change a secret, whose row is locked, that is not as it was seen."""
+    if seen is not None and await _info(connection, SecretRow.id == secret_id) != seen:
+        raise ConflictError("the secret has changed since", hint="look at it again")
+
+
 async def _info(connection: AsyncConnection, which: Any) -> SecretInfo:
     return _as_info((await connection.execute(_infos().where(which))).one())
 
@@ -297,7 +316,7 @@ def _infos() -> Select[*tuple[Any, ...]]:
         SecretRow.updated_at,
         SecretRow.keys,
         SecretRow.last_used_at,
-        SecretRow.created_by,
+        tokens.shown(SecretRow.created_by).label("author"),
     ).join(Environment, SecretRow.environment_id == Environment.id)
 
 
@@ -310,7 +329,7 @@ def _as_info(row: Row[*tuple[Any, ...]]) -> SecretInfo:
         updated=row.updated_at.timestamp(),
         keys=tuple(row[5]),
         last_used=row.last_used_at.timestamp() if row.last_used_at else None,
-        created_by=row.created_by,
+        created_by=row.author,
     )
 
 

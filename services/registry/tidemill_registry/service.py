@@ -193,9 +193,18 @@ class Registry:
     # --- requests
 
     def _endpoints(self, make: Endpoints) -> dict[str, Endpoint]:
-        table: Sequence[tuple[str, type[Any], Callable[[str, Any], Awaitable[object]]]] = (
-            ("create_app", CreateApp, self._apps.create),
+        """Return what is answered: on the subjects of members, and on those of workers' containers."""
+        noted: Sequence[tuple[str, type[Any], Callable[[str, Any, str], Awaitable[object]]]] = (
+            ("create_app", CreateApp, self._linked(self._apps.create)),
             ("publish_functions", PublishFunctions, self._publish),
+            ("lookup_app", LookupApp, self._linked(self._apps.look_up)),
+            ("deploy_app", DeployApp, self._linked(self._told(deployments.deploy))),
+            ("rollback_app", RollbackApp, self._linked(self._told(deployments.roll_back))),
+            ("rollover_app", RolloverApp, self._linked(self._told(deployments.roll_over))),
+            ("put_secret", PutSecret, self._secrets.put),
+            ("put_app_secret", PutAppSecret, self._secrets.put_unnamed),
+        )
+        table: Sequence[tuple[str, type[Any], Callable[[str, Any], Awaitable[object]]]] = (
             ("heartbeat", AppHeartbeat, self._heartbeat),
             ("stop_app", StopApp, self._stop_app),
             ("get_function", GetFunction, self._get_function),
@@ -205,10 +214,6 @@ class Registry:
             ("get_app", GetApp, self._get_app),
             ("find_apps", FindApps, partial(lookups.find_apps, self._engine)),
             ("find_functions", FindFunctions, self._find_functions),
-            ("lookup_app", LookupApp, self._apps.look_up),
-            ("deploy_app", DeployApp, self._told(deployments.deploy)),
-            ("rollback_app", RollbackApp, self._told(deployments.roll_back)),
-            ("rollover_app", RolloverApp, self._told(deployments.roll_over)),
             ("list_deployments", ListDeployments, partial(deployments.list_versions, self._engine)),
             ("stop_deployed", StopDeployed, self._stop_deployed),
             ("set_tags", SetTags, partial(tags.replace, self._engine)),
@@ -219,8 +224,6 @@ class Registry:
             ("create_environment", CreateEnvironment, partial(environments.create, self._engine)),
             ("update_environment", UpdateEnvironment, self._change_environment),
             ("delete_environment", DeleteEnvironment, self._delete_environment),
-            ("put_secret", PutSecret, self._secrets.put),
-            ("put_app_secret", PutAppSecret, self._secrets.put_unnamed),
             ("get_secret", GetSecret, self._secrets.get),
             ("list_secrets", ListSecrets, self._secrets.list_named),
             ("delete_secret", DeleteSecret, self._secrets.remove),
@@ -242,27 +245,29 @@ class Registry:
         )
         verify = make.internal("verify_token", VerifyToken, self._verify_token)
         reveal = make.endpoint("reveal_secrets", RevealSecrets, self._secrets.reveal)
+        endpoints = {
+            **{verb: make.noted(verb, kind, handler) for verb, kind, handler in noted},
+            **{verb: make.endpoint(verb, kind, handler) for verb, kind, handler in table},
+        }
         resolved = make.endpoint(
             "get_resolution", GetResolution, partial(images.get_resolution, self._engine)
         )
         resolve = make.endpoint("put_resolution", PutResolution, partial(images.put_resolution, self._engine))
         return {
-            **{
-                subjects.registry(subjects.EVERY, verb): make.endpoint(verb, kind, handler)
-                for verb, kind, handler in table
-            },
+            **{subjects.registry(subjects.EVERY, verb): endpoint for verb, endpoint in endpoints.items()},
+            **{subjects.signed(subjects.EVERY, verb): endpoint for verb, endpoint in endpoints.items()},
             subjects.reveal_secrets(subjects.EVERY): reveal,
             subjects.images(subjects.EVERY, "get_resolution"): resolved,
             subjects.images(subjects.EVERY, "put_resolution"): resolve,
             subjects.internal("registry", "verify_token"): verify,
         }
 
-    def _told(self, change: Callable[..., Awaitable[Any]]) -> Callable[[str, Any], Awaitable[object]]:
+    def _told(self, change: Callable[..., Awaitable[Any]]) -> Callable[[str, Any, str], Awaitable[object]]:
         """Return a handler that answers when NATS knows what was changed: callers' demand must find it."""
 
         @wraps(change)  # its answer's type is told over $SRV.INFO
-        async def handle(workspace: str, request: Any) -> object:
-            answer = await change(self._engine, workspace, request, self._clock)
+        async def handle(workspace: str, request: Any, by: str) -> object:
+            answer = await change(self._engine, workspace, request, self._clock, by)
             await self._publisher.published()
             return replace(answer, handles=self._urls.all_told(answer.handles))
 
@@ -279,8 +284,19 @@ class Registry:
 
         return handle
 
-    async def _publish(self, workspace: str, request: PublishFunctions) -> FunctionsPublished:
-        published = await publishing.publish(self._engine, workspace, request, self._clock)
+    def _linked(self, make: Callable[..., Awaitable[Any]]) -> Callable[[str, Any, str], Awaitable[object]]:
+        """Return a handler whose answer tells where the app is found over HTTP, if that is known."""
+
+        @wraps(make)
+        async def handle(workspace: str, request: Any, by: str) -> object:
+            answer = await make(workspace, request, by)
+            url = self.settings.public_url
+            return replace(answer, url=f"{url}/api/v1/apps/{answer.app_id}") if url else answer
+
+        return handle
+
+    async def _publish(self, workspace: str, request: PublishFunctions, by: str) -> FunctionsPublished:
+        published = await publishing.publish(self._engine, workspace, request, self._clock, by)
         await self._publisher.published()
         return FunctionsPublished(self._urls.all_told(published.handles))
 
@@ -351,8 +367,9 @@ class Registry:
         return Done()
 
     async def _verify_token(self, request: VerifyToken) -> TokenInfo:
-        token = await self._tokens.verify(request.token_id, request.secret)
-        await self._tokens.note_use(token.token_id)
+        token, is_noted = await self._tokens.verify(request.token_id, request.secret)
+        if not is_noted:
+            await self._tokens.note_use(token.token_id)
         return token
 
     # --- who may connect

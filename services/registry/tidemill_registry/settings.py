@@ -1,5 +1,6 @@
 """Settings of the registry."""
 
+import re
 from pathlib import Path
 
 from pydantic import Field, SecretStr, field_validator, model_validator
@@ -20,6 +21,8 @@ class RegistrySettings(ServiceSettings):
     first_workspace: str = "main"
     # Tokens (id -> secret, in JSON) that are made at the start, with which an installation begins.
     first_tokens: dict[str, SecretStr] = Field(default_factory=dict)
+    # Where people and programs find the gateway, `https://tidemill.example`: told with apps, if it is known.
+    public_url: str = ""
 
     # Where web functions are found: a URL with `{label}` in it, as host or below the gateway's `/f/`.
     web_url: str = "http://{label}.localhost"
@@ -33,6 +36,13 @@ class RegistrySettings(ServiceSettings):
     # one encrypts, the others only decrypt. Without any, no secret can be stored or read.
     secrets_key: SecretStr = SecretStr("")
     secrets_key_file: Path | None = None
+
+    @field_validator("public_url")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        if value and not re.match(r"https?://[^/\s]+", value):
+            raise ValueError("it has to begin with http:// or https:// and a host")
+        return value.rstrip("/")
 
     @field_validator("web_url")
     @classmethod

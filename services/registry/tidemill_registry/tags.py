@@ -17,6 +17,7 @@ async def replace(engine: AsyncEngine, workspace: str, request: SetTags) -> Tags
     async with transaction(engine) as connection:
         app_id = await lookups.app_id(connection, workspace, request.app, request.environment)
         app = await publishing.locked_app(connection, workspace, app_id, "tag")
+        await lookups.check_seen(connection, workspace, app_id, request.seen)
         await connection.execute(update(App).where(App.id == app.id).values(tags=request.tags))
     return Tags(request.tags)
 

@@ -99,6 +99,8 @@ async def list_schedules(
     """Return a page of the schedules of apps that live, by app and function."""
     checks.check_limit(request.limit)
     query = _live().where(Environment.id.in_(environments.of_workspace(workspace)))
+    if request.schedule:
+        query = query.where(ScheduleRow.id == request.schedule)
     if after := pages.read(request.cursor, _Cursor):
         query = query.where(tuple_(App.id, Function.name) > tuple_(literal(after[0]), literal(after[1])))
     async with transaction(engine) as connection:
@@ -145,6 +147,7 @@ async def _info(bus: ServiceBus, row: Row[tuple[Any, ...]]) -> ScheduleInfo:
         next=schedules.upcoming(row.record, row.made.timestamp(), fired),
         last=fired.time if fired else None,
         last_call=fired.call if fired else "",
+        function_id=row.function_id,
     )
 
 

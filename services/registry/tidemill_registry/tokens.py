@@ -10,11 +10,12 @@ import hmac
 import secrets
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Row, Select, func, or_, select, text, update
+from sqlalchemy import ColumnElement, Row, Select, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.orm import InstrumentedAttribute
 
 from tidemill._wire import ids
 from tidemill._wire.tokens import (
@@ -28,7 +29,7 @@ from tidemill._wire.tokens import (
 )
 from tidemill.exception import AuthError, InvalidError, NotFoundError
 from tidemill_registry import workspaces
-from tidemill_registry.database import Clock, transaction
+from tidemill_registry.database import Clock, question, transaction
 from tidemill_registry.schema import Token, Workspace
 
 USED_STEP = timedelta(minutes=5)  # between two notes that a token is in use
@@ -38,6 +39,13 @@ MAX_LISTED = 1_000
 
 _PREFIXES = {WORKER: "wk", GPU_WORKER: "wg"}
 _KINDS = {prefix: kind for kind, prefix in _PREFIXES.items()}
+
+
+class Verified(NamedTuple):
+    """A token that is good; `is_noted` when it was written down lately that it is in use."""
+
+    token: TokenInfo
+    is_noted: bool
 
 
 class Tokens:
@@ -102,14 +110,14 @@ class Tokens:
         now = func.coalesce(Token.revoked_at, self._clock())
         async with transaction(self._engine) as connection:
             if await connection.scalar(ended.values(revoked_at=now).returning(Token.id)) is None:
-                raise NotFoundError(f"there is no token {token_id!r}")
+                raise NotFoundError(f"there is no token {token_id!r}", hint="see `tidemill token list`")
 
-    async def verify(self, token_id: str, secret: str) -> TokenInfo:
-        """Return a good token, and note that it is used; `AuthError` tells why it is not good."""
+    async def verify(self, token_id: str, secret: str) -> Verified:
+        """Return a good token; `AuthError` tells why it is not good."""
         if "\0" in token_id:  # anybody may ask, and PostgreSQL takes none
             raise AuthError("there is no such token")
         query = _tokens().add_columns(Token.secret_sha256, self._clock().label("now"))
-        async with transaction(self._engine) as connection:
+        async with question(self._engine) as connection:
             row = (await connection.execute(query.where(Token.id == token_id))).first()
         if row is None:
             raise AuthError("there is no such token")
@@ -119,7 +127,8 @@ class Tokens:
             raise AuthError("the token was revoked")
         if row.expires_at is not None and row.expires_at <= row.now:
             raise AuthError("the token has expired")
-        return _info(row)
+        is_noted = row.last_used_at is not None and row.last_used_at > row.now - USED_STEP
+        return Verified(_info(row), is_noted)
 
     async def note_use(self, token_id: str) -> None:
         """Note that a token is in use now, if that was not noted lately."""
@@ -134,6 +143,12 @@ class Tokens:
         async with transaction(self._engine) as connection:
             query = select(Token.id).where(Token.revoked_at > self._clock() - within)
             return list(await connection.scalars(query))
+
+
+def shown(token_id: ColumnElement[str] | InstrumentedAttribute[str]) -> ColumnElement[str]:
+    """Return how a column's token is shown to people: by its name if it has one, else its id."""
+    name = select(Token.name).where(Token.id == token_id, Token.name != "").scalar_subquery()
+    return func.coalesce(name, token_id)
 
 
 def new_secret(prefix: str = "as") -> str:

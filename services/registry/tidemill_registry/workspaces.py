@@ -33,7 +33,7 @@ async def find(connection: AsyncConnection, name: str) -> str:
     """Return the id of a workspace; `NotFoundError`."""
     found = await connection.scalar(select(Workspace.id).where(Workspace.name == name))
     if found is None:
-        raise NotFoundError(f"there is no workspace {name!r}")
+        raise NotFoundError(f"there is no workspace {name!r}", hint=environments.MAKE_WORKSPACE)
     return found
 
 

@@ -41,7 +41,9 @@ class Containers:
         except RequestFailed as error:
             raise errors.to_exception(ErrorReply(error.code, error.message, error.hint)) from error
         except NoResponder as error:
-            raise exception.NotFoundError(f"the worker of {request.container} is gone") from error
+            raise exception.NotFoundError(
+                f"the worker of {request.container} is gone", hint="what it ran runs again in another"
+            ) from error
         except BusError as error:
             raise exception.ServiceError(f"the worker of {request.container} does not answer") from error
         return Done()
@@ -61,6 +63,7 @@ class Containers:
                         worker.worker,
                         one.state,
                         ids.created(one.container),
+                        one.generation,
                     )
 
     def _worker_of(self, workspace: str, container: str) -> str:

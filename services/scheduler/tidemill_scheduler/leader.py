@@ -6,7 +6,7 @@ workers' reports by whoever leads next.
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from importlib.metadata import version
 from types import TracebackType
@@ -20,10 +20,11 @@ from tidemill._wire.scheduling import ContainerEvent, GetSchedulerStatus, Schedu
 from tidemill._wire.specs import Pool
 from tidemill_common import streams
 from tidemill_common.bus.protocol import Endpoint
-from tidemill_scheduler import endings
+from tidemill_scheduler import endings, queues
 from tidemill_scheduler.placements import Placer
 from tidemill_scheduler.pools import Outline, ignore
 from tidemill_scheduler.questions import shown
+from tidemill_scheduler.queues import Backlog
 from tidemill_scheduler.reconciling import Reconciler
 from tidemill_scheduler.replica import Replica
 from tidemill_scheduler.scaling import Scaler
@@ -31,7 +32,7 @@ from tidemill_scheduler.token_leases import TokenLeases
 from tidemill_scheduler.workers import Container, Lost, News, Spare
 
 SETTLE = 1.2  # seconds after which every live worker has reported to a replica that just came up
-UNKNOWN_AT_ONCE = 1_000  # pools looked for side by side
+UNKNOWN_AT_ONCE = 100  # pools looked for side by side that one workspace rang for
 REPURGE = (0.0, 5.0, 60.0)  # seconds after a pool's end at which its inputs are ended: callers lag behind
 RETRY = 1.0
 
@@ -46,7 +47,7 @@ class Leader:
         self._replica = replica
         self._placer = Placer(replica, term)
         self._scalers: dict[str, Scaler] = {}
-        self._unknown: set[str] = set()
+        self._unknown: dict[str, set[str]] = {}  # pools that are looked for, by the workspace that asked
         self._heard = asyncio.Event()  # every worker that may be alive
         self._settled = asyncio.Event()
         self._tasks = asyncio.TaskGroup()
@@ -129,6 +130,10 @@ class Leader:
             self.ring(pool)
         for pool in directory.wanting:
             self.ring(pool)
+        self._tasks.create_task(queues.watch(self._replica, self._backlogs), name="full queues")
+
+    def _backlogs(self) -> Iterator[Backlog]:
+        return (scaler.backlog for scaler in self._scalers.values())
 
     # --- bells
 
@@ -159,8 +164,9 @@ class Leader:
         await scaler.run()
 
     def _look_for(self, workspace: str, pool: str, *, demand: bool) -> None:
-        if pool not in self._unknown and len(self._unknown) < UNKNOWN_AT_ONCE:
-            self._unknown.add(pool)
+        wanted = self._unknown.setdefault(workspace, set())
+        if pool not in wanted and len(wanted) < UNKNOWN_AT_ONCE:
+            wanted.add(pool)
             self._tasks.create_task(self._find(workspace, pool, demand=demand), name=f"find {pool}")
 
     async def _find(self, workspace: str, pool: str, *, demand: bool) -> None:
@@ -176,7 +182,10 @@ class Leader:
         except BusError as error:
             self._replica.log.warning("a pool cannot be looked up", pool=pool, error=str(error))
         finally:
-            self._unknown.discard(pool)
+            wanted = self._unknown[workspace]
+            wanted.discard(pool)
+            if not wanted:
+                del self._unknown[workspace]
 
     def _tell_gone(self, workspace: str, pool: str) -> None:
         gone = self._replica.directory.gone.get(pool)

@@ -72,4 +72,4 @@ def check_workspace(workspace: str, prefix: str) -> None:
     except ValueError as error:
         raise exception.InvalidError(str(error)) from error
     if owner != workspace:
-        raise exception.NotFoundError("there is no such pool")
+        raise exception.NotFoundError("there is no such pool", hint="its app may have been stopped")

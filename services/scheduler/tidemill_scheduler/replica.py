@@ -25,4 +25,5 @@ class Replica:
     log: Logger
     metrics: Metrics
     records: Records
+    max_queued: int
     clock: Clock = time.monotonic

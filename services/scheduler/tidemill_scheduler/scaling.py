@@ -30,6 +30,7 @@ from tidemill_scheduler.decisions import (
 )
 from tidemill_scheduler.placements import Placer
 from tidemill_scheduler.placing import Order, choose, explain, reclaim, unfit
+from tidemill_scheduler.queues import Backlog
 from tidemill_scheduler.replica import Replica
 from tidemill_scheduler.starts import WAIT, Starts
 from tidemill_scheduler.workers import Container, Spare
@@ -317,6 +318,11 @@ class Scaler:
         self._replica.log.error("pool given up", pool=self.pool.id, messages=count, reason=message)
 
     # --- what others may know
+
+    @property
+    def backlog(self) -> Backlog:
+        """Return what waited or ran when the consumer was looked at last."""
+        return Backlog(self.pool.workspace, self.pool.id, self._look.backlog)
 
     @property
     def spare(self) -> Spare:

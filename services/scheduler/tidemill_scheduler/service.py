@@ -67,7 +67,7 @@ class Scheduler:
     async def start(self, context: Context) -> None:
         """Begin to listen, to move what is due and to stand for leadership."""
         self._recorder = Recorder(context.bus, ids.new("re"), context.log, context.metrics)
-        self.replica = replica = _replica(context, self._recorder)
+        self.replica = replica = _replica(context, self._recorder, self.settings.max_queued)
         bus, tasks = context.bus, context.tasks
         bus.on_disconnect(self._on_disconnect)
         bus.on_reconnect(self._on_reconnect)
@@ -198,7 +198,7 @@ def _leader_requests(replica: Replica, leader: Leader, endpoints: Endpoints) -> 
     }
 
 
-def _replica(context: Context, recorder: Recorder) -> Replica:
+def _replica(context: Context, recorder: Recorder, max_queued: int) -> Replica:
     name = f"{socket.gethostname()}-{os.getpid()}-{ids.new('re')[-6:]}"
     directory = Directory(context.bus, context.log)
     return Replica(
@@ -209,4 +209,5 @@ def _replica(context: Context, recorder: Recorder) -> Replica:
         context.log,
         Metrics(context.metrics),
         Records(recorder, directory),
+        max_queued,
     )

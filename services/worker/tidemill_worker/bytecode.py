@@ -9,11 +9,14 @@ from tidemill_worker.uv import Uv, run
 ARCHIVES = "archive-v0"  # the folder of uv's cache that holds unpacked packages
 TIMEOUT = 600.0  # seconds
 
-# Files in the cache never change, so nobody need compare them with their bytecode.
-_COMPILE = """
-import compileall, py_compile, sys
+# Files in the cache never change, so nobody need compare them with their bytecode. What a package has under
+# `*.data/` (scripts, headers) is no module, and uv takes nothing there but what the wheel had.
+_COMPILE = r"""
+import compileall, py_compile, re, sys
+others = re.compile(r"[.]data[/\\]")
+mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
 for folder in sys.argv[1:]:
-    compileall.compile_dir(folder, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+    compileall.compile_dir(folder, rx=others, quiet=2, invalidation_mode=mode)
 """
 
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from tidemill import exception
-from tidemill._bus.protocol import BusError
+from tidemill._bus.protocol import BusError, Disconnected
 from tidemill._wire import coding, failure, subjects
 from tidemill._wire.containers import Execute
 from tidemill._wire.scheduling import ContainerEvent, ContainerState, Placement
@@ -43,12 +43,16 @@ _FINAL = (exception.ImageBuildError, secrets.Refused)
 
 
 class StartFailed(Exception):
-    """A container did not become ready. `final`: another try would fail as well."""
+    """A container did not become ready.
 
-    def __init__(self, told: bytes, *, final: bool = False) -> None:
+    `final`: another try would fail as well. `cut_off`: the worker was, so that the function is not to blame.
+    """
+
+    def __init__(self, told: bytes, *, final: bool = False, cut_off: bool = False) -> None:
         super().__init__(failure.message_of(told))
         self.told = told
         self.final = final
+        self.cut_off = cut_off
 
 
 class Containers:
@@ -111,7 +115,10 @@ class Containers:
         """Start a process in a container; raises an `Error` if that cannot be."""
         container = self._containers.get(order.container)
         if container is None or container.ended.done():
-            raise exception.NotFoundError(f"the container {order.container} does not run any more")
+            raise exception.NotFoundError(
+                f"the container {order.container} does not run any more",
+                hint="`tidemill container list` shows those that do",
+            )
         await container.sessions.execute(order)
 
     def cancel(self, workspace: str, call: str, *, terminate: bool) -> None:
@@ -200,7 +207,8 @@ class Containers:
             told = failure.from_text(_public_name(error), str(error), hint=error.hint)
             raise StartFailed(told, final=isinstance(error, _FINAL)) from error
         except (ForkError, BusError, OSError) as error:
-            raise StartFailed(failure.from_text("ExecutionError", str(error))) from error
+            told = failure.from_text("ExecutionError", str(error))
+            raise StartFailed(told, cut_off=isinstance(error, Disconnected)) from error
         except Exception as error:
             self._node.log.exception("a container could not be started", container=container.id)
             told = failure.from_text("InternalError", f"{type(error).__name__}: {error}")
@@ -243,6 +251,8 @@ class Containers:
         told = error.told
         if container.killed is Killed.STOP:  # nothing is wrong: the user does not hear of it
             self._tell(container, "stopped", reason=container.killed.value)
+        elif error.cut_off:
+            self._tell(container, "stopped", reason=failure.message_of(told))
         else:
             if not container.pid:  # what a runner has to say, it says itself
                 container.log.say(failure.message_of(told))

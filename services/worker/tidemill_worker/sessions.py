@@ -39,6 +39,7 @@ class Sessions:
         self._init = init
         self._runner = runner
         self._inner: dict[int, Duplex] = {}
+        self._processes = 0  # that run or are being started
         self._devices: dict[int, asyncio.Future[str]] = {}
         self._numbers = 0
         self._terminal: Duplex | None = None  # the runner's, while it has one
@@ -91,9 +92,10 @@ class Sessions:
             subjects.token(order.stream)
         except ValueError as error:
             raise exception.InvalidError(str(error)) from error
-        if len(self._inner) >= MAX_SESSIONS:
+        if self._processes >= MAX_SESSIONS:
             raise exception.ResourceExhaustedError(f"the container has {MAX_SESSIONS} processes already")
         started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._processes += 1  # before anything is awaited: many orders may come at once
         self._node.spawn(self._run(order, started), f"process in {self._container}")
         await started
 
@@ -117,6 +119,8 @@ class Sessions:
                 started.set_exception(error)
             elif not isinstance(error, exception.Error):
                 raise
+        finally:
+            self._processes -= 1
 
     @asynccontextmanager
     async def _stream(self) -> AsyncIterator[tuple[int, Duplex]]:

@@ -262,10 +262,10 @@ with tidemill.enable_output(), programs.app.run():
 """
 
 
-def test_a_broker_that_restarts_loses_no_output_and_repeats_none(own_stack: RunningStack) -> None:
-    with started(SLOW, own_stack) as process:
+def test_a_broker_that_restarts_loses_no_output_and_repeats_none(mortal_stack: RunningStack) -> None:
+    with started(SLOW, mortal_stack) as process:
         shown = [process.stdout.readline() for _ in range(30)]
-        own_stack.wait_restarted("nats", own_stack.kill("nats"))
+        mortal_stack.wait_restarted("nats", mortal_stack.kill("nats"))
         shown.append(process.stdout.read())
         assert process.wait(30) == 0, process.stderr.read()
     assert "".join(shown) == "".join(f"line {number}\n" for number in range(150))

@@ -280,6 +280,13 @@ class PlayedWorker:
             self.bus.publish, subjects.trouble(WORKSPACE, pool.handle.pool), coding.encode(trouble)
         )
 
+    def tell_full(self, pool: PlayedPool, message: str) -> None:
+        """Tell a pool's callers that too much waits."""
+        trouble = coding.encode(Trouble(pool.handle.pool, message, full=True))
+        self._loop.call_soon_threadsafe(
+            self.bus.publish, subjects.trouble(WORKSPACE, pool.handle.pool), trouble
+        )
+
     def record_of(self, call: str) -> CallRecord:
         """Return a kept call's record."""
         stored = self.do(

@@ -401,6 +401,23 @@ def test_other_trouble_is_told_once_and_the_call_goes_on(
     assert caplog.text.count("no worker has an H100") == 1
 
 
+def test_a_call_is_refused_and_a_map_goes_on_later_where_too_much_waits(
+    worker: PlayedWorker, eventually: Any
+) -> None:
+    pool = worker.deploy(square)
+    f = worker.caller_of(pool)
+    assert f.remote(2) == 4
+    caller = _client.current().caller
+    assert caller is not None
+    worker.tell_full(pool, "1,000,001 messages of inputs wait")
+    eventually(lambda: caller.pools.full)
+    for refused in (f.remote, f.spawn):
+        with pytest.raises(exception.ResourceExhaustedError, match="1,000,001 messages"):
+            refused(3)
+    assert list(f.map([4, 5])) == [16, 25]
+    assert f.remote(3) == 9
+
+
 def test_the_bell_of_a_pool_rings_while_a_call_waits(worker: PlayedWorker, eventually: Any) -> None:
     pool = worker.deploy(square)
     pool.held = asyncio.Event()

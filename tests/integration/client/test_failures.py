@@ -182,7 +182,7 @@ def test_waiting_for_a_spawned_call_ends_with_the_client(worker: PlayedWorker, e
 
 
 def test_a_call_made_while_the_server_was_away_hears_of_trouble_too(
-    worker: PlayedWorker, broker: Broker, eventually: Any
+    worker: PlayedWorker, broker: Broker, eventually: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert worker.function(square).remote(2) == 4
     pool = worker.deploy(square, name="held")
@@ -202,6 +202,7 @@ def test_a_call_made_while_the_server_was_away_hears_of_trouble_too(
     thread = threading.Thread(target=call)
     thread.start()
     eventually(lambda: caller.calls)
+    eventually(lambda: "the connection to the server is lost" in caplog.text)
     asyncio.run(broker.start())
     eventually(lambda: worker.chunks_of_calls[-1].call in caller.calls)
     eventually(lambda: (line := caller.pools._lines.get(pool.handle.pool)) and line.subscription)

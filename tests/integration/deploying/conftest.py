@@ -5,20 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running_stacks import RunningStack
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from tidemill import App, Client
 from tidemill.exception import NotFoundError
-
-
-@pytest.fixture
-def client(stack: RunningStack) -> Iterator[Client]:
-    """A client of the shared stack."""
-    info = stack.info
-    with Client.from_credentials(info.token_id, info.token_secret, server_url=info.server_url) as client:
-        yield client
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import threading
 import pytest
 from running_stacks import RunningStack, wait_until
 
-from tidemill import App, Client, Function, _deploying
+from tidemill import App, Function, _deploying
 
 
 def version(number: int) -> App:
@@ -14,25 +14,25 @@ def version(number: int) -> App:
     return app
 
 
+@pytest.mark.long
 def test_deployments_come_through_while_the_registry_is_killed(
-    own_stack: RunningStack, monkeypatch: pytest.MonkeyPatch
+    mortal_stack: RunningStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_deploying, "DEPLOY_TIMEOUT", 3.0)  # of an answer that will not come
     monkeypatch.setattr(_deploying, "TRIES", 10)
-    info = own_stack.info
-    with Client.from_credentials(info.token_id, info.token_secret, server_url=info.server_url) as client:
+    with mortal_stack.client() as client:
         version(0).deploy(client=client)
         function = Function.from_name("lossy", "number", client=client)
         assert function.remote() == 0
         for number in (1, 2):
             # Some of these fall before the request, some into it and some behind it: all are to come through.
-            killer = threading.Timer(0.01 * number, own_stack.kill, ["registry"])
-            old = own_stack.part("registry").pid
+            killer = threading.Timer(0.01 * number, mortal_stack.kill, ["registry"])
+            old = mortal_stack.part("registry").pid
             assert old is not None
             killer.start()
             app = version(number).deploy(client=client)
             killer.join()
-            own_stack.wait_restarted("registry", old)
+            mortal_stack.wait_restarted("registry", old)
             assert app.info().version == number + 1
             assert app.registered_functions["number"].remote() == number
             wait_until(lambda number=number: function.remote() == number)

@@ -20,8 +20,7 @@ Deploy = Callable[..., App]
 @pytest.fixture
 def other(stack: RunningStack) -> Iterator[Client]:
     """Another client, as of a program that deploys."""
-    info = stack.info
-    with Client.from_credentials(info.token_id, info.token_secret, server_url=info.server_url) as client:
+    with stack.client() as client:
         yield client
 
 
@@ -156,8 +155,7 @@ def test_nothing_is_followed_once_the_client_is_closed(
     stack: RunningStack, name: str, deploy: Deploy
 ) -> None:
     deploy(number=1)
-    info = stack.info
-    with Client.from_credentials(info.token_id, info.token_secret, server_url=info.server_url) as client:
+    with stack.client() as client:
         function = Function.from_name(name, "number", client=client)
         assert function.remote() == 1
         caller = client.caller

@@ -1,5 +1,6 @@
 """Containers make way for a new version, or for new ones of the same."""
 
+import json
 import os
 import time
 from pathlib import Path
@@ -27,13 +28,21 @@ def marked(marks: Path, text: str) -> int:
     return len(list(marks.glob(f"{text}-*")))
 
 
+def containers(stack: RunningStack, name: str) -> set[str]:
+    listed = json.loads(stack.cli("container", "list", "--json").stdout)
+    return {one["container_id"] for one in listed if one["app_name"] == name}
+
+
 def test_recreate_interrupts_what_runs_and_its_own_version_runs_it_again(
-    client: Client, name: str, tmp_path: Path
+    client: Client, stack: RunningStack, name: str, tmp_path: Path
 ) -> None:
     deploy(client, name, "first", tmp_path)
     call = Function.from_name(name, "work", client=client).spawn(3.0)
     wait_until(lambda: marked(tmp_path, "first"), what="for the call to run")
+    before = containers(stack, name)
     deploy(client, name, "second", tmp_path, strategy="recreate")
+    assert before
+    assert not before & containers(stack, name)
     assert Function.from_name(name, "work", client=client).remote()[0] == "second"
     assert call.get(timeout=60)[0] == "first"  # it has no retries, and used up none
     assert marked(tmp_path, "first") == 2
@@ -48,4 +57,7 @@ def test_a_rollover_brings_new_processes_for_the_same_code(
     _, before = function.remote()
     done = stack.cli("app", "rollover", name, "--strategy", strategy)
     assert done.returncode == 0, done.stderr
+    if strategy == "recreate":
+        assert "Terminating running containers" in done.stderr
+        assert function.remote()[1] != before
     wait_until(lambda: function.remote()[1] != before, what="for another process")

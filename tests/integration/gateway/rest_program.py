@@ -71,3 +71,14 @@ def text_of(length: int) -> str:
 @app.function()
 def numbers(n: int):  # type: ignore[no-untyped-def]
     yield from range(n)
+
+
+@app.function()
+def say(*words: str) -> None:
+    for word in words:
+        print(word)
+
+
+@app.function(retries=tidemill.Retries(max_retries=1, initial_delay=0.0))
+def give_up(x: str) -> None:
+    raise ValueError(f"not {x}")

@@ -148,7 +148,9 @@ Busy = Callable[[int], Awaitable[list[str]]]
 
 @pytest.fixture
 async def busy(api: Api, app_id: str, until: Any, tmp_path: Path) -> AsyncIterator[Busy]:
-    """Starts calls that wait until the test is over: an idle container may go at any time."""
+    """Starts calls that wait until the test is over, and returns containers that have such: idle ones may
+    go at any time.
+    """
     gate, calls = tmp_path / "gate", []
 
     async def start(number: int) -> list[str]:
@@ -156,7 +158,8 @@ async def busy(api: Api, app_id: str, until: Any, tmp_path: Path) -> AsyncIterat
 
         async def started() -> bool:
             items = (await api.get("/containers?limit=500")).json()["items"]
-            found[:] = [each["id"] for each in items if each["function"] == "wait_for"]
+            working = [each for each in items if each["state"] == "busy"]
+            found[:] = [each["id"] for each in working if each["function"] == "wait_for"]
             return len(found) >= number
 
         path = f"/apps/{app_id}/functions/wait_for/calls?wait=60"
@@ -184,7 +187,7 @@ async def test_containers_come_in_pages_that_lead_on(api: Api, busy: Busy) -> No
 async def test_a_container_can_be_stopped(api: Api, busy: Busy, until: Any) -> None:
     """What it was running runs again in another one."""
     container = (await busy(1))[0]
-    assert (await api.delete(f"/containers/{container}")).status_code == 204
+    assert (await api.delete(f"/containers/{container}?graceful=false")).status_code == 204
 
     async def gone() -> bool:
         left = (await api.get("/containers?limit=500")).json()["items"]
@@ -197,19 +200,19 @@ async def test_a_container_can_be_stopped(api: Api, busy: Busy, until: Any) -> N
 # --- what it needs is not there
 
 
-async def test_without_the_broker_the_answer_is_503_at_once(own_stack: RunningStack, until: Any) -> None:
+async def test_without_the_broker_the_answer_is_503_at_once(mortal_stack: RunningStack, until: Any) -> None:
     """The supervisor is stopped first: it would start the broker again."""
     import os
     import signal
 
-    info = own_stack.info
+    info = mortal_stack.info
     os.kill(info.pid, signal.SIGSTOP)
     try:
         headers = {"Authorization": f"Bearer {info.token_id}:{info.token_secret}"}
         url = f"{info.gateway_url}/api/v1"
         async with httpx.AsyncClient(base_url=url, headers=headers, timeout=5.0) as api:
             assert (await api.get("/workers")).status_code == 200
-            own_stack.kill("nats")
+            mortal_stack.kill("nats")
             for request in (
                 api.get("/workers"),
                 api.post("/apps/some/functions/f/calls?wait=30", json={}),

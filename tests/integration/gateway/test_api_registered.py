@@ -1,5 +1,6 @@
 """What the registry keeps, over HTTP: apps and their versions, secrets, environments, tokens, calls."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,17 @@ async def test_a_change_is_refused_when_somebody_else_made_one(api: Api, deploye
     assert third.json()["tags"] == {"b": "2"}
 
 
+async def test_of_changes_at_the_same_moment_none_is_lost(api: Api, deployed: str) -> None:
+    changes = [{"tags": {f"tag-{number}": "1"}} for number in range(3)]
+    answers = await asyncio.gather(*(api.patch(f"/apps/{deployed}", json=change) for change in changes))
+    assert [answer.status_code for answer in answers] == [200, 200, 200]
+    read = await api.get(f"/apps/{deployed}")
+    assert set(read.json()["tags"]) >= {"tag-0", "tag-1", "tag-2"}
+    known = {"If-Match": read.headers["etag"]}
+    answers = await asyncio.gather(*(api.post(f"/apps/{deployed}/rollover", headers=known) for _ in range(3)))
+    assert sorted(answer.status_code for answer in answers) == [200, 412, 412]
+
+
 async def test_versions_are_listed_rolled_over_and_rolled_back(
     api: Api, stack: RunningStack, tmp_path: Path
 ) -> None:
@@ -75,11 +87,16 @@ async def test_versions_are_listed_rolled_over_and_rolled_back(
     back = await api.post(f"/apps/{name}/rollback", json={"version": 1, "strategy": "recreate"})
     assert (back.status_code, back.json()["version"], back.json()["functions"]) == (200, 3, ["f"])
     assert (await api.post(f"/apps/{name}/functions/f/calls?wait=30", json={})).json() == 1
-    assert (await api.post(f"/apps/{name}/rollover", json={})).json()["version"] == 4
+    other = (await api.post("/tokens", json={"name": "for the build"})).json()
+    by_other = {"Authorization": f"Bearer {other['id']}:{other['secret']}"}
+    over = await api.post(f"/apps/{name}/rollover", json={}, headers=by_other)
+    assert over.json()["version"] == 4
     versions = (await api.get(f"/apps/{name}/deployments")).json()["items"]
     assert [version["version"] for version in versions] == [4, 3, 2, 1]
     assert [version["current"] for version in versions] == [True, False, False, False]
     assert versions[1]["rolled_back_to"] == 1
+    assert [version["deployed_by"] for version in versions] == ["for the build", "first", "first", "first"]
+    assert (await api.get(f"/apps/{name}")).json()["created_by"] == "first"
     await api.delete(f"/apps/{name}")
 
 

@@ -1,6 +1,7 @@
 """Tokens from their making to their end, and what each kind of identity may do."""
 
 import asyncio
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -13,11 +14,13 @@ from two_workspaces import INTRUDER, VICTIM, Workspaces, credentials, new_token,
 
 from tidemill import App, Client, exception
 from tidemill._sync import Call
-from tidemill._wire import ids, subjects
+from tidemill._wire import coding, ids, subjects
 from tidemill._wire.apps import AppList, ListApps
 from tidemill._wire.control import Done
+from tidemill._wire.secrets import PutSecret, SecretInfo
 from tidemill._wire.tokens import CreateToken, ListTokens, RevokeToken, TokenCreated, TokenInfo, TokenList
 from tidemill_common import identities, streams
+from tidemill_common.requests import REQUEST_INFO
 
 ENDED_WITHIN = 10.0  # seconds from a revocation to the end of the connections
 
@@ -64,6 +67,7 @@ def test_a_member_makes_a_token_that_others_of_the_workspace_can_use(two: Worksp
     wait_until(lambda: (tokens(owner)[token[0]].last_used or 0) > begun - 60, what="for its use to be noted")
 
 
+@pytest.mark.long
 def test_a_revoked_token_ends_its_connections_and_makes_no_others(two: Workspaces, owner: Client) -> None:
     token = create(owner)
     app = App("waits")
@@ -145,6 +149,16 @@ async def test_only_a_gpu_worker_takes_inputs_for_gpus(two: Workspaces, kind: st
             assert await raw.may_subscribe(f"tm.inputs.{queue}.>") == []
 
 
+async def test_what_a_member_makes_is_noted_as_its_own_whatever_it_writes_itself(two: Workspaces) -> None:
+    forged = {REQUEST_INFO: json.dumps({"user": two.victim[0], "acc": "MEMBERS"})}
+    request = coding.encode(PutSecret(ids.new("secret"), {"KEY": "value"}))
+    async with two.raw(two.intruder) as raw:
+        subject = subjects.registry(INTRUDER, "put_secret")
+        answer = await raw.client.request(subject, request, timeout=10, headers=forged)
+        assert coding.decode(SecretInfo, answer.data).created_by == two.intruder[0]
+        assert await raw.may_publish(subjects.signed(INTRUDER, "put_secret")) == []
+
+
 async def test_a_worker_cannot_change_what_rules_others(two: Workspaces) -> None:
     token = new_token(two.stack, "--kind", "worker")
     pools = ("$KV.pools.po-1", "$KV.leases.scheduler", "$KV.routes.x", "$JS.API.STREAM.DELETE.TIMERS")
@@ -153,6 +167,7 @@ async def test_a_worker_cannot_change_what_rules_others(two: Workspaces) -> None
         "tm.workers.wo-1.place",
         subjects.cancel(VICTIM, "fc-1"),
         "tm.internal.registry.verify_token",
+        subjects.signed(VICTIM, "deploy_app"),
     )
     async with two.raw(token) as raw:
         assert await raw.may_publish(*tried) == []

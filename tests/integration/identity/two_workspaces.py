@@ -172,12 +172,17 @@ def every_subject(ws: str, prefix: str, app: str, call: str) -> dict[str, str]:
         "schedule_timer": subjects.schedule_timer(ws, "sc-1"),
         "schedule_due": subjects.schedule_due(ws, "sc-1"),
         "demand": subjects.demand(ws, pool),
+        "feed": subjects.feed(ws, "f0", "event"),
+        "all_streams": subjects.all_streams("wo-1", down=True),
+        "read_feed": subjects.read_feed("fd-1"),
+        "kept_feed": subjects.kept_feed("fd-1"),
         "trouble": subjects.trouble(ws, pool),
         "credit": subjects.credit(ws, call, 0),
         "worker": subjects.worker("wo-1", "place"),
         "worker_state": subjects.worker_state("wo-1"),
         "cancel": subjects.cancel(ws, call),
         "registry": subjects.registry(ws, "list_apps"),
+        "signed": subjects.signed(ws, "list_apps"),
         "scheduler": subjects.scheduler(ws, "status"),
         "reveal_secrets": subjects.reveal_secrets(ws),
         "images": subjects.images(ws, "get_resolution"),
@@ -202,7 +207,8 @@ def every_subject(ws: str, prefix: str, app: str, call: str) -> dict[str, str]:
 NO_SUBJECT = {
     "token", "workspace", "kind_of", "inputs_stream", "inputs_prefix", "stream_of", "workspace_of",
     "parse_inputs", "input_key", "is_reply", "replies_stream", "results_stream", "events_stream",
-    "logs_stream", "demanded", "requester", "is_firing", "schedule_of",
+    "logs_stream", "feeds_stream", "workspace_of_stream", "demanded", "requester", "is_signed", "is_firing",
+    "schedule_of",
     "workspace_of_event", "pool_of_prefix", "app_of_logs", "blobs_bucket", "blobs_stream",
 }  # fmt: skip
 

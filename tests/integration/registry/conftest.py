@@ -1,9 +1,11 @@
-"""A registry in a process of its own, and somebody who asks it."""
+"""A registry in a process of its own, and somebody who asks it; one that many tests share."""
 
 import asyncio
 import secrets
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +14,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 from stored_records import Records, spec
 
+from tidemill._bus.protocol import Stored
 from tidemill._wire import coding, subjects
 from tidemill._wire.apps import (
     AppCreated,
@@ -26,7 +29,7 @@ from tidemill._wire.specs import FunctionSpec, Pool
 from tidemill_common import streams
 from tidemill_common.bus.nats import connect
 from tidemill_common.bus.protocol import ServiceBus
-from tidemill_local.broker import Broker
+from tidemill_local.broker import Broker, BrokerSettings
 from tidemill_local.database import Database
 from tidemill_registry import environments
 from tidemill_registry.database import new_engine
@@ -65,9 +68,15 @@ class Client:
         return await self.ask("get_function", GetFunction(app, name, version=version), FunctionHandle)
 
     async def pools(self) -> dict[str, Pool]:
-        """Return what the bucket holds."""
+        """Return what the bucket holds of the workspace."""
         items = await self.bus.bucket(streams.POOLS).items()
-        return {key: coding.decode(Pool, value) for key, value in items.items()}
+        pools = {key: coding.decode(Pool, value) for key, value in items.items()}
+        return {key: pool for key, pool in pools.items() if pool.workspace == self.workspace}
+
+    async def event(self, kind: str, app_id: str) -> Stored | None:
+        """Return the last event of a kind that an app has."""
+        stream, subject = subjects.events_stream(self.workspace), subjects.event(self.workspace, kind, app_id)
+        return await self.bus.last(stream, subject)
 
     async def pool(self, pool_id: str) -> Pool | None:
         value = await self.bus.bucket(streams.POOLS).get(pool_id)
@@ -111,10 +120,87 @@ def start_registry(launch: Callable[..., Any], database: Database) -> Callable[.
     return start
 
 
-# --- the tables without NATS: one PostgreSQL for a module, a workspace for each test
+# --- one registry for many tests, a workspace for each
 
 
-@pytest.fixture(scope="module")
+@dataclass(frozen=True)
+class Standing:
+    """A registry with its servers. No test may stop any of them."""
+
+    broker: Broker
+    database: Database
+    launch: Any
+
+    async def start_registry(self) -> Any:
+        """Start a replica and return it when it serves: it knows all workspaces that there are."""
+        settings = {
+            "TIDEMILL_DATABASE_URL": self.database.url,
+            "TIDEMILL_PUBLIC_URL": "https://mill.example/",
+        }
+        registry = self.launch("-m", "tidemill_registry", **settings)
+        await registry.serving()
+        return registry
+
+    async def connect(self, workspace: str = WORKSPACE) -> Client:
+        bus = await connect(self.broker.url, "service", self.broker.settings.passwords["service"])
+        return Client(bus, workspace)
+
+    async def new_workspaces(self, count: int) -> list[str]:
+        """Make workspaces; return their names."""
+        names = [f"w{secrets.token_hex(6)}" for _ in range(count)]
+        client, engine = await self.connect(), new_engine(self.database.url, 2)
+        for name in names:
+            await streams.apply_workspace(client.bus, name)
+            await environments.prepare(engine, name)
+        await engine.dispose()
+        await client.bus.close()
+        return names
+
+
+@pytest.fixture(scope="session")
+def standing(launcher: Any) -> Iterator[Standing]:
+    with tempfile.TemporaryDirectory(prefix="tm-") as folder:
+        broker = Broker(BrokerSettings(Path(folder) / "nats"))
+        database = Database(Path(folder) / "postgres", durable=False)
+        asyncio.run(broker.start())
+        asyncio.run(database.start())
+        launch = launcher(Path(folder), broker)
+        standing = Standing(broker, database, launch)
+        asyncio.run(standing.start_registry())
+        yield standing
+        launch.close()
+        database.kill()
+        broker.kill()
+
+
+@pytest.fixture
+async def tenant(standing: Standing) -> AsyncIterator[Client]:
+    """Somebody in a workspace of this test's own, on a registry that others have too."""
+    (workspace,) = await standing.new_workspaces(1)
+    tenant = await standing.connect(workspace)
+    yield tenant
+    await tenant.bus.close()
+
+
+@pytest.fixture
+async def start_replica(standing: Standing) -> AsyncIterator[Callable[[], Awaitable[Any]]]:
+    """Start further replicas beside the one that stands."""
+    started = []
+
+    async def start() -> Any:
+        started.append(await standing.start_registry())
+        return started[-1]
+
+    yield start
+    for replica in started:
+        replica.send(signal.SIGTERM)  # in order: what it took is not to wait for its lease
+        await replica.ended()
+
+
+# --- the tables without NATS: one PostgreSQL, a workspace for each test
+
+
+@pytest.fixture(scope="session")
 def shared_database() -> Iterator[Database]:
     with tempfile.TemporaryDirectory(prefix="tm-") as folder:
         database = Database(Path(folder), durable=False)

@@ -56,6 +56,7 @@ async def check_whole(client: Any, expected: AppDeployed) -> None:
     assert serving == {handle.pool for handle in expected.handles.values()}
 
 
+@pytest.mark.long
 async def test_a_deployment_that_was_killed_at_any_step_has_not_happened(
     client: Any, start_registry: Any, spec: Spec, sql: Any, until: Any
 ) -> None:

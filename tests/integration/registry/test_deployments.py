@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from refusals import refused
 
-from tidemill._bus.protocol import RequestFailed
-from tidemill._wire import coding, subjects
+from tidemill._wire import coding
 from tidemill._wire.apps import AppCreated, AppDetails, GetApp
 from tidemill._wire.control import AppEvent, Done, FunctionHandle, GetFunction
 from tidemill._wire.deploying import (
@@ -29,15 +29,10 @@ from tidemill._wire.specs import Autoscaling, FunctionSpec
 Spec = Callable[..., FunctionSpec]
 
 
-@pytest.fixture(autouse=True)
-async def registry(start_registry: Any, client: Any) -> Any:
-    return await start_registry()
-
-
-async def refused(request: Any) -> RequestFailed:
-    with pytest.raises(RequestFailed) as caught:
-        await request
-    return caught.value
+@pytest.fixture
+def client(tenant: Any) -> Any:
+    """Each test has a workspace of its own on a registry that they share."""
+    return tenant
 
 
 async def deploy(client: Any, *functions: FunctionSpec, name: str = "app", **fields: Any) -> AppDeployed:
@@ -147,6 +142,13 @@ async def test_the_history_tells_what_was_deployed(client: Any, spec: Spec) -> N
     assert first.created < second.created < third.created
 
 
+async def test_an_app_tells_where_it_is_found_over_http(client: Any, spec: Spec) -> None:
+    deployed = await deploy(client, spec("f"))
+    assert deployed.url == f"https://mill.example/api/v1/apps/{deployed.app_id}"
+    found = await client.ask("lookup_app", LookupApp("app"), AppCreated)
+    assert found.url == deployed.url
+
+
 async def test_the_history_comes_in_pages(client: Any, spec: Spec) -> None:
     for number in range(5):
         await deploy(client, spec("f", timeout=number + 1.0))
@@ -182,9 +184,9 @@ async def test_a_deployment_that_cannot_be_leaves_nothing_behind(
 
 
 async def test_deployments_at_the_same_moment_each_have_a_version_of_their_own(
-    client: Any, start_registry: Any, spec: Spec
+    client: Any, start_replica: Any, spec: Spec
 ) -> None:
-    await start_registry()  # a second replica: requests go to either
+    await start_replica()  # requests go to either
     answers = await asyncio.gather(
         *(
             deploy(client, spec("f", timeout=number + 1.0), spec("g", timeout=number + 1.0))
@@ -208,14 +210,14 @@ async def test_deployments_at_the_same_moment_each_have_a_version_of_their_own(
 
 
 async def test_a_function_is_found_as_soon_as_its_pool_is(
-    client: Any, spec: Spec, database: Any, until: Any
+    client: Any, spec: Spec, standing: Any, until: Any
 ) -> None:
     """Whoever asks between the commit and the news waits for the news."""
     import asyncpg
 
     from tidemill_registry.outbox import LOCK
 
-    sql = await asyncpg.connect(database.url.replace("+asyncpg", ""))
+    sql = await asyncpg.connect(standing.database.url.replace("+asyncpg", ""))
     await sql.execute(f"SELECT pg_advisory_lock({LOCK})")
     deploying = asyncio.create_task(deploy(client, spec("f")))
     await until(lambda: sql.fetchval("SELECT count(*) FROM outbox"))
@@ -324,7 +326,7 @@ async def test_a_rolling_deployment_leaves_unchanged_functions_alone(client: Any
 async def test_versions_are_told_as_events(client: Any, spec: Spec) -> None:
     deployed = await deploy(client, spec("f"))
     await deploy(client, spec("f", timeout=5.0))
-    told = await client.bus.last("EVENTS_main", subjects.event("main", "app", deployed.app_id))
+    told = await client.event("app", deployed.app_id)
     event = coding.decode(AppEvent, told.data)
     assert (event.name, event.state, event.version) == ("app", "published", 2)
 

@@ -108,6 +108,40 @@ async def test_a_database_with_data_goes_up_down_and_up_again(engine: AsyncEngin
             assert await connection.scalar(text(f"SELECT count(*) FROM {table}")) == count, table
 
 
+CALLS = """
+INSERT INTO calls (id, workspace, root, app_id, function_id, pool_id)
+    VALUES ('fc-1', 'one', 'fc-1', 'ap-1', 'fu-1', 'po-1'), ('fc-2', 'two', 'fc-2', 'ap-1', 'fu-1', 'po-1');
+INSERT INTO inputs (call_id, number, state, attempt)
+    VALUES ('fc-1', 0, 3, 0), ('fc-2', 0, 3, 0), ('fc-0', 0, 3, 0);
+INSERT INTO dead_letters (call_id, number, workspace, pool_id, app_id, function_id, reason, attempts,
+                          readable, given_up_at)
+    VALUES ('fc-1', 0, 'one', 'po-1', 'ap-1', 'fu-1', 'lost', 1, true, now());
+"""
+THE_SAME_CALL = """
+INSERT INTO calls (id, workspace, root, app_id, function_id, pool_id)
+    VALUES ('fc-1', 'two', 'fc-1', 'ap-2', 'fu-2', 'po-2');
+INSERT INTO inputs (call_id, workspace, number, state, attempt) VALUES ('fc-1', 'two', 0, 4, 0);
+"""
+
+
+async def test_calls_get_the_workspace_into_their_key_and_lose_it_again(engine: AsyncEngine) -> None:
+    await migrate.upgrade(engine, "0008")
+    await carry_out(engine, CALLS)
+    await migrate.upgrade(engine)
+    await carry_out(engine, THE_SAME_CALL)
+    query = "SELECT call_id, workspace, state FROM inputs ORDER BY call_id, workspace"
+    async with engine.connect() as connection:
+        rows = [tuple(row) for row in await connection.execute(text(query))]
+    assert rows == [("fc-1", "one", 3), ("fc-1", "two", 4), ("fc-2", "two", 3)]
+    await migrate.downgrade(engine, "0008")
+    async with engine.connect() as connection:
+        kept = await connection.execute(text("SELECT call_id, state FROM inputs ORDER BY call_id"))
+        assert [tuple(row) for row in kept] == [("fc-1", 3), ("fc-2", 3)]
+        owners = await connection.execute(text("SELECT id, workspace FROM calls ORDER BY id"))
+        assert [tuple(row) for row in owners] == [("fc-1", "one"), ("fc-2", "two")]
+        assert await connection.scalar(text("SELECT count(*) FROM dead_letters")) == 1
+
+
 async def test_up_again_does_nothing(engine: AsyncEngine) -> None:
     await migrate.upgrade(engine)
     await migrate.upgrade(engine)

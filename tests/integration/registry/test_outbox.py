@@ -103,6 +103,7 @@ async def test_publishing_while_nats_is_away_is_told_when_it_is_back(
     await until(repaired)  # the reconciler puts back what the tables still want
 
 
+@pytest.mark.long
 async def test_a_request_whose_pools_cannot_be_told_is_refused_and_can_be_repeated(
     client: Any, start_registry: Any, spec: Spec, held: Any
 ) -> None:

@@ -3,15 +3,15 @@
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import asyncpg
 import pytest
+from refusals import refused
 from sqlalchemy import text
 from waiting import until
 
-from tidemill._bus.protocol import RequestFailed
 from tidemill._wire import coding, ids, subjects
 from tidemill._wire.calls import (
     DETAILED,
@@ -43,9 +43,6 @@ from tidemill_registry.folding import RETENTION
 Spec = Callable[..., FunctionSpec]
 
 
-WORKSPACE = "main"
-
-
 class Story:
     """An app with two functions, and what a test says happened to their inputs."""
 
@@ -73,7 +70,7 @@ class Story:
     async def tell(self, *records: InputRecord, source: str = "wo-1", dropped: int = 0) -> None:
         """Publish a batch."""
         self.count += 1
-        subject = subjects.event(WORKSPACE, subjects.RECORDS, self.app_id)
+        subject = subjects.event(self.client.workspace, subjects.RECORDS, self.app_id)
         batch = coding.encode(RecordBatch(source, list(records), dropped))
         await self.client.bus.store(subject, batch, msg_id=f"{source}.{self.count}")
 
@@ -96,22 +93,39 @@ class Story:
         return answer
 
 
-@pytest.fixture
-async def registry(start_registry: Any, client: Any) -> Any:
-    return await start_registry()
-
-
-@pytest.fixture
-async def story(registry: Any, client: Any, spec: Spec) -> Story:
+async def begun(client: Any, spec: Spec) -> Story:
     app_id = await client.create("app")
     handles = await client.publish(app_id, spec("f"), spec("g"))
     return Story(client, app_id, {name: handle.pool for name, handle in handles.items()})
 
 
-async def refused(request: Any) -> RequestFailed:
-    with pytest.raises(RequestFailed) as caught:
-        await request
-    return caught.value
+@pytest.fixture(scope="module")
+def workspaces(standing: Any) -> Iterator[Iterator[str]]:
+    """Names of workspaces that a registry knows from its start: for others it looks only now and then."""
+    names = asyncio.run(standing.new_workspaces(16))
+    registry = asyncio.run(standing.start_registry())
+    yield iter(names)
+    registry.close()
+
+
+@pytest.fixture
+async def story(workspaces: Iterator[str], standing: Any, spec: Spec) -> AsyncIterator[Story]:
+    """A story in a workspace of its own, on the registry that all share."""
+    client = await standing.connect(next(workspaces))
+    yield await begun(client, spec)
+    await client.bus.close()
+
+
+@pytest.fixture
+async def registry(start_registry: Any, client: Any) -> Any:
+    """A registry of this test's own."""
+    return await start_registry()
+
+
+@pytest.fixture
+async def own_story(registry: Any, client: Any, spec: Spec) -> Story:
+    """A story on it."""
+    return await begun(client, spec)
 
 
 async def test_a_graph_holds_what_every_input_called(story: Story) -> None:
@@ -150,35 +164,40 @@ async def test_an_unfinished_graph_waits_for_what_is_on_its_way(story: Story) ->
 
 
 async def test_records_in_any_order_from_two_replicas_come_to_the_same(
-    story: Story, start_registry: Any, database: Any
+    own_story: Story, start_registry: Any, database: Any
 ) -> None:
     await start_registry()
     call = ids.new(ids.CALL)
     batches = [
-        [story.record(call, State.QUEUED, *range(40), started=0.0, container="")],
-        [story.record(call, State.RETRIED, 7, reason="ValueError: no")],
-        [story.record(call, State.STARTED, 7, attempt=1, container="co-2")],
-        *([story.record(call, State.SUCCESS, index, finished=story.began + 3)] for index in range(40)),
-        [story.record(call, State.FAILURE, 3, finished=story.began + 9, container="co-9")],
-        [story.record(call, State.SUCCESS, *range(5_000, 5_400))],
+        [own_story.record(call, State.QUEUED, *range(40), started=0.0, container="")],
+        [own_story.record(call, State.RETRIED, 7, reason="ValueError: no")],
+        [own_story.record(call, State.STARTED, 7, attempt=1, container="co-2")],
+        *(
+            [own_story.record(call, State.SUCCESS, index, finished=own_story.began + 3)]
+            for index in range(40)
+        ),
+        [own_story.record(call, State.FAILURE, 3, finished=own_story.began + 9, container="co-9")],
+        [own_story.record(call, State.SUCCESS, *range(5_000, 5_400))],
     ]
     again = [*batches, *batches, *batches]
     random.shuffle(again)
-    await asyncio.gather(*(story.tell(*batch) for batch in again))
-    await story.tell(story.record(call, State.SUCCESS, 40))
+    await asyncio.gather(*(own_story.tell(*batch) for batch in again))
+    await own_story.tell(own_story.record(call, State.SUCCESS, 40))
 
     async def complete() -> CallDetails | None:
-        found = await story.details(call)
+        found = await own_story.details(call)
         return found if found.call.counts.get("success") == 441 else None
 
     found = await until(complete)
     assert found.call.counts == {"success": 441, "pending": 5_400 - 441}
     assert found.inputs[3].container == "co-1"
-    assert found.inputs[7].tries == (Try(0, "co-1", story.began + 1, story.began + 2, "ValueError: no"),)
+    assert found.inputs[7].tries == (
+        Try(0, "co-1", own_story.began + 1, own_story.began + 2, "ValueError: no"),
+    )
     assert found.inputs[7].attempts == 2
 
 
-async def test_a_map_of_a_million_inputs_is_counted_in_few_rows(story: Story, database: Any) -> None:
+async def test_a_map_of_a_million_inputs_is_counted_in_few_rows(story: Story, standing: Any) -> None:
     call, size = ids.new(ids.CALL), 1_000_000
     for first in range(0, size, 10_000):
         await story.tell(
@@ -196,9 +215,10 @@ async def test_a_map_of_a_million_inputs_is_counted_in_few_rows(story: Story, da
     graph = await story.graph(call)
     assert (graph.calls[0].num_inputs, graph.calls[0].status) == (size + 1, "failure")
     assert len(graph.inputs) == DETAILED
-    engine = new_engine(database.url, 2)
+    engine = new_engine(standing.database.url, 2)
     async with engine.connect() as connection:
-        rows = await connection.scalar(text("SELECT count(*) FROM input_counts"))
+        query = text("SELECT count(*) FROM input_counts WHERE call_id = :call")
+        rows = await connection.scalar(query, {"call": call})
     await engine.dispose()
     assert rows == 245
 
@@ -234,21 +254,25 @@ async def test_calls_are_listed_newest_first_by_what_they_are(story: Story) -> N
     assert (await refused(story.calls(status="good"))).hint.startswith("there are pending, success")
 
 
-async def test_records_of_unknown_functions_and_nonsense_stop_nothing(story: Story, registry: Any) -> None:
-    await story.client.bus.store(subjects.event(WORKSPACE, subjects.RECORDS, story.app_id), b"nonsense")
+async def test_records_of_unknown_functions_and_nonsense_stop_nothing(
+    own_story: Story, registry: Any
+) -> None:
+    await own_story.client.bus.store(
+        subjects.event(own_story.client.workspace, subjects.RECORDS, own_story.app_id), b"nonsense"
+    )
     call = ids.new(ids.CALL)
-    unknown = story.record(call, State.SUCCESS, 0)._replace(pool=ids.new(ids.POOL))
-    await story.tell(unknown, story.record(call, State.SUCCESS, 1), dropped=7)
-    assert [one.index for one in (await story.graph(call)).inputs] == [1]
+    unknown = own_story.record(call, State.SUCCESS, 0)._replace(pool=ids.new(ids.POOL))
+    await own_story.tell(unknown, own_story.record(call, State.SUCCESS, 1), dropped=7)
+    assert [one.index for one in (await own_story.graph(call)).inputs] == [1]
     _, metrics = await registry.get("/metrics")
     assert "tidemill_records_lost_total 7.0" in metrics
     assert "tidemill_records_refused_total 1.0" in metrics
 
 
 async def test_a_record_that_the_database_refuses_keeps_no_other_from_being_written(
-    story: Story, database: Any
+    story: Story, standing: Any
 ) -> None:
-    connection = await asyncpg.connect(database.url.replace("+asyncpg", ""))
+    connection = await asyncpg.connect(standing.database.url.replace("+asyncpg", ""))
     await connection.execute("ALTER TABLE inputs ADD CHECK (container <> 'co-refused')")
     await connection.close()
     refused_one, call = ids.new(ids.CALL), ids.new(ids.CALL)
@@ -260,20 +284,20 @@ async def test_a_record_that_the_database_refuses_keeps_no_other_from_being_writ
 
 
 async def test_records_wait_in_the_stream_for_a_registry(
-    story: Story, registry: Any, start_registry: Any
+    own_story: Story, registry: Any, start_registry: Any
 ) -> None:
     await registry.kill()
     call = ids.new(ids.CALL)
-    await story.tell(story.record(call, State.SUCCESS, 0))
+    await own_story.tell(own_story.record(call, State.SUCCESS, 0))
     await start_registry()
-    assert [one.status for one in (await story.graph(call)).inputs] == ["success"]
+    assert [one.status for one in (await own_story.graph(call)).inputs] == ["success"]
 
 
-async def test_calls_are_forgotten_after_seven_days(story: Story, database: Any, until: Any) -> None:
+async def test_calls_are_forgotten_after_seven_days(own_story: Story, database: Any, until: Any) -> None:
     old = ids.first_at(ids.CALL, time.time() - RETENTION - 3_600)
     kept = ids.new(ids.CALL)
-    await story.tell(story.record(kept, State.SUCCESS, *range(2_000)))
-    await story.graph(kept)
+    await own_story.tell(own_story.record(kept, State.SUCCESS, *range(2_000)))
+    await own_story.graph(kept)
     engine = new_engine(database.url, 2)
     tables = {"calls": "id", "inputs": "call_id", "input_counts": "call_id"}
     moves = [f"UPDATE {table} SET {key} = :old" for table, key in tables.items()]
@@ -281,7 +305,7 @@ async def test_calls_are_forgotten_after_seven_days(story: Story, database: Any,
     async with engine.begin() as connection:
         for move in moves:
             await connection.execute(text(move), {"old": old})
-    await story.tell(story.record(kept, State.SUCCESS, 0))
+    await own_story.tell(own_story.record(kept, State.SUCCESS, 0))
 
     async def left() -> bool:
         async with engine.connect() as connection:
@@ -299,7 +323,13 @@ async def bury(story: Story, index: int = 0, **fields: Any) -> str:
     call = ids.new(ids.CALL)
     tries = (Try(0, "co-1", 1.0, 2.0, "ValueError: no"),)
     chunk = Chunk(
-        call, [index], 1, f"tm.replies.{WORKSPACE}.gone", [Payload(1, b"\x92\x90\x80")], 1.0, tries=tries
+        call,
+        [index],
+        1,
+        f"tm.replies.{story.client.workspace}.gone",
+        [Payload(1, b"\x92\x90\x80")],
+        1.0,
+        tries=tries,
     )
     letter = DeadLetter(
         story.pools["f"],
@@ -311,7 +341,9 @@ async def bury(story: Story, index: int = 0, **fields: Any) -> str:
         coding.encode(chunk),
         **fields,
     )
-    await story.client.bus.store(subjects.dead(WORKSPACE, letter.pool, call, index), coding.encode(letter))
+    await story.client.bus.store(
+        subjects.dead(story.client.workspace, letter.pool, call, index), coding.encode(letter)
+    )
     return ids.input_id(call, index)
 
 
@@ -343,7 +375,7 @@ async def test_a_dead_letter_is_listed_with_every_attempt(story: Story) -> None:
 async def test_a_letter_that_no_table_can_hold_does_not_keep_others_from_being_listed(story: Story) -> None:
     call = ids.new(ids.CALL)
     letter = DeadLetter(story.pools["f"], story.app_id, call, 2**40, time.time(), "no", b"", readable=False)
-    subject = subjects.dead(WORKSPACE, letter.pool, call, letter.index)
+    subject = subjects.dead(story.client.workspace, letter.pool, call, letter.index)
     await story.client.bus.store(subject, coding.encode(letter))
     await story.tell(story.record(call, State.SUCCESS, 0), story.record(call, State.SUCCESS, 1, pool="po\0"))
     graph = await story.graph(call)
@@ -371,7 +403,8 @@ async def test_a_dead_letter_is_replayed_once_by_the_present_function(story: Sto
         [Payload(1, b"\x92\x90\x80")],
     )
     stored = await story.client.bus.last(
-        subjects.results_stream(WORKSPACE), subjects.call_record(WORKSPACE, again.call)
+        subjects.results_stream(story.client.workspace),
+        subjects.call_record(story.client.workspace, again.call),
     )
     assert coding.decode(CallRecord, stored.data).num_inputs == 1
     assert (await listed(story)).letters[0].replayed_as == again.call

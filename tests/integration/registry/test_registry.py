@@ -1,13 +1,12 @@
 """The registry, asked over NATS."""
 
 import asyncio
-import signal
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from refusals import refused
 
-from tidemill._bus.protocol import NoResponder, RequestFailed
 from tidemill._wire import coding, subjects
 from tidemill._wire.apps import AppDetails, AppList, CreateApp, GetApp, ListApps
 from tidemill._wire.control import AppEvent
@@ -17,15 +16,10 @@ from tidemill._wire.tokens import VerifyToken
 Spec = Callable[..., FunctionSpec]
 
 
-@pytest.fixture(autouse=True)
-async def registry(start_registry: Any, client: Any) -> Any:
-    return await start_registry()
-
-
-async def refused(request: Any) -> RequestFailed:
-    with pytest.raises(RequestFailed) as caught:
-        await request
-    return caught.value
+@pytest.fixture
+def client(tenant: Any) -> Any:
+    """Each test has a workspace of its own on a registry that they share."""
+    return tenant
 
 
 # --- publishing
@@ -37,7 +31,7 @@ async def test_pools_are_in_the_bucket_when_publishing_is_answered(client: Any, 
     pools = await client.pools()
     assert set(pools) == {handle.pool for handle in handles.values()}
     f = pools[handles["f"].pool]
-    assert (f.app_id, f.app_name, f.workspace, f.environment) == (app_id, "app", "main", "main")
+    assert (f.app_id, f.app_name, f.workspace, f.environment) == (app_id, "app", client.workspace, "main")
     assert (f.capability, f.stream) == ("gpu-T4", f"INPUTS_gpu_{f.shard}")
     assert await client.siblings(f) == handles
     assert handles["f"].prefix == f.prefix
@@ -145,7 +139,7 @@ async def test_stopping_an_app_takes_its_pools_away_and_tells_everybody(client: 
     other = await client.publish(await client.create(), spec("f"))
     await client.stop(app_id, "done")
     assert set(await client.pools()) == {other["f"].pool}
-    told = await client.bus.last("EVENTS_main", subjects.event("main", "app", app_id))
+    told = await client.event("app", app_id)
     event = coding.decode(AppEvent, told.data)
     assert (event.app_id, event.name, event.state, event.reason) == (app_id, "app", "stopped", "done")
     assert first["f"].pool not in await client.pools()
@@ -254,62 +248,6 @@ async def test_an_app_is_found_by_the_name_of_a_deployed_one(client: Any) -> Non
     for wrong in (GetApp(), GetApp(app_id, "app")):
         assert (await refused(client.ask("get_app", wrong, AppDetails))).code == "invalid"
     assert (await refused(client.ask("get_app", GetApp("ap-none"), AppDetails))).code == "not_found"
-
-
-# --- its process
-
-
-async def test_it_says_whether_it_is_ready(registry: Any, database: Any, until: Any) -> None:
-    assert await registry.get("/readyz") == (200, "ready\n")
-    database.kill()
-    status, reason = await registry.get("/readyz")
-    assert status == 503
-    assert "database" in reason
-    assert (await registry.get("/healthz"))[0] == 200
-    await database.start()
-
-    async def ready() -> bool:
-        return bool((await registry.get("/readyz"))[0] == 200)
-
-    await until(ready)
-
-
-async def test_a_restarted_database_costs_nobody_a_request(client: Any, spec: Spec, database: Any) -> None:
-    app_id = await client.create()
-    await database.restart()
-    assert "f" in await client.publish(app_id, spec("f"))
-
-
-async def test_without_its_database_it_refuses_and_says_so(client: Any, database: Any) -> None:
-    database.kill()
-    failure = await refused(client.create())
-    assert failure.code == "service"
-    assert "database" in failure.message
-    await database.start()
-    assert await client.create()
-
-
-async def test_requests_are_counted(client: Any, registry: Any) -> None:
-    await client.create()
-    await refused(client.stop("ap-none"))
-    _, text = await registry.get("/metrics")
-    assert 'tidemill_requests_total{code="ok",verb="create_app"} 1.0' in text
-    assert 'tidemill_requests_total{code="not_found",verb="stop_app"} 1.0' in text
-    assert 'tidemill_service_info{service="registry"' in text
-
-
-async def test_a_terminated_registry_answers_what_it_took_and_ends_in_order(
-    client: Any, registry: Any, spec: Spec
-) -> None:
-    app_id = await client.create()
-    asked = asyncio.create_task(client.publish(app_id, *(spec(f"f{number}") for number in range(50))))
-    await asyncio.sleep(0)  # the request is written before the flush
-    await client.bus.flush()
-    registry.send(signal.SIGTERM)
-    assert len(await asked) == 50
-    assert await registry.ended() == 0
-    with pytest.raises(NoResponder):
-        await client.create()
 
 
 async def test_a_token_whose_id_can_be_none_is_refused_as_any_other(client: Any) -> None:

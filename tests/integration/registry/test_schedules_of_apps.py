@@ -20,9 +20,10 @@ DAILY = {"kind": "period", "days": 1}
 MONTHLY = {"kind": "period", "months": 1}
 
 
-@pytest.fixture(autouse=True)
-async def registry(start_registry: Any, client: Any) -> Any:
-    return await start_registry()
+@pytest.fixture
+def client(tenant: Any) -> Any:
+    """Each test has a workspace of its own on a registry that they share."""
+    return tenant
 
 
 async def deploy(client: Any, *functions: FunctionSpec, name: str = "app") -> AppDeployed:
@@ -31,9 +32,14 @@ async def deploy(client: Any, *functions: FunctionSpec, name: str = "app") -> Ap
 
 
 async def timers(client: Any) -> dict[str, Stored]:
-    """Return what waits, by the name of its schedule."""
-    stored = client.bus.read(streams.TIMERS.name, subjects.ALL_SCHEDULES)
-    return {subjects.schedule_of(one.subject): one async for one in stored}
+    """Return what waits in the workspace, by the name of its schedule."""
+    stored = [one async for one in client.bus.read(streams.TIMERS.name, subjects.ALL_SCHEDULES)]
+    named = {subjects.schedule_of(one.subject): one for one in stored}
+    return {
+        name: one
+        for name, one in named.items()
+        if one.subject == subjects.schedule_timer(client.workspace, name)
+    }
 
 
 async def listed(client: Any, **fields: Any) -> tuple[ScheduleInfo, ...]:
@@ -115,17 +121,17 @@ async def page(client: Any) -> ScheduleList:
 
 
 async def test_timers_that_were_lost_are_set_again_and_strangers_removed(
-    client: Any, spec: Spec, start_registry: Any, until: Any
+    client: Any, spec: Spec, start_replica: Any, until: Any
 ) -> None:
     await deploy(client, spec("a", schedule=CRON), spec("b", schedule=MONTHLY))
     before = {name: coding.decode(Firing, one.data) for name, one in (await timers(client)).items()}
     await client.bus.purge(streams.TIMERS.name, subjects.ALL_SCHEDULES)
     stranger = {
         "Nats-Schedule": "@every 9000s",
-        "Nats-Schedule-Target": subjects.schedule_due("main", "sc-0"),
+        "Nats-Schedule-Target": subjects.schedule_due(client.workspace, "sc-0"),
     }
-    await client.bus.store(subjects.schedule_timer("main", "sc-0"), b"", headers=stranger)
-    await start_registry()  # compares first of all
+    await client.bus.store(subjects.schedule_timer(client.workspace, "sc-0"), b"", headers=stranger)
+    await start_replica()  # compares first of all
 
     async def repaired() -> bool:
         return (await timers(client)).keys() == before.keys()

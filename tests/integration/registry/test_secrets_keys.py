@@ -3,17 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-import pytest
+from refusals import refused
 
-from tidemill._bus.protocol import RequestFailed
 from tidemill._wire.secrets import GetSecret, ListSecrets, PutSecret, SecretInfo, SecretList
 from tidemill_registry.cipher import new_key
-
-
-async def refused(request: Any) -> RequestFailed:
-    with pytest.raises(RequestFailed) as caught:
-        await request
-    return caught.value
 
 
 async def test_a_registry_without_the_right_key_says_so_and_serves_all_else(

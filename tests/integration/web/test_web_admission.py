@@ -29,8 +29,8 @@ def address(stack: RunningStack) -> Iterator[str]:
     assert stack.cli("app", "stop", APP, "-y").returncode == 0
 
 
-def containers(stack: RunningStack) -> int:
-    """Return how many containers the app has."""
+def containers(stack: RunningStack, function: str) -> int:
+    """Return how many containers a function has."""
     return sum(
         each["app_name"] == APP for each in json.loads(stack.cli("container", "list", "--json").stdout)
     )
@@ -49,7 +49,7 @@ async def test_only_proxy_tokens_open_what_requires_them(
         assert "WWW-Authenticate" in refused.headers
     with pytest.raises(InvalidStatus, match="401"):
         await websockets.connect(url.replace("http:", "ws:"))
-    assert containers(stack) == 0
+    assert containers(stack, "guarded") == 0
 
     opened = await client.get(url, headers=right)
     assert (opened.status_code, opened.json()) == (200, [])  # the function does not see the token
@@ -72,12 +72,12 @@ async def test_requests_above_a_limit_start_no_container(
     assert stack.cli(*LIMIT, "set", *limited).returncode == 0
     try:
         await until(lambda: is_limited(client, url))
-        before = containers(stack)
+        before = containers(stack, "open_to_all")
         answers = await asyncio.gather(*(client.get(url) for _ in range(50)))
         assert {answer.status_code for answer in answers} == {429}
         assert answers[0].headers["RateLimit-Policy"] == '"app";q=1;w=100'
         assert int(answers[0].headers["Retry-After"]) > 0
-        assert containers(stack) <= before
+        assert containers(stack, "open_to_all") <= before
     finally:
         assert stack.cli(*LIMIT, "remove", "--app", APP).returncode == 0
 

@@ -4,7 +4,7 @@ import asyncio
 
 import httpx
 import psutil
-from conftest import Site
+from web_site import Site
 
 SIZE = 256 << 20
 AHEAD = 24 << 20  # bytes that may lie between a sender and a reader that takes nothing, sockets included

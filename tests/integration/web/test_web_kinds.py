@@ -5,8 +5,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import APP, Site
 from waiting import until
+from web_site import APP, Site
 
 import tidemill
 from tidemill import exception

@@ -40,10 +40,11 @@ async def begun(client: httpx.AsyncClient, url: str) -> AsyncIterator[AsyncItera
         yield pieces
 
 
+@pytest.mark.long
 async def test_every_loss_is_an_honest_end_and_the_stack_goes_on(
-    own_stack: RunningStack, tmp_path: Path
+    mortal_stack: RunningStack, tmp_path: Path
 ) -> None:
-    stack = own_stack
+    stack = mortal_stack
     async with httpx.AsyncClient(timeout=60.0) as client:
         url = await asyncio.to_thread(deploy, stack)
         assert (await client.get(url)).text == "done"
@@ -66,7 +67,7 @@ async def test_every_loss_is_an_honest_end_and_the_stack_goes_on(
         os.kill(old, signal.SIGKILL)
         refused = await until(lambda: refusal(client, url))
         assert refused.json()["code"] == "service"
-        assert refused.elapsed.total_seconds() < 0.1
+        assert refused.elapsed.total_seconds() < 1.0  # it waits for nothing
         await asyncio.to_thread(stack.wait_restarted, "nats", old)
         assert await until(lambda: answers(client, url))
         assert stack.part("gateway").pid == gateway
@@ -85,6 +86,7 @@ async def test_every_loss_is_an_honest_end_and_the_stack_goes_on(
         old = stack.part("gateway").pid or 0
         os.kill(old, signal.SIGTERM)
         assert (await asked).text == "done"
+        await asyncio.to_thread(stack.wait_restarted, "gateway", old)
 
 
 async def refusal(client: httpx.AsyncClient, url: str) -> httpx.Response | None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import Site
 from waiting import until
+from web_site import Site
 
 Client = httpx.AsyncClient
 

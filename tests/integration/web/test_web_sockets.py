@@ -5,8 +5,8 @@ import asyncio
 import httpx
 import pytest
 import websockets
-from conftest import Site
 from waiting import until
+from web_site import Site
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 

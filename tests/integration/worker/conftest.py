@@ -1,7 +1,9 @@
-"""One worker in a process of its own, on real NATS, with nobody else around."""
+"""A worker on real NATS, with nobody else around: one for many tests, or one of a test's own."""
 
+import asyncio
 import io
 import tarfile
+import tempfile
 import zipfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -10,8 +12,16 @@ from typing import Any
 import pytest
 from worker_stage import Stage
 
+from tidemill._bus.protocol import BusError
+from tidemill._wire.scheduling import WorkerState
 from tidemill_common.bus.nats import connect
-from tidemill_local.broker import Broker
+from tidemill_local.broker import Broker, BrokerSettings
+
+SETTINGS = {
+    "TIDEMILL_WORKER_CPU": "2",
+    "TIDEMILL_WORKER_MEMORY": "4096",
+    "TIDEMILL_RUNTIME": "process",
+}
 
 
 @pytest.fixture(scope="session")
@@ -27,12 +37,7 @@ def launch_worker(launch: Any, data: Path) -> Iterator[Callable[..., Any]]:
     running: list[Any] = []
 
     def start(**settings: str) -> Any:
-        usual = {
-            "TIDEMILL_DATA_DIR": str(data),
-            "TIDEMILL_WORKER_CPU": "2",
-            "TIDEMILL_WORKER_MEMORY": "4096",
-            "TIDEMILL_RUNTIME": "process",
-        }
+        usual = {"TIDEMILL_DATA_DIR": str(data), **SETTINGS}
         running.append(launch("-m", "tidemill_worker", **{**usual, **settings}))
         return running[-1]
 
@@ -60,10 +65,64 @@ async def process(alone: Stage, launch_worker: Callable[..., Any]) -> Any:
 
 
 @pytest.fixture
-async def stage(alone: Stage, process: Any) -> Stage:
-    """A stage with one worker."""
+async def own_stage(alone: Stage, process: Any) -> Stage:
+    """A stage with a worker of its own, which the test may end as it likes."""
     await alone.until(lambda: alone.states)
     return alone
+
+
+class Standing:
+    """A worker that many tests use one after another: each finds it without containers."""
+
+    def __init__(self, broker: Broker, launch: Any, data: Path) -> None:
+        self.broker = broker
+        self._launch = launch
+        self._data = data
+        self._worker: Any = None
+        self._states: dict[str, WorkerState] = {}
+
+    async def stage(self) -> Stage:
+        """Return a stage with the worker and nothing else."""
+        bus = await connect(self.broker.url, "service", self.broker.settings.passwords["service"])
+        stage = Stage(bus)
+        await stage.open()
+        if self._worker is None:
+            settings = SETTINGS | {"TIDEMILL_DATA_DIR": str(self._data)}
+            self._worker, self._states = self._launch("-m", "tidemill_worker", **settings), {}
+            await self._worker.serving()
+        stage.states |= self._states
+        await stage.until(lambda: stage.states)
+        return stage
+
+    async def leave(self, stage: Stage) -> None:
+        """End what a test has left, and the worker where that does not end."""
+        try:
+            await stage.clear()
+            self._states = stage.states
+        except (TimeoutError, BusError):
+            self._worker.close()
+            print(self._worker.log.read_text())
+            self._worker = None
+        await stage.bus.close()
+
+
+@pytest.fixture(scope="session")
+def standing(launcher: Any, data: Path) -> Iterator[Standing]:
+    with tempfile.TemporaryDirectory(prefix="tm-") as folder:
+        broker = Broker(BrokerSettings(Path(folder) / "nats"))
+        asyncio.run(broker.start())
+        launch = launcher(Path(folder), broker)
+        yield Standing(broker, launch, data)
+        launch.close()
+        broker.kill()
+
+
+@pytest.fixture
+async def stage(standing: Standing) -> AsyncIterator[Stage]:
+    """A stage with a worker, which the test leaves as it found it."""
+    stage = await standing.stage()
+    yield stage
+    await standing.leave(stage)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """Images are environments, made once for each content."""
 
 import asyncio
-import time
 from pathlib import Path
 
 from worker_stage import Stage
@@ -69,9 +68,7 @@ async def test_a_package_that_is_not_there_is_told_with_the_last_words(stage: St
 
 
 async def test_a_python_that_is_not_there_is_told_with_those_that_are(stage: Stage) -> None:
-    began = time.monotonic()
     event = await started(stage, ImageSpec((("debian_slim", {"python_version": "3.99"}),)))
-    assert time.monotonic() - began < 8
     assert (event.state, event.final) == ("failed", True)
     assert "Python 3.99 is not on this worker: found 3.11" in event.reason
 

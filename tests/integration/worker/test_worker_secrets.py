@@ -55,11 +55,11 @@ async def test_a_container_without_secrets_asks_nobody(stage: Stage) -> None:
     assert (await stage.result(await stage.call(pool, ("SECRET",)))).value == {"SECRET": None}
 
 
-async def test_a_registry_that_is_away_for_a_moment_is_waited_for(stage: Stage, process: Any) -> None:
-    pool = await stage.pool(CODE, secrets=("st-1",))
-    answer = await stage.ask_to_place(pool, container := ids.new(ids.CONTAINER))
+async def test_a_registry_that_is_away_for_a_moment_is_waited_for(own_stage: Stage, process: Any) -> None:
+    pool = await own_stage.pool(CODE, secrets=("st-1",))
+    answer = await own_stage.ask_to_place(pool, container := ids.new(ids.CONTAINER))
     assert answer.accepted
-    await stage.until(lambda: "secrets cannot be had yet" in process.log.read_text())
+    await own_stage.until(lambda: "secrets cannot be had yet" in process.log.read_text())
     failures = [exception.ServiceError("the registry cannot use its database")]
 
     async def reveal(_workspace: str, _request: RevealSecrets) -> Revealed:
@@ -67,9 +67,9 @@ async def test_a_registry_that_is_away_for_a_moment_is_waited_for(stage: Stage, 
             raise failures.pop()
         return Revealed({"SECRET": "late"})
 
-    await play_registry(stage, reveal)
-    assert (await stage.event(container)).state == "started"
-    assert (await stage.result(await stage.call(pool, ("SECRET",)))).value == {"SECRET": "late"}
+    await play_registry(own_stage, reveal)
+    assert (await own_stage.event(container)).state == "started"
+    assert (await own_stage.result(await own_stage.call(pool, ("SECRET",)))).value == {"SECRET": "late"}
 
 
 async def test_a_secret_that_was_deleted_fails_the_start_for_good(stage: Stage) -> None:

@@ -211,6 +211,7 @@ async def test_an_input_is_asked_at_the_callers_terminal(stage: Stage) -> None:
     assert (await stage.result(call)).value == "Ada"
 
 
+@pytest.mark.long
 async def test_a_caller_that_is_not_there_is_an_error_of_the_input(stage: Stage) -> None:
     pool, _ = await placed(stage, ASKING, interactive=True)
     call = await stage.call(pool, ("who? ",))

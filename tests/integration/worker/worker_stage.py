@@ -24,7 +24,7 @@ from tidemill_common.bus.nats import NatsServiceBus
 from tidemill_common.metrics import new_registry
 from tidemill_common.requests import Endpoints
 
-TIMEOUT = 8.0  # seconds
+TIMEOUT = waiting.PATIENCE
 WORKSPACE = "main"
 
 
@@ -63,6 +63,7 @@ class Stage:
         self.order: list[tuple[str, Any]] = []  # logs and outputs as they came
         self.term = 1
         self.resolutions: dict[str, tuple[str, ...]] = {}
+        self._accepted: list[str] = []
         self._changed = asyncio.Event()
 
     async def open(self) -> None:
@@ -161,7 +162,10 @@ class Stage:
             container or ids.new(ids.CONTAINER), pool, order.pop("term", self.term), **order
         )
         subject = subjects.worker(worker, "place")
-        return coding.decode(PlacementAnswer, await self.bus.request(subject, coding.encode(placement)))
+        answer = coding.decode(PlacementAnswer, await self.bus.request(subject, coding.encode(placement)))
+        if answer.accepted:
+            self._accepted.append(placement.container)
+        return answer
 
     async def place(self, pool: Pool, count: int = 1) -> list[str]:
         """Have containers started; return when they are ready."""
@@ -194,6 +198,15 @@ class Stage:
         event = await self.until(found)
         assert isinstance(event, ContainerEvent)
         return event
+
+    async def clear(self) -> None:
+        """End all containers, and take everything out of the streams."""
+        await self.stop(*self._accepted, graceful=False)
+        for container in self._accepted:
+            await self.event(container, "stopped", "failed")
+        await self.until(lambda: not self.states[self.worker].containers)
+        for stream in (*streams.common_streams(), *streams.workspace_streams(WORKSPACE)):
+            await self.bus.purge(stream.name, ">")
 
     # --- the caller's part
 

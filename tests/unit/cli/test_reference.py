@@ -1,5 +1,6 @@
 """What can be written after `tidemill run`."""
 
+import inspect
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -162,3 +163,40 @@ def test_a_file_without_an_app_is_not_deployed(folder: Path) -> None:
     (folder / "appless.py").write_text("x = 1\n")
     with pytest.raises(InvalidError, match="has no app"):
         deployed("appless.py")
+
+
+# --- methods
+
+
+def test_a_method_takes_the_parameters_of_its_class_too(folder: Path) -> None:
+    (folder / "models.py").write_text(
+        HEAD
+        + """
+app = tidemill.App("models")
+
+@app.cls()
+class Model:
+    size: str = tidemill.parameter()
+
+    @tidemill.method()
+    def predict(self, x: int, y: float = 1.0) -> str:
+        return self.size
+
+    @tidemill.method()
+    def other(self, size: int) -> int:
+        return size
+"""
+    )
+    named = reference.read("models.py::Model.predict", is_module=False)
+    chosen_ = reference.find(reference.load(named), named)
+    parameters = inspect.signature(chosen_.raw).parameters
+    assert {name: (each.annotation, each.default) for name, each in parameters.items()} == {
+        "x": (int, inspect.Parameter.empty),
+        "y": (float, 1.0),
+        "size": (str, inspect.Parameter.empty),
+    }
+    function, rest = chosen_.target._bind({"x": 1, "size": "large"})
+    assert (function._of.given.parameters, rest) == ({"size": "large"}, {"x": 1})
+    named = reference.read("models.py::Model.other", is_module=False)
+    with pytest.raises(InvalidError, match="both have a parameter size"):
+        reference.find(reference.load(named), named).raw

@@ -5,6 +5,9 @@ import os
 import time
 from pathlib import Path
 
+import declared
+
+from tidemill import App, Image, _plan
 from tidemill._changes import Changes
 
 
@@ -49,6 +52,18 @@ async def test_what_changed_while_the_code_was_imported_counts(tmp_path: Path) -
     await changes.follow([file], since=begun)
     assert await heard(changes) == {"app.py"}
     await changes.close()
+
+
+def test_everything_that_an_app_takes_along_is_followed(tmp_path: Path) -> None:
+    needed, assets = tmp_path / "requirements.txt", tmp_path / "assets"
+    needed.write_text("httpx\n")
+    assets.mkdir()
+    (assets / "page.html").write_text("<p>")
+    image = Image.debian_slim().pip_install_from_requirements(str(needed)).add_local_dir(assets, "/assets")
+    app = App("followed", image=image)
+    app.function()(declared.plain)
+    plan = _plan.pack(app, None, "main")
+    assert plan.paths == {needed, assets, Path(declared.__file__)}
 
 
 async def watching(changes: Changes, file: Path) -> None:

@@ -32,7 +32,8 @@ def test_flags_and_numbers_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "text"), [("MODAL_FORCE_BUILD", "maybe"), ("TIDEMILL_LOGS_TIMEOUT", "long")]
+    ("name", "text"),
+    [("MODAL_FORCE_BUILD", "maybe"), ("TIDEMILL_LOGS_TIMEOUT", "long"), ("TIDEMILL_LOGS_TIMEOUT", "-1")],
 )
 def test_what_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> None:
     monkeypatch.setenv(name, text)
@@ -41,9 +42,23 @@ def test_what_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch, name: str
 
 
 def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIDEMILL_TOKEN_ID", "ak-local-1")
     monkeypatch.setenv("TIDEMILL_TOKEN_SECRET", "hunter2")
     assert "hunter2" not in repr(config)
     assert config["token_secret"] == "hunter2"
+
+
+@pytest.mark.parametrize("name", ["TIDEMILL_TOKEN_ID", "TIDEMILL_TOKEN_SECRET"])
+def test_half_a_token_does_not_go_with_the_half_of_another(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    for variable in ("TIDEMILL_TOKEN_ID", "TIDEMILL_TOKEN_SECRET"):
+        monkeypatch.delenv(variable, raising=False)
+    assert config["token_id"] == config["token_secret"] == ""
+    monkeypatch.setenv(name, "half")
+    for setting in ("token_id", "token_secret"):
+        with pytest.raises(InvalidError, match=f"{name} is set"):
+            config.get(setting)
 
 
 def test_unknown_settings_are_none_or_an_error() -> None:

@@ -68,6 +68,13 @@ def test_it_is_a_dataclass_to_the_standard_library() -> None:
             assert (x, tags) == (1, {"a": "b"})
 
 
+def test_what_another_version_pickled_has_fewer_fields_or_more() -> None:
+    older, newer = Point.__new__(Point), Point.__new__(Point)
+    older.__setstate__((1,))  # type: ignore[attr-defined]
+    newer.__setstate__((1, 2, {}, "new"))  # type: ignore[attr-defined]
+    assert older == newer == Point(1)
+
+
 def test_it_is_a_dataclass_to_msgspec() -> None:
     point = Point(1, tags={"a": "b"})
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(point), type=Point) == point

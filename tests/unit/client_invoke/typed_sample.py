@@ -29,6 +29,33 @@ async def ticks(n: int) -> AsyncIterator[bytes]:
     yield b"." * n
 
 
+@app.cls()
+class Model:
+    @tidemill.enter()
+    def begin(self) -> None:
+        self.factor = 2
+
+    @tidemill.method()
+    def predict(self, x: int) -> str:
+        return str(self.factor * x)
+
+    @tidemill.method()
+    async def later(self, x: int) -> float:
+        return x / 2
+
+    @tidemill.method()
+    def each(self, n: int) -> Iterator[str]:
+        yield from map(str, range(n))
+
+
+def methods() -> None:
+    assert_type(Model().predict.remote(1), str)
+    assert_type(list(Model().predict.map([1])), list[str])
+    assert_type(Model().later.spawn(x=1).get(), float)
+    assert_type(list(Model().each.remote_gen(3)), list[str])
+    Model().predict.remote("x")  # type: ignore[arg-type]
+
+
 def blocking() -> None:
     assert_type(add.remote(1, b="x"), float)
     assert_type(fetch.remote("x"), bytes)

@@ -65,7 +65,7 @@ def test_everything_a_member_may_ask_names_its_workspace() -> None:
 
 
 def test_what_a_member_may_do_crosses_between_the_accounts() -> None:
-    asked = (*identities.SERVICES, identities.API)
+    asked = (*identities.SERVICES, identities.API, "tm.registry.*.*")
     assert [one for one in MEMBER.publish if not any(matches(each, one) for each in asked)] == []
     heard = (*identities.STREAMS, "_INBOX.>")
     assert [one for one in MEMBER.subscribe if not any(matches(each, one) for each in heard)] == []

@@ -11,7 +11,7 @@ from tidemill._bus.protocol import Message, RequestFailed
 from tidemill._wire import coding, errors
 from tidemill._wire.apps import AppHeartbeat
 from tidemill._wire.control import Done
-from tidemill_common.requests import Endpoints
+from tidemill_common.requests import REQUEST_INFO, Endpoints, asked_by, signature
 
 REQUEST = coding.encode(AppHeartbeat("ap-1"))
 
@@ -53,6 +53,28 @@ async def test_what_is_no_request_of_this_kind_is_refused(data: bytes) -> None:
 async def test_fields_of_a_later_version_do_no_harm() -> None:
     data = coding.encode({"app_id": "ap-1", "mood": "good"})
     assert coding.decode(Done, await endpoint(done)(data)) == Done()
+
+
+SIGNED, UNSIGNED = "tm.signed.main.heartbeat", "tm.registry.main.heartbeat"
+
+
+@pytest.mark.parametrize(
+    ("subject", "headers", "who"),
+    [
+        (SIGNED, signature("ak-1"), "ak-1"),
+        (SIGNED, {"nats-request-info": '{"user": "ak-2"}', **signature("ak-1")}, "ak-1"),
+        (UNSIGNED, signature("ak-1"), ""),
+    ],
+)
+def test_who_asks_is_told_on_signed_subjects_only(subject: str, headers: dict[str, str], who: str) -> None:
+    assert asked_by(Message(subject, REQUEST, "", headers)) == who
+
+
+@pytest.mark.parametrize("header", [None, "", "{}", '"ak-1"', '{"user": ""}', '{"user": 7}', '["ak-1"]', "{"])
+def test_a_member_of_whom_nothing_is_told_is_refused(header: str | None) -> None:
+    headers = {} if header is None else {REQUEST_INFO: header}
+    with pytest.raises(exception.AuthError):
+        asked_by(Message(SIGNED, REQUEST, "", headers))
 
 
 @pytest.mark.parametrize("code", sorted(errors.CLASSES))

@@ -4,9 +4,22 @@ from typing import Any
 
 import pytest
 
-from tidemill._wire.specs import Autoscaling, FunctionSpec, ImageSpec, Resources, RetryPolicy, Source
+from tidemill._wire.specs import (
+    Autoscaling,
+    Batching,
+    ClassSpec,
+    FunctionSpec,
+    ImageSpec,
+    MethodSpec,
+    Parameter,
+    Resources,
+    RetryPolicy,
+    Source,
+)
 from tidemill.exception import InvalidError
 from tidemill_registry import checks
+
+TWO_METHODS = ClassSpec((MethodSpec("a"), MethodSpec("b")))
 
 
 def spec(name: str = "f", **fields: Any) -> FunctionSpec:
@@ -18,6 +31,12 @@ def spec(name: str = "f", **fields: Any) -> FunctionSpec:
     [
         (FunctionSpec("f", Source()), "names neither"),
         (spec("f g"), "not a name"),
+        (spec(batching=Batching(0, 1)), "a batch has"),
+        (spec(batching=Batching(1, 600_001)), "a batch has"),
+        (spec(cls=ClassSpec((MethodSpec("a b"),))), "a class has up to 1,000 methods"),
+        (spec(cls=ClassSpec((MethodSpec("a"), MethodSpec("a")))), "a class has up to 1,000 methods"),
+        (spec(cls=ClassSpec((), (Parameter("x", "float"),))), "a class has up to 100 parameters"),
+        (spec(cls=TWO_METHODS, batching=Batching(1, 1)), "no other methods"),
         (spec(""), "not a name"),
         (spec("f" * 257), "not a name"),
         (spec(timeout=0.0), "timeout"),

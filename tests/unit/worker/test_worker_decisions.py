@@ -16,6 +16,7 @@ from tidemill._wire.specs import (
     Resources,
     RetryPolicy,
     Source,
+    Web,
 )
 from tidemill_worker.decisions import (
     Appetite,
@@ -125,9 +126,11 @@ def test_a_crash_that_any_of_several_inputs_may_have_caused_is_a_loss() -> None:
     assert verdict(Exit(None, Killed.TIMEOUT), 2).fate is Fate.TIMED_OUT
 
 
-def test_a_container_that_runs_several_at_once_holds_as_many_however_quick_they_are() -> None:
-    for seconds in (None, 0.0001, 60.0):
-        assert appetite(seconds, single_use=False, slots=8) == Appetite(8, 8)
+def test_a_container_gets_no_more_requests_than_it_may_answer_at_once() -> None:
+    web = FunctionSpec("f", Source(), web=Web("asgi"))
+    assert appetite(web, 0.0001) == Appetite(1, 2)
+    many = FunctionSpec("f", Source(), web=Web("asgi"), concurrency=Concurrency(8, 8))
+    assert appetite(many, 0.0001) == Appetite(8, 8)
 
 
 def test_no_more_is_pulled_than_there_is_room_for() -> None:

@@ -30,6 +30,7 @@ from tidemill_common.bus.memory_consumer import MemoryPuller
 from tidemill_common.bus.memory_stream import MemoryStream, matches
 from tidemill_common.bus.micro import MicroService
 from tidemill_common.bus.protocol import ConsumerSpec, ConsumerState, Delivery, Endpoint, StreamSpec
+from tidemill_common.bus.puller import hand_back
 
 MAX_PAYLOAD = 2 << 20  # bytes, as the real server is configured
 
@@ -316,7 +317,7 @@ class MemoryBus:
     ) -> MemoryPuller:
         """See `ServiceBus.pull`."""
         puller = MemoryPuller(
-            lambda: self._server.stream(spec.stream).consumer(spec), on_delivery, on_unwanted or Delivery.nak
+            lambda: self._server.stream(spec.stream).consumer(spec), on_delivery, on_unwanted or hand_back
         )
         self._pullers.append(puller)
         return puller

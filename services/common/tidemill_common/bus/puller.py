@@ -43,6 +43,11 @@ _IDLE, _NO_CONSUMER, _CONFLICT, _EXPIRED = 100, 503, 409, (404, 408)
 _log = logging.getLogger(__name__)
 
 
+def hand_back(delivery: Delivery) -> None:
+    """Let whoever asks next have a message that is not wanted here any more."""
+    delivery.nak()
+
+
 class NatsDelivery:
     """One message taken from a work queue."""
 
@@ -122,7 +127,7 @@ class NatsPuller:
         self._bus = bus
         self._spec = spec
         self._on_delivery = on_delivery
-        self._on_unwanted: Callable[[Delivery], None] = on_unwanted or Delivery.nak
+        self._on_unwanted: Callable[[Delivery], None] = on_unwanted or hand_back
         self._busy: set[_Lane] = set()
         self._idle: list[_Lane] = []
         self._numbers = itertools.count()

@@ -1,15 +1,19 @@
 """How answers are made: encoded once, tagged, and left out where the client has them already."""
 
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Annotated, TypeVar
 
 import msgspec
 from fastapi import Depends, Query, Request, Response
 
+from tidemill import exception
 from tidemill_gateway import decisions
 from tidemill_gateway.api.models import Page
 from tidemill_gateway.problems import Problem
 from tidemill_gateway.sessions import Session
+
+Seen = TypeVar("Seen")
+Changed = TypeVar("Changed")
 
 JSON = "application/json"
 
@@ -45,6 +49,25 @@ def show_page(request: Request, items: Sequence[object], cursor: str) -> Respons
         path = request.scope["path"]
         headers["Link"] = decisions.next_link(path, request.query_params.multi_items(), cursor)
     return _tagged(request, body, headers)
+
+
+def seen(request: Request, found: Seen) -> Seen | None:
+    """Return what a change is to be made to, for the registry to compare, where If-Match asks for that."""
+    return found if "if-match" in request.headers else None
+
+
+async def change(
+    request: Request, order: Awaitable[Changed], read: Callable[[], Awaitable[object]]
+) -> Changed:
+    """Make a change to what was `seen`; if that has changed meanwhile it is a 412, as it was before.
+
+    `read` returns what is shown of it now.
+    """
+    try:
+        return await order
+    except exception.ConflictError:
+        check_unchanged(request, await read())
+        raise
 
 
 def check_unchanged(request: Request, shown: object) -> None:

@@ -12,10 +12,20 @@ from starlette.routing import BaseRoute, Match
 from tidemill import exception
 from tidemill_gateway import problems
 from tidemill_gateway.admission import Admission
-from tidemill_gateway.api import apps, calls, containers, registered, tokens, web_access
+from tidemill_gateway.api import (
+    apps,
+    calls,
+    containers,
+    dead_letters,
+    logs,
+    registered,
+    tokens,
+    web_access,
+)
 from tidemill_gateway.api.bodies import Bodies
 from tidemill_gateway.api.document import openapi
 from tidemill_gateway.api.page import render
+from tidemill_gateway.following import Followers
 from tidemill_gateway.handles import Handles
 from tidemill_gateway.problems import Problem
 
@@ -34,9 +44,11 @@ def new_api(stopping: asyncio.Event, handles: Handles, admission: Admission) -> 
     api = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     api.state.stopping = stopping
     api.state.bodies = Bodies()
+    api.state.reading = asyncio.Semaphore(logs.READ_AT_ONCE)
+    api.state.followers = Followers()
     api.state.handles = handles
     api.state.admission = admission
-    for part in (apps, calls, containers, registered, tokens, web_access):
+    for part in (apps, calls, containers, dead_letters, logs, registered, tokens, web_access):
         api.include_router(part.router)
     document = openapi(api, VERSION, PREFIX)
     encoded, page = msgspec.json.encode(document), render(document, PREFIX + DOCUMENT)

@@ -5,13 +5,16 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import Field
 
+from tidemill import exception
 from tidemill._wire import apps, control, deploying
 from tidemill_gateway.api.answering import (
     Cursor,
     Environment,
     Limit,
     Requester,
+    change,
     check_unchanged,
+    seen,
     show,
     show_page,
 )
@@ -32,6 +35,8 @@ from tidemill_gateway.api.models import (
 from tidemill_gateway.sessions import Session
 
 router = APIRouter(tags=["apps"])
+
+CHANGE_TRIES = 5  # of a change that others are always faster with
 
 AppRef = Annotated[
     str,
@@ -99,15 +104,24 @@ async def get_app(
 
 @router.patch("/apps/{app}", response_model=AppDetails)
 async def change_app(
-    request: Request, requester: Requester, app: AppRef, change: TagsChange, environment: Environment = "main"
+    request: Request, requester: Requester, app: AppRef, wanted: TagsChange, environment: Environment = "main"
 ) -> Response:
     """Set and remove tags."""
-    present = await _details(requester, app, environment)
-    check_unchanged(request, present)
-    merged = {**present.tags, **change.tags}
-    tags = {key: value for key, value in merged.items() if value is not None}
-    await requester.registry("set_tags", deploying.SetTags(present.id, tags, environment), deploying.Tags)
-    return show(request, await _details(requester, present.id, environment))
+    for _ in range(CHANGE_TRIES):
+        found = await _found(requester, app, environment)
+        check_unchanged(request, _shown(found))
+        present = found.app
+        merged = {**present.tags, **wanted.tags}
+        tags = {key: value for key, value in merged.items() if value is not None}
+        try:
+            order = deploying.SetTags(present.app_id, tags, environment, present)
+            await requester.registry("set_tags", order, deploying.Tags)
+        except exception.ConflictError:
+            if (await _found(requester, present.app_id, environment)).app == present:
+                raise
+            continue  # somebody else was faster: theirs stays, ours is added
+        return show(request, await _details(requester, present.app_id, environment))
+    raise exception.ConflictError("the app changes all the time", hint="try again in a moment")
 
 
 @router.delete("/apps/{app}", status_code=204)
@@ -119,11 +133,12 @@ async def stop_app(
     reason: Annotated[str, Query(pattern=r"^[^\x00]{0,200}$")] = "",
 ) -> Response:
     """Stop an app: its containers end, and its name is free again."""
-    present = await _details(requester, app, environment)
-    check_unchanged(request, present)
-    await requester.registry(
-        "stop_deployed", deploying.StopDeployed(present.id, environment, reason), control.Done
-    )
+    found = await _found(requester, app, environment)
+    check_unchanged(request, _shown(found))
+    app_id = found.app.app_id
+    wanted = deploying.StopDeployed(app_id, environment, reason, seen(request, found.app))
+    stopping = requester.registry("stop_deployed", wanted, control.Done)
+    await change(request, stopping, lambda: _details(requester, app_id, environment))
     return Response(status_code=204)
 
 
@@ -151,10 +166,11 @@ async def roll_back(
     environment: Environment = "main",
 ) -> Deployed:
     """Deploy the functions of an earlier version again, as a new version."""
-    await _check(request, requester, app, environment)
+    present = await _checked(request, requester, app, environment)
     order = order or RollbackOrder()
-    wanted = deploying.RollbackApp(app, environment, order.version, order.strategy)
-    return _deployed(await requester.registry("rollback_app", wanted, deploying.AppDeployed))
+    wanted = deploying.RollbackApp(app, environment, order.version, order.strategy, present)
+    going = requester.registry("rollback_app", wanted, deploying.AppDeployed)
+    return _deployed(await change(request, going, lambda: _details(requester, app, environment)))
 
 
 @router.post("/apps/{app}/rollover", response_model=Deployed)
@@ -166,20 +182,32 @@ async def roll_over(
     environment: Environment = "main",
 ) -> Deployed:
     """Replace all containers by new ones with the same code, as a new version."""
-    await _check(request, requester, app, environment)
-    wanted = deploying.RolloverApp(app, environment, (order or RolloverOrder()).strategy)
-    return _deployed(await requester.registry("rollover_app", wanted, deploying.AppDeployed))
+    present = await _checked(request, requester, app, environment)
+    wanted = deploying.RolloverApp(app, environment, (order or RolloverOrder()).strategy, present)
+    going = requester.registry("rollover_app", wanted, deploying.AppDeployed)
+    return _deployed(await change(request, going, lambda: _details(requester, app, environment)))
 
 
-async def _check(request: Request, requester: Session, app: str, environment: str) -> None:
-    if "if-match" in request.headers:
-        check_unchanged(request, await _details(requester, app, environment))
+async def _checked(request: Request, requester: Session, app: str, environment: str) -> apps.AppInfo | None:
+    """Return the app that If-Match is about, if there is one."""
+    if "if-match" not in request.headers:
+        return None
+    found = await _found(requester, app, environment)
+    check_unchanged(request, _shown(found))
+    return found.app
 
 
 async def _details(requester: Session, app: str, environment: str) -> AppDetails:
+    return _shown(await _found(requester, app, environment))
+
+
+async def _found(requester: Session, app: str, environment: str) -> apps.AppDetails:
     by_id = app.startswith("ap-")
     wanted = apps.GetApp(app_id=app) if by_id else apps.GetApp(name=app, environment=environment)
-    found = await requester.registry("get_app", wanted, apps.AppDetails)
+    return await requester.registry("get_app", wanted, apps.AppDetails)
+
+
+def _shown(found: apps.AppDetails) -> AppDetails:
     functions = [AppFunction.of(handle) for _, handle in sorted(found.handles.items())]
     return AppDetails(**fields_of(App.of(found.app)), present_functions=functions)
 

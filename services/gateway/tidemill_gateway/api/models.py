@@ -67,6 +67,7 @@ class App:
     functions: int
     tags: dict[str, str]
     created: datetime
+    created_by: str
     stopped: datetime | None
     stop_reason: str
 
@@ -83,6 +84,7 @@ class App:
             functions=info.functions,
             tags=info.tags,
             created=moment(info.created),
+            created_by=info.created_by,
             stopped=perhaps(info.stopped),
             stop_reason=info.stop_reason,
         )

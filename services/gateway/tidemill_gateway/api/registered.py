@@ -11,12 +11,14 @@ from tidemill_gateway.api.answering import (
     Environment,
     Limit,
     Requester,
+    change,
     check_unchanged,
     show,
     show_page,
 )
 from tidemill_gateway.api.models import NOTHING_ELSE, Function, Given, Name, Page, Schedule, Secret
 from tidemill_gateway.api.models import Environment as ShownEnvironment
+from tidemill_gateway.sessions import Session
 
 router = APIRouter()
 
@@ -102,10 +104,10 @@ async def create_environment(requester: Requester, new: NewEnvironment) -> Shown
 
 @router.patch("/environments/{name}", response_model=ShownEnvironment, tags=["environments"])
 async def change_environment(
-    requester: Requester, name: NameRef, change: EnvironmentChange
+    requester: Requester, name: NameRef, given: EnvironmentChange
 ) -> ShownEnvironment:
     """Rename an environment, or change its suffix."""
-    wanted = environments.UpdateEnvironment(name, change.name or "", change.web_suffix)
+    wanted = environments.UpdateEnvironment(name, given.name or "", given.web_suffix)
     changed = await requester.registry("update_environment", wanted, environments.EnvironmentInfo)
     return ShownEnvironment.of(changed)
 
@@ -140,8 +142,7 @@ async def get_secret(
     request: Request, requester: Requester, name: NameRef, environment: Environment = "main"
 ) -> Response:
     """Show what is known of a secret: its keys, and when it was used."""
-    found = await requester.registry("get_secret", secrets.GetSecret(name, environment), secrets.SecretInfo)
-    return show(request, Secret.of(found))
+    return show(request, await _secret(requester, name, environment))
 
 
 @router.put("/secrets/{name}", response_model=Secret, tags=["secrets"])
@@ -154,16 +155,37 @@ async def put_secret(
 ) -> Secret:
     """Make a secret, or replace or extend its values. With `If-None-Match: *` only make it."""
     only_new = request.headers.get("if-none-match", "").strip() == "*"
-    if "if-match" in request.headers:
-        asked = secrets.GetSecret(name, environment)
-        present = await requester.registry("get_secret", asked, secrets.SecretInfo)
-        check_unchanged(request, Secret.of(present))
-    wanted = secrets.PutSecret(name, given.values, environment, overwrite=not only_new, merge=given.merge)
-    return Secret.of(await requester.registry("put_secret", wanted, secrets.SecretInfo))
+    present = await _checked_secret(request, requester, name, environment)
+    wanted = secrets.PutSecret(
+        name, given.values, environment, overwrite=not only_new, merge=given.merge, seen=present
+    )
+    putting = requester.registry("put_secret", wanted, secrets.SecretInfo)
+    return Secret.of(await change(request, putting, lambda: _secret(requester, name, environment)))
+
+
+async def _checked_secret(
+    request: Request, requester: Session, name: str, environment: str
+) -> secrets.SecretInfo | None:
+    """Return the secret that If-Match is about, if there is one."""
+    if "if-match" not in request.headers:
+        return None
+    present = await requester.registry("get_secret", secrets.GetSecret(name, environment), secrets.SecretInfo)
+    check_unchanged(request, Secret.of(present))
+    return present
+
+
+async def _secret(requester: Session, name: str, environment: str) -> Secret:
+    found = await requester.registry("get_secret", secrets.GetSecret(name, environment), secrets.SecretInfo)
+    return Secret.of(found)
 
 
 @router.delete("/secrets/{name}", status_code=status.HTTP_204_NO_CONTENT, tags=["secrets"])
-async def delete_secret(requester: Requester, name: NameRef, environment: Environment = "main") -> Response:
+async def delete_secret(
+    request: Request, requester: Requester, name: NameRef, environment: Environment = "main"
+) -> Response:
     """Delete a secret. Containers that have started keep what they were given."""
-    await requester.registry("delete_secret", secrets.DeleteSecret(name, environment), control.Done)
+    present = await _checked_secret(request, requester, name, environment)
+    wanted = secrets.DeleteSecret(name, environment, seen=present)
+    deleting = requester.registry("delete_secret", wanted, control.Done)
+    await change(request, deleting, lambda: _secret(requester, name, environment))
     return Response(status_code=204)

@@ -15,7 +15,7 @@ from tidemill_gateway.decisions import request_id
 from tidemill_gateway.problems import Problem
 from tidemill_gateway.proxy_auth import without_secrets
 from tidemill_gateway.sessions import Sessions
-from tidemill_gateway.web import http, once, sockets
+from tidemill_gateway.web import feeds, http, once, sockets
 from tidemill_gateway.web.calls import Inbox, WebCall
 from tidemill_gateway.web.routes import Routes, Target
 
@@ -33,6 +33,7 @@ class Front:
         admission: Admission,
         sessions: Sessions,
         inbox: Inbox,
+        kept: feeds.Feeds,
         log: Logger,
         domain: str,
     ) -> None:
@@ -42,6 +43,7 @@ class Front:
         self._admission = admission
         self._sessions = sessions
         self._inbox = inbox
+        self._feeds = kept
         self._log = log
         self._suffix = b"." + domain.encode()
 
@@ -57,14 +59,22 @@ class Front:
             target = self._routes.find(label) or await self._routes.find_soon(label)
             if target is None:
                 raise Problem(404, "not_found", NOT_THERE)
-            scope = await self._admit(target, scope)
+            scope, token = await self._admit(target, scope)
             if (key := once.key_of(scope)) is not None:
                 session = await self._sessions.of(target.route.workspace)
                 await once.serve(session, target, key, root_path, scope, receive, send)
                 return
+            if (event := feeds.last_id(scope)) is not None:
+                requester = feeds.requester(target.route, scope, token)
+                found = await self._feeds.find(target.route.workspace, requester, event)
+                if found is not None:
+                    await http.resume(found, self._feeds, receive, send)
+                    return
             call = await self._call(target)
             if scope["type"] == "http":
-                await http.serve(call, target.route, root_path, scope, receive, send)
+                await http.serve(
+                    call, target.route, root_path, scope, receive, send, feeds=self._feeds, token=token
+                )
             else:
                 await sockets.serve(call, target.route, root_path, scope, receive, send)
         except Problem as problem:
@@ -91,17 +101,20 @@ class Front:
             return label, f"/f/{label}"
         return None, ""
 
-    async def _admit(self, target: Target, scope: Scope) -> Scope:
-        """Refuse a request, before anything is queued for it, or return it. Raises `Problem`."""
+    async def _admit(self, target: Target, scope: Scope) -> tuple[Scope, str]:
+        """Refuse a request, before anything is queued for it, or return it and the proxy token's id.
+
+        Raises `Problem`.
+        """
         if not self.connected:
             raise Problem(
                 503, "service", "the message broker cannot be reached", headers={"Retry-After": "1"}
             )
         route = target.route
-        await self._admission.admit(route, scope["headers"])
-        if not route.requires_proxy_auth:
-            return scope
-        return {**scope, "headers": without_secrets(scope["headers"])}
+        token = await self._admission.admit(route, scope["headers"])
+        if token:
+            scope = {**scope, "headers": without_secrets(scope["headers"])}
+        return scope, token
 
     async def _call(self, target: Target) -> WebCall:
         session = await self._sessions.of(target.route.workspace)

@@ -9,10 +9,14 @@ import asyncio
 from starlette.types import Receive, Scope, Send
 
 from tidemill import exception
+from tidemill._bus.protocol import BusError
 from tidemill._duplex import HalfEnded
 from tidemill._wire.web import Headers, Request, Route
 from tidemill_gateway.problems import Problem
+from tidemill_gateway.web import feeds
 from tidemill_gateway.web.calls import WebCall
+from tidemill_gateway.web.events import MAX_EVENT, Event, Splitter
+from tidemill_gateway.web.feeds import Feeds
 from tidemill_gateway.web.protocol import end_with_trailers
 
 WATCH_AFTER = 0.1  # seconds without a response until somebody looks whether the client is still there
@@ -32,20 +36,49 @@ class _Gone(Exception):
 
 
 async def serve(
-    call: WebCall, route: Route, root_path: str, scope: Scope, receive: Receive, send: Send
+    call: WebCall,
+    route: Route,
+    root_path: str,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    *,
+    feeds: Feeds,
+    token: str = "",
 ) -> None:
-    """Answer one request. Raises `Problem`, `Error` as long as nothing was answered."""
-    exchange = _Exchange(call, route, scope, receive, send)
+    """Answer one request. Raises `Problem`, `Error` as long as nothing was answered.
+
+    `token` is the id of the proxy token that it came with.
+    """
+    exchange = _Exchange(call, route, scope, receive, send, feeds, token)
     try:
         await exchange.ask(root_path)
         await exchange.answer()
     except _Gone:
         call.cancel()
     except asyncio.CancelledError:
-        call.cancel()
+        if not exchange.is_kept:
+            call.cancel()
         raise
     finally:
         exchange.close()
+
+
+async def resume(found: feeds.Found, kept: Feeds, receive: Receive, send: Send) -> None:
+    """Answer with what comes behind a place of a feed, for as long as the client is there."""
+    await send({"type": "http.response.start", "status": found.status, "headers": found.headers})
+    following = asyncio.create_task(kept.send(found.place, send))
+    leaving = asyncio.create_task(_leave(receive))
+    try:
+        await asyncio.wait((following, leaving), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        following.cancel()
+        leaving.cancel()
+
+
+async def _leave(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def fields(scope: Scope, root_path: str, body: bytes, *, more: bool) -> Request:
@@ -97,10 +130,26 @@ def answered(headers: Headers) -> Headers:
 class _Exchange:
     """A request and its response."""
 
-    __slots__ = ("_call", "_limit", "_more", "_receive", "_scope", "_send", "_timer", "_wants", "_watch")
+    __slots__ = (
+        "_call", "_feeds", "_following", "_limit", "_more", "_receive", "_route", "_scope", "_send", "_timer",
+        "_token", "_wants", "_watch",
+    )  # fmt: skip
 
-    def __init__(self, call: WebCall, route: Route, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(
+        self,
+        call: WebCall,
+        route: Route,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        feeds: Feeds,
+        token: str,
+    ) -> None:
         self._call = call
+        self._route = route
+        self._feeds = feeds
+        self._token = token
+        self._following: asyncio.Task[None] | None = None  # of a response that others keep
         self._scope = scope
         self._receive = receive
         self._send = send
@@ -109,6 +158,11 @@ class _Exchange:
         self._wants = False  # the client waits to be asked for the body
         self._timer: asyncio.TimerHandle | None = None
         self._watch: asyncio.Task[None] | None = None
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the call is somebody else's by now, who keeps what it brings."""
+        return self._following is not None
 
     async def ask(self, root_path: str) -> None:
         """Send the request on its way."""
@@ -178,14 +232,40 @@ class _Exchange:
         assert stream is not None
         self._begin_watch()
         await self._start(status, headers, timing)
+        splitter = Splitter() if feeds.is_feed(self._scope, status, headers) else None
         try:
             while (content := await stream.receive()) is not None:
+                if splitter is not None:
+                    sent, events = splitter.held, splitter.feed(content.data)
+                    if any(event.id for event in events):
+                        if await self._read_kept((status, answered(headers)), events, splitter, sent):
+                            return
+                        splitter = None
+                    elif splitter.held > MAX_EVENT:
+                        splitter = None
                 await send({"type": "http.response.body", "body": content.data, "more_body": True})
         except exception.Error:
             return
         if not (stream.word and end_with_trailers(self._scope, stream.word)):
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         stream.end()
+
+    async def _read_kept(
+        self, head: tuple[int, Headers], events: list[Event], splitter: Splitter, sent: int
+    ) -> bool:
+        """Have an event stream kept from these events on, and answer with what is kept; False if it cannot.
+
+        `sent` bytes of the first of them have been sent.
+        """
+        route = self._route
+        owner = route.workspace, feeds.requester(route, self._scope, self._token)
+        try:
+            place = await self._feeds.keep(self._call, owner, head, events, splitter)
+        except BusError:
+            return False
+        self._following = asyncio.create_task(self._feeds.send(place, self._send, sent))
+        await asyncio.wait((self._following,))
+        return True
 
     # --- the client meanwhile
 
@@ -209,7 +289,10 @@ class _Exchange:
             return
         except _Gone:
             pass
-        call.cancel()
+        if self._following is None:
+            call.cancel()
+        else:
+            self._following.cancel()
 
     async def _upload(self) -> None:
         call = self._call
@@ -232,7 +315,10 @@ class _Exchange:
             self._timer.cancel()
         if self._watch is not None:
             self._watch.cancel()
-        self._call.leave()
+        if self._following is None:
+            self._call.leave()
+        else:
+            self._following.cancel()
 
 
 def phases(age: float, timing: tuple[float, float]) -> bytes:
