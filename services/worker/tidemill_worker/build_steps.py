@@ -125,6 +125,21 @@ def _configure(written: Written) -> str:
 # --- whole scripts
 
 
+# buildah may lose what a command says right before it ends, so commands speak into a pipe of ours. What a
+# command has left running in the background keeps the pipe open: it is not waited for long.
+_LISTEN = f"""
+mkfifo -m 666 {OWN}/said
+heard() {{
+    exec 3<> {OWN}/said
+    cat {OWN}/said >&2 3>&- & reader=$!
+    status=0; "$@" 1>&2 3>&- || status=$?
+    exec 3>&-
+    (sleep 2; kill $reader) > /dev/null 2>&1 & wait $reader || true
+    return $status
+}}
+""".strip()
+
+
 def run(
     step: Step,
     commands: Sequence[str],
@@ -142,8 +157,10 @@ def run(
     shell = SHELL if as_root else step.written.shell
     order = {"env": "".join(f"export {name}={shlex.quote(text)}\n" for name, text in variables.items())}
     for number, command in enumerate(commands):
-        order[str(number)] = f". {INSIDE}/order/env\nexec {shlex.join([*shell, command])}\n"
-    mounts = [f"-v {OWN}/order:{INSIDE}/order:ro"]
+        order[str(number)] = (
+            f"exec > {INSIDE}/said 2>&1\n. {INSIDE}/order/env\nexec {shlex.join([*shell, command])}\n"
+        )
+    mounts = [f"-v {OWN}/order:{INSIDE}/order:ro", f"-v {OWN}/said:{INSIDE}/said:rw"]
     mounts += [f"-v {LENT}/{name}:{INSIDE}/{name}:{how}" for name, how in (lent or {}).items()]
     options = " ".join([*mounts, *(["--user 0"] if as_root else [])])
     return "\n".join(
@@ -151,8 +168,9 @@ def run(
             *(write(f"{OWN}/order/{name}", text) for name, text in {**order, **(files or {})}.items()),
             begin(image(step.before)),
             _configure(step.written),
+            _LISTEN,
             *(
-                f"buildah run {options} $c -- /bin/sh {INSIDE}/order/{number} 1>&2"
+                f"heard buildah run {options} $c -- /bin/sh {INSIDE}/order/{number}"
                 for number in range(len(commands))
             ),
             keep(step.key),

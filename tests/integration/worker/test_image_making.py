@@ -79,12 +79,10 @@ async def test_attached_files_lie_in_the_working_directory(stage: Stage) -> None
             open("data.txt", "a").write("!")
             return open("data.txt").read(), os.access("deep/run.sh", os.X_OK), beside.VALUE
         """
-    pool = await stage.pool(code, image=ImageSpec((BASE,), attached=(("/root", digest),)))
     for _ in range(2):  # what the first one writes is not the second one's
-        (container,) = await stage.place(pool)
+        pool = await stage.pool(code, image=ImageSpec((BASE,), attached=(("/root", digest),)))
+        await stage.place(pool)
         assert (await stage.result(await stage.call(pool, ()))).value == ("words!", True, 7)
-        await stage.stop(container)
-        await stage.event(container, "stopped")
     outside = await stage.pool(code, image=ImageSpec((BASE,), attached=(("/data", digest),)))
     await stage.ask_to_place(outside, container := ids.new(ids.CONTAINER))
     event = await stage.event(container, "failed")

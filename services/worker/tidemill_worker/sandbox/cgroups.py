@@ -9,7 +9,7 @@ where the function says so by `memory=(request, limit)`; a request alone is what
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,6 +143,15 @@ class Cgroups:
         for folder in set(self._folders.values()):
             with suppress(OSError):
                 folder.rmdir()
+
+
+def sweep(names: Iterable[str]) -> None:
+    """Remove the groups that dead workers of these names left, wherever those were started."""
+    for name in names:
+        for mount in set(_mounts().values()):
+            for folder in list(mount.rglob(name)):
+                for group in (*filter(Path.is_dir, folder.iterdir()), folder):
+                    _remove(group)
 
 
 def _remove(group: Path) -> None:

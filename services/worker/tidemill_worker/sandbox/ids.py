@@ -46,7 +46,12 @@ class Ids:
     @property
     def name(self) -> str:
         """What this worker's groups are called, like nobody else's on this machine."""
-        return f"tidemill-{os.getuid() or 'root'}-{self.slot.number}"
+        return self.name_of(self.slot.number)
+
+    @staticmethod
+    def name_of(slot: int) -> str:
+        """Return the name of the worker in a slot."""
+        return f"tidemill-{os.getuid() or 'root'}-{slot}"
 
     @property
     def is_range(self) -> bool:

@@ -1,5 +1,6 @@
 """Choosing the tier: bubblewrap where it holds, plain processes elsewhere, each with what there is to say."""
 
+import asyncio
 import os
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from tidemill import exception
 from tidemill._wire import isolation
 from tidemill_worker.children import Children
 from tidemill_worker.interpreters import OWN
-from tidemill_worker.sandbox import egress, program, trying
+from tidemill_worker.sandbox import cgroups, egress, program, trying
 from tidemill_worker.sandbox.cgroups import Cgroups
 from tidemill_worker.sandbox.egress import Egress
 from tidemill_worker.sandbox.ids import Ids, NoSandbox
@@ -44,7 +45,9 @@ async def _sandboxes(
     if sys.platform != "linux" or not program.is_known():
         raise NoSandbox("it needs Linux on x86_64 or aarch64")
     ids = Ids.take(settings.worker_ids)
-    egress.sweep(ids.slot.abandoned())
+    abandoned = ids.slot.abandoned()
+    egress.sweep(abandoned)
+    await asyncio.to_thread(cgroups.sweep, [ids.name, *map(ids.name_of, abandoned)])
     groups = Cgroups.open(ids.name, memory)
     way = await Egress.open(ids.slot.number, children, settings.deny_networks)
     os.umask(0o022)  # ids of containers read what this process makes, in folders that are closed to others
