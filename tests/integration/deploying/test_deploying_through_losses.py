@@ -9,7 +9,7 @@ from tidemill import App, Function, _deploying
 
 
 def version(number: int) -> App:
-    app = App("lossy")
+    app = App("lossy-number")
     app.function(serialized=True, name="number")(lambda: number)
     return app
 
@@ -22,7 +22,7 @@ def test_deployments_come_through_while_the_registry_is_killed(
     monkeypatch.setattr(_deploying, "TRIES", 10)
     with mortal_stack.client() as client:
         version(0).deploy(client=client)
-        function = Function.from_name("lossy", "number", client=client)
+        function = Function.from_name("lossy-number", "number", client=client)
         assert function.remote() == 0
         for number in (1, 2):
             # Some of these fall before the request, some into it and some behind it: all are to come through.

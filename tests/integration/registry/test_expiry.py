@@ -94,8 +94,8 @@ async def test_an_expired_app_takes_its_pools_along(apps: Apps, clock: Clock, en
     await publishing.publish(engine, WORKSPACE, PublishFunctions(app_id, (spec,)), clock)
     clock.advance(minutes=2)
     await apps.expire()
-    assert await count(engine, "outbox WHERE kind = 'put'") == 1
-    assert await count(engine, "outbox WHERE kind = 'delete'") == 1
+    assert await count(engine, "outbox WHERE kind = 'put' AND target = 'pools'") == 1
+    assert await count(engine, "outbox WHERE kind = 'delete' AND target = 'pools'") == 1
     assert await count(engine, "outbox WHERE kind = 'event' AND target LIKE 'tm.events.main.app.%'") == 2
 
 

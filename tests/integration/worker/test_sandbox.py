@@ -347,7 +347,7 @@ def sandboxed() -> Iterator[str]:
 async def test_containers_leave_nothing_behind_although_their_worker_is_killed(
     alone: Stage, sandboxing: Callable[..., Any], data: Path
 ) -> None:
-    before = left_behind()
+    before, folders = left_behind(), set((data / "containers").glob("*"))  # others work there, too
     count = int(os.environ.get("TIDEMILL_TEST_STARTS", "100"))
     worker = sandboxing(TIDEMILL_WORKER_CPU="1000", TIDEMILL_WORKER_MEMORY="100000")
     await worker.serving()
@@ -371,4 +371,4 @@ async def test_containers_leave_nothing_behind_although_their_worker_is_killed(
     successor.send(signal.SIGTERM)
     assert await successor.ended() == 0
     assert left_behind() - before == set()
-    assert not list((data / "containers").glob("*"))
+    assert set((data / "containers").glob("*")) <= folders
