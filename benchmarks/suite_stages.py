@@ -145,7 +145,7 @@ class Container:
 
     def run(self, number: int, inputs: list[tuple[int, bytes]]) -> None:
         """Send a chunk and wait until all of its outputs came."""
-        self.send(ToRunner.CHUNK, number, "fc-1", list(range(len(inputs))), 0, inputs, "", "")
+        self.send(ToRunner.CHUNK, number, "fc-1", list(range(len(inputs))), 0, inputs, "", "", False, "")
         left = len(inputs)
         while left:
             frame = next(self.frames)
