@@ -190,7 +190,9 @@ async def test_leases_are_renewed_first_thing_after_a_reconnect(broker: Broker, 
     await bus.store("in.q.0", b"")
     inbox: asyncio.Queue[Delivery] = asyncio.Queue()
     clock = asyncio.get_running_loop().time
-    puller = bus.pull(replace(QUEUE, ack_wait=2.0), inbox.put_nowait)
+    queue = replace(QUEUE, ack_wait=2.0)
+    await bus.ensure_consumer(queue)
+    puller = bus.pull(queue, inbox.put_nowait)
     before = consumer_state(broker)
     puller.want(1)
     async with asyncio.timeout(5):

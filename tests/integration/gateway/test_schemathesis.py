@@ -22,11 +22,11 @@ expected-statuses = ["2xx", "3xx", 401, 403, 404, 409, 412, 424, 429]
 
 
 @pytest.mark.long
-def test_the_api_keeps_to_its_document(mortal_stack: RunningStack, tmp_path: Path) -> None:
-    done = mortal_stack.cli("deploy", str(PROGRAM))
+def test_the_api_keeps_to_its_document(own_stack: RunningStack, tmp_path: Path) -> None:
+    done = own_stack.cli("deploy", str(PROGRAM))
     assert done.returncode == 0, done.stderr
     (tmp_path / "schemathesis.toml").write_text(CONFIGURATION)
-    info = mortal_stack.info
+    info = own_stack.info
     arguments = [
         *("run", f"{info.gateway_url}/api/v1/openapi.json", "--checks", "all"),
         *("--header", f"Authorization: Bearer {info.token_id}:{info.token_secret}"),

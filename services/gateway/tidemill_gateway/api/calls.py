@@ -26,6 +26,7 @@ from tidemill_gateway.api.call_models import (
     Status,
 )
 from tidemill_gateway.api.models import Page, fields_of
+from tidemill_gateway.api.moments import Moment
 from tidemill_gateway.handles import Wanted
 from tidemill_gateway.problems import Problem
 from tidemill_gateway.rate_limits import Origin
@@ -110,8 +111,8 @@ async def list_calls(
     app: Annotated[str, Query(pattern=r"^(ap-[A-Za-z0-9]{1,60})?$", description="the id of an app")] = "",
     function: Annotated[str, Query(pattern=r"^[^\x00]{0,256}$")] = "",
     status: Annotated[Status | None, Query()] = None,
-    since: Annotated[datetime | None, Query()] = None,
-    until: Annotated[datetime | None, Query()] = None,
+    since: Annotated[Moment | None, Query()] = None,
+    until: Annotated[Moment | None, Query()] = None,
     limit: Limit = 100,
     cursor: Cursor = "",
 ) -> Response:
