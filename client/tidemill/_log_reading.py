@@ -40,7 +40,8 @@ class LogReader:
         max_read: int = MAX_READ,
     ) -> None:
         self._max_read = max_read
-        self.position = 0  # of what was followed: up to this sequence every line was given whole
+        # Of what was followed: up to this sequence every line was given whole; None before anything is.
+        self.position: int | None = None
         self.gave_up = False  # whether there may be more of the last lines than were found
         self._bus = bus
         self._stream = stream

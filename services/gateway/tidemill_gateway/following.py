@@ -164,7 +164,7 @@ class Stream(Response):
         if not self._events:
             return data + b"\n"
         position = self._following.reader.position
-        return (b"id: %d\n" % position if position else b"") + b"data: %b\n\n" % data
+        return (b"id: %d\n" % position if position is not None else b"") + b"data: %b\n\n" % data
 
     def _ended(self, error: exception.Error) -> bytes:
         data = msgspec.json.encode({"error": str(error), "hint": error.hint})

@@ -77,7 +77,7 @@ async def test_who_lost_a_stream_of_events_goes_on_where_it_ended(api: Api, app_
         received = answer.aiter_lines()
         assert await anext(received) == ":"
         await say(api, "before")
-        await _event(received, "before")
+        assert await _event(received, "before")
         await say(api, "seen")
         last = await _event(received, "seen")
     await say(api, "missed")

@@ -72,7 +72,7 @@ def test_every_kind_of_layer_leaves_what_it_says_and_secrets_leave_nothing(
             [
                 "ARG NUMBER",
                 "COPY run.sh /copied",
-                "RUN --mount=type=secret,id=TOKEN wc -c < /run/secrets/TOKEN",
+                "RUN --mount=type=secret,id=TOKEN wc -c < /run/secrets/TOKEN > /counted",
             ],
             context_files={"run.sh": str(tmp_path / "run.sh")},
             secrets=[token],
@@ -86,7 +86,8 @@ def test_every_kind_of_layer_leaves_what_it_says_and_secrets_leave_nothing(
     assert stage.find(root, "root/trace").stat().st_uid == root_stage.FIRST_ID
     assert stage.find(root, "copied").stat().st_mode & 0o111
     assert list(stage.find(root, "usr/local/lib/python3.11/dist-packages").glob("six.py"))
-    assert "16" in stage.said  # the secret's characters
+    assert stage.said.count("16") == 1  # the secret's characters, as a command of a layer counts them
+    assert stage.find(root, "counted").read_text() == "16\n"  # and one of a Dockerfile
     assert "ran as 0 with" in stage.text()
     assert not [path for layer in root.layers for path in layer.glob("run/tidemill*")]
     found = subprocess.run(
