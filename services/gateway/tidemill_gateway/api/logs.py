@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 
 from tidemill import _logs, exception
 from tidemill._kept import KeptCall
@@ -49,6 +49,30 @@ LastId = Annotated[
     int | None,
     Header(alias="Last-Event-ID", ge=0, lt=1 << 63, description="go on behind the event with this id"),
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Which lines an answer is to have."""
+
+    since: Since = None
+    until: Until = None
+    tail: Tail = None
+    limit: Count = 1_000
+    search: Search = ""
+    source: Source = None
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """Which lines a stream is to have."""
+
+    tail: Backlog = 0
+    search: Search = ""
+    source: Source = None
+    last_event_id: LastId = None
+
+
 STREAMED: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Lines as they are printed; a comment or an empty line when there is none for a while",
@@ -112,17 +136,12 @@ async def get_app_logs(
     request: Request,
     requester: Requester,
     app: AppRef,
+    asked: Annotated[Asked, Depends()],
     environment: Environment = "main",
-    since: Since = None,
-    until: Until = None,
-    tail: Tail = None,
-    limit: Count = 1_000,
-    search: Search = "",
-    source: Source = None,
 ) -> Response:
     """Show what the containers of an app printed: the last lines, or those of a range of time."""
     origin = await _of_app(requester, app, environment)
-    return await _read(request, requester, origin, (since, until), tail, limit, search, source)
+    return await _read(request, requester, origin, asked)
 
 
 @router.get("/apps/{app}/logs/stream", responses=STREAMED, response_class=Response)
@@ -130,15 +149,12 @@ async def follow_app_logs(
     request: Request,
     requester: Requester,
     app: AppRef,
+    wanted: Annotated[Followed, Depends()],
     environment: Environment = "main",
-    tail: Backlog = 0,
-    search: Search = "",
-    source: Source = None,
-    last_event_id: LastId = None,
 ) -> Response:
     """Follow what the containers of an app print until it is stopped: NDJSON, or server-sent events."""
     origin = await _of_app(requester, app, environment)
-    return _follow(request, requester, origin, tail, search, source, last_event_id)
+    return _follow(request, requester, origin, wanted)
 
 
 # --- a function
@@ -150,17 +166,12 @@ async def get_function_logs(
     requester: Requester,
     app: AppRef,
     function: FunctionRef,
+    asked: Annotated[Asked, Depends()],
     environment: Environment = "main",
-    since: Since = None,
-    until: Until = None,
-    tail: Tail = None,
-    limit: Count = 1_000,
-    search: Search = "",
-    source: Source = None,
 ) -> Response:
     """Show what the containers of a function printed."""
     origin = await _of_app(requester, app, environment, function)
-    return await _read(request, requester, origin, (since, until), tail, limit, search, source)
+    return await _read(request, requester, origin, asked)
 
 
 @router.get("/apps/{app}/functions/{function}/logs/stream", responses=STREAMED, response_class=Response)
@@ -169,15 +180,12 @@ async def follow_function_logs(
     requester: Requester,
     app: AppRef,
     function: FunctionRef,
+    wanted: Annotated[Followed, Depends()],
     environment: Environment = "main",
-    tail: Backlog = 0,
-    search: Search = "",
-    source: Source = None,
-    last_event_id: LastId = None,
 ) -> Response:
     """Follow what the containers of a function print until its app is stopped."""
     origin = await _of_app(requester, app, environment, function)
-    return _follow(request, requester, origin, tail, search, source, last_event_id)
+    return _follow(request, requester, origin, wanted)
 
 
 # --- a call
@@ -188,16 +196,11 @@ async def get_call_logs(
     request: Request,
     requester: Requester,
     call: CallRef,
-    since: Since = None,
-    until: Until = None,
-    tail: Tail = None,
-    limit: Count = 1_000,
-    search: Search = "",
-    source: Source = None,
+    asked: Annotated[Asked, Depends()],
 ) -> Response:
     """Show what a call printed, on whatever containers it ran."""
     origin = await _of_call(requester, call)
-    return await _read(request, requester, origin, (since, until), tail, limit, search, source)
+    return await _read(request, requester, origin, asked)
 
 
 @router.get("/calls/{call}/logs/stream", responses=STREAMED, response_class=Response)
@@ -205,14 +208,11 @@ async def follow_call_logs(
     request: Request,
     requester: Requester,
     call: CallRef,
-    tail: Backlog = 0,
-    search: Search = "",
-    source: Source = None,
-    last_event_id: LastId = None,
+    wanted: Annotated[Followed, Depends()],
 ) -> Response:
     """Follow what a call prints until its app is stopped."""
     origin = await _of_call(requester, call)
-    return _follow(request, requester, origin, tail, search, source, last_event_id)
+    return _follow(request, requester, origin, wanted)
 
 
 # --- a container
@@ -223,16 +223,11 @@ async def get_container_logs(
     request: Request,
     requester: Requester,
     container: ContainerRef,
-    since: Since = None,
-    until: Until = None,
-    tail: Tail = None,
-    limit: Count = 1_000,
-    search: Search = "",
-    source: Source = None,
+    asked: Annotated[Asked, Depends()],
 ) -> Response:
     """Show what a container printed."""
     origin = await _of_container(requester, container)
-    return await _read(request, requester, origin, (since, until), tail, limit, search, source)
+    return await _read(request, requester, origin, asked)
 
 
 # --- whose output
@@ -290,18 +285,19 @@ async def _read(
     request: Request,
     requester: Session,
     origin: Origin,
-    between: tuple[datetime | None, datetime | None],
-    tail: int | None,
-    limit: int,
-    search: str,
-    source: str | None,
+    asked: Asked,
 ) -> Response:
-    since, until = (moment.timestamp() if moment is not None else None for moment in between)
+    since, until = (
+        moment.timestamp() if moment is not None else None for moment in (asked.since, asked.until)
+    )
+    tail, limit = asked.tail, asked.limit
     begin = max(since or 0.0, origin.selection.since)
     end = until if until is not None else float("inf")
     if end <= begin:
         return show(request, Lines([], truncated=False))
-    reader = _reader(requester, origin, since=begin, until=end, search=search, source=source or "")
+    reader = _reader(
+        requester, origin, since=begin, until=end, search=asked.search, source=asked.source or ""
+    )
     ranged = since is not None or until is not None
     if tail is None and not ranged:
         tail = DEFAULT_TAIL
@@ -329,22 +325,16 @@ async def _first(reader: LogReader, limit: int) -> list[LogEntry]:
     return found
 
 
-def _follow(
-    request: Request,
-    requester: Session,
-    origin: Origin,
-    tail: int,
-    search: str,
-    source: str | None,
-    after: int | None,
-) -> Response:
-    reader = _reader(requester, origin, search=search, source=source or "")
+def _follow(request: Request, requester: Session, origin: Origin, wanted: Followed) -> Response:
+    reader = _reader(requester, origin, search=wanted.search, source=wanted.source or "")
     app_id = origin.selection.app
 
     async def is_stopped() -> bool:
         return (await _details(requester, app_id, "")).app.state == "stopped"
 
     events = EVENTS in request.headers.get("accept", "")
-    following = Following(requester.caller, reader, app_id, is_stopped, tail=tail, after=after)
+    following = Following(
+        requester.caller, reader, app_id, is_stopped, tail=wanted.tail, after=wanted.last_event_id
+    )
     followers: Followers = request.app.state.followers
     return followers.response(following, request.app.state.stopping, events=events, shown=Line.of)
