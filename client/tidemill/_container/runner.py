@@ -14,6 +14,7 @@ that is not always needed is imported when it is.
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from _queue import SimpleQueue
@@ -95,10 +96,13 @@ class Runner:
         self._link = link = Link(self._outbox, self._guard, configuration.max_payload)
         terminal = self._terminal = Terminal(self._outbox, interactive=configuration.interactive)
         terminal.install()
-        lifecycle.put_in_place(configuration, link.connect, terminal.attach, self._limit)
+        taken = _taken()
+        lifecycle.put_in_place(
+            configuration, link.connect, terminal.attach, self._limit, again=taken is not None
+        )
         self._guard.arm(LOADING)
         try:
-            program = targets.load(configuration)
+            program = taken or targets.load(configuration)
             imported = time.perf_counter()
             serve = self._prepare_web(configuration, program) or self._prepare(configuration, program)
         finally:
@@ -138,7 +142,7 @@ class Runner:
 
     def _enter(self, program: Program, finish: Callable[[Awaitable[Any]], None]) -> None:
         """Run the enter hooks; from then on the exit hooks are owed. `finish` awaits for async ones."""
-        for hook in program.enter:
+        for hook in (*program.snap, *program.enter):
             _run_hook(hook, finish)
         self._exit_hooks = program.exit
 
@@ -331,6 +335,12 @@ class Runner:
         self._outbox.detach()
         if self._link is not None:
             self._link.detach()
+
+
+def _taken() -> Program | None:
+    """Return what this process holds since before it was forked, if that is a snapshot."""
+    snapshot = sys.modules.get("tidemill._container.snapshot")
+    return None if snapshot is None else snapshot.program()
 
 
 def _run_hook(hook: Hook, finish: Callable[[Awaitable[Any]], None]) -> None:

@@ -31,7 +31,6 @@ from tidemill_worker.runtime import Runtime
 from tidemill_worker.tier import ForkError
 from tidemill_worker.web_container import WebContainer
 
-STARTUP = 30.0  # seconds that every container gets to become ready, unless it says otherwise
 FINISH = 30.0  # seconds that running inputs get when a container is told to stop, unless the order says
 EXIT_HOOKS = 30.0  # seconds for exit hooks after that
 REAP_TRIES, REAP_PAUSE = 100, 0.01  # for an init that has said goodbye to be gone
@@ -202,7 +201,7 @@ class Containers:
 
     async def _become_ready(self, container: Container, reservation: Reservation) -> None:
         try:
-            start = await self._runtime.start(container.id, reservation, container.log.say)
+            start = await self._runtime.start(container.id, reservation, container.log)
         except exception.Error as error:
             told = failure.from_text(_public_name(error), str(error), hint=error.hint)
             raise StartFailed(told, final=isinstance(error, _FINAL)) from error
@@ -225,7 +224,7 @@ class Containers:
     async def _report(self, container: Container) -> dict[str, Any]:
         """Return what the runner reports when it is ready."""
         spec = container.pool.spec
-        limit = spec.startup_timeout or max(spec.timeout, STARTUP)
+        limit = decisions.startup_limit(spec)
         either: set[asyncio.Future[Any]] = {container.ready, container.ended}
         await asyncio.wait(either, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
         if not container.ready.done():
