@@ -60,7 +60,8 @@ class Model:
 
 def capabilities():
     with open("/proc/self/status") as file:
-        return sum(int(line.split()[1], 16) for line in file if line.startswith(("CapEff", "CapPrm", "CapBnd")))
+        told = dict(line.split(":", 1) for line in file)
+    return sum(int(told[name], 16) for name in ("CapEff", "CapPrm", "CapBnd"))
 
 def wait():
     threading.Event().wait()
