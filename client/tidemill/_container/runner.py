@@ -20,6 +20,7 @@ import time
 from _queue import SimpleQueue
 from collections.abc import Awaitable, Callable
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tidemill import exception
@@ -92,7 +93,7 @@ class Runner:
         """Import the user's code and say READY; return what serves its inputs until the end."""
         if problem:
             raise exception.ExecutionError(problem)
-        began = time.perf_counter()
+        began, moment = time.perf_counter(), time.time()
         self._link = link = Link(self._outbox, self._guard, configuration.max_payload)
         terminal = self._terminal = Terminal(self._outbox, interactive=configuration.interactive)
         terminal.install()
@@ -114,6 +115,9 @@ class Runner:
             "async": self._web is not None or program.is_async,
             "exits": bool(program.exit),
         }
+        if self._web is not None:
+            spans = [after - before for before, after in pairwise((*configuration.began, moment))]
+            self._web.start = (*spans, report["import"], report["enter"])
         self._outbox.frame(FromRunner.READY, report)
         return serve
 

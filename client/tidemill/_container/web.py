@@ -74,6 +74,7 @@ class WebExecution:
         self._loop.run_until_complete(self._lifespan.start())
         self.state = self._lifespan.state
         self.ready_at = time.perf_counter()
+        self.start: tuple[float, ...] = ()  # seconds of each phase of this container's start
 
     # --- the main thread
 

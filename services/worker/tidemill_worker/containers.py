@@ -85,6 +85,7 @@ class Containers:
         pool = placement.pool
         kind = Container if pool.spec.web is None else WebContainer
         container = kind(self._node, pool, placement.container, self._queue(pool))
+        container.began[0] = min(placement.ordered or container.since, container.since)
         self._containers[container.id] = container
         self._none_left.clear()
         self._node.spawn(self._live(container, reservation), f"container {container.id}")
@@ -215,11 +216,18 @@ class Containers:
         self._children.own.add(start.sockets.pid)
         container.examine = lambda: self._runtime.tier.verdict(container.id)
         await container.connect(start.sockets.runner, start.sockets.control, start.sockets.pid)
-        container.configure(start.configuration)
+        container.began.append(container.began[1] + start.phases["image"])
+        container.configure({**start.configuration, "began": container.began})
         if container.pool.spec.block_network and not self._runtime.tier.isolates:
             container.log.say("the network is not blocked: this worker's containers are plain processes")
         report = await self._report(container)
-        self._tell_ready(container, {**start.phases, "import": report["import"], "enter": report["enter"]})
+        loading = {phase: float(report[phase]) for phase in ("import", "enter")}
+        ready = time.time()
+        entered = ready - loading["enter"]
+        moments = (*container.began, entered - loading["import"], entered, ready)
+        self._node.records.ready(container.id, moments)
+        placed = container.began[1] - container.began[0]
+        self._tell_ready(container, {"place": placed, **start.phases, **loading})
 
     async def _report(self, container: Container) -> dict[str, Any]:
         """Return what the runner reports when it is ready."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tidemill_worker.work import Work
 
 LOOK_EVERY = 0.25  # seconds between looks at what runs
+STARTS = 1_000  # containers, the last ones, of whose start the moments are known
 RUNS_LONG = 0.1  # seconds after which it is told that an input runs
 
 _STATES = {
@@ -58,6 +59,13 @@ class Records:
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
+        self._starts: dict[str, tuple[float, ...]] = {}
+
+    def ready(self, container: str, moments: tuple[float, ...]) -> None:
+        """Note the moments of a container's start, for the inputs that waited for it."""
+        while len(self._starts) >= STARTS:
+            del self._starts[next(iter(self._starts))]
+        self._starts[container] = moments
 
     def finished(self, work: "Work", items: "list[Item]", seconds: float, container: str) -> None:
         """Tell that inputs have ended for good; they were executed for so many seconds in all."""
@@ -117,9 +125,12 @@ class Records:
         reason: str = "",
     ) -> None:
         chunk, pool = work.chunk, work.pool
+        moments = self._starts.get(container, ())
+        if moments and chunk.sent >= moments[-1]:
+            moments = ()
         record = InputRecord(
             chunk.call, runs_of(indices), state, chunk.attempt, pool.id, chunk.parent, chunk.root,
-            container, chunk.sent, span[0], span[1], reason,
+            container, chunk.sent, span[0], span[1], reason, moments,
         )  # fmt: skip
         self._recorder.add(pool.workspace, pool.app_id, record)
 

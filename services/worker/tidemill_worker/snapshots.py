@@ -66,7 +66,7 @@ class Wish:
         return hashlib.sha256(data).hexdigest()
 
 
-_OF_EACH = ("container", "handles", "own", "workdir")  # of what a runner is told, it is told again
+_OF_EACH = ("container", "handles", "own", "workdir", "began")  # of what a runner is told, it is told again
 
 
 @dataclass(slots=True)
