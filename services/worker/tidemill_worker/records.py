@@ -2,16 +2,21 @@
 
 Inputs that finish together cost one record. That an input runs is told only when it has done so for a
 while: most have finished before.
+
+A web request that succeeds is only counted, unless somebody may know of it: it ran for long enough to be
+seen, has written output, called a function, asked for its own id, answered with an error, or its response
+is kept. Then it is *noted*, and has a record like any other input.
 """
 
 import asyncio
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from tidemill._wire import subjects
+from tidemill._wire import ids, subjects
 from tidemill._wire.calls import DETAILED, InputRecord, State, runs_of
 from tidemill._wire.messages import Blob, Format, Status, Try
 from tidemill._wire.specs import Pool
@@ -24,6 +29,7 @@ if TYPE_CHECKING:
 
 LOOK_EVERY = 0.25  # seconds between looks at what runs
 STARTS = 1_000  # containers, the last ones, of whose start the moments are known
+COUNTED = 1_000  # requests that were only counted, in which output or calls may still turn up
 RUNS_LONG = 0.1  # seconds after which it is told that an input runs
 
 _STATES = {
@@ -60,6 +66,7 @@ class Records:
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
         self._starts: dict[str, tuple[float, ...]] = {}
+        self._counted: dict[str, InputRecord] = {}  # by call, the oldest first
 
     def ready(self, container: str, moments: tuple[float, ...]) -> None:
         """Note the moments of a container's start, for the inputs that waited for it."""
@@ -72,6 +79,11 @@ class Records:
         now = time.time()
         started = now - seconds if container else 0.0
         good = [item[0] for item in items if item[1] in _GOOD]
+        if good and work.chunk.gateway:
+            self._recorder.count(work.pool.workspace, work.pool.app_id, work.pool.id)
+            if not work.noted and not self._waited_for(work, container):
+                self._remember(_record(work, good, State.SUCCESS, container, (started, now)))
+                return
         if good:
             self._tell(work, good, State.SUCCESS, container, (started, now))
         if len(good) < len(items):
@@ -79,6 +91,29 @@ class Records:
                 if status not in _GOOD:
                     reason = _reason(form, data) if index < DETAILED else ""
                     self._tell(work, [index], _STATES[Status(status)], container, (started, now), reason)
+
+    def note(self, container: "Container", input_id: str) -> None:
+        """Have a request recorded that somebody may know of; also when it was only counted a moment ago."""
+        try:
+            call, _ = ids.parse_input_id(input_id)
+        except ValueError:
+            return
+        for part in container.parts.values():
+            if part.work.chunk.call == call:
+                part.work.noted = True
+                return
+        if record := self._counted.pop(call, None):
+            self._recorder.add(container.pool.workspace, container.pool.app_id, record)
+
+    def calls(self, container: "Container", data: bytes) -> None:
+        """Have the request recorded in which a container calls a function: it is part of a call graph."""
+        with suppress(msgspec.DecodeError, UnicodeDecodeError):
+            self.note(container, _read_head(data).parent)
+
+    def _remember(self, record: InputRecord) -> None:
+        self._counted[record.call] = record
+        if len(self._counted) > COUNTED:
+            del self._counted[next(iter(self._counted))]
 
     def retried(self, work: "Work", indices: Iterable[int], tried: Try) -> None:
         """Tell that an attempt ended and another follows."""
@@ -112,6 +147,7 @@ class Records:
         for part in container.parts.values():
             if part.running not in (-1, part.told):
                 part.told = part.running
+                part.work.noted = True
                 started = time.time() - since
                 self._tell(part.work, [part.running], State.STARTED, container.id, (started, 0.0))
 
@@ -124,15 +160,30 @@ class Records:
         span: tuple[float, float],
         reason: str = "",
     ) -> None:
-        chunk, pool = work.chunk, work.pool
+        moments = self._waited_for(work, container)
+        record = _record(work, indices, state, container, span, reason, moments)
+        self._recorder.add(work.pool.workspace, work.pool.app_id, record)
+
+    def _waited_for(self, work: "Work", container: str) -> tuple[float, ...]:
+        """Return the moments of a container's start, if an input was there before it was ready."""
         moments = self._starts.get(container, ())
-        if moments and chunk.sent >= moments[-1]:
-            moments = ()
-        record = InputRecord(
-            chunk.call, runs_of(indices), state, chunk.attempt, pool.id, chunk.parent, chunk.root,
-            container, chunk.sent, span[0], span[1], reason, moments,
-        )  # fmt: skip
-        self._recorder.add(pool.workspace, pool.app_id, record)
+        return moments if moments and work.chunk.sent < moments[-1] else ()
+
+
+def _record(
+    work: "Work",
+    indices: list[int],
+    state: State,
+    container: str,
+    span: tuple[float, float],
+    reason: str = "",
+    moments: tuple[float, ...] = (),
+) -> InputRecord:
+    chunk = work.chunk
+    return InputRecord(
+        chunk.call, runs_of(indices), state, chunk.attempt, work.pool.id, chunk.parent, chunk.root,
+        container, chunk.sent, span[0], span[1], reason, moments,
+    )  # fmt: skip
 
 
 def _reason(form: int, data: bytes | Blob) -> str:
