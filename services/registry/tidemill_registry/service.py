@@ -203,10 +203,14 @@ class Registry:
             ("rollover_app", RolloverApp, self._linked(self._told(deployments.roll_over))),
             ("put_secret", PutSecret, self._secrets.put),
             ("put_app_secret", PutAppSecret, self._secrets.put_unnamed),
+            ("stop_app", StopApp, self._stop_app),
+            ("stop_deployed", StopDeployed, self._stop_deployed),
+            ("delete_environment", DeleteEnvironment, self._delete_environment),
+            ("create_token", CreateToken, self._tokens.create),
+            ("revoke_token", RevokeToken, self._revoke_token),
         )
         table: Sequence[tuple[str, type[Any], Callable[[str, Any], Awaitable[object]]]] = (
             ("heartbeat", AppHeartbeat, self._heartbeat),
-            ("stop_app", StopApp, self._stop_app),
             ("get_function", GetFunction, self._get_function),
             ("get_variant", GetVariant, self._get_variant),
             ("list_apps", ListApps, partial(lookups.list_apps, self._engine)),
@@ -215,7 +219,6 @@ class Registry:
             ("find_apps", FindApps, partial(lookups.find_apps, self._engine)),
             ("find_functions", FindFunctions, self._find_functions),
             ("list_deployments", ListDeployments, partial(deployments.list_versions, self._engine)),
-            ("stop_deployed", StopDeployed, self._stop_deployed),
             ("set_tags", SetTags, partial(tags.replace, self._engine)),
             ("get_tags", GetTags, partial(tags.read, self._engine)),
             ("get_autoscaler", GetAutoscaler, partial(autoscaling.read, self._engine)),
@@ -223,13 +226,10 @@ class Registry:
             ("list_environments", ListEnvironments, self._list_environments),
             ("create_environment", CreateEnvironment, partial(environments.create, self._engine)),
             ("update_environment", UpdateEnvironment, self._change_environment),
-            ("delete_environment", DeleteEnvironment, self._delete_environment),
             ("get_secret", GetSecret, self._secrets.get),
             ("list_secrets", ListSecrets, self._secrets.list_named),
             ("delete_secret", DeleteSecret, self._secrets.remove),
-            ("create_token", CreateToken, self._tokens.create),
             ("list_tokens", ListTokens, self._list_tokens),
-            ("revoke_token", RevokeToken, self._revoke_token),
             ("create_proxy_token", CreateProxyToken, self._announced(proxy_tokens.create)),
             ("list_proxy_tokens", ListProxyTokens, partial(proxy_tokens.of, self._engine)),
             ("revoke_proxy_token", RevokeProxyToken, self._announced(proxy_tokens.revoke)),
@@ -313,13 +313,13 @@ class Registry:
             raise
         return Done()
 
-    async def _stop_app(self, workspace: str, request: StopApp) -> Done:
-        await self._apps.stop(workspace, request.app_id, request.reason)
+    async def _stop_app(self, workspace: str, request: StopApp, by: str) -> Done:
+        await self._apps.stop(workspace, request.app_id, request.reason, by)
         await self._publisher.published()
         return Done()
 
-    async def _stop_deployed(self, workspace: str, request: StopDeployed) -> Done:
-        await self._apps.stop_named(workspace, request)
+    async def _stop_deployed(self, workspace: str, request: StopDeployed, by: str) -> Done:
+        await self._apps.stop_named(workspace, request, by)
         await self._publisher.published()
         return Done()
 
@@ -352,16 +352,16 @@ class Registry:
         await self._publisher.published()
         return changed
 
-    async def _delete_environment(self, workspace: str, request: DeleteEnvironment) -> Done:
-        await self._apps.delete_environment(workspace, request)
+    async def _delete_environment(self, workspace: str, request: DeleteEnvironment, by: str) -> Done:
+        await self._apps.delete_environment(workspace, request, by)
         await self._publisher.published()
         return Done()
 
     async def _list_tokens(self, workspace: str, request: ListTokens) -> TokenList:
         return TokenList(await self._tokens.of(workspace, include_revoked=request.include_revoked))
 
-    async def _revoke_token(self, workspace: str, request: RevokeToken) -> Done:
-        await self._tokens.revoke(workspace, request.token_id)
+    async def _revoke_token(self, workspace: str, request: RevokeToken, by: str) -> Done:
+        await self._tokens.revoke(workspace, request.token_id, by)
         if self._revocations is not None:
             self._revocations.soon()
         return Done()
