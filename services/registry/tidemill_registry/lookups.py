@@ -260,7 +260,9 @@ def _infos(workspace: str) -> Select[*tuple[Any, ...]]:
     )
     return (
         select(*App.__table__.columns, Environment.name.label("environment"), functions.label("functions"))
-        .add_columns(tokens.shown(App.created_by).label("author"), tokens.shown(App.stopped_by).label("stopper"))
+        .add_columns(
+            tokens.shown(App.created_by).label("author"), tokens.shown(App.stopped_by).label("stopper")
+        )
         .join(Environment, App.environment_id == Environment.id)
         .where(Environment.id.in_(of_workspace(workspace)))
     )

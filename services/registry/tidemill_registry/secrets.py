@@ -119,7 +119,8 @@ class Secrets:
                 **stored._asdict(),
             )
             wanted_again = made.on_conflict_do_update(
-                index_elements=["environment_id", "fingerprint"], set_={"updated_at": self._clock(), "updated_by": by}
+                index_elements=["environment_id", "fingerprint"],
+                set_={"updated_at": self._clock(), "updated_by": by},
             )
             found = await connection.scalar(wanted_again.returning(SecretRow.id))
             return await _info(connection, SecretRow.id == found)
