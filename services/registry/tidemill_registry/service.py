@@ -1,6 +1,7 @@
 """The registry: answers requests about apps, publishes read models, watches over ephemeral apps."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -9,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import text
 
+from tidemill._bus.protocol import BusError
 from tidemill._wire import subjects
 from tidemill._wire.apps import (
     AppDetails,
@@ -73,6 +75,7 @@ from tidemill_common.requests import Endpoints
 from tidemill_common.service import Context
 from tidemill_registry import (
     autoscaling,
+    bundles,
     decisions,
     deployments,
     environments,
@@ -106,6 +109,8 @@ from tidemill_registry.workspaces import Workspaces
 VERSION = "1.0.0"  # of the requests, as the micro service tells it
 SWEEP = 5.0  # seconds between looks for ephemeral apps whose clients have gone
 TRIM = 60.0  # seconds between looks for versions that are too old
+COLLECT = 3_600.0  # seconds between looks for code that nothing refers to
+FIRST_COLLECT = 60.0  # seconds until the first one
 RECONNECT = 0.05  # seconds between tries to reach the database at the start
 WARM_CONNECTIONS = 2  # made before the first request: one for requests, one for the publisher
 
@@ -398,7 +403,7 @@ class Registry:
     async def _sweep(self) -> None:
         """Stop ephemeral apps whose clients have gone, and forget what was stopped long ago."""
         loop = asyncio.get_running_loop()
-        trim_at = 0.0
+        trim_at, collect_at = 0.0, loop.time() + FIRST_COLLECT
         while True:
             await asyncio.sleep(SWEEP)
             try:
@@ -412,6 +417,9 @@ class Registry:
                 await self._recording.forget()
                 await self._dead.forget()
                 await self._secrets.collect()
+                if loop.time() >= collect_at:
+                    collect_at = loop.time() + COLLECT
+                    await self._collect()
                 if loop.time() >= trim_at:
                     trim_at = loop.time() + TRIM
                     await retention.trim(self._engine, self._clock)
@@ -419,6 +427,17 @@ class Registry:
             except (ServiceError, *UNREACHABLE) as error:
                 self._hearing_since = None
                 self._log.warning("the sweep waits for the database", error=str(error))
+
+    async def _collect(self) -> None:
+        """Remove code that no version refers to any more."""
+        for workspace in await self._workspaces.names():
+            try:
+                count = await bundles.collect(self._engine, self._bus, workspace, time.time())
+            except BusError as error:
+                self._log.warning("unused code waits for NATS", workspace=workspace, error=str(error))
+                continue
+            if count:
+                self._log.info("removed code that no version refers to", workspace=workspace, count=count)
 
     async def _expire(self) -> None:
         if expired := await self._apps.expire():
