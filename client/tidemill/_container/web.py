@@ -19,7 +19,7 @@ from typing import Any
 
 import msgpack
 
-from tidemill import exception
+from tidemill import _runtime, exception
 from tidemill._container import apps
 from tidemill._container.batches import Batch
 from tidemill._container.concurrency import ConcurrentExecution
@@ -45,7 +45,7 @@ STOPPED = failure.from_text("InternalFailure", "the container was told to stop w
 class Site:
     """What one function or method answers with: see `exchange.Web`."""
 
-    __slots__ = ("app", "finish", "lifespan", "ready_at", "state", "transmit")
+    __slots__ = ("app", "finish", "lifespan", "note", "ready_at", "state", "transmit")
 
     def __init__(self, app: App, execution: "WebExecution") -> None:
         self.app = app
@@ -54,6 +54,7 @@ class Site:
         self.ready_at = 0.0
         self.transmit = execution.transmit
         self.finish = execution.finish
+        self.note = execution.note
 
 
 class WebExecution:
@@ -81,8 +82,11 @@ class WebExecution:
         self._frames: deque[tuple[int, Frame]] = deque()
         self._awake = False  # a wake-up is on its way
         self._flush_due = False
+        self._noted = ""
         self._no_more = False
         self._interrupted = False
+        if _runtime.container is not None:
+            _runtime.container.note = self.note
         asyncio.set_event_loop(self._loop)
         enter(self.finish_hook)
         self._sites: dict[str, Site] = {}
@@ -175,7 +179,9 @@ class WebExecution:
             raise ValueError("it was sent by something else than a gateway")
         request = Request(*msgpack.unpackb(data, use_list=False))
         kind = SocketExchange if request.kind == WEBSOCKET else HttpExchange
-        return kind(self._sites[task.method], task.key, request)
+        exchange = kind(self._sites[task.method], task.key, request)
+        exchange.input_id = task.now.input_id
+        return exchange
 
     def _on_done(self, exchange: Exchange, task: "asyncio.Task[None]") -> None:
         if exchange.key[0] in self._exchanges:  # it never began, or our own code failed
@@ -214,6 +220,14 @@ class WebExecution:
     def _flush(self) -> None:
         self._flush_due = False
         self._outbox.flush()
+
+    # --- any thread
+
+    def note(self, input_id: str) -> None:
+        """Have the worker record a request of its own: others are only counted."""
+        if input_id != self._noted:
+            self._noted = input_id
+            self._outbox.frame(FromRunner.NOTE, input_id)
 
     # --- the reading thread
 

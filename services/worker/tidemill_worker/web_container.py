@@ -31,7 +31,12 @@ class WebContainer(Container):
         super().__init__(node, pool, container_id, listener)
         self._webs = pool.spec.webs
         self._inner: dict[int, Duplex] = {}  # by chunk
-        self._from_runner[FromRunner.STREAM] = self._on_stream
+        self._from_runner |= {
+            FromRunner.STREAM: self._on_stream,
+            FromRunner.LOG: self._on_log,
+            FromRunner.NOTE: self._note,
+        }
+        self._bridge.on_call = lambda data: node.records.calls(self, data)
 
     # --- requests
 
@@ -79,6 +84,16 @@ class WebContainer(Container):
 
     def _move_on(self, _number: int, _part: Part, _running: int) -> None:
         """Do nothing: each request runs by itself."""
+
+    # --- requests of which somebody may know
+
+    def _on_log(self, stream: int, text: str, when: float, input_id: str) -> None:
+        self.log.write(stream, text, when, input_id)
+        if input_id:
+            self._note(input_id)
+
+    def _note(self, input_id: str) -> None:
+        self._node.records.note(self, input_id)
 
     # --- their streams
 
