@@ -8,17 +8,17 @@ import re
 import subprocess
 import tarfile
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tidemill import exception
 from tidemill._wire.specs import ImageSpec
-from tidemill_worker import archives, build_steps, debian, recipes
+from tidemill_worker import archives, build_steps, debian, dockerfiles, recipes
 from tidemill_worker.build_steps import INSIDE, Step
 from tidemill_worker.building import Order, revealed
 from tidemill_worker.interpreters import Interpreter, Interpreters
-from tidemill_worker.locked_projects import requirements
+from tidemill_worker.locked_projects import WHEELS_ALONE, requirements
 from tidemill_worker.uv import Say, Uv, program
 
 _REGISTRIES = frozenset(("from_registry", "from_gcp_artifact_registry", "from_aws_ecr"))
@@ -56,14 +56,14 @@ class LayerScripts:
     def __init__(
         self,
         folder: Path,
-        cache: Path,
+        cache: Callable[[str], Path],
         uv: Uv,
         interpreters: Interpreters,
         runtime_layer: Path,
         *,
         mirror: str,
     ) -> None:
-        """`folder` keeps bases, `cache` packages that builds fetched."""
+        """`folder` keeps bases, `cache` names a workspace's folder of packages that builds fetched."""
         self._folder = folder
         self._cache = cache
         self._uv = uv
@@ -91,7 +91,7 @@ class LayerScripts:
             ]
         if operation == "run_function":
             return [await self._function(spec, step, order, loan, variables)]
-        return [await self._packages(step, loan, variables, say)]
+        return [await self._packages(step, order, loan, variables, say)]
 
     # --- bases
 
@@ -119,8 +119,10 @@ class LayerScripts:
         secrets = _mountable(await revealed(spec, step.arguments.get("secrets", ()), order))
         login = await revealed(spec, step.arguments.get("registry_secrets", ()), order)
         text = step.arguments["dockerfile"]
-        auth = _credentials((build_steps.bases(text) or [""])[0], login) if login else ""
-        script = build_steps.dockerfile(step, key, text, secrets=secrets, auth=bool(auth))
+        auth = _credentials((dockerfiles.bases(text) or [""])[0], login) if login else ""
+        script = dockerfiles.build(
+            step, key, text, workspace=order.workspace, secrets=secrets, auth=bool(auth)
+        )
         return [f"{build_steps.write(f'{build_steps.OWN}/auth.json', auth)}\n{script}" if auth else script]
 
     async def _pulled(self, spec: ImageSpec, step: Step, key: str, order: Order, loan: Loan) -> Sequence[str]:
@@ -131,7 +133,10 @@ class LayerScripts:
         if setup:
             (loan.folder / "context").mkdir()
             loan.places["context"] = loan.folder / "context"
-            scripts.append(build_steps.lines(step, key, setup, base=build_steps.image(pulled), secrets={}))
+            base = build_steps.image(pulled)
+            scripts.append(
+                dockerfiles.on_top_of(base, step, key, setup, workspace=order.workspace, secrets={})
+            )
         return scripts
 
     async def _lend_python(self, version: str, loan: Loan) -> str:
@@ -160,16 +165,21 @@ class LayerScripts:
             place = loan.folder / "context" / recipes.place(file["remote"]).lstrip("/")
             archives.unpack_into(await order.fetch(file["bundle"]), place)
         secrets = _mountable(await revealed(spec, arguments.get("secrets", ()), order))
-        base = build_steps.image(step.before)
-        return build_steps.lines(step, step.key, arguments["commands"], base=base, secrets=secrets)
+        return dockerfiles.lines(
+            step, step.key, arguments["commands"], workspace=order.workspace, secrets=secrets
+        )
 
-    async def _packages(self, step: Step, loan: Loan, variables: Mapping[str, str], say: Say) -> str:
+    async def _packages(
+        self, step: Step, order: Order, loan: Loan, variables: Mapping[str, str], say: Say
+    ) -> str:
         install = recipes.install(step.operation, step.arguments, step.number)
         wanted = "\n".join(install.packages) + "\n"
         if install.project:
-            python = (await self._interpreters.find("")).path
-            wanted = await requirements(self._uv, install, python, variables, say)
-        loan.places |= {"uv": Path(program()), "cache": self._cache}
+            recipes.refuse_daring(install, ())
+            python, place = (await self._interpreters.find("")).path, loan.folder / "project"
+            place.mkdir()
+            wanted = await requirements(self._uv, install, place, python, WHEELS_ALONE, say)
+        loan.places |= {"uv": Path(program()), "cache": self._cache(order.workspace)}
         lent = {**self._lent(loan), "uv": "ro", "cache": "rw"}
         settings = {"UV_CACHE_DIR": f"{INSIDE}/cache", "UV_LINK_MODE": "copy", **variables}
         return build_steps.run(

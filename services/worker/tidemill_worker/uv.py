@@ -6,7 +6,7 @@ import shutil
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,16 +54,17 @@ class Uv:
         search: str | None = None,
         env: Mapping[str, str] | None = None,
         say: Say = silent,
+        held: Sequence[int] = (),
     ) -> Ran:
         """Run uv to its end.
 
         `search` replaces the path on which it looks for interpreters; `env` are further variables; `say`
-        hears its complaints line by line, as they come.
+        hears its complaints line by line, as they come; `held` are descriptors that it keeps open.
         """
         environment = {**_environment(os.environ, search), **(env or {})}
         if self.cache is not None:
             environment["UV_CACHE_DIR"] = str(self.cache)
-        return await run(self.children, (program(), *map(str, arguments)), environment, say)
+        return await run(self.children, (program(), *map(str, arguments)), environment, say, held=held)
 
 
 async def run(
@@ -73,6 +74,7 @@ async def run(
     say: Say = silent,
     *,
     feed: bytes | None = None,
+    held: Sequence[int] = (),
     timeout: float = TIMEOUT,
 ) -> Ran:
     """Run a program to its end, and end it with all that it started if nobody waits for it any more."""
@@ -83,6 +85,7 @@ async def run(
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env=environment,
+            pass_fds=held,
             start_new_session=True,
             limit=_LINE,
         )
