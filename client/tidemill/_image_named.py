@@ -1,6 +1,5 @@
 """Images on the server: built now, known by an id, published under a name, and begun with."""
 
-import asyncio
 from typing import TYPE_CHECKING, Any, Self
 
 from tidemill import _image_built, _sync
@@ -81,6 +80,8 @@ class Named(Recipe):
             ImageBuildError: a layer failed.
             InvalidError: the app neither runs nor is deployed, or a local file cannot be read.
         """
+        import asyncio
+
         from tidemill import _client, _deploying, _output, _running, config
         from tidemill.functions import Function
 

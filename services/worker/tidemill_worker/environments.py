@@ -8,7 +8,7 @@ bytecode too, and costs milliseconds.
 import asyncio
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tidemill import exception
@@ -21,7 +21,7 @@ from tidemill_worker.interpreters import Interpreter
 from tidemill_worker.locked_projects import WHEELS_ALONE, requirements
 from tidemill_worker.recipes import Install, Recipe
 from tidemill_worker.resolutions import Resolutions
-from tidemill_worker.uv import Ran, Say, Uv
+from tidemill_worker.uv import Ran, Say, Uv, silent
 
 # What uv says when only a source distribution would do and it may not build one.
 _NEEDS_BUILD = ("no usable wheels", "no wheels", "--no-build", "building source distributions is disabled")
@@ -69,7 +69,7 @@ class Environments:
             await asyncio.to_thread(
                 shutil.rmtree, bench.environment
             )  # its files have bytecode beside them now
-            await self._fill(making, layers)
+            await self._fill(replace(making, say=silent), layers)
 
     def forget(self) -> None:
         """Remove what is kept for the next environments."""
