@@ -69,7 +69,7 @@ class Benches:
 
     def _sweep(self) -> None:
         """Clear what nobody works on any more."""
-        for left in self._folder.glob("*/[0-9]*"):
+        for left in self._folder.glob("[!.]*/[0-9]*"):
             if (lock := self._locks.take(f"{left.parent.name}-{left.name}")) is not None:
                 _clear(left)
                 os.close(lock)

@@ -53,6 +53,7 @@ class Environments:
         self._uv = uv
         self._resolutions = resolutions
         self._bytecode = Bytecode(uv)
+        uv.sweep()
 
     async def make(
         self, spec: ImageSpec, recipe: Recipe, interpreter: Interpreter, bench: Bench, order: Order, say: Say

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -47,6 +48,12 @@ class Uv:
     def __init__(self, children: Children, cache: Path | None = None) -> None:
         self.children = children
         self.cache = cache
+
+    def sweep(self) -> None:
+        """Remove what programs that were killed left in the cache: older than any run can be."""
+        for left in self.cache.glob(".tmp*") if self.cache is not None else ():
+            if left.stat().st_mtime < time.time() - TIMEOUT:
+                shutil.rmtree(left, ignore_errors=True)
 
     async def run(
         self,
