@@ -312,6 +312,38 @@ def apt(packages: Sequence[str]) -> str:
     )
 
 
+MICROMAMBA = "mambaorg/micromamba:2.3.0-debian12-slim"  # Docker Hub's; its prefix is /opt/conda
+_CHANNELS = ("conda-forge",)
+
+
+def micromamba_setup(python: str) -> list[str]:
+    """Return the lines of a Dockerfile that make micromamba's image a base with a Python."""
+    return [
+        "USER root",
+        "ENV MAMBA_ROOT_PREFIX=/opt/conda PATH=/opt/conda/bin:$PATH",
+        f"RUN {_micromamba(_CHANNELS, [f'python={python}', 'pip'])}",
+    ]
+
+
+def conda(arguments: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
+    """Return the command that installs conda packages, and the files (by name) that it finds."""
+    packages = list(arguments["packages"])
+    files: dict[str, str] = {}
+    if spec := arguments.get("spec"):
+        files[f"spec{arguments['suffix']}"] = spec
+        packages = ["-f", f"{INSIDE}/order/spec{arguments['suffix']}", *packages]
+    told = _micromamba(arguments["channels"], packages)
+    absent = "echo 'micromamba is not in this image: begin it with Image.micromamba()' >&2"
+    return f"command -v micromamba > /dev/null || {{ {absent}; exit 127; }}\n{told}", files
+
+
+def _micromamba(channels: Sequence[str], words: Sequence[str]) -> str:
+    from_channels = [word for channel in channels for word in ("-c", channel)]
+    return (
+        f"micromamba install -n base -y {shlex.join([*from_channels, *words])} && micromamba clean -a -y -q"
+    )
+
+
 def install(arguments: Mapping[str, Any]) -> str:
     """Return the command that installs `/run/tidemill/order/requirements` into an image's own Python."""
     options = shlex.join(recipes.options(arguments))

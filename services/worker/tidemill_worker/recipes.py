@@ -26,8 +26,10 @@ PACKAGES = frozenset(
 )  # fmt: skip
 FILES = frozenset(("add_local_file", "add_local_dir"))
 _ROOTS = frozenset(("from_registry", "from_gcp_artifact_registry", "from_aws_ecr", "from_dockerfile"))
-BASES = _ROOTS | {"from_scratch"}
-SYSTEM = frozenset(("apt_install", "run_commands", "dockerfile_commands", "run_function"))
+BASES = _ROOTS | {"from_scratch", "micromamba"}
+SYSTEM = frozenset(
+    ("apt_install", "run_commands", "dockerfile_commands", "run_function", "micromamba_install")
+)
 _WRITTEN = frozenset(("shell", "entrypoint", "cmd", "add_local_python_source"))
 
 

@@ -206,6 +206,21 @@ def test_commands_of_a_dockerfile_speak_through_a_pipe_whatever_their_shell_is()
     ]
 
 
+def test_conda_packages_come_from_their_channels_in_order() -> None:
+    command, files = build_steps.conda({"packages": ["a=1", "b>2"], "channels": ["x", "conda-forge"]})
+    assert command.splitlines()[-1].startswith(
+        "micromamba install -n base -y -c x -c conda-forge a=1 'b>2' && "
+    )
+    assert files == {}
+    told = {"packages": [], "channels": [], "spec": "dependencies: [a]\n", "suffix": ".yml"}
+    command, files = build_steps.conda(told)
+    assert "-f /run/tidemill/order/spec.yml" in command
+    assert files == {"spec.yml": "dependencies: [a]\n"}
+    ran = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=False, env={})
+    assert ran.returncode == 127
+    assert "begin it with Image.micromamba()" in ran.stderr
+
+
 def test_what_earlier_builds_left_belongs_to_a_workspace() -> None:
     def key(layer: tuple[str, dict[str, Any]], workspace: str) -> str:
         return build_steps.steps([BASE, layer], [], workspace)[0][-1].key
