@@ -247,7 +247,7 @@ def _function_info(row: Row[*tuple[Any, ...]]) -> FunctionInfo:
         pool=pool.id,
         version=row.version,
         spec=pool.spec,
-        web_url=pool.handles[row.name].web_label,  # what it leads to is the service's to say
+        web_urls=pool.handles[row.name].web_labels(),  # what they lead to is the service's to say
     )
 
 
