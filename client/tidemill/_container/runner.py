@@ -117,7 +117,7 @@ class Runner:
         }
         if self._web is not None:
             spans = [after - before for before, after in pairwise((*configuration.began, moment))]
-            self._web.started((*spans, report["import"], report["enter"]))
+            self._web.tell_start((*spans, report["import"], report["enter"]))
         self._outbox.frame(FromRunner.READY, report)
         return serve
 

@@ -101,10 +101,10 @@ class WebExecution:
         if len(self._program.targets) > len(self._sites):
             self._others = ConcurrentExecution(parts, SimpleQueue(), on_finished, self._loop)
 
-    def started(self, seconds: tuple[float, ...]) -> None:
-        """Have responses tell the seconds of each phase of this container's start."""
+    def tell_start(self, phases: tuple[float, ...]) -> None:
+        """Let first responses tell how many seconds each phase of this container's start took."""
         for site in self._sites.values():
-            site.start = seconds
+            site.start = phases
 
     # --- the main thread
 
