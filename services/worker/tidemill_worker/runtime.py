@@ -13,6 +13,7 @@ from tidemill.image import image_id
 from tidemill_worker import decisions, secrets
 from tidemill_worker.building import Order
 from tidemill_worker.capacity import Reservation
+from tidemill_worker.driver import Driver
 from tidemill_worker.images import Image, Images
 from tidemill_worker.node import Node
 from tidemill_worker.siblings import Handles, Siblings
@@ -22,6 +23,7 @@ from tidemill_worker.tier import Place, Sockets, Tier
 from tidemill_worker.uv import Say
 
 # Variables that the loader, the interpreter or the allocator reads before any code of ours runs.
+_LIBRARIES = "LD_LIBRARY_PATH"
 _EARLY = ("LD_", "DYLD_", "PYTHON", "MALLOC_", "GLIBC_TUNABLES")
 
 
@@ -38,13 +40,20 @@ class Runtime:
     """Makes containers."""
 
     def __init__(
-        self, node: Node, images: Images, sources: Sources, templates: Templates, tier: Tier
+        self,
+        node: Node,
+        images: Images,
+        sources: Sources,
+        templates: Templates,
+        tier: Tier,
+        driver: Driver,
     ) -> None:
         self._node = node
         self._images = images
         self._sources = sources
         self._templates = templates
         self.tier = tier
+        self._driver = driver
         self._siblings = Siblings(node)
 
     async def start(self, container: str, reservation: Reservation, say: Say) -> Start:
@@ -66,10 +75,12 @@ class Runtime:
         prepared = time.perf_counter()
         place = await self.tier.settle(container, image, await self._files(pool, image))
         variables = {**image.env, **revealed, **spec.env}
-        surroundings = _surroundings(container, pool, reservation, place)
-        if any(name.startswith(_EARLY) for name in variables):
+        equipment = self._driver.equip(reservation.devices, isolated=self.tier.isolates)
+        surroundings = {**_surroundings(container, pool, place), **equipment.variables}
+        if equipment.early or any(name.startswith(_EARLY) for name in variables):
+            variables = _with_libraries(variables, surroundings)
             sockets = await self._templates.start_alone(
-                image, container, reservation, {**surroundings, **variables}, place.workdir
+                image, container, reservation, {**surroundings, **variables}, place.workdir, equipment
             )
         else:
             sockets = await self._templates.fork(image, container, reservation, surroundings)
@@ -104,7 +115,13 @@ class Runtime:
         await self.tier.clean(container)
 
 
-def _surroundings(container: str, pool: Pool, reservation: Reservation, place: Place) -> Mapping[str, str]:
+def _with_libraries(variables: Mapping[str, str], surroundings: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of an image or a user with the driver's libraries behind their own."""
+    given = [there[_LIBRARIES] for there in (variables, surroundings) if there.get(_LIBRARIES)]
+    return {**variables, **({_LIBRARIES: ":".join(given)} if given else {})}
+
+
+def _surroundings(container: str, pool: Pool, place: Place) -> Mapping[str, str]:
     """Return the variables that tell a container where it is."""
     identity = {
         "TASK_ID": container,
@@ -113,10 +130,8 @@ def _surroundings(container: str, pool: Pool, reservation: Reservation, place: P
         "IMAGE_ID": image_id(pool.spec.image),
         "IMAGE_RECIPE": pool.spec.image.declared,
     }
-    devices = ",".join(map(str, reservation.devices))
     return {
         "TMPDIR": place.temporary,
-        "CUDA_VISIBLE_DEVICES": devices,
         **{f"{prefix}_{name}": value for prefix in ("TIDEMILL", "MODAL") for name, value in identity.items()},
     }
 

@@ -137,7 +137,7 @@ def test_labels_restrict_the_choice() -> None:
         (
             pool("gpu-H100", gpus=(("H100", 1),)),
             [worker(gpus={"T4": 1}), worker("wo-2", gpus={"A100": 2})],
-            "no worker has a GPU of type H100; there are: A100, T4",
+            "no worker has a GPU of type H100; there are: 2 x A100, T4",
         ),
         (
             pool("gpu-H100", gpus=(("H100", 8),)),

@@ -25,7 +25,6 @@ from tidemill_worker.decisions import (
     Grant,
     Killed,
     Verdict,
-    after,
     appetite,
     fit,
     gives_up,
@@ -166,8 +165,8 @@ def test_shares_are_even_and_leave_nothing_out(count: int, takers: int) -> None:
         (Resources(memory=1_001), "it asks for 1001 MiB, 1000 are free"),
         (Resources(gpus=(("H100", 2),)), Grant("H100", 2)),
         (Resources(gpus=(("H100", 3), ("L4", 1))), Grant("L4", 1)),
-        (Resources(gpus=(("any", 1),)), Grant("H100", 1)),
-        (Resources(gpus=(("A100", 1),)), "no 1 x A100 is free"),
+        (Resources(gpus=(("any", 1),)), Grant("L4", 1)),
+        (Resources(gpus=(("A100", 1),)), "no A100 is free"),
     ],
 )
 def test_a_container_gets_what_it_asks_for_or_is_refused_with_the_reason(
@@ -187,8 +186,3 @@ def test_only_cores_can_be_promised_twice() -> None:
     assert fit(pool(Resources(cpu=1.0)), full, total, overcommit=True) == Grant()
     assert isinstance(fit(pool(Resources(cpu=1.0, memory=1_500)), full, total, overcommit=True), str)
     assert isinstance(fit(pool(Resources(cpu=3.0)), full, total, overcommit=True), str)
-
-
-def test_what_is_granted_is_taken() -> None:
-    left = after(FREE, Resources(cpu=0.5, memory=100), Grant("H100", 2))
-    assert left == Capacity(1.5, 900, {"H100": 0, "L4": 1})
