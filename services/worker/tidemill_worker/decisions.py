@@ -195,6 +195,11 @@ def wanted(allowance: Appetite, containers: int, held: int) -> int:
     return max(0, containers * allowance.each - held)
 
 
+def at_once(spec: FunctionSpec, idle: int) -> int:
+    """Return how many chunks so many idle containers could begin with now."""
+    return idle * (spec.batching.max_batch_size if spec.batching else slots(spec))
+
+
 def splits(unstarted: int, input_seconds: float | None, silent: float) -> bool:
     """Return whether work that waits in a busy container is worth taking back for an idle one.
 
