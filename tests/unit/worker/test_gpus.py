@@ -4,15 +4,20 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+import structlog
 
 from tidemill._wire.scheduling import Capacity
 from tidemill._wire.specs import FunctionSpec, Pool, Resources, Source
+from tidemill_common.metrics import new_registry
 from tidemill_worker import driver
 from tidemill_worker.capacity import Room
 from tidemill_worker.devices import Device, declared, type_of
 from tidemill_worker.driver import Driver
 from tidemill_worker.gpus import PATIENCE, Gpus, Holder, variables
+from tidemill_worker.hardware import Hardware
+from tidemill_worker.metrics import Metrics
 from tidemill_worker.nvml import Reading
+from tidemill_worker.settings import Settings
 
 SPEC = FunctionSpec("f", Source(), resources=Resources(cpu=0.5, memory=100, gpus=(("L4", 1),)))
 POOL = Pool("po-1", "ap-1", "app", "fu-1", "main", "main", "gpu-L4", 0, "INPUTS_gpu_0", "tm", SPEC)
@@ -158,6 +163,16 @@ def test_a_room_gives_what_is_left_when_another_worker_was_quicker() -> None:
     assert room.free == Capacity(1.0, 1_000, {"L4": 0})
     there.close()
     here.close()
+
+
+@pytest.mark.parametrize(("user", "offered"), [("wk-1", {}), ("wg-1", {"L4": 2}), ("service", {"L4": 2})])
+async def test_a_worker_for_cpu_work_offers_no_gpus(user: str, offered: dict[str, int]) -> None:
+    registry = new_registry("worker", "1")
+    settings = Settings(nats_user=user, worker_gpus={"L4": 2})
+    found = await Hardware.find(settings, structlog.get_logger(), Metrics(registry))
+    assert found.gpus.free() == offered
+    assert found.version == ""
+    found.close()
 
 
 # --- what containers get

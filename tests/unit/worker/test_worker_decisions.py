@@ -26,6 +26,7 @@ from tidemill_worker.decisions import (
     Killed,
     Verdict,
     appetite,
+    at_once,
     fit,
     gives_up,
     is_to_blame,
@@ -145,6 +146,14 @@ def test_work_is_taken_back_only_when_it_would_wait_for_long() -> None:
     assert splits(2, 0.01, 0.0)
     assert splits(64, 0.00001, 0.5)
     assert not splits(3, None, 0.0)
+
+
+def test_idle_containers_can_begin_with_what_runs_in_them_at_once() -> None:
+    plain = FunctionSpec("f", Source())
+    assert at_once(plain, 3) == 3
+    assert at_once(dataclasses.replace(plain, concurrency=Concurrency(10, 8)), 2) == 20
+    assert at_once(dataclasses.replace(plain, batching=Batching(4, 100)), 2) == 8
+    assert at_once(plain, 0) == 0
 
 
 @given(st.integers(1, 500), st.integers(0, 50))
