@@ -2,6 +2,7 @@
 
     template ── fork ──> child: new namespaces ── fork ──> pid 1
                                                              │ hello ──> worker: cgroup, network
+                                                             │ <── its disk
                                                              │ own root meanwhile
                                                              │ <── go
                                                              └──> no capability, seccomp ──> ready, init
@@ -36,7 +37,7 @@ HOLD = "/.tidemill"  # what the template has besides the image; gone from a cont
 PLAN = f"{HOLD}/plan"
 ROOT = f"{HOLD}/root"
 SCRATCH = f"{HOLD}/scratch"
-HELLO, READY, SORRY = b"h", b"k", b"!"
+HELLO, READY, SORRY, DISK = b"h", b"k", b"!", b"d"
 
 _NAMESPACES = syscalls.NEWNS | syscalls.NEWPID | syscalls.NEWIPC | syscalls.NEWUTS | syscalls.NEWNET
 _QUIET = MS_NOSUID | MS_NODEV | MS_NOEXEC
@@ -108,7 +109,7 @@ class Enter:
         os.umask(0o022)
         syscalls.sethostname(container)
         os.write(control, HELLO)
-        self._build_root(f"{SCRATCH}/{container}")
+        self._build_root(f"{SCRATCH}/{container}", _receive_disk(control))
         go = _await_go(control)
         if go["network"]:
             _configure_network(**go["network"])
@@ -120,11 +121,15 @@ class Enter:
         syscalls.install_filter(self._plan.program)
         os.write(control, READY)
 
-    def _build_root(self, own: str) -> None:
+    def _build_root(self, own: str, disk: int) -> None:
         """Make the image, with an upper layer of our own, the root; nothing else stays in sight."""
         syscalls.mount("", "/", flags=MS_REC | MS_PRIVATE)
         upper, work = f"{own}/upper", f"{own}/work"
-        os.makedirs(upper, exist_ok=True)  # noqa: PTH103
+        os.mkdir(own)  # noqa: PTH102
+        if disk >= 0:
+            syscalls.put_mount(disk, own)
+            os.close(disk)
+        os.mkdir(upper)  # noqa: PTH102
         os.mkdir(work)  # noqa: PTH102
         options = f"lowerdir={':'.join(self._plan.layers)},upperdir={upper},workdir={work},userxattr"
         syscalls.mount("overlay", ROOT, "overlay", MS_NODEV | MS_NOSUID, options)
@@ -141,6 +146,15 @@ class Enter:
         syscalls.pivot_root(".", ".")
         syscalls.unmount(".")
         os.chdir("/")
+
+
+def _receive_disk(control: int) -> int:
+    """Return the mount in which what we write is to lie, -1 if that is a folder of the worker's."""
+    with socket.socket(fileno=os.dup(control)) as sock:
+        word, descriptors, _flags, _address = socket.recv_fds(sock, 1, 1)
+    if word != DISK:
+        os._exit(0)  # the worker is gone, or has changed its mind
+    return descriptors[0] if descriptors else -1
 
 
 def _await_go(control: int) -> dict[str, Any]:

@@ -11,9 +11,10 @@ from tidemill_worker.children import Children
 from tidemill_worker.interpreters import OWN
 from tidemill_worker.sandbox import cgroups, egress, program, trying
 from tidemill_worker.sandbox.cgroups import Cgroups
+from tidemill_worker.sandbox.disks import Disks, NoDisks
 from tidemill_worker.sandbox.egress import Egress
 from tidemill_worker.sandbox.ids import Ids, NoSandbox
-from tidemill_worker.sandbox.tier import Bubblewrap
+from tidemill_worker.sandbox.tier import DISK, Bubblewrap
 from tidemill_worker.settings import Settings
 from tidemill_worker.tier import ForkError, ProcessTier, Tier
 
@@ -49,13 +50,15 @@ async def _sandboxes(
     egress.sweep(abandoned)
     await asyncio.to_thread(cgroups.sweep, [ids.name, *map(ids.name_of, abandoned)])
     groups = Cgroups.open(ids.name, memory)
-    way = await Egress.open(ids.slot.number, children, settings.deny_networks)
+    way = await Egress.open(ids.slot, children, settings.deny_networks)
     os.umask(0o022)  # ids of containers read what this process makes, in folders that are closed to others
+    disks = await asyncio.to_thread(_disks, folder, ids)
     tier = Bubblewrap(
-        children, ids, groups, way, layer=layer, code=code, folder=folder, tasks=settings.worker_tasks
-    )
+        children, ids, groups, way, disks,
+        layer=layer, code=code, folder=folder, tasks=settings.worker_tasks,
+    )  # fmt: skip
     try:
-        tier.unheld = await _tried(tier, settings) | _unlimited(groups, ids)
+        tier.unheld = await _tried(tier, settings) | _unlimited(groups, ids, disks)
         tier.note = "; ".join(note for note in (groups.lacking, way.lacking) if note)
     except BaseException:
         await tier.close()
@@ -77,9 +80,18 @@ async def _tried(tier: Bubblewrap, settings: Settings) -> dict[str, str]:
     return unheld
 
 
-def _unlimited(groups: Cgroups, ids: Ids) -> dict[str, str]:
+def _disks(folder: Path, ids: Ids) -> Disks | None:
+    try:
+        return Disks.open(folder, ids.first, DISK)
+    except NoDisks:
+        return None
+
+
+def _unlimited(groups: Cgroups, ids: Ids, disks: Disks | None) -> dict[str, str]:
     """Return the limits that nothing enforces."""
-    found = {"disk": isolation.WATCHED if ids.owns_files else isolation.OPEN}
+    found = {}
+    if disks is None:
+        found["disk"] = isolation.WATCHED if ids.owns_files else isolation.OPEN
     if not groups.version:
         found |= {"memory": isolation.OPEN, "processors": isolation.OPEN}
     return found
