@@ -495,6 +495,25 @@ class InputCount(Base):
     init_failure: Mapped[Any] = mapped_column(BIT(4096))
 
 
+class RequestCountRow(Base):
+    """How many requests to a web function one worker (`source`) has seen succeed in a minute of unix time.
+
+    It only grows. Minutes that are as old as calls are forgotten like them.
+    """
+
+    __tablename__ = "request_counts"
+
+    workspace: Mapped[str] = mapped_column(primary_key=True)
+    function_id: Mapped[str] = mapped_column(primary_key=True)
+    minute: Mapped[int] = mapped_column(primary_key=True)
+    pool_id: Mapped[str] = mapped_column(primary_key=True)
+    source: Mapped[str] = mapped_column(primary_key=True)
+    app_id: Mapped[str]
+    succeeded: Mapped[int] = mapped_column(BigInteger)
+
+    __table_args__ = (Index("ix_request_counts_minute", "minute"),)
+
+
 class ImageRow(Base):
     """What the packages of an image's recipe were resolved to, by the digest of the recipe and its Python.
 

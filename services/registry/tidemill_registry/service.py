@@ -21,7 +21,15 @@ from tidemill._wire.apps import (
     StopApp,
 )
 from tidemill._wire.autoscaling import GetAutoscaler, UpdateAutoscaler
-from tidemill._wire.calls import GetCall, GetCallGraph, GetDead, ListCalls, ListDead, ReplayDead
+from tidemill._wire.calls import (
+    CountRequests,
+    GetCall,
+    GetCallGraph,
+    GetDead,
+    ListCalls,
+    ListDead,
+    ReplayDead,
+)
 from tidemill._wire.control import Done, FunctionHandle, GetFunction
 from tidemill._wire.deploying import (
     DeployApp,
@@ -83,6 +91,7 @@ from tidemill_registry import (
     proxy_tokens,
     publishing,
     rate_limits,
+    request_counts,
     retention,
     routes,
     siblings,
@@ -239,6 +248,7 @@ class Registry:
             ("get_call_graph", GetCallGraph, self._calls.graph),
             ("get_call", GetCall, self._calls.get),
             ("list_calls", ListCalls, self._calls.newest),
+            ("count_requests", CountRequests, partial(request_counts.count, self._engine)),
             ("list_dead", ListDead, self._dead.newest),
             ("get_dead", GetDead, self._dead.get),
             ("replay_dead", ReplayDead, self._dead.replay),
