@@ -4,6 +4,7 @@ Some tests of plain processes are run again here, on a stack whose worker makes 
 `TIDEMILL_TEST_RUNTIME=bubblewrap`.
 """
 
+import json
 import os
 import shutil
 import tempfile
@@ -22,6 +23,8 @@ from test_interactive import (
     test_a_program_ends_with_its_container,
     test_a_program_in_a_container_has_our_streams_and_its_status_is_ours,
 )
+
+from tidemill_worker.sandbox import addresses
 
 __all__ = [
     "test_a_debugger_and_questions_use_the_callers_terminal",
@@ -58,13 +61,19 @@ def stack(sandboxing: RunningStack) -> RunningStack:
     return sandboxing
 
 
-def test_classes_the_web_and_timeouts_are_the_same_in_sandboxes(stack: RunningStack) -> None:
+def test_classes_the_web_and_timeouts_are_the_same_in_sandboxes_and_the_stack_is_out_of_reach(
+    stack: RunningStack,
+) -> None:
     assert "bubblewrap" in stack.cli("status").stdout
-    done = stack.cli("run", "-q", str(PROGRAM))
+    sockets, ports = places_of(stack)
+    assert any("PGSQL" in path for path in sockets)
+    places = [[*sockets, str(stack.home / "stack.json")], ports, list(addresses.own())]
+    done = stack.cli("run", "-q", str(PROGRAM), "--places", json.dumps(places))
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     container = next(line for line in lines if line.startswith("begun ")).split()[1]
     assert [line for line in lines if not line.startswith("begun ")] == [
+        "reached []",
         "(3, 1) [0, 1, 2]",
         "[8, 5]",
         '"Hello, mill of 0!"',
@@ -72,6 +81,19 @@ def test_classes_the_web_and_timeouts_are_the_same_in_sandboxes(stack: RunningSt
         "2",
     ]
     wait_until(lambda: not of_container(container), what="for all processes of the container to be gone")
+
+
+def places_of(stack: RunningStack) -> tuple[list[str], list[int]]:
+    """Return where the stack listens: the broker, the database, every service."""
+    listening = {
+        connection.laddr
+        for part in stack.info.parts
+        for process in (psutil.Process(part.pid), *psutil.Process(part.pid).children(recursive=True))
+        for connection in process.net_connections(kind="all")
+        if connection.status in (psutil.CONN_LISTEN, psutil.CONN_NONE)
+    }
+    sockets = [place for place in listening if isinstance(place, str) and place.startswith("/")]
+    return sorted(sockets), sorted({place.port for place in listening if hasattr(place, "port")})
 
 
 def of_container(container: str) -> list[psutil.Process]:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -339,6 +340,22 @@ async def test_user_code_of_an_ordinary_users_worker_gets_nowhere(
         print(worker.log.read_text())
 
 
+async def test_a_worker_that_holds_nothing_back_starts_only_where_that_is_allowed(
+    alone: Stage, launch_worker: Callable[..., Any]
+) -> None:
+    beyond = {"TIDEMILL_RUNTIME": "auto", "TIDEMILL_WORKER_IDS": str(2**32 - 100)}  # there are no such ids
+    refusing = launch_worker(**beyond, TIDEMILL_ALLOW_UNISOLATED="0")
+    assert await refusing.ended() == 1
+    said = json.loads(refusing.log.read_text().splitlines()[-1])
+    why = "containers cannot be kept from this machine: the ids of containers cannot be mapped"
+    assert (said["msg"], said["error"].startswith(why)) == ("cannot start", True)
+    assert "TIDEMILL_ALLOW_UNISOLATED=1" in said["hint"]
+    await launch_worker(**beyond).serving()
+    state = await alone.until(lambda: next(iter(alone.states.values()), None))
+    assert state.runtime == "process"
+    assert state.note.startswith("no sandbox: the ids of containers cannot be mapped")
+
+
 def test_a_machine_forwards_for_containers_only_and_only_while_they_are_there() -> None:
     program = Path(__file__).with_name("machine_with_one_uplink.py")
     done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=60, check=False)
@@ -347,6 +364,38 @@ def test_a_machine_forwards_for_containers_only_and_only_while_they_are_there() 
     assert answer == "198.18.7.1", "the machine's own address, in front of the container's"
     assert (before, during, after) == (["0", "0"], ["0", "1"], ["0", "0"])
     assert left == []
+
+
+def version_2() -> Path | None:
+    """Return where control groups of version 2 are, if those have a controller that can be handed down."""
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _, path, kind, *_rest = line.split()
+        if kind == "cgroup2" and (Path(path) / "cgroup.controllers").read_text().split():
+            return Path(path)
+    return None
+
+
+@pytest.mark.skipif(version_2() is None, reason="there are no control groups of version 2")
+def test_a_worker_uses_a_control_group_that_was_delegated_to_its_user_and_leaves_it_as_it_was() -> None:
+    mount, name = version_2(), f"tidemill-test-{os.getpid()}"
+    assert mount is not None
+    (controller,) = (mount / "cgroup.controllers").read_text().split()[:1]
+    handed_down = controller in (mount / "cgroup.subtree_control").read_text().split()
+    (mount / "cgroup.subtree_control").write_text(f"+{controller}")
+    try:
+        program = [sys.executable, Path(__file__).with_name("delegated_group.py"), mount, name, str(USER)]
+        done = subprocess.run(program, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+    finally:
+        with suppress(OSError):
+            (mount / name).rmdir()
+        if not handed_down:
+            (mount / "cgroup.subtree_control").write_text(f"-{controller}")
+    before, during, where, ended, after = json.loads(done.stdout)
+    assert during == {".": 0, "mine-worker": 1, "mine": 0, "mine/co-1": 1}
+    assert where == "co-1"
+    assert ended == -signal.SIGKILL
+    assert before == after == {".": 1}
 
 
 SLOTS = Path("/run/tidemill")
@@ -359,7 +408,7 @@ def left_behind() -> set[str]:
         *(str(path) for path in Path("/sys/fs/cgroup").rglob("tidemill-root-*")),
         *(name for _, name in socket.if_nameindex() if re.match(r"tm\d+[-p]", name)),
         *(line for line in tables.splitlines() if "tidemill_" in line),
-        *map(str, SLOTS.glob("*.lock")),
+        *map(str, SLOTS.glob("*")),
         *(line for line in Path("/proc/self/mounts").read_text().splitlines() if "tidemill" in line),
         *sandboxed(),
     }
@@ -393,25 +442,48 @@ def sandboxed() -> Iterator[str]:
             yield status.parent.name
 
 
+def disks(folder: Path) -> list[str]:
+    """Return the files in a folder that loop devices have, whether those files have names or not."""
+    found = []
+    for path in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with suppress(OSError):
+            found.append(path.read_text())
+    return [name for name in found if name.startswith(str(folder))]
+
+
+def mounted(folder: Path) -> list[str]:
+    """Return the mounts of this machine that have to do with a folder."""
+    return [line for line in Path("/proc/self/mounts").read_text().splitlines() if str(folder) in line]
+
+
+def held_by(pid: int) -> int:
+    """Return how many files and sockets a process has open."""
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
 async def test_containers_leave_nothing_behind_although_their_worker_is_killed(
     alone: Stage, sandboxing: Callable[..., Any], data: Path
 ) -> None:
     before, folders = left_behind(), set((data / "containers").glob("*"))  # others work there, too
-    count = int(os.environ.get("TIDEMILL_TEST_STARTS", "100"))
+    count = int(os.environ.get("TIDEMILL_TEST_STARTS", "200"))
     worker = sandboxing(TIDEMILL_WORKER_CPU="1000", TIDEMILL_WORKER_MEMORY="100000")
     await worker.serving()
     pool = await alone.pool(CODE, "look")
+    had = 0
     for _ in range(count // 20):
         containers = await alone.place(pool, 20)
+        assert not mounted(data), "what containers have mounted is in their own sight only"
         await alone.stop(*containers, graceful=False)
         for container in containers:
             await alone.event(container, "stopped")
+        had = had or held_by(worker.process.pid)
+    assert held_by(worker.process.pid) <= had + 20, "a container's files and sockets are closed"
     assert not list((data / "containers").glob("*/sandbox-*/co-*"))
     assert not [one for one in containers for _ in Path("/sys/fs/cgroup").rglob(one)]
     for _ in range(20):
         await alone.ask_to_place(pool, ids.new(ids.CONTAINER))
     await worker.kill()
-    await alone.until(lambda: not list(sandboxed()))
+    await alone.until(lambda: not list(sandboxed()) and not disks(data), 60.0)
 
     alone.states.clear()
     successor = sandboxing()
@@ -420,4 +492,5 @@ async def test_containers_leave_nothing_behind_although_their_worker_is_killed(
     successor.send(signal.SIGTERM)
     assert await successor.ended() == 0
     assert left_behind() - before == set()
+    assert disks(data) == []
     assert set((data / "containers").glob("*")) <= folders

@@ -18,6 +18,8 @@ from tidemill_worker.sandbox.tier import DISK, Bubblewrap
 from tidemill_worker.settings import Settings
 from tidemill_worker.tier import ForkError, ProcessTier, Tier
 
+_ALLOWING = "TIDEMILL_ALLOW_UNISOLATED=1 lets user code run as processes of the worker's user"
+
 
 async def open_tier(
     settings: Settings, children: Children, *, layer: Path, code: Path, folder: Path, memory: int
@@ -25,17 +27,22 @@ async def open_tier(
     """Return the tier that the settings ask for, or the best one that holds.
 
     Raises:
-        tidemill.exception.Error: `bubblewrap` was asked for and does not hold.
+        tidemill.exception.Error: what was asked for does not hold, and plain processes are not allowed.
     """
     if settings.runtime == "process":
+        if not settings.allow_unisolated:
+            raise exception.Error(
+                "the runtime process does not isolate user code from this machine",
+                hint=f"TIDEMILL_RUNTIME=auto makes sandboxes; {_ALLOWING}",
+            )
         return ProcessTier(children, layer, folder)
     try:
         return await _sandboxes(settings, children, layer=layer, code=code, folder=folder, memory=memory)
     except (NoSandbox, OSError) as error:
-        if settings.runtime == "bubblewrap":
+        if settings.runtime == "bubblewrap" or not settings.allow_unisolated:
             raise exception.Error(
-                f"the runtime bubblewrap cannot be used: {error}",
-                hint="TIDEMILL_RUNTIME=auto falls back to processes without isolation",
+                f"containers cannot be kept from this machine: {error}",
+                hint=f"docs/isolation.md says what a sandbox needs; with TIDEMILL_RUNTIME=auto, {_ALLOWING}",
             ) from error
         return ProcessTier(children, layer, folder, f"no sandbox: {error}")
 
