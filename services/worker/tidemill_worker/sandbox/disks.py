@@ -15,11 +15,13 @@ import struct
 import subprocess
 import threading
 from collections import OrderedDict, deque
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from tidemill._container import syscalls
 
-AHEAD = 4  # disks of the usual size that wait
+AHEAD = 8  # disks of the usual size that wait
 _BLANKS = 8  # sizes of which an empty file system is kept to be copied
 _MIB = 1 << 20
 _PER_INODE = 16384  # bytes
@@ -56,8 +58,6 @@ class Disks:
     def open(cls, folder: Path, owner: int, usual: int) -> "Disks":
         """Make the first disk of the usual size, in MiB; `NoDisks` if that cannot be."""
         program = shutil.which("mkfs.ext4", path="/usr/sbin:/sbin:/usr/bin:/bin")
-        if os.getuid():
-            raise NoDisks("only root can mount them")
         if program is None:
             raise NoDisks("mkfs.ext4 is not installed: install the package e2fsprogs")
         disks = cls(folder, owner, usual, program)
@@ -76,14 +76,15 @@ class Disks:
         return self.make(size)
 
     def prepare(self) -> None:
-        """Make disks of the usual size until enough wait."""
-        while not self._closed and len(self._ready) < AHEAD:
-            disk = self.make(self._usual)
-            with self._lock:
-                if not self._closed:
-                    self._ready.append(disk)
-                    continue
-            os.close(disk)
+        """Make disks of the usual size until enough wait. Who asks for one is told if that cannot be."""
+        with suppress(OSError, subprocess.SubprocessError):
+            while not self._closed and len(self._ready) < AHEAD:
+                disk = self.make(self._usual)
+                with self._lock:
+                    if not self._closed:
+                        self._ready.append(disk)
+                        continue
+                os.close(disk)
 
     def make(self, size: int) -> int:
         """Make a disk of so many MiB."""
@@ -100,6 +101,8 @@ class Disks:
     def _copy(self, size: int) -> int:
         """Return a file with an empty file system."""
         with self._lock:
+            if self._closed:
+                raise OSError(errno.ESHUTDOWN, "the worker ends")
             blank = self._blanks.get(size)
             if blank is None:
                 blank = self._blanks[size] = self._format(size)
@@ -128,10 +131,11 @@ class Disks:
         """Let go of what waits. Disks of containers are gone with those."""
         with self._lock:
             self._closed = True
-            for descriptor in (*self._ready, *self._blanks.values()):
-                os.close(descriptor)
+            left = [*self._ready, *self._blanks.values()]
             self._ready.clear()
             self._blanks.clear()
+        with ThreadPoolExecutor(AHEAD) as threads:  # the kernel takes its time for each
+            threads.map(os.close, left)
 
 
 def _copy_data(source: int, target: int) -> None:

@@ -59,14 +59,14 @@ async def _sandboxes(
     groups = Cgroups.open(ids.name, memory)
     way = await Egress.open(ids.slot, children, settings.deny_networks)
     os.umask(0o022)  # ids of containers read what this process makes, in folders that are closed to others
-    disks = await asyncio.to_thread(_disks, folder, ids)
+    disks, lacking = await asyncio.to_thread(_disks, folder, ids)
     tier = Bubblewrap(
         children, ids, groups, way, disks,
         layer=layer, code=code, folder=folder, tasks=settings.worker_tasks,
     )  # fmt: skip
     try:
         tier.unheld = await _tried(tier, settings) | _unlimited(groups, ids, disks)
-        tier.note = "; ".join(note for note in (groups.lacking, way.lacking) if note)
+        tier.note = "; ".join(note for note in (groups.lacking, way.lacking, lacking) if note)
     except BaseException:
         await tier.close()
         raise
@@ -87,11 +87,14 @@ async def _tried(tier: Bubblewrap, settings: Settings) -> dict[str, str]:
     return unheld
 
 
-def _disks(folder: Path, ids: Ids) -> Disks | None:
+def _disks(folder: Path, ids: Ids) -> tuple[Disks | None, str]:
+    """Return the containers' disks, or what there is to say of a worker of root's that cannot have them."""
+    if os.getuid():
+        return None, ""
     try:
-        return Disks.open(folder, ids.first, DISK)
-    except NoDisks:
-        return None
+        return Disks.open(folder, ids.first, DISK), ""
+    except NoDisks as error:
+        return None, f"what containers write is watched only: {error}"
 
 
 def _unlimited(groups: Cgroups, ids: Ids, disks: Disks | None) -> dict[str, str]:

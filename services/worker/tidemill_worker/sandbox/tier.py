@@ -192,11 +192,14 @@ class Bubblewrap:
         if self._disks is None:
             control.send(inside.DISK)
             return
+        making = asyncio.ensure_future(asyncio.to_thread(self._disks.give, size))
         try:
-            mount = await asyncio.to_thread(self._disks.give, size)
+            self._mounts[container] = mount = await asyncio.shield(making)
         except (OSError, subprocess.SubprocessError) as error:
             raise ForkError(f"its disk cannot be made: {error}") from error
-        self._mounts[container] = mount
+        except asyncio.CancelledError:
+            making.add_done_callback(_close_result)
+            raise
         socket.send_fds(control, [inside.DISK], [mount])
         loop = asyncio.get_running_loop()
         self._preparing = self._preparing or loop.call_later(PAUSE, self._prepare_disks)
@@ -285,12 +288,17 @@ class Bubblewrap:
         if self._disks is not None:
             await asyncio.to_thread(self._disks.close)
         for mount in self._mounts.values():
-            os.close(mount)
+            await asyncio.to_thread(os.close, mount)
         await asyncio.to_thread(self._cgroups.close)
         for scratch in self._folder.glob("sandbox-*"):
             await self._remove(scratch)
         self._ids.release()
         await self.egress.give_back(self._ids.slot)
+
+
+def _close_result(made: "asyncio.Future[int]") -> None:
+    if not made.cancelled() and not made.exception():
+        os.close(made.result())
 
 
 def _environment(image: Image) -> dict[str, str]:
