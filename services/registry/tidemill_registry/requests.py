@@ -47,7 +47,7 @@ from tidemill._wire.environments import (
     ListEnvironments,
     UpdateEnvironment,
 )
-from tidemill._wire.images import GetResolution, PutResolution
+from tidemill._wire.images import GetImage, GetResolution, PublishImage, PutResolution
 from tidemill._wire.limits import ListLimits, RemoveLimit, SetLimit
 from tidemill._wire.proxy_tokens import CreateProxyToken, ListProxyTokens, RevokeProxyToken
 from tidemill._wire.schedules import ListSchedules
@@ -76,6 +76,7 @@ from tidemill_registry import (
     autoscaling,
     deployments,
     environments,
+    image_recipes,
     images,
     lookups,
     proxy_tokens,
@@ -167,6 +168,8 @@ class Requests:
             ("list_environments", ListEnvironments, self._list_environments),
             ("create_environment", CreateEnvironment, partial(environments.create, self._engine)),
             ("update_environment", UpdateEnvironment, self._change_environment),
+            ("get_image", GetImage, partial(image_recipes.get, self._engine)),
+            ("publish_image", PublishImage, partial(image_recipes.publish, self._engine)),
             ("get_secret", GetSecret, self._secrets.get),
             ("list_secrets", ListSecrets, self._secrets.list_named),
             ("delete_secret", DeleteSecret, self._secrets.remove),
