@@ -33,6 +33,10 @@ class Web:
         self.state: dict[str, Any] = {"shared": 1}
         self.frames: list[Frame] = []
         self.outcome: tuple[int, Encoded] | None = None
+        self.noted: list[str] = []
+
+    def note(self, input_id: str) -> None:
+        self.noted.append(input_id)
 
     def transmit(self, _number: int, frame: Frame) -> None:
         self.frames.append(frame)

@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 from tidemill import exception
 from tidemill._bus.protocol import BusError
 from tidemill._duplex import HalfEnded
+from tidemill._wire.duplex import PIECE
 from tidemill._wire.web import Headers, Request, Route
 from tidemill_gateway.problems import Problem
 from tidemill_gateway.web import feeds
@@ -237,7 +238,7 @@ class _Exchange:
         await send({"type": "http.response.start", "status": status, "headers": kept})
         splitter = Splitter() if feeds.is_feed(self._scope, status, headers) else None
         try:
-            while (content := await stream.receive()) is not None:
+            while (content := await stream.gather(PIECE)) is not None:
                 if splitter is not None:
                     sent, events = splitter.held, splitter.feed(content.data)
                     if any(event.id for event in events):
