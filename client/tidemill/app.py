@@ -157,8 +157,12 @@ class App(Standing, metaclass=_later.Listed):
 
     @property
     def registered_web_endpoints(self) -> list[str]:
-        """The names of functions with a URL."""
-        return [name for name, (declaration, _) in self._declared.items() if declaration.template.web]
+        """The names of functions and methods with a URL."""
+        return [
+            f"{name}.{method}" if method else name
+            for name, (declaration, _) in self._declared.items()
+            for method in declaration.template.webs
+        ]
 
     def __repr__(self) -> str:
         return f"App({self._name!r})" if self._name else "App()"
@@ -233,7 +237,8 @@ class App(Standing, metaclass=_later.Listed):
             is_generator: say so if it returns a generator without being one.
             cloud, region: labels that its workers must carry.
             routing_region, nonpreemptible, i6pn, experimental_options: kept with the function.
-            enable_memory_snapshot: start faster where a worker can; results are the same without.
+            enable_memory_snapshot: fork containers from a process in which the module is imported and the
+                hooks under `@enter(snap=True)` have run. Where that cannot be, they start as usual.
             block_network: no network in its containers.
             restrict_modal_access: no calls to other functions from its containers.
             single_use_containers: a new container for every input.

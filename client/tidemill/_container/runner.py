@@ -14,11 +14,13 @@ that is not always needed is imported when it is.
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from _queue import SimpleQueue
 from collections.abc import Awaitable, Callable
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tidemill import exception
@@ -91,16 +93,19 @@ class Runner:
         """Import the user's code and say READY; return what serves its inputs until the end."""
         if problem:
             raise exception.ExecutionError(problem)
-        began = time.perf_counter()
+        began, moment = time.perf_counter(), time.time()
         self._link = link = Link(self._outbox, self._guard, configuration.max_payload)
         terminal = self._terminal = Terminal(self._outbox, interactive=configuration.interactive)
         terminal.install()
-        lifecycle.put_in_place(configuration, link.connect, terminal.attach, self._limit)
+        taken = _taken()
+        lifecycle.put_in_place(
+            configuration, link.connect, terminal.attach, self._limit, again=taken is not None
+        )
         self._guard.arm(LOADING)
         try:
-            program = targets.load(configuration)
+            program = taken or targets.load(configuration)
             imported = time.perf_counter()
-            serve = self._prepare_web(configuration, program) or self._prepare(configuration, program)
+            serve = self._prepare(configuration, program)
         finally:
             self._guard.active = None
         report = {
@@ -110,6 +115,9 @@ class Runner:
             "async": self._web is not None or program.is_async,
             "exits": bool(program.exit),
         }
+        if self._web is not None:
+            spans = [after - before for before, after in pairwise((*configuration.began, moment))]
+            self._web.tell_start((*spans, report["import"], report["enter"]))
         self._outbox.frame(FromRunner.READY, report)
         return serve
 
@@ -118,6 +126,8 @@ class Runner:
         terminal = self._terminal
         assert terminal is not None
         parts = Parts(program, results, self._outbox, self._tagger, terminal)
+        if configuration.web:
+            return self._prepare_web(configuration, parts)
         if program.is_async or configuration.slots > 1:
             loop = self._execution = _on_a_loop(configuration.slots)(parts, self._inbox, self._forget)
             terminal.on_interrupt = loop.on_key
@@ -138,27 +148,21 @@ class Runner:
 
     def _enter(self, program: Program, finish: Callable[[Awaitable[Any]], None]) -> None:
         """Run the enter hooks; from then on the exit hooks are owed. `finish` awaits for async ones."""
-        for hook in program.enter:
+        for hook in (*program.snap, *program.enter):
             _run_hook(hook, finish)
         self._exit_hooks = program.exit
 
-    def _prepare_web(self, configuration: Configuration, program: Program) -> Callable[[], list[Key]] | None:
-        """Make the app of a web function; return what answers its requests, None for other functions."""
-        if configuration.web is None:
-            return None
+    def _prepare_web(self, configuration: Configuration, parts: Parts) -> Callable[[], list[Key]]:
+        """Make the apps of web functions; return what answers their requests."""
         from tidemill._container.web import WebExecution
 
-        (target,) = program.targets.values()
         self._web = self._execution = WebExecution(
-            target.function,
+            parts,
             configuration.web,
             configuration.slots,
-            outbox=self._outbox,
-            outcomes=Outcomes(configuration.container, restrict_output=configuration.restrict_output),
-            tagger=self._tagger,
             inbox=self._inbox,
             on_finished=self._forget,
-            enter=partial(self._enter, program),
+            enter=partial(self._enter, parts.program),
         )
         return self._web.serve
 
@@ -331,6 +335,12 @@ class Runner:
         self._outbox.detach()
         if self._link is not None:
             self._link.detach()
+
+
+def _taken() -> Program | None:
+    """Return what this process holds since before it was forked, if that is a snapshot."""
+    snapshot = sys.modules.get("tidemill._container.snapshot")
+    return None if snapshot is None else snapshot.program()
 
 
 def _run_hook(hook: Hook, finish: Callable[[Awaitable[Any]], None]) -> None:

@@ -17,6 +17,7 @@ with the worker to whom what goes up is sent.
 from typing import NamedTuple
 
 from tidemill._dataclass import dataclass
+from tidemill._wire.specs import Parameter
 
 HTTP, WEBSOCKET = "http", "websocket"  # kinds of requests, as ASGI names them
 
@@ -34,16 +35,10 @@ EMPTY = 8  # flag: its one byte stands for none, for there are no empty pieces
 Headers = list[tuple[bytes, bytes]]
 
 
-class Timing(NamedTuple):
-    """How long, in seconds, the app took up to the head of its response, and how long its container had been
-    ready when the request came to it.
-    """
-
-    run: float
-    ready: float
-
-
-NO_TIMING = Timing(0.0, 0.0)
+# Seconds: how long the app took up to the head of its response, and how long its container had been ready
+# when the request came to it. From a new one the phases of its start follow (`phases.OF_START`).
+Timing = tuple[float, ...]
+NO_TIMING: Timing = (0.0, 0.0)
 
 
 class Request(NamedTuple):
@@ -83,6 +78,7 @@ class Route:
     """An entry of the `routes` bucket, under its label: which pool answers.
 
     `timeout` is how long it may take to answer, `startup_timeout` how long a container may take to start.
+    `method` is that of a class, whose `parameters` come with the query.
     """
 
     label: str
@@ -98,3 +94,5 @@ class Route:
     timeout: float = 300.0
     startup_timeout: float = 300.0
     requires_proxy_auth: bool = False
+    method: str = ""
+    parameters: tuple[Parameter, ...] = ()

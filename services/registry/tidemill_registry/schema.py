@@ -5,6 +5,7 @@
                                \\      \\-< deployments -< deployment_functions >- pools
                                 \\-< secrets
     workspaces -< tokens, proxy_tokens, rate_limits
+    image_recipes -< image_names; images: to what packages were resolved
     outbox: what is decided and not yet told to NATS
     calls -< inputs, input_counts: what happened; dead_letters: what was given up
 
@@ -20,6 +21,7 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     DateTime,
+    Double,
     ForeignKey,
     ForeignKeyConstraint,
     Identity,
@@ -29,6 +31,7 @@ from sqlalchemy import (
     SmallInteger,
     Text,
     UniqueConstraint,
+    false,
     func,
     text,
 )
@@ -106,6 +109,7 @@ class App(Base):
     heartbeat_at: Mapped[datetime | None]
     stopped_at: Mapped[datetime | None]
     stop_reason: Mapped[str] = mapped_column(server_default="")
+    stopped_by: Mapped[str] = mapped_column(server_default="")
 
     __table_args__ = (
         CheckConstraint("state IN ('ephemeral', 'detached', 'deployed', 'stopped')", name="state_known"),
@@ -152,7 +156,7 @@ class PoolRow(Base):
     `served_spec` keeps the specification that it had, for when a rollback brings it back.
 
     A variant differs from the pool `variant_of` by what its `variation` says, and follows it in everything
-    else; `asked_at` is when it was last asked for.
+    else; `asked_at` is when it was last asked for, `of_url` tells that only URLs ask for it.
     """
 
     __tablename__ = "pools"
@@ -170,6 +174,7 @@ class PoolRow(Base):
     variant_of: Mapped[str | None]
     variation: Mapped[bytes | None]
     asked_at: Mapped[datetime | None]
+    of_url: Mapped[bool] = mapped_column(server_default=false())
 
     __table_args__ = (
         ForeignKeyConstraint(
@@ -270,6 +275,8 @@ class Token(Base):
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
     last_used_at: Mapped[datetime | None]
+    created_by: Mapped[str] = mapped_column(server_default="")
+    revoked_by: Mapped[str] = mapped_column(server_default="")
 
     __table_args__ = (
         CheckConstraint("kind IN ('member', 'worker', 'gpu-worker')", name="kind_known"),
@@ -337,6 +344,7 @@ class SecretRow(Base):
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
     last_used_at: Mapped[datetime | None]
     created_by: Mapped[str] = mapped_column(server_default="")
+    updated_by: Mapped[str] = mapped_column(server_default="")
 
     __table_args__ = (
         UniqueConstraint("environment_id", "name"),
@@ -462,7 +470,8 @@ class Call(Base):
 class Input(Base):
     """One of the first inputs of a call: the newest that is known of it, and its earlier attempts.
 
-    `number` is its index; a row of SQLAlchemy has an `index` of its own.
+    `number` is its index; a row of SQLAlchemy has an `index` of its own. `moments` are unix times of the
+    start of its container, if it waited for that.
     """
 
     __tablename__ = "inputs"
@@ -478,6 +487,7 @@ class Input(Base):
     finished_at: Mapped[datetime | None]
     reason: Mapped[str] = mapped_column(server_default="")
     tries: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    moments: Mapped[list[float]] = mapped_column(ARRAY(Double), server_default="{}")
 
 
 class InputCount(Base):
@@ -526,6 +536,38 @@ class ImageRow(Base):
     workspace: Mapped[str]
     layers: Mapped[list[str]] = mapped_column(JSONB)
     resolved_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class RecipeRow(Base):
+    """The recipe of an image that a workspace has used, by the image's id, as it is on the wire.
+
+    `app_id` is the app that used it first: its output tells how the image was built.
+    """
+
+    __tablename__ = "image_recipes"
+
+    workspace: Mapped[str] = mapped_column(Text(collation="C"), primary_key=True)
+    image: Mapped[str] = mapped_column(Text(collation="C"), primary_key=True)
+    record: Mapped[bytes]
+    app_id: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class ImageName(Base):
+    """A name (`name:tag`) that was given to an image of a workspace in one of its environments."""
+
+    __tablename__ = "image_names"
+    __table_args__ = (
+        ForeignKeyConstraint(["workspace", "image"], ["image_recipes.workspace", "image_recipes.image"]),
+    )
+
+    environment_id: Mapped[str] = mapped_column(
+        ForeignKey("environments.id", ondelete="CASCADE"), primary_key=True
+    )
+    name: Mapped[str] = mapped_column(Text(collation="C"), primary_key=True)
+    workspace: Mapped[str] = mapped_column(Text(collation="C"))
+    image: Mapped[str] = mapped_column(Text(collation="C"))
+    published_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class DeadLetterRow(Base):

@@ -1,6 +1,7 @@
 """The registry: answers requests about apps, publishes read models, watches over ephemeral apps."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -9,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import text
 
+from tidemill._bus.protocol import BusError
 from tidemill._wire import subjects
 from tidemill._wire.apps import (
     AppDetails,
@@ -35,6 +37,7 @@ from tidemill._wire.deploying import (
     DeployApp,
     FindApps,
     FindFunctions,
+    FunctionInfo,
     FunctionPage,
     GetTags,
     ListDeployments,
@@ -52,7 +55,7 @@ from tidemill._wire.environments import (
     ListEnvironments,
     UpdateEnvironment,
 )
-from tidemill._wire.images import GetResolution, PutResolution
+from tidemill._wire.images import GetImage, GetResolution, PublishImage, PutResolution
 from tidemill._wire.limits import ListLimits, RemoveLimit, SetLimit
 from tidemill._wire.proxy_tokens import CreateProxyToken, ListProxyTokens, RevokeProxyToken
 from tidemill._wire.schedules import ListSchedules
@@ -73,7 +76,7 @@ from tidemill._wire.tokens import (
     TokenList,
     VerifyToken,
 )
-from tidemill._wire.variants import GetVariant
+from tidemill._wire.variants import GetUrlVariant, GetVariant
 from tidemill.exception import ServiceError
 from tidemill_common import identities, streams
 from tidemill_common.bus.protocol import Endpoint, ServiceBus
@@ -81,9 +84,11 @@ from tidemill_common.requests import Endpoints
 from tidemill_common.service import Context
 from tidemill_registry import (
     autoscaling,
+    bundles,
     decisions,
     deployments,
     environments,
+    image_recipes,
     images,
     jwt,
     lookups,
@@ -115,6 +120,8 @@ from tidemill_registry.workspaces import Workspaces
 VERSION = "1.0.0"  # of the requests, as the micro service tells it
 SWEEP = 5.0  # seconds between looks for ephemeral apps whose clients have gone
 TRIM = 60.0  # seconds between looks for versions that are too old
+COLLECT = 3_600.0  # seconds between looks for code that nothing refers to
+FIRST_COLLECT = 60.0  # seconds until the first one
 RECONNECT = 0.05  # seconds between tries to reach the database at the start
 WARM_CONNECTIONS = 2  # made before the first request: one for requests, one for the publisher
 
@@ -212,19 +219,23 @@ class Registry:
             ("rollover_app", RolloverApp, self._linked(self._told(deployments.roll_over))),
             ("put_secret", PutSecret, self._secrets.put),
             ("put_app_secret", PutAppSecret, self._secrets.put_unnamed),
+            ("stop_app", StopApp, self._stop_app),
+            ("stop_deployed", StopDeployed, self._stop_deployed),
+            ("delete_environment", DeleteEnvironment, self._delete_environment),
+            ("create_token", CreateToken, self._tokens.create),
+            ("revoke_token", RevokeToken, self._revoke_token),
         )
         table: Sequence[tuple[str, type[Any], Callable[[str, Any], Awaitable[object]]]] = (
             ("heartbeat", AppHeartbeat, self._heartbeat),
-            ("stop_app", StopApp, self._stop_app),
             ("get_function", GetFunction, self._get_function),
             ("get_variant", GetVariant, self._get_variant),
+            ("get_url_variant", GetUrlVariant, self._get_url_variant),
             ("list_apps", ListApps, partial(lookups.list_apps, self._engine)),
             ("list_schedules", ListSchedules, partial(timetable.list_schedules, self._engine, self._bus)),
             ("get_app", GetApp, self._get_app),
             ("find_apps", FindApps, partial(lookups.find_apps, self._engine)),
             ("find_functions", FindFunctions, self._find_functions),
             ("list_deployments", ListDeployments, partial(deployments.list_versions, self._engine)),
-            ("stop_deployed", StopDeployed, self._stop_deployed),
             ("set_tags", SetTags, partial(tags.replace, self._engine)),
             ("get_tags", GetTags, partial(tags.read, self._engine)),
             ("get_autoscaler", GetAutoscaler, partial(autoscaling.read, self._engine)),
@@ -232,13 +243,12 @@ class Registry:
             ("list_environments", ListEnvironments, self._list_environments),
             ("create_environment", CreateEnvironment, partial(environments.create, self._engine)),
             ("update_environment", UpdateEnvironment, self._change_environment),
-            ("delete_environment", DeleteEnvironment, self._delete_environment),
+            ("get_image", GetImage, partial(image_recipes.get, self._engine)),
+            ("publish_image", PublishImage, partial(image_recipes.publish, self._engine)),
             ("get_secret", GetSecret, self._secrets.get),
             ("list_secrets", ListSecrets, self._secrets.list_named),
             ("delete_secret", DeleteSecret, self._secrets.remove),
-            ("create_token", CreateToken, self._tokens.create),
             ("list_tokens", ListTokens, self._list_tokens),
-            ("revoke_token", RevokeToken, self._revoke_token),
             ("create_proxy_token", CreateProxyToken, self._announced(proxy_tokens.create)),
             ("list_proxy_tokens", ListProxyTokens, partial(proxy_tokens.of, self._engine)),
             ("revoke_proxy_token", RevokeProxyToken, self._announced(proxy_tokens.revoke)),
@@ -323,13 +333,13 @@ class Registry:
             raise
         return Done()
 
-    async def _stop_app(self, workspace: str, request: StopApp) -> Done:
-        await self._apps.stop(workspace, request.app_id, request.reason)
+    async def _stop_app(self, workspace: str, request: StopApp, by: str) -> Done:
+        await self._apps.stop(workspace, request.app_id, request.reason, by)
         await self._publisher.published()
         return Done()
 
-    async def _stop_deployed(self, workspace: str, request: StopDeployed) -> Done:
-        await self._apps.stop_named(workspace, request)
+    async def _stop_deployed(self, workspace: str, request: StopDeployed, by: str) -> Done:
+        await self._apps.stop_named(workspace, request, by)
         await self._publisher.published()
         return Done()
 
@@ -345,14 +355,24 @@ class Registry:
 
     async def _find_functions(self, workspace: str, request: FindFunctions) -> FunctionPage:
         page = await lookups.find_functions(self._engine, workspace, request)
-        told = (replace(info, web_url=self._urls.of(info.web_url or "")) for info in page.functions)
-        return replace(page, functions=tuple(told))
+        return replace(page, functions=tuple(map(self._located, page.functions)))
+
+    def _located(self, info: FunctionInfo) -> FunctionInfo:
+        """Return a function with URLs in the place of labels."""
+        urls = {method: url for method, label in info.web_urls.items() if (url := self._urls.of(label))}
+        return replace(info, web_url=urls.pop("", None), web_urls=urls)
 
     async def _get_variant(self, workspace: str, request: GetVariant) -> FunctionHandle:
-        handle, pending = await variants.get(self._engine, workspace, request, self._clock)
+        return await self._variant(workspace, request, of_url=False)
+
+    async def _get_url_variant(self, workspace: str, request: GetUrlVariant) -> FunctionHandle:
+        return await self._variant(workspace, GetVariant(request.pool, request.parameters), of_url=True)
+
+    async def _variant(self, workspace: str, request: GetVariant, *, of_url: bool) -> FunctionHandle:
+        handle, pending = await variants.get(self._engine, workspace, request, self._clock, of_url=of_url)
         if pending:
             await self._publisher.published()
-        return handle
+        return self._urls.told(handle)
 
     async def _list_environments(self, workspace: str, _request: ListEnvironments) -> EnvironmentList:
         return await environments.list_all(self._engine, workspace)
@@ -362,16 +382,16 @@ class Registry:
         await self._publisher.published()
         return changed
 
-    async def _delete_environment(self, workspace: str, request: DeleteEnvironment) -> Done:
-        await self._apps.delete_environment(workspace, request)
+    async def _delete_environment(self, workspace: str, request: DeleteEnvironment, by: str) -> Done:
+        await self._apps.delete_environment(workspace, request, by)
         await self._publisher.published()
         return Done()
 
     async def _list_tokens(self, workspace: str, request: ListTokens) -> TokenList:
         return TokenList(await self._tokens.of(workspace, include_revoked=request.include_revoked))
 
-    async def _revoke_token(self, workspace: str, request: RevokeToken) -> Done:
-        await self._tokens.revoke(workspace, request.token_id)
+    async def _revoke_token(self, workspace: str, request: RevokeToken, by: str) -> Done:
+        await self._tokens.revoke(workspace, request.token_id, by)
         if self._revocations is not None:
             self._revocations.soon()
         return Done()
@@ -408,7 +428,7 @@ class Registry:
     async def _sweep(self) -> None:
         """Stop ephemeral apps whose clients have gone, and forget what was stopped long ago."""
         loop = asyncio.get_running_loop()
-        trim_at = 0.0
+        trim_at, collect_at = 0.0, loop.time() + FIRST_COLLECT
         while True:
             await asyncio.sleep(SWEEP)
             try:
@@ -422,6 +442,9 @@ class Registry:
                 await self._recording.forget()
                 await self._dead.forget()
                 await self._secrets.collect()
+                if loop.time() >= collect_at:
+                    collect_at = loop.time() + COLLECT
+                    await self._collect()
                 if loop.time() >= trim_at:
                     trim_at = loop.time() + TRIM
                     await retention.trim(self._engine, self._clock)
@@ -429,6 +452,17 @@ class Registry:
             except (ServiceError, *UNREACHABLE) as error:
                 self._hearing_since = None
                 self._log.warning("the sweep waits for the database", error=str(error))
+
+    async def _collect(self) -> None:
+        """Remove code that no version refers to any more."""
+        for workspace in await self._workspaces.names():
+            try:
+                count = await bundles.collect(self._engine, self._bus, workspace, time.time())
+            except BusError as error:
+                self._log.warning("unused code waits for NATS", workspace=workspace, error=str(error))
+                continue
+            if count:
+                self._log.info("removed code that no version refers to", workspace=workspace, count=count)
 
     async def _expire(self) -> None:
         if expired := await self._apps.expire():

@@ -9,13 +9,14 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Row, Select, func, or_, select, text, update
+from sqlalchemy import ColumnElement, Row, Select, bindparam, case, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from tidemill._wire import ids
 from tidemill._wire.tokens import (
@@ -54,8 +55,16 @@ class Tokens:
     def __init__(self, engine: AsyncEngine, clock: Clock) -> None:
         self._engine = engine
         self._clock = clock
+        # Made once: every connection asks this, and to make it takes longer than to be answered.
+        self._known = (
+            _tokens()
+            .add_columns(Token.secret_sha256, clock().label("now"))
+            .where(Token.id == bindparam("token"))
+        )
 
-    async def create(self, workspace: str, request: CreateToken, kind: str = MEMBER) -> TokenCreated:
+    async def create(
+        self, workspace: str, request: CreateToken, by: str = "", *, kind: str = MEMBER
+    ) -> TokenCreated:
         """Make a token; for a worker `workspace` is empty. `NotFoundError`, `InvalidError`."""
         _check(request, kind)
         secret = new_secret()
@@ -67,12 +76,13 @@ class Tokens:
                 "name": request.name,
                 "kind": kind,
                 "secret_sha256": digest(secret),
+                "created_by": by,
             }
             if request.lifetime is not None:
                 values["expires_at"] = self._clock() + timedelta(seconds=request.lifetime)
             await connection.execute(upsert(Token).values(values))
-            row = (await connection.execute(_tokens().where(Token.id == token_id))).one()
-        return TokenCreated(_info(row), secret)
+            row = (await connection.execute(_shown_tokens().where(Token.id == token_id))).one()
+        return TokenCreated(_shown_info(row), secret)
 
     async def ensure(self, given: Mapping[str, str]) -> None:
         """Make tokens (id -> secret) that were made elsewhere, for a start from nothing."""
@@ -95,30 +105,35 @@ class Tokens:
     async def of(self, workspace: str, *, include_revoked: bool) -> tuple[TokenInfo, ...]:
         """Return a workspace's tokens, newest first; with an empty name those of workers."""
         owned = Workspace.name == workspace if workspace else Token.workspace_id.is_(None)
-        query = _tokens().where(owned)
+        query = _shown_tokens().where(owned)
         if not include_revoked:
             query = query.where(Token.revoked_at.is_(None))
         async with transaction(self._engine) as connection:
             rows = await connection.execute(query.order_by(Token.created_at.desc()).limit(MAX_LISTED))
-            return tuple(_info(row) for row in rows)
+            return tuple(_shown_info(row) for row in rows)
 
-    async def revoke(self, workspace: str, token_id: str) -> None:
-        """End a token of a workspace, or with an empty name one of a worker; `NotFoundError`."""
+    async def revoke(self, workspace: str, token_id: str, by: str = "") -> None:
+        """End a token of a workspace, or with an empty name one of a worker; `NotFoundError`.
+
+        One that has ended already stays as it is.
+        """
         owner = select(Workspace.id).where(Workspace.name == workspace).scalar_subquery()
         owned = Token.workspace_id == owner if workspace else Token.workspace_id.is_(None)
         ended = update(Token).where(Token.id == token_id, owned)
-        now = func.coalesce(Token.revoked_at, self._clock())
+        values = {
+            "revoked_at": func.coalesce(Token.revoked_at, self._clock()),
+            "revoked_by": case((Token.revoked_at.is_(None), by), else_=Token.revoked_by),
+        }
         async with transaction(self._engine) as connection:
-            if await connection.scalar(ended.values(revoked_at=now).returning(Token.id)) is None:
+            if await connection.scalar(ended.values(values).returning(Token.id)) is None:
                 raise NotFoundError(f"there is no token {token_id!r}", hint="see `tidemill token list`")
 
     async def verify(self, token_id: str, secret: str) -> Verified:
         """Return a good token; `AuthError` tells why it is not good."""
         if "\0" in token_id:  # anybody may ask, and PostgreSQL takes none
             raise AuthError("there is no such token")
-        query = _tokens().add_columns(Token.secret_sha256, self._clock().label("now"))
         async with question(self._engine) as connection:
-            row = (await connection.execute(query.where(Token.id == token_id))).first()
+            row = (await connection.execute(self._known, {"token": token_id})).first()
         if row is None:
             raise AuthError("there is no such token")
         if not hmac.compare_digest(row.secret_sha256, digest(secret)):
@@ -147,7 +162,8 @@ class Tokens:
 
 def shown(token_id: ColumnElement[str] | InstrumentedAttribute[str]) -> ColumnElement[str]:
     """Return how a column's token is shown to people: by its name if it has one, else its id."""
-    name = select(Token.name).where(Token.id == token_id, Token.name != "").scalar_subquery()
+    known = aliased(Token)  # the column may be one of the tokens' own table
+    name = select(known.name).where(known.id == token_id, known.name != "").scalar_subquery()
     return func.coalesce(name, token_id)
 
 
@@ -191,6 +207,17 @@ def _tokens() -> Select[*tuple[Any, ...]]:
         Token.last_used_at,
         Workspace.name.label("workspace"),
     ).outerjoin(Workspace, Token.workspace_id == Workspace.id)
+
+
+def _shown_tokens() -> Select[*tuple[Any, ...]]:
+    """Return the query for tokens with whoever made and revoked them."""
+    return _tokens().add_columns(
+        shown(Token.created_by).label("maker"), shown(Token.revoked_by).label("revoker")
+    )
+
+
+def _shown_info(row: Row[*tuple[Any, ...]]) -> TokenInfo:
+    return replace(_info(row), created_by=row.maker, revoked_by=row.revoker)
 
 
 def _info(row: Row[*tuple[Any, ...]]) -> TokenInfo:

@@ -27,6 +27,7 @@ class Web:
     """The execution that an exchange belongs to, and what it was given to send."""
 
     ready_at = 0.0
+    start: tuple[float, ...] = ()
 
     def __init__(self, app: Callable[..., Any]) -> None:
         self.app = app

@@ -70,6 +70,7 @@ class App:
     created_by: str
     stopped: datetime | None
     stop_reason: str
+    stopped_by: str
 
     @classmethod
     def of(cls, info: AppInfo) -> "App":
@@ -87,6 +88,7 @@ class App:
             created_by=info.created_by,
             stopped=perhaps(info.stopped),
             stop_reason=info.stop_reason,
+            stopped_by=info.stopped_by,
         )
 
 
@@ -100,6 +102,7 @@ class AppFunction:
     timeout: Annotated[float, Field(description="seconds")]
     web_url: str | None
     methods: Annotated[list[str] | None, Field(description="of a class; null for a function")]
+    web_urls: Annotated[dict[str, str], Field(description="of the methods of a class that answer the web")]
 
     @classmethod
     def of(cls, handle: FunctionHandle) -> "AppFunction":
@@ -111,6 +114,7 @@ class AppFunction:
             timeout=handle.timeout,
             web_url=handle.web_url,
             methods=None if handle.methods is None else list(handle.methods),
+            web_urls=handle.web_urls(),
         )
 
 
@@ -184,6 +188,7 @@ class Function:
     schedule: dict[str, Any] | None
     web_url: str | None
     methods: Annotated[list[str] | None, Field(description="of a class; null for a function")]
+    web_urls: Annotated[dict[str, str], Field(description="of the methods of a class that answer the web")]
 
     @classmethod
     def of(cls, info: FunctionInfo) -> "Function":
@@ -208,6 +213,7 @@ class Function:
             schedule=spec.schedule,
             web_url=info.web_url,
             methods=None if spec.cls is None else [method.name for method in spec.cls.methods],
+            web_urls=info.web_urls,
         )
 
 
@@ -245,6 +251,7 @@ class Secret:
     updated: datetime
     last_used: datetime | None
     created_by: str
+    updated_by: str
 
     @classmethod
     def of(cls, info: SecretInfo) -> "Secret":
@@ -258,6 +265,7 @@ class Secret:
             updated=moment(info.updated),
             last_used=perhaps(info.last_used),
             created_by=info.created_by,
+            updated_by=info.updated_by,
         )
 
 

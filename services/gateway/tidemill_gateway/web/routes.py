@@ -102,6 +102,7 @@ def label_of(path: bytes, headers: Headers, suffix: bytes) -> tuple[str | None, 
 
 
 def _handle(route: Route) -> FunctionHandle:
+    """Return what a route's pool is called through; of a class its method, with no parameters."""
     return FunctionHandle(
         route.function_id,
         route.function,
@@ -110,4 +111,5 @@ def _handle(route: Route) -> FunctionHandle:
         route.prefix,
         timeout=route.timeout,
         web_label=route.label,
+        method=route.method,
     )
