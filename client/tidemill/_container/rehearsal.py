@@ -1,46 +1,58 @@
-"""What most containers do at their start, done once in the template, so that less is left for them.
+"""One request to a small FastAPI app, answered while this module is imported: by a template, before it forks.
 
-Importing this module does it. The interpreter rewrites code as it runs it for the first times, and fills
-caches in what it touches: in a container each page that is written to is a page of its own, and time.
+The first app of a process, and its first request, cost several times what later ones do: classes are made,
+caches filled. Forks of a template that has done it begin where it ended.
 """
 
-TIMES = 16  # until the interpreter has made up its mind about a piece of code
+import asyncio
+from typing import Any
+
+from tidemill._container import apps
+from tidemill._container.lifespan import Lifespan
+
+_SCOPE: dict[str, Any] = {
+    "type": "http",
+    "asgi": {"version": "3.0"},
+    "http_version": "1.1",
+    "server": ("127.0.0.1", 80),
+    "client": ("127.0.0.1", 1),
+    "scheme": "http",
+    "method": "GET",
+    "root_path": "",
+    "path": "/",
+    "raw_path": b"/",
+    "query_string": b"",
+    "headers": [(b"host", b"localhost")],
+    "extensions": {},
+}
 
 
-def _declare() -> None:
-    """Declare an app as users do."""
-    import tidemill
-    from tidemill import App, Image
-
-    for number in range(TIMES):
-        app = App(f"rehearsal{number}", image=Image.debian_slim())
-
-        @app.function(serialized=True, timeout=60)
-        def function(x: object = None) -> object:
-            return x
-
-        @app.cls(serialized=True)
-        class _Class:
-            @tidemill.enter()
-            def enter(self) -> None: ...
-
-            @tidemill.method()
-            def method(self, x: object) -> object:
-                return x
-
-            @tidemill.exit()
-            def exit(self) -> None: ...
+async def _page() -> dict[str, str]:
+    return {}
 
 
-def _encode() -> None:
-    """Pass values to and fro."""
-    from tidemill._wire import payload
-
-    for _ in range(TIMES):
-        form, data = payload.encode_call((1, "text", [2.0], {"key": None}), {"more": True})
-        payload.decode(form, data)
-        payload.decode(*payload.encode({"answer": (1, 2)}))
+async def _receive() -> dict[str, Any]:
+    return {"type": "http.request", "body": b"", "more_body": False}
 
 
-_declare()
-_encode()
+async def _send(_message: Any) -> None:
+    """Do nothing."""
+
+
+async def _answer(app: Any) -> None:
+    lifespan = Lifespan(app)
+    await lifespan.start()
+    await app({**_SCOPE, "state": {}}, _receive, _send)
+    await lifespan.stop()
+
+
+def _rehearse() -> None:
+    loop = asyncio.new_event_loop()
+    try:
+        app = apps.make(_page, {"kind": "endpoint", "method": "GET", "docs": False}, 1, loop)
+        loop.run_until_complete(_answer(app))
+    finally:
+        loop.close()
+
+
+_rehearse()

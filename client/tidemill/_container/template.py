@@ -46,7 +46,7 @@ PRELOADED = (
     "tidemill._bus.socket",
     "tidemill.cls",
     "tidemill._container.coroutines",
-    "tidemill._container.rehearsal",
+    "tidemill._container.warming",
 )
 # The same for web functions. What is not in an image is left out.
 PRELOADED_FOR_WEB = (
@@ -55,6 +55,7 @@ PRELOADED_FOR_WEB = (
     "fastapi.middleware.cors",
     "fastapi.responses",
     "tidemill._container.port",
+    "tidemill._container.rehearsal",
 )
 _DESCRIPTORS = 2  # per container: the runner's socket, then init's
 HURRIED = 2  # containers that are forked before all of that is imported; each of them does so itself
