@@ -90,6 +90,7 @@ class CallRecord:
     created: float
     app_id: str = ""
     restrict_output: bool = False
+    method: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,7 @@ class CancelCall:
     num_inputs: int = 0
     kept: bool = False
     terminate_containers: bool = False
+    method: str = ""
 
 
 @dataclass(frozen=True, slots=True)

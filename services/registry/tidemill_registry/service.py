@@ -164,7 +164,7 @@ class Registry:
         self._recording = Recording(self._engine, context.bus, context.log, context.metrics)
         self._recording.attend(await self._workspaces.names())
         self._calls = Calls(self._engine, self._recording)
-        self._dead = DeadLetters(self._engine, context.bus)
+        self._dead = DeadLetters(self._engine, context.bus, self._get_variant)
         context.tasks.create_task(self._recording.run(), name="recording")
         context.tasks.create_task(self._sweep(), name="sweep")
         context.bus.on_reconnect(self._after_reconnect)
