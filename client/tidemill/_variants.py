@@ -46,9 +46,7 @@ class Given:
 
     def with_changes(self, changes: Changes) -> "Given":
         """Return this with further changes."""
-        names = (each.name for each in dataclasses.fields(Changes))
-        later = {name: value for name in names if (value := getattr(changes, name)) is not None}
-        return dataclasses.replace(self, changes=dataclasses.replace(self.changes, **later))
+        return dataclasses.replace(self, changes=self.changes.then(changes))
 
     def with_parameters(self, parameters: Mapping[str, Any]) -> "Given":
         """Return this with the parameters of an object."""

@@ -298,7 +298,7 @@ def _of_container(instance: object) -> Obj:
             f"this {type(instance).__name__} was not made by its Cls", hint="call the class under @app.cls()"
         )
     service = Function[..., Any, Any](None, name=own.name)
-    service._handle = own
+    service._hydrate(own, None, Lookup(function_id=own.function_id, like=own.pool))
     obj = vars(instance)[_OBJECT] = Obj(Cls(service, None, Given()), {})
     return obj
 

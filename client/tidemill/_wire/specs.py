@@ -226,7 +226,7 @@ class Pool:
 
 
 def handle_of(pool: Pool, label: str = "") -> FunctionHandle:
-    """Return what a pool is called through, with the label of its URL."""
+    """Return what a pool is called through, with the label of its URL. A variant takes no parameters."""
     spec = pool.spec
     return FunctionHandle(
         function_id=pool.function_id,
@@ -239,7 +239,7 @@ def handle_of(pool: Pool, label: str = "") -> FunctionHandle:
         timeout=spec.timeout,
         web_label=label,
         methods=None if spec.cls is None else {each.name: _of_method(each) for each in spec.cls.methods},
-        parameters=() if spec.cls is None else spec.cls.parameters,
+        parameters=() if spec.cls is None or pool.variant_of else spec.cls.parameters,
     )
 
 
