@@ -278,14 +278,17 @@ class Caller:
 
     def _tick(self) -> None:
         now = time.monotonic()
-        self.pools.ring_waiting()
-        for call in list(self.calls.values()):
-            call.on_tick(now)
-        untidy = self.replies.tidy(idle=not self.calls)
-        self._read_if_silent(now)
-        self._ticking = None
-        if self.calls or self._listeners or untidy:
-            self._keep_ticking()
+        untidy = True
+        try:
+            self.pools.ring_waiting()
+            for call in list(self.calls.values()):
+                call.on_tick(now)
+            untidy = self.replies.tidy(idle=not self.calls)
+            self._read_if_silent(now)
+        finally:  # whatever one call meets: the others live on these looks
+            self._ticking = None
+            if self.calls or self._listeners or untidy:
+                self._keep_ticking()
 
     def _read_if_silent(self, now: float) -> None:
         since = min((silent_since(call, now) for call in self.calls.values()), default=now)

@@ -74,25 +74,25 @@ class Channel(Generic[T]):
 
     def take(self) -> list[T]:
         """Block until there are items and return them; an empty list is the end. Raises its error."""
-        while not self._items:
-            if self._ended:
-                return self._finish()
+        while not self._is_ready():
             self._thread_event.clear()
             self._taker_waits = True
-            if not self._items and not self._ended:
+            if not self._is_ready():
                 self._thread_event.wait()
-        return self._pop()
+        return self._pop() if self._items else self._finish()
 
     async def take_async(self) -> list[T]:
         """Do as `take`, on the event loop that this channel was made for."""
-        while not self._items:
-            if self._ended:
-                return self._finish()
+        while not self._is_ready():
             self._loop_event.clear()
             self._taker_waits = True
-            if not self._items and not self._ended:
+            if not self._is_ready():
                 await self._loop_event.wait()
-        return self._pop()
+        return self._pop() if self._items else self._finish()
+
+    def _is_ready(self) -> bool:
+        """Return whether there are items, or nothing more comes."""
+        return bool(self._items) or self._ended
 
     def _pop(self) -> list[T]:
         pop = self._items.popleft

@@ -1,21 +1,20 @@
 """`App.logs`, `Function.logs`, `FunctionCall.logs`: what their containers printed."""
 
-import asyncio
 import datetime
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tidemill import _sync, exception
-from tidemill._bus.protocol import BusError, Message
+from tidemill._bus.protocol import BusError
 from tidemill._caller import explain
+from tidemill._log_endings import Ending, app_ending, container_ending, until_over
 from tidemill._log_entries import SOURCES, LogEntry, Selection
 from tidemill._log_reading import LogReader
-from tidemill._wire import coding, subjects
+from tidemill._wire import subjects
 from tidemill._wire.apps import AppDetails, GetApp
 from tidemill._wire.containers import ContainerList, ListContainers
-from tidemill._wire.control import AppEvent
 from tidemill.config import config
 
 if TYPE_CHECKING:
@@ -31,12 +30,12 @@ Time = datetime.datetime | datetime.timedelta  # a point in time, or how long ag
 
 @dataclass(frozen=True)
 class Origin:
-    """Whose output it is: what is selected, and the ids of the functions by name."""
+    """Whose output it is: what is selected, the ids of the functions by name, and how it ends."""
 
-    client: "Client"
     caller: "Caller"
     selection: Selection
     functions: dict[str, str]
+    ending: Ending
 
 
 class Logs:
@@ -104,7 +103,7 @@ class Logs:
     async def stream(
         self, *, tail: int = 0, search: str = "", source: str = ""
     ) -> AsyncGenerator[LogEntry, None]:
-        """Yield lines as they are printed, until the app has stopped.
+        """Yield lines as they are printed, until the app has stopped, or the container ended.
 
         Args:
             tail: begin with so many of the last lines.
@@ -116,12 +115,7 @@ class Logs:
         if tail:
             for entry in await reader.tail(tail, after):
                 yield entry
-        app_id = origin.selection.app
-
-        async def is_stopped() -> bool:
-            return (await _details(origin.client, app_id, "")).app.state == "stopped"
-
-        ending = until_stopped(origin.caller, app_id, is_stopped)
+        ending = until_over(origin.caller, origin.ending)
         async with ending as is_over, aclosing(reader.follow(after, is_over)) as entries:
             async for entry in entries:
                 yield entry
@@ -153,50 +147,6 @@ def _unix(time: Time) -> float:
     return time.astimezone().timestamp()
 
 
-@asynccontextmanager
-async def until_stopped(
-    caller: "Caller", app_id: str, is_stopped: Callable[[], Awaitable[bool]]
-) -> AsyncIterator[Callable[[], bool]]:
-    """Listen for the end of an app, if there is one; the function that is given says whether it has come.
-
-    `is_stopped` is asked at the beginning, and when news may have been missed.
-    """
-    over = asyncio.Event()
-    if not app_id:
-        yield over.is_set
-        return
-    bus = caller.bus
-
-    def on_event(message: Message) -> None:
-        with suppress(ValueError):
-            if coding.decode(AppEvent, message.data).state == "stopped":
-                over.set()
-
-    async def look() -> None:
-        if await is_stopped():
-            over.set()
-
-    async def look_again() -> None:
-        with suppress(exception.Error):  # not connected again: then this comes again too
-            await look()
-
-    def on_reconnect() -> None:
-        caller.run(look_again(), name=f"look for the end of {app_id}")
-
-    try:
-        subscription = await bus.subscribe(subjects.event(caller.workspace, "app", app_id), on_event)
-    except BusError as error:
-        raise explain(error) from error
-    undo = bus.on_reconnect(on_reconnect)
-    try:
-        await look()
-        yield over.is_set
-    finally:
-        undo()
-        with suppress(BusError):
-            await subscription.close()
-
-
 # --- whose output
 
 
@@ -212,14 +162,14 @@ async def of_app(client: "Client", app: str, environment: str = "") -> Origin:
     app_id = found.app.app_id
     functions = {name: handle.function_id for name, handle in found.handles.items()}
     selection = Selection(subjects.app_logs(caller.workspace, app_id), app=app_id)
-    return Origin(client, caller, selection, functions)
+    return Origin(caller, selection, functions, _ending(client, app_id))
 
 
 async def of_function(client: "Client", app_id: str, name: str, function_id: str) -> Origin:
     """Return the output of one function."""
     caller = await client.connect()
     selection = Selection(subjects.app_logs(caller.workspace, app_id), app=app_id, function=name)
-    return Origin(client, caller, selection, {name: function_id})
+    return Origin(caller, selection, {name: function_id}, _ending(client, app_id))
 
 
 async def of_call(client: "Client", call: str, app_id: str, created: float) -> Origin:
@@ -227,42 +177,52 @@ async def of_call(client: "Client", call: str, app_id: str, created: float) -> O
     caller = await client.connect()
     subject, since = subjects.app_logs(caller.workspace, app_id), max(0.0, created - 60.0)
     selection = Selection(subject, app=app_id, call=call, since=since)
-    return Origin(client, caller, selection, {})
+    return Origin(caller, selection, {}, _ending(client, app_id))
 
 
 async def of_container(client: "Client", container: str) -> Origin:
     """Return the output of one container. `NotFoundError` if none is kept, and it does not run."""
     caller = await client.connect()
-    selection = of_container_alone(caller.workspace, container)
 
     async def running() -> ContainerList:
         return await client.request("scheduler", "list_containers", ListContainers(), ContainerList)
 
-    await check_container(caller, selection, running)
-    return Origin(client, caller, selection, {})
+    selection, ending = await find_container(caller, container, running)
+    return Origin(caller, selection, {}, ending)
 
 
-def of_container_alone(workspace: str, container: str) -> Selection:
-    """Return what selects the output of a container. `InvalidError` for what can be no id of one."""
+async def find_container(
+    caller: "Caller", container: str, running: Callable[[], Awaitable[ContainerList]]
+) -> tuple[Selection, Ending]:
+    """Return what selects the output of a container, and when that ends.
+
+    Raises:
+        InvalidError: it can be no id of one.
+        NotFoundError: it has left no output and does not run.
+    """
     try:
-        subject = subjects.container_logs(workspace, container)
+        subject = subjects.container_logs(caller.workspace, container)
     except ValueError as error:
         raise exception.InvalidError(f"not the id of a container: {container!r}") from error
-    return Selection(subject, container=container)
-
-
-async def check_container(
-    caller: "Caller", selection: Selection, running: Callable[[], Awaitable[ContainerList]]
-) -> None:
-    """Refuse a container that has left no output and does not run; `NotFoundError`."""
-    reader = LogReader(caller.bus, subjects.logs_stream(caller.workspace), selection, {})
-    if await reader.last():
-        return
-    if all(one.container != selection.container for one in (await running()).containers):
+    try:
+        last = await caller.bus.last(subjects.logs_stream(caller.workspace), subject)
+    except BusError as error:
+        raise explain(error) from error
+    found = next((one for one in (await running()).containers if one.container == container), None)
+    if last is None and found is None:
         raise exception.NotFoundError(
-            f"no container {selection.container} runs, and no output of one is kept",
+            f"no container {container} runs, and no output of one is kept",
             hint="`tidemill container list` shows those that run, `tidemill call info` those of a call",
         )
+    app_id = found.app_id if found is not None else subjects.app_of_logs(last.subject) if last else ""
+    return Selection(subject, container=container), container_ending(app_id, container, running)
+
+
+def _ending(client: "Client", app_id: str) -> Ending:
+    async def is_stopped() -> bool:
+        return (await _details(client, app_id, "")).app.state == "stopped"
+
+    return app_ending(app_id, is_stopped)
 
 
 async def _details(client: "Client", app: str, environment: str) -> AppDetails:

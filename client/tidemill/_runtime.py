@@ -25,7 +25,8 @@ class Container:
     `connect` returns the bus over the worker (None where there is none any more, as in a forked child);
     `interact` connects the standard streams with the caller's terminal; `handles` are the functions of the
     same app, by name; `own` is what a class is called through in this very container's pool. `slots` are
-    the inputs that may run at once, `limit` tells the worker another number, or 0 to take no more.
+    the inputs that may run at once, `limit` tells the worker another number, or 0 to take no more. `note`
+    hears of each input whose id user code has asked for.
     """
 
     __slots__ = (
@@ -41,6 +42,7 @@ class Container:
         "interact",
         "limit",
         "most_slots",
+        "note",
         "slots",
         "workspace",
     )
@@ -72,6 +74,7 @@ class Container:
         self._own = own
         self.slots = self.most_slots = slots
         self.limit = limit
+        self.note: Callable[[str], None] = _ignore
         self._raw_handles = handles
         self._handles: dict[str, FunctionHandle] | None = None
 
@@ -112,14 +115,25 @@ def is_local() -> bool:
 
 def current_input_id() -> str | None:
     """Return the id (`in-...`) of the input that is being executed, or None outside of one."""
-    now = current_input.get()
+    now = _noted()
     return now.input_id if now else None
 
 
 def current_function_call_id() -> str | None:
     """Return the id (`fc-...`) of the call whose input is being executed, or None outside of one."""
-    now = current_input.get()
+    now = _noted()
     return now.call if now else None
+
+
+def _noted() -> CurrentInput | None:
+    now = current_input.get()
+    if now is not None and container is not None:
+        container.note(now.input_id)
+    return now
+
+
+def _ignore(_input_id: str) -> None:
+    """Do nothing: most inputs are recorded anyway."""
 
 
 def interact() -> None:

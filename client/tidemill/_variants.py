@@ -17,7 +17,7 @@ from tidemill._wire import coding
 from tidemill._wire.control import FunctionHandle
 from tidemill._wire.specs import Parameter
 from tidemill._wire.variants import Changes, GetVariant
-from tidemill.exception import NotFoundError
+from tidemill.exception import InvalidError, NotFoundError
 from tidemill.functions import Function
 
 if TYPE_CHECKING:
@@ -72,16 +72,17 @@ class Found:
 class Variant:
     """One variant of a function or class, or the base itself where nothing is given."""
 
-    def __init__(self, base: AnyFunction, given: Given) -> None:
+    def __init__(self, base: AnyFunction, given: Given, *, of_class: bool = False) -> None:
         self.base = base
         self.given = given
+        self.of_class = of_class
         self._key = given.key()
         self._complete: FunctionHandle | None = None  # the base that needs no parameters to be used
 
     def present(self) -> FunctionHandle | None:
         """Return its handle if it is at hand."""
         base = self.base._present_handle()
-        if base is None:
+        if base is None or not self._fits(base):
             return None
         if self._key is None:
             return self._itself(base)
@@ -93,6 +94,10 @@ class Variant:
     async def find(self, client: "Client", *, refresh: bool) -> FunctionHandle:
         """Return its handle, asking the server if need be."""
         base = await self.base._find(client, refresh=refresh)
+        if not refresh and not self._fits(base):  # the name may have been given to another kind since
+            base = await self.base._find(client, refresh=True)
+        if not self._fits(base):
+            raise _other_kind(base)
         if self._key is None:
             return self._itself(base)
         if not refresh and (present := self.present()) is not None:
@@ -103,6 +108,10 @@ class Variant:
             del variants[next(iter(variants))]
         variants[self._key] = Found(base, handle, time.monotonic() + ASK_AGAIN)
         return handle
+
+    def _fits(self, base: FunctionHandle) -> bool:
+        """Return whether it is of the kind that this is a variant of: of a class, or of a function."""
+        return (base.methods is not None) == self.of_class
 
     def _itself(self, base: FunctionHandle) -> FunctionHandle:
         if base is not self._complete:
@@ -127,6 +136,12 @@ class Variant:
         where = lookup.environment if lookup is not None else None
         infos = [await resolve(secret, client, where) for secret in self.given.secrets]
         return tuple(dict.fromkeys(info.secret_id for info in infos))
+
+
+def _other_kind(base: FunctionHandle) -> InvalidError:
+    if base.methods is None:
+        return InvalidError(f"{base.name} is a function, not a class", hint="use Function.from_name instead")
+    return InvalidError(f"{base.name} is a class, not a function", hint="use Cls.from_name instead")
 
 
 def _declared(base: FunctionHandle) -> list[Parameter]:
@@ -163,7 +178,7 @@ class Bound(Function[..., Any, Any]):
             self._of.base._client = client
 
     def _variant(self, change: Callable[[Given], Given]) -> "Bound":
-        variant = Variant(self._of.base, change(self._of.given))
+        variant = Variant(self._of.base, change(self._of.given), of_class=self._of.of_class)
         return Bound(variant, self._method, raw=self._raw, is_generator=self._is_generator, local=self._local)
 
     def local(self, /, *args: Any, **kwargs: Any) -> Any:
@@ -204,9 +219,10 @@ class Bound(Function[..., Any, Any]):
         return self._handle
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _arrive, (self._of.base, self._of.given, self._method, self._is_generator)
+        of = self._of
+        return _arrive, (of.base, of.given, of.of_class, self._method, self._is_generator)
 
 
-def _arrive(base: AnyFunction, given: Given, method: str, is_generator: bool | None) -> Bound:
+def _arrive(base: AnyFunction, given: Given, of_class: bool, method: str, is_generator: bool | None) -> Bound:
     """Rebuild a variant that travelled."""
-    return Bound(Variant(base, given), method, is_generator=is_generator)
+    return Bound(Variant(base, given, of_class=of_class), method, is_generator=is_generator)

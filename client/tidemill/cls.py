@@ -225,7 +225,7 @@ class Obj:
         """Make it, with parameters that were checked."""
         self._cls = cls
         self._values = parameters
-        self._variant = Variant(cls._service, cls._given.with_parameters(parameters))
+        self._variant = Variant(cls._service, cls._given.with_parameters(parameters), of_class=True)
         self._local: _classes.LocalObject | None = None
 
     @property

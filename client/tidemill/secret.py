@@ -29,6 +29,7 @@ class SecretInfo:
     keys: tuple[str, ...]
     updated_at: "datetime.datetime"
     last_used_at: "datetime.datetime | None"
+    updated_by: str
 
 
 class Secret(metaclass=_later.Listed):
@@ -206,6 +207,7 @@ class Secret(metaclass=_later.Listed):
             keys=known.keys,
             updated_at=_time(known.updated),
             last_used_at=None if known.last_used is None else _time(known.last_used),
+            updated_by=known.updated_by,
         )
 
     @_sync.method

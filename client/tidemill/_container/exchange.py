@@ -31,6 +31,7 @@ ASGI = {"version": "3.0", "spec_version": "2.4"}
 Answer = tuple[int, Any, bytes]  # a `Response`, without the cost of making one
 OVER_STREAM: Answer = (0, (), b"")
 _TEXT = (b"content-type", b"text/plain; charset=utf-8")
+FAILURE = 500  # the lowest status of an answer that is a failure
 FAILED: Answer = (500, (_TEXT, (b"content-length", b"21")), b"Internal Server Error")
 
 _pack = msgpack.Packer(autoreset=True).pack
@@ -46,6 +47,9 @@ class Web(Protocol):
     def transmit(self, number: int, frame: Frame) -> None:
         """Send a frame of a stream to the worker."""
 
+    def note(self, input_id: str) -> None:
+        """Have a request recorded."""
+
     def finish(self, exchange: "Exchange", status: int, payload: Encoded) -> None:
         """Send the outcome of an input, which is over."""
 
@@ -59,6 +63,7 @@ class Exchange:
 
     def __init__(self, web: Web, key: Key, request: Request) -> None:
         self.key = key
+        self.input_id = ""
         self.began = time.perf_counter()
         self.task: asyncio.Task[None] | None = None
         self.stream: Duplex | None = None
@@ -217,6 +222,8 @@ class HttpExchange(Exchange):
         match message["type"]:
             case "http.response.start" if self._head is None:
                 self._head = message["status"], list(message.get("headers", ()))
+                if message["status"] >= FAILURE:
+                    self._web.note(self.input_id)
                 self._trailers = [] if message.get("trailers") else None
                 if not self._request.keep:
                     asyncio.get_running_loop().call_soon(self._on_turn, TURNS)
@@ -301,7 +308,9 @@ class HttpExchange(Exchange):
             assert self._head is not None
             return (*self._head, self._body)
         if not self._head_sent:
+            self._web.note(self.input_id)
             return FAILED
         if not self._complete:
+            self._web.note(self.input_id)
             self.abort("the function ended in the middle of its response")
         return OVER_STREAM

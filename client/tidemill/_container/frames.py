@@ -63,6 +63,7 @@ class FromRunner(IntEnum):
     RELEASE = 10  # nothing: it needs it no more
     STREAM = 11  # chunk, frame: of the duplex stream of a web request; the first one opens it
     LIMIT = 12  # inputs that may run at once from now on; 0: it takes no more, and ends after what it has
+    NOTE = 13  # input id: of a web request that is to be recorded, because somebody may know of it
 
 
 class ToInit(IntEnum):

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgpack
 
-from tidemill import exception
+from tidemill import _runtime, exception
 from tidemill._container import apps
 from tidemill._container.coroutines import end_loop
 from tidemill._container.exchange import Exchange, HttpExchange
@@ -65,8 +65,11 @@ class WebExecution:
         self._frames: deque[tuple[int, Frame]] = deque()
         self._awake = False  # a wake-up is on its way
         self._flush_due = False
+        self._noted = ""
         self._no_more = False
         self._interrupted = False
+        if _runtime.container is not None:
+            _runtime.container.note = self.note
         asyncio.set_event_loop(self._loop)
         enter(self.finish_hook)
         self.app = apps.make(function, web, slots, self._loop)
@@ -140,7 +143,9 @@ class WebExecution:
             raise ValueError("it was sent by something else than a gateway")
         request = Request(*msgpack.unpackb(data, use_list=False))
         kind = SocketExchange if request.kind == WEBSOCKET else HttpExchange
-        return kind(self, task.key, request)
+        exchange = kind(self, task.key, request)
+        exchange.input_id = task.now.input_id
+        return exchange
 
     def _on_done(self, exchange: Exchange, task: "asyncio.Task[None]") -> None:
         if exchange.key[0] in self._exchanges:  # it never began, or our own code failed
@@ -179,6 +184,14 @@ class WebExecution:
     def _flush(self) -> None:
         self._flush_due = False
         self._outbox.flush()
+
+    # --- any thread
+
+    def note(self, input_id: str) -> None:
+        """Have the worker record a request of its own: others are only counted."""
+        if input_id != self._noted:
+            self._noted = input_id
+            self._outbox.frame(FromRunner.NOTE, input_id)
 
     # --- the reading thread
 

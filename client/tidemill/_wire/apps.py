@@ -78,7 +78,7 @@ class GetApp:
 class AppInfo:
     """An app as it is shown. `state` is `ephemeral`, `detached`, `deployed` or `stopped`; times are unix.
 
-    `created_by` is the name of a token, or its id.
+    `created_by` and `stopped_by` are the name of a token, or its id; empty where nobody asked for it.
     """
 
     app_id: str
@@ -93,6 +93,7 @@ class AppInfo:
     stop_reason: str = ""
     tags: dict[str, str] = field(default_factory=dict)
     created_by: str = ""
+    stopped_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,12 +65,24 @@ def runs_of(indices: Sequence[int]) -> list[int]:
     return [number for index in indices for number in (index, 1)]
 
 
+class RequestCount(NamedTuple):
+    """How many requests to a web function have succeeded in a minute of unix time, as its source knows.
+
+    It only ever grows, so that a later one says all that an earlier one did.
+    """
+
+    pool: str
+    minute: int
+    succeeded: int
+
+
 class RecordBatch(NamedTuple):
     """Records of one app in one message. `dropped` counts those that `source` could not send before."""
 
     source: str
     records: list[InputRecord]
     dropped: int = 0
+    requests: tuple[RequestCount, ...] = ()
 
 
 # --- dead letters
@@ -180,10 +192,46 @@ class ListCalls:
 
 @dataclass(frozen=True, slots=True)
 class CallList:
-    """The answer to `ListCalls`. `next` is empty on the last page."""
+    """The answer to `ListCalls`. `next` is empty on the last page.
+
+    `requests` are those to web functions that have succeeded in the time asked for. They are counted; only
+    some of them are calls that are listed.
+    """
 
     calls: tuple[CallSummary, ...]
     next: str = ""
+    requests: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CountRequests:
+    """`tm.registry.count_requests`: requests to web functions that have succeeded, minute by minute.
+
+    `since` and `until` are unix times. Answered by `RequestCounts`.
+    """
+
+    app_id: str = ""
+    function_id: str = ""
+    function: str = ""
+    since: float | None = None
+    until: float | None = None
+    limit: int = 1_440
+
+
+class RequestMinute(NamedTuple):
+    """Requests to one function that have succeeded in the minute that began at a unix time."""
+
+    began: float
+    function_id: str
+    succeeded: int
+
+
+@dataclass(frozen=True, slots=True)
+class RequestCounts:
+    """The answer to `CountRequests`: all of them, and the newest minutes in which there were any."""
+
+    succeeded: int
+    minutes: tuple[RequestMinute, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ class SecretInfo:
     keys: tuple[str, ...] = ()
     last_used: float | None = None
     created_by: str = ""
+    updated_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)

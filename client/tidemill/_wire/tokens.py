@@ -15,7 +15,8 @@ KINDS = (MEMBER, WORKER, GPU_WORKER)
 class TokenInfo:
     """A token as it is shown: everything but its secret.
 
-    `last_used` is the time of the last connection, in steps of some minutes.
+    `last_used` is the time of the last connection, in steps of some minutes. `created_by` and `revoked_by`
+    are the name of a token, or its id; empty for what the registry's own command line did.
     """
 
     token_id: str
@@ -26,6 +27,8 @@ class TokenInfo:
     expires: float | None = None
     revoked: float | None = None
     last_used: float | None = None
+    created_by: str = ""
+    revoked_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,6 +111,7 @@ def info(name: str, environment: str | None, as_json: bool) -> None:
         "Created by": found.created_by,
         "Stopped at": listing.time(found.stopped),
         "Stop reason": found.stop_reason,
+        "Stopped by": found.stopped_by,
         "Tags": found.tags,
         "Functions": sorted(name for each in details.handles.values() for name in each.names()),
     }

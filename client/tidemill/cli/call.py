@@ -73,6 +73,8 @@ def list_calls(
         listing.show_json([_as_json(each) for each in found.calls])
     else:
         _table(found)
+    if found.requests:
+        click.echo(f"{found.requests:,} web requests succeeded; most of them are only counted", err=True)
     if found.next:
         click.echo(f"There are more: go on with --before {found.next}", err=True)
 

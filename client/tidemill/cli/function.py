@@ -1,5 +1,6 @@
 """`tidemill function`: functions of deployed apps, what they do now, how many containers they may have."""
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -68,15 +69,28 @@ def info(app: str, name: str, environment: str | None, as_json: bool) -> None:
 @function_arguments
 @json_option
 def stats(app: str, name: str, environment: str | None, as_json: bool) -> None:
-    """Show how much of a function waits and runs now."""
-    now = _function(app, name, environment).get_current_stats()
+    """Show how much of a function waits and runs now, and how many web requests it has answered."""
+    found = _function(app, name, environment)
+    now = found.get_current_stats()
     record = {
         "Backlog": now.backlog,
         "Running": now.num_running_inputs,
         "Containers": now.num_total_runners,
         "Headroom": now.input_headroom,
+        **({"Requests in the last hour": _answered(found.object_id)} if found.get_web_url() else {}),
     }
     listing.show_record(record, as_json=as_json)
+
+
+def _answered(function_id: str) -> int:
+    """Return how many requests to a web function have succeeded in the last hour."""
+    from tidemill import _loop
+    from tidemill._wire.calls import CountRequests, RequestCounts
+
+    request = CountRequests(function_id=function_id, since=time.time() - 3_600, limit=1)
+    answer = client().request("registry", "count_requests", request, RequestCounts)
+    counts: RequestCounts = _loop.wait(answer)
+    return counts.succeeded
 
 
 @click.command()

@@ -34,14 +34,14 @@ def list_secrets(environment: str | None, as_json: bool) -> None:
     from tidemill.secret import Secret
 
     found = Secret.objects.list(environment_name=environment, client=client())
-    columns = ("Name", "Keys", "Created at", "Created by", "Updated at", "Last used at")
+    columns = ("Name", "Keys", "Created at", "Created by", "Updated at", "Updated by", "Last used at")
     rows = []
     for each in found:
         known = each.info()
-        times = [
-            None if when is None else when.astimezone() for when in (known.updated_at, known.last_used_at)
-        ]
-        rows.append((known.name, list(known.keys), known.created_at.astimezone(), known.created_by, *times))
+        used = None if known.last_used_at is None else known.last_used_at.astimezone()
+        made = (known.created_at.astimezone(), known.created_by)
+        changed = (known.updated_at.astimezone(), known.updated_by)
+        rows.append((known.name, list(known.keys), *made, *changed, used))
     listing.show(columns, rows, as_json=as_json)
 
 

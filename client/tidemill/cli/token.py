@@ -57,12 +57,15 @@ def info(as_json: bool) -> None:
 @json_option
 def list_tokens(with_revoked: bool, as_json: bool) -> None:
     """List the tokens of the workspace, newest first, without their secrets."""
-    columns = ("Token ID", "Name", "Created at", "Expires at", "Last used at", "Revoked at")
+    columns = ["Token ID", "Name", "Created at", "Expires at", "Last used at", "Revoked at"]
+    columns += ["Created by", "Revoked by"]
     rows = [
         (
             each.token_id,
             each.name,
             *map(listing.time, (each.created, each.expires, each.last_used, each.revoked)),
+            each.created_by,
+            each.revoked_by,
         )
         for each in _tokens(with_revoked=with_revoked)
     ]

@@ -1,12 +1,12 @@
 """Output as it is printed, over HTTP: a line of JSON each, or a server-sent event.
 
 What a client does not read yet stays in the stream on NATS: nothing is kept here but the line that is being
-sent. A stream ends when its app is stopped, when the client has gone or takes nothing for a minute, and
-when this process is to stop; an event's id says where another request goes on.
+sent. A stream ends when its app is stopped or its container has ended, when the client has gone or takes
+nothing for a minute, and when this process is to stop; an event's id says where another request goes on.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,9 +17,9 @@ from starlette.types import Message, Receive, Scope, Send
 
 from tidemill import exception
 from tidemill._caller import Caller
+from tidemill._log_endings import Ending, until_over
 from tidemill._log_entries import LogEntry
 from tidemill._log_reading import LogReader
-from tidemill._logs import until_stopped
 from tidemill_gateway.problems import Problem
 
 FOLLOWED_AT_ONCE = 256  # by the clients of one gateway
@@ -34,20 +34,19 @@ class Following:
 
     caller: Caller
     reader: LogReader
-    app_id: str
-    is_stopped: Callable[[], Awaitable[bool]]
+    ending: Ending
     tail: int = 0
     after: int | None = None
 
     async def lines(self) -> AsyncGenerator[LogEntry, None]:
-        """Yield lines until the app is stopped."""
+        """Yield lines until the end."""
         reader = self.reader
         after = await reader.last() if self.after is None else self.after
         if self.tail and self.after is None:
             for entry in await reader.tail(self.tail, after):
                 yield entry
         reader.position = after
-        ending = until_stopped(self.caller, self.app_id, self.is_stopped)
+        ending = until_over(self.caller, self.ending)
         async with ending as is_over, aclosing(reader.follow(after, is_over)) as entries:
             async for entry in entries:
                 yield entry

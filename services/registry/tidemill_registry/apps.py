@@ -107,10 +107,10 @@ class Apps:
             raise NotFoundError(f"there is no app {app_id!r}", hint=lookups.SEE_APPS)
         decisions.check_doable("hear the client of", app_id, app.state, app.stop_reason)
 
-    async def stop(self, workspace: str, app_id: str, reason: str) -> None:
+    async def stop(self, workspace: str, app_id: str, reason: str, by: str = "") -> None:
         """Stop an app; a stopped one stays as it is. `NotFoundError`."""
         async with transaction(self._engine) as connection:
-            await self.stop_in(connection, workspace, app_id, reason)
+            await self.stop_in(connection, workspace, app_id, reason, by)
 
     async def stop_in(
         self,
@@ -118,6 +118,7 @@ class Apps:
         workspace: str,
         app_id: str,
         reason: str,
+        by: str = "",
         seen: AppInfo | None = None,
     ) -> None:
         """Stop an app in a transaction that the caller ends."""
@@ -129,15 +130,16 @@ class Apps:
         decisions.check_doable("stop", app_id, app.state)
         await lookups.check_seen(connection, workspace, app_id, seen)
         if app.state != "stopped":
-            await self._stop(connection, _Stopping(app.id, app.name, app.version, workspace), reason)
+            stopping = _Stopping(app.id, app.name, app.version, workspace)
+            await self._stop(connection, stopping, reason, by)
 
-    async def stop_named(self, workspace: str, request: StopDeployed) -> None:
+    async def stop_named(self, workspace: str, request: StopDeployed, by: str = "") -> None:
         """Stop an app by its id, or by its name if it is deployed; `NotFoundError`."""
         async with transaction(self._engine) as connection:
             app_id = await lookups.app_id(connection, workspace, request.app, request.environment)
-            await self.stop_in(connection, workspace, app_id, request.reason, request.seen)
+            await self.stop_in(connection, workspace, app_id, request.reason, by, request.seen)
 
-    async def delete_environment(self, workspace: str, request: DeleteEnvironment) -> None:
+    async def delete_environment(self, workspace: str, request: DeleteEnvironment, by: str = "") -> None:
         """Stop the apps of an environment, then delete it with their records and its secrets."""
         async with transaction(self._engine) as connection:
             environment = await environments.lock_for_deletion(connection, workspace, request)
@@ -146,7 +148,8 @@ class Apps:
             )
             for app in (await connection.execute(query.order_by(App.id).with_for_update())).all():
                 stopping = _Stopping(app.id, app.name, app.version, workspace)
-                await self._stop(connection, stopping, f"its environment {request.name!r} was deleted")
+                reason = f"its environment {request.name!r} was deleted"
+                await self._stop(connection, stopping, reason, by)
             await environments.remove(connection, environment)
 
     async def expire(self) -> list[str]:
@@ -166,7 +169,7 @@ class Apps:
         async with transaction(self._engine) as connection:
             apps = (await connection.execute(query)).all()
             for app in apps:
-                await self._stop(connection, _Stopping(*app), _SILENT)
+                await self._stop(connection, _Stopping(*app), _SILENT, by="")
         return [app.id for app in apps]
 
     async def forget(self) -> int:
@@ -180,15 +183,12 @@ class Apps:
             )
         return result.rowcount
 
-    async def _stop(self, connection: AsyncConnection, app: _Stopping, reason: str) -> None:
+    async def _stop(self, connection: AsyncConnection, app: _Stopping, reason: str, by: str) -> None:
         """Stop an app whose row is locked: its pools leave the bucket, and the world is told."""
         reason = reason.replace("\0", "")[:_MAX_REASON]
-        stopped = update(App).where(App.id == app.id)
-        at = await connection.scalar(
-            stopped.values(state="stopped", stopped_at=self._clock(), stop_reason=reason).returning(
-                App.stopped_at
-            )
-        )
+        values = {"state": "stopped", "stopped_at": self._clock(), "stop_reason": reason, "stopped_by": by}
+        stopped = update(App).where(App.id == app.id).values(values)
+        at = await connection.scalar(stopped.returning(App.stopped_at))
         assert at is not None
         pools = await connection.scalars(select(PoolRow.id).where(PoolRow.app_id == app.id))
         versions = select(DeploymentFunction.version).where(DeploymentFunction.app_id == app.id).distinct()

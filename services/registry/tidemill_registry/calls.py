@@ -16,6 +16,7 @@ from tidemill._wire.calls import (
     CallGraph,
     CallList,
     CallSummary,
+    CountRequests,
     GetCall,
     GetCallGraph,
     GraphInput,
@@ -24,7 +25,7 @@ from tidemill._wire.calls import (
     State,
 )
 from tidemill.exception import InvalidError, NotFoundError
-from tidemill_registry import folding
+from tidemill_registry import folding, request_counts
 from tidemill_registry.database import transaction
 from tidemill_registry.recording import Recording
 from tidemill_registry.rows import COUNT_COLUMNS, PoolInfo, named
@@ -102,6 +103,12 @@ class Calls:
             raise InvalidError(f"there is no status {request.status!r}", hint=f"there are {known}")
         shown: list[CallSummary] = []
         before = request.before
+        requests = 0
+        if not before and request.status in ("", SUCCESS):
+            wanted = CountRequests(
+                request.app_id, request.function_id, request.function, request.since, request.until, limit=1
+            )
+            requests = (await request_counts.count(self._engine, workspace, wanted)).succeeded
         async with transaction(self._engine) as connection:
             for _ in range(max(1, SCANNED // request.limit)):
                 found = await self._page(connection, workspace, request, before)
@@ -110,10 +117,10 @@ class Calls:
                     if not request.status or call.status == request.status:
                         shown.append(call)
                         if len(shown) == request.limit:
-                            return CallList(tuple(shown), call.call)
+                            return CallList(tuple(shown), call.call, requests)
                 if not before:
                     break
-        return CallList(tuple(shown), before)
+        return CallList(tuple(shown), before, requests)
 
     # --- lists
 
@@ -310,4 +317,7 @@ def _cursor(after: str) -> tuple[str, int]:
 
 def _unknown(call: str) -> NotFoundError:
     days = folding.RETENTION / 86_400
-    return NotFoundError(f"nothing is recorded about {call}", hint=f"records are kept for {days:g} days")
+    return NotFoundError(
+        f"nothing is recorded about {call}",
+        hint=f"records are kept for {days:g} days; web requests that succeed are mostly only counted",
+    )

@@ -142,7 +142,7 @@ async def _list_workspaces(_: RegistrySettings, engine: AsyncEngine, __: argpars
 
 async def _create_token(_: RegistrySettings, engine: AsyncEngine, chosen: argparse.Namespace) -> Any:
     request = CreateToken(chosen.name, chosen.lifetime)
-    created = await Tokens(engine, database_clock).create(chosen.workspace, request, chosen.kind)
+    created = await Tokens(engine, database_clock).create(chosen.workspace, request, kind=chosen.kind)
     return {**asdict(created.token), "secret": created.secret}
 
 

@@ -260,7 +260,9 @@ def _infos(workspace: str) -> Select[*tuple[Any, ...]]:
     )
     return (
         select(*App.__table__.columns, Environment.name.label("environment"), functions.label("functions"))
-        .add_columns(tokens.shown(App.created_by).label("author"))
+        .add_columns(
+            tokens.shown(App.created_by).label("author"), tokens.shown(App.stopped_by).label("stopper")
+        )
         .join(Environment, App.environment_id == Environment.id)
         .where(Environment.id.in_(of_workspace(workspace)))
     )
@@ -280,4 +282,5 @@ def _info(row: Row[*tuple[Any, ...]]) -> AppInfo:
         stop_reason=row.stop_reason,
         tags=row.tags,
         created_by=row.author,
+        stopped_by=row.stopper,
     )

@@ -22,12 +22,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from tidemill._bus.protocol import BusError
 from tidemill._wire import coding, ids, subjects
-from tidemill._wire.calls import InputRecord, RecordBatch
+from tidemill._wire.calls import RecordBatch
 from tidemill._wire.specs import Pool
 from tidemill_common import metrics, streams
 from tidemill_common.bus.protocol import ConsumerSpec, Delivery, ServiceBus
 from tidemill_common.logging import Logger
-from tidemill_registry import folding, rows
+from tidemill_registry import folding, request_counts, rows
 from tidemill_registry.database import UNREACHABLE, refuses
 from tidemill_registry.dead_letters import note
 from tidemill_registry.rows import PoolInfo
@@ -174,27 +174,31 @@ class Recording:
             delivery.ack().add_done_callback(_seen)
 
     async def _write_records(self, connection: AsyncConnection, batches: Sequence[Delivery]) -> None:
-        by_workspace: dict[str, list[InputRecord]] = {}
+        by_workspace: dict[str, list[RecordBatch]] = {}
         for delivery in batches:
-            workspace = subjects.workspace_of_event(delivery.subject)
-            by_workspace.setdefault(workspace, []).extend(self._read(delivery))
-        for workspace, records in sorted(by_workspace.items()):
-            known = await self.pools.find(connection, {record.pool for record in records})
+            if (batch := self._read(delivery)) is not None:
+                by_workspace.setdefault(subjects.workspace_of_event(delivery.subject), []).append(batch)
+        for workspace, told in sorted(by_workspace.items()):
+            records = [record for batch in told for record in batch.records]
+            requests = request_counts.fold(told, time.time())
+            named = {record.pool for record in records} | {pool for pool, *_ in requests}
+            known = await self.pools.find(connection, named)
             pools = {pool: info for pool, info in known.items() if info.workspace == workspace}
             folded = folding.fold(records, pools, time.time())
             await rows.write(connection, workspace, folded, pools)
+            await request_counts.write(connection, workspace, requests, pools)
             self._stored.inc(len(records) - folded.refused)
             self._refused.inc(folded.refused)
 
-    def _read(self, delivery: Delivery) -> list[InputRecord]:
+    def _read(self, delivery: Delivery) -> RecordBatch | None:
         try:
             batch = _batch(delivery.data)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             self._log.error("records cannot be read", subject=delivery.subject, error=str(error))
-            return []
+            return None
         if batch.dropped:
             self._lost.inc(batch.dropped)
-        return batch.records
+        return batch
 
     # --- for who asks
 
@@ -215,12 +219,13 @@ class Recording:
 
     async def forget(self) -> int:
         """Delete some of what is old; return how many rows. A call's id tells when it was made."""
-        oldest = ids.first_at(ids.CALL, time.time() - folding.RETENTION)
+        since = time.time() - folding.RETENTION
+        oldest = {"calls": ids.first_at(ids.CALL, since), "minutes": int(since // request_counts.MINUTE)}
         count = 0
         async with self._engine.begin() as connection:
-            for statement in _FORGET:
+            for statement, kind in _FORGET:
                 result: CursorResult[tuple[()]] = await connection.execute(
-                    statement, {"oldest": oldest, "limit": FORGET_AT_ONCE}
+                    statement, {"oldest": oldest[kind], "limit": FORGET_AT_ONCE}
                 )
                 count += result.rowcount
         return count
@@ -228,11 +233,20 @@ class Recording:
 
 # The inner query walks the beginning of the primary key; replicas that meet skip each other's rows.
 _FORGET = tuple(
-    text(
-        f"DELETE FROM {table} WHERE ctid = ANY(ARRAY("  # noqa: S608  # of constants
-        f"SELECT ctid FROM {table} WHERE {key} < :oldest ORDER BY {key} LIMIT :limit FOR UPDATE SKIP LOCKED))"
+    (
+        text(
+            f"DELETE FROM {table} WHERE ctid = ANY(ARRAY("  # noqa: S608  # of constants
+            f"SELECT ctid FROM {table} WHERE {key} < :oldest ORDER BY {key} "
+            "LIMIT :limit FOR UPDATE SKIP LOCKED))"
+        ),
+        kind,
     )
-    for table, key in (("inputs", "call_id"), ("input_counts", "call_id"), ("calls", "id"))
+    for table, key, kind in (
+        ("inputs", "call_id", "calls"),
+        ("input_counts", "call_id", "calls"),
+        ("calls", "id", "calls"),
+        ("request_counts", "minute", "minutes"),
+    )
 )
 
 

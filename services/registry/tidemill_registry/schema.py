@@ -106,6 +106,7 @@ class App(Base):
     heartbeat_at: Mapped[datetime | None]
     stopped_at: Mapped[datetime | None]
     stop_reason: Mapped[str] = mapped_column(server_default="")
+    stopped_by: Mapped[str] = mapped_column(server_default="")
 
     __table_args__ = (
         CheckConstraint("state IN ('ephemeral', 'detached', 'deployed', 'stopped')", name="state_known"),
@@ -270,6 +271,8 @@ class Token(Base):
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
     last_used_at: Mapped[datetime | None]
+    created_by: Mapped[str] = mapped_column(server_default="")
+    revoked_by: Mapped[str] = mapped_column(server_default="")
 
     __table_args__ = (
         CheckConstraint("kind IN ('member', 'worker', 'gpu-worker')", name="kind_known"),
@@ -337,6 +340,7 @@ class SecretRow(Base):
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
     last_used_at: Mapped[datetime | None]
     created_by: Mapped[str] = mapped_column(server_default="")
+    updated_by: Mapped[str] = mapped_column(server_default="")
 
     __table_args__ = (
         UniqueConstraint("environment_id", "name"),
@@ -494,6 +498,25 @@ class InputCount(Base):
     timeout: Mapped[Any] = mapped_column(BIT(4096))
     terminated: Mapped[Any] = mapped_column(BIT(4096))
     init_failure: Mapped[Any] = mapped_column(BIT(4096))
+
+
+class RequestCountRow(Base):
+    """How many requests to a web function one worker (`source`) has seen succeed in a minute of unix time.
+
+    It only grows. Minutes that are as old as calls are forgotten like them.
+    """
+
+    __tablename__ = "request_counts"
+
+    workspace: Mapped[str] = mapped_column(primary_key=True)
+    function_id: Mapped[str] = mapped_column(primary_key=True)
+    minute: Mapped[int] = mapped_column(primary_key=True)
+    pool_id: Mapped[str] = mapped_column(primary_key=True)
+    source: Mapped[str] = mapped_column(primary_key=True)
+    app_id: Mapped[str]
+    succeeded: Mapped[int] = mapped_column(BigInteger)
+
+    __table_args__ = (Index("ix_request_counts_minute", "minute"),)
 
 
 class ImageRow(Base):

@@ -69,6 +69,7 @@ class Secrets:
                 name=request.name,
                 keys=sorted(request.values),
                 created_by=by,
+                updated_by=by,
                 **stored._asdict(),
             )
             # One that is there is locked, and left as it is.
@@ -79,11 +80,12 @@ class Secrets:
             row = (await connection.execute(returned)).one()
             await _check_seen(connection, row.id, request.seen)
             if row.id != secret_id:
-                await self._replace(connection, row.id, Encrypted(row.key_id, row.ciphertext), request)
+                before = Encrypted(row.key_id, row.ciphertext)
+                await self._replace(connection, row.id, before, request, by)
             return await _info(connection, SecretRow.id == row.id)
 
     async def _replace(
-        self, connection: AsyncConnection, secret_id: str, before: Encrypted, request: PutSecret
+        self, connection: AsyncConnection, secret_id: str, before: Encrypted, request: PutSecret, by: str
     ) -> None:
         """Give a secret whose row is locked other values, or more of them."""
         if not (request.overwrite or request.merge):
@@ -96,10 +98,9 @@ class Secrets:
             values = self._keys.decrypt(secret_id, before) | values
             _check_values(values)
         stored = self._keys.encrypt(secret_id, values)
+        changed = {"keys": sorted(values), "updated_at": self._clock(), "updated_by": by}
         written = update(SecretRow).where(SecretRow.id == secret_id)
-        await connection.execute(
-            written.values(keys=sorted(values), updated_at=self._clock(), **stored._asdict())
-        )
+        await connection.execute(written.values(changed | stored._asdict()))
 
     async def put_unnamed(self, workspace: str, request: PutAppSecret, by: str = "") -> SecretInfo:
         """Store values that belong to no name; the same values are the same secret."""
@@ -114,10 +115,12 @@ class Secrets:
                 fingerprint=self._keys.fingerprint(environment, request.values),
                 keys=sorted(request.values),
                 created_by=by,
+                updated_by=by,
                 **stored._asdict(),
             )
             wanted_again = made.on_conflict_do_update(
-                index_elements=["environment_id", "fingerprint"], set_={"updated_at": self._clock()}
+                index_elements=["environment_id", "fingerprint"],
+                set_={"updated_at": self._clock(), "updated_by": by},
             )
             found = await connection.scalar(wanted_again.returning(SecretRow.id))
             return await _info(connection, SecretRow.id == found)
@@ -317,6 +320,7 @@ def _infos() -> Select[*tuple[Any, ...]]:
         SecretRow.keys,
         SecretRow.last_used_at,
         tokens.shown(SecretRow.created_by).label("author"),
+        tokens.shown(SecretRow.updated_by).label("editor"),
     ).join(Environment, SecretRow.environment_id == Environment.id)
 
 
@@ -330,6 +334,7 @@ def _as_info(row: Row[*tuple[Any, ...]]) -> SecretInfo:
         keys=tuple(row[5]),
         last_used=row.last_used_at.timestamp() if row.last_used_at else None,
         created_by=row.author,
+        updated_by=row.editor,
     )
 
 

@@ -1,6 +1,7 @@
 """The registry: answers requests about apps, publishes read models, watches over ephemeral apps."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -9,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import text
 
+from tidemill._bus.protocol import BusError
 from tidemill._wire import subjects
 from tidemill._wire.apps import (
     AppDetails,
@@ -21,7 +23,15 @@ from tidemill._wire.apps import (
     StopApp,
 )
 from tidemill._wire.autoscaling import GetAutoscaler, UpdateAutoscaler
-from tidemill._wire.calls import GetCall, GetCallGraph, GetDead, ListCalls, ListDead, ReplayDead
+from tidemill._wire.calls import (
+    CountRequests,
+    GetCall,
+    GetCallGraph,
+    GetDead,
+    ListCalls,
+    ListDead,
+    ReplayDead,
+)
 from tidemill._wire.control import Done, FunctionHandle, GetFunction
 from tidemill._wire.deploying import (
     DeployApp,
@@ -73,6 +83,7 @@ from tidemill_common.requests import Endpoints
 from tidemill_common.service import Context
 from tidemill_registry import (
     autoscaling,
+    bundles,
     decisions,
     deployments,
     environments,
@@ -83,6 +94,7 @@ from tidemill_registry import (
     proxy_tokens,
     publishing,
     rate_limits,
+    request_counts,
     retention,
     routes,
     siblings,
@@ -106,6 +118,8 @@ from tidemill_registry.workspaces import Workspaces
 VERSION = "1.0.0"  # of the requests, as the micro service tells it
 SWEEP = 5.0  # seconds between looks for ephemeral apps whose clients have gone
 TRIM = 60.0  # seconds between looks for versions that are too old
+COLLECT = 3_600.0  # seconds between looks for code that nothing refers to
+FIRST_COLLECT = 60.0  # seconds until the first one
 RECONNECT = 0.05  # seconds between tries to reach the database at the start
 WARM_CONNECTIONS = 2  # made before the first request: one for requests, one for the publisher
 
@@ -203,10 +217,14 @@ class Registry:
             ("rollover_app", RolloverApp, self._linked(self._told(deployments.roll_over))),
             ("put_secret", PutSecret, self._secrets.put),
             ("put_app_secret", PutAppSecret, self._secrets.put_unnamed),
+            ("stop_app", StopApp, self._stop_app),
+            ("stop_deployed", StopDeployed, self._stop_deployed),
+            ("delete_environment", DeleteEnvironment, self._delete_environment),
+            ("create_token", CreateToken, self._tokens.create),
+            ("revoke_token", RevokeToken, self._revoke_token),
         )
         table: Sequence[tuple[str, type[Any], Callable[[str, Any], Awaitable[object]]]] = (
             ("heartbeat", AppHeartbeat, self._heartbeat),
-            ("stop_app", StopApp, self._stop_app),
             ("get_function", GetFunction, self._get_function),
             ("get_variant", GetVariant, self._get_variant),
             ("list_apps", ListApps, partial(lookups.list_apps, self._engine)),
@@ -215,7 +233,6 @@ class Registry:
             ("find_apps", FindApps, partial(lookups.find_apps, self._engine)),
             ("find_functions", FindFunctions, self._find_functions),
             ("list_deployments", ListDeployments, partial(deployments.list_versions, self._engine)),
-            ("stop_deployed", StopDeployed, self._stop_deployed),
             ("set_tags", SetTags, partial(tags.replace, self._engine)),
             ("get_tags", GetTags, partial(tags.read, self._engine)),
             ("get_autoscaler", GetAutoscaler, partial(autoscaling.read, self._engine)),
@@ -223,13 +240,10 @@ class Registry:
             ("list_environments", ListEnvironments, self._list_environments),
             ("create_environment", CreateEnvironment, partial(environments.create, self._engine)),
             ("update_environment", UpdateEnvironment, self._change_environment),
-            ("delete_environment", DeleteEnvironment, self._delete_environment),
             ("get_secret", GetSecret, self._secrets.get),
             ("list_secrets", ListSecrets, self._secrets.list_named),
             ("delete_secret", DeleteSecret, self._secrets.remove),
-            ("create_token", CreateToken, self._tokens.create),
             ("list_tokens", ListTokens, self._list_tokens),
-            ("revoke_token", RevokeToken, self._revoke_token),
             ("create_proxy_token", CreateProxyToken, self._announced(proxy_tokens.create)),
             ("list_proxy_tokens", ListProxyTokens, partial(proxy_tokens.of, self._engine)),
             ("revoke_proxy_token", RevokeProxyToken, self._announced(proxy_tokens.revoke)),
@@ -239,6 +253,7 @@ class Registry:
             ("get_call_graph", GetCallGraph, self._calls.graph),
             ("get_call", GetCall, self._calls.get),
             ("list_calls", ListCalls, self._calls.newest),
+            ("count_requests", CountRequests, partial(request_counts.count, self._engine)),
             ("list_dead", ListDead, self._dead.newest),
             ("get_dead", GetDead, self._dead.get),
             ("replay_dead", ReplayDead, self._dead.replay),
@@ -313,13 +328,13 @@ class Registry:
             raise
         return Done()
 
-    async def _stop_app(self, workspace: str, request: StopApp) -> Done:
-        await self._apps.stop(workspace, request.app_id, request.reason)
+    async def _stop_app(self, workspace: str, request: StopApp, by: str) -> Done:
+        await self._apps.stop(workspace, request.app_id, request.reason, by)
         await self._publisher.published()
         return Done()
 
-    async def _stop_deployed(self, workspace: str, request: StopDeployed) -> Done:
-        await self._apps.stop_named(workspace, request)
+    async def _stop_deployed(self, workspace: str, request: StopDeployed, by: str) -> Done:
+        await self._apps.stop_named(workspace, request, by)
         await self._publisher.published()
         return Done()
 
@@ -354,16 +369,16 @@ class Registry:
         await self._publisher.published()
         return changed
 
-    async def _delete_environment(self, workspace: str, request: DeleteEnvironment) -> Done:
-        await self._apps.delete_environment(workspace, request)
+    async def _delete_environment(self, workspace: str, request: DeleteEnvironment, by: str) -> Done:
+        await self._apps.delete_environment(workspace, request, by)
         await self._publisher.published()
         return Done()
 
     async def _list_tokens(self, workspace: str, request: ListTokens) -> TokenList:
         return TokenList(await self._tokens.of(workspace, include_revoked=request.include_revoked))
 
-    async def _revoke_token(self, workspace: str, request: RevokeToken) -> Done:
-        await self._tokens.revoke(workspace, request.token_id)
+    async def _revoke_token(self, workspace: str, request: RevokeToken, by: str) -> Done:
+        await self._tokens.revoke(workspace, request.token_id, by)
         if self._revocations is not None:
             self._revocations.soon()
         return Done()
@@ -400,7 +415,7 @@ class Registry:
     async def _sweep(self) -> None:
         """Stop ephemeral apps whose clients have gone, and forget what was stopped long ago."""
         loop = asyncio.get_running_loop()
-        trim_at = 0.0
+        trim_at, collect_at = 0.0, loop.time() + FIRST_COLLECT
         while True:
             await asyncio.sleep(SWEEP)
             try:
@@ -414,6 +429,9 @@ class Registry:
                 await self._recording.forget()
                 await self._dead.forget()
                 await self._secrets.collect()
+                if loop.time() >= collect_at:
+                    collect_at = loop.time() + COLLECT
+                    await self._collect()
                 if loop.time() >= trim_at:
                     trim_at = loop.time() + TRIM
                     await retention.trim(self._engine, self._clock)
@@ -421,6 +439,17 @@ class Registry:
             except (ServiceError, *UNREACHABLE) as error:
                 self._hearing_since = None
                 self._log.warning("the sweep waits for the database", error=str(error))
+
+    async def _collect(self) -> None:
+        """Remove code that no version refers to any more."""
+        for workspace in await self._workspaces.names():
+            try:
+                count = await bundles.collect(self._engine, self._bus, workspace, time.time())
+            except BusError as error:
+                self._log.warning("unused code waits for NATS", workspace=workspace, error=str(error))
+                continue
+            if count:
+                self._log.info("removed code that no version refers to", workspace=workspace, count=count)
 
     async def _expire(self) -> None:
         if expired := await self._apps.expire():

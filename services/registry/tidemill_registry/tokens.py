@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Row, Select, func, or_, select, text, update
+from sqlalchemy import ColumnElement, Row, Select, case, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from tidemill._wire import ids
 from tidemill._wire.tokens import (
@@ -55,7 +55,9 @@ class Tokens:
         self._engine = engine
         self._clock = clock
 
-    async def create(self, workspace: str, request: CreateToken, kind: str = MEMBER) -> TokenCreated:
+    async def create(
+        self, workspace: str, request: CreateToken, by: str = "", *, kind: str = MEMBER
+    ) -> TokenCreated:
         """Make a token; for a worker `workspace` is empty. `NotFoundError`, `InvalidError`."""
         _check(request, kind)
         secret = new_secret()
@@ -67,6 +69,7 @@ class Tokens:
                 "name": request.name,
                 "kind": kind,
                 "secret_sha256": digest(secret),
+                "created_by": by,
             }
             if request.lifetime is not None:
                 values["expires_at"] = self._clock() + timedelta(seconds=request.lifetime)
@@ -102,14 +105,20 @@ class Tokens:
             rows = await connection.execute(query.order_by(Token.created_at.desc()).limit(MAX_LISTED))
             return tuple(_info(row) for row in rows)
 
-    async def revoke(self, workspace: str, token_id: str) -> None:
-        """End a token of a workspace, or with an empty name one of a worker; `NotFoundError`."""
+    async def revoke(self, workspace: str, token_id: str, by: str = "") -> None:
+        """End a token of a workspace, or with an empty name one of a worker; `NotFoundError`.
+
+        One that has ended already stays as it is.
+        """
         owner = select(Workspace.id).where(Workspace.name == workspace).scalar_subquery()
         owned = Token.workspace_id == owner if workspace else Token.workspace_id.is_(None)
         ended = update(Token).where(Token.id == token_id, owned)
-        now = func.coalesce(Token.revoked_at, self._clock())
+        values = {
+            "revoked_at": func.coalesce(Token.revoked_at, self._clock()),
+            "revoked_by": case((Token.revoked_at.is_(None), by), else_=Token.revoked_by),
+        }
         async with transaction(self._engine) as connection:
-            if await connection.scalar(ended.values(revoked_at=now).returning(Token.id)) is None:
+            if await connection.scalar(ended.values(values).returning(Token.id)) is None:
                 raise NotFoundError(f"there is no token {token_id!r}", hint="see `tidemill token list`")
 
     async def verify(self, token_id: str, secret: str) -> Verified:
@@ -147,7 +156,8 @@ class Tokens:
 
 def shown(token_id: ColumnElement[str] | InstrumentedAttribute[str]) -> ColumnElement[str]:
     """Return how a column's token is shown to people: by its name if it has one, else its id."""
-    name = select(Token.name).where(Token.id == token_id, Token.name != "").scalar_subquery()
+    known = aliased(Token)  # the column may be one of the tokens' own table
+    name = select(known.name).where(known.id == token_id, known.name != "").scalar_subquery()
     return func.coalesce(name, token_id)
 
 
@@ -190,6 +200,8 @@ def _tokens() -> Select[*tuple[Any, ...]]:
         Token.revoked_at,
         Token.last_used_at,
         Workspace.name.label("workspace"),
+        shown(Token.created_by).label("maker"),
+        shown(Token.revoked_by).label("revoker"),
     ).outerjoin(Workspace, Token.workspace_id == Workspace.id)
 
 
@@ -207,4 +219,6 @@ def _info(row: Row[*tuple[Any, ...]]) -> TokenInfo:
         expires=unix("expires_at"),
         revoked=unix("revoked_at"),
         last_used=unix("last_used_at"),
+        created_by=row.maker,
+        revoked_by=row.revoker,
     )

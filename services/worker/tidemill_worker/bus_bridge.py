@@ -46,6 +46,7 @@ class Bridge:
         self._tasks: set[asyncio.Task[None]] = set()
         self._storing = 0  # bytes
         self.called = -inf  # when it last called a function (the loop's time)
+        self.on_call: Callable[[bytes], None] = lambda _chunk: None  # hears of each call before it is stored
         self._lost = False  # messages, since the container was told
         self._pools = {handle.pool for handle in pool.handles.values()} | {pool.id}
         self._operations: dict[str, Callable[..., None]] = {
@@ -123,6 +124,7 @@ class Bridge:
         pool = self._may.pool_of(subject)
         if pool is not None:
             self.called = asyncio.get_running_loop().time()
+            self.on_call(data)
         if pool is None or pool in self._pools:
             self._store_now(number, subject, data, msg_id, headers, called=data if pool else None)
         else:

@@ -17,7 +17,11 @@ _NAME = r"[A-Za-z0-9_+-]{1,128}"
 # Headers that mean something to the server; a rollup of more than one subject would empty a stream.
 _HEADER_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _HEADER_VALUE = re.compile(r"[^\x00-\x1f\x7f]{0,4096}")
-_SERVER_HEADERS = {"Nats-TTL": re.compile(r"\d{1,9}s"), "Nats-Rollup": re.compile("sub")}
+_SERVER_HEADERS = {
+    "Nats-TTL": re.compile(r"\d{1,9}s"),
+    "Nats-Rollup": re.compile("sub"),
+    "Nats-Expected-Last-Subject-Sequence": re.compile(r"\d{1,19}"),
+}
 
 
 class Permissions:

@@ -2,16 +2,21 @@
 
 Inputs that finish together cost one record. That an input runs is told only when it has done so for a
 while: most have finished before.
+
+A web request that succeeds is only counted, unless somebody may know of it: it ran for long enough to be
+seen, has written output, called a function, asked for its own id, answered with an error, or its response
+is kept. Then it is *noted*, and has a record like any other input.
 """
 
 import asyncio
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from tidemill._wire import subjects
+from tidemill._wire import ids, subjects
 from tidemill._wire.calls import DETAILED, InputRecord, State, runs_of
 from tidemill._wire.messages import Blob, Format, Status, Try
 from tidemill._wire.specs import Pool
@@ -23,6 +28,7 @@ if TYPE_CHECKING:
     from tidemill_worker.work import Work
 
 LOOK_EVERY = 0.25  # seconds between looks at what runs
+COUNTED = 1_000  # requests that were only counted, in which output or calls may still turn up
 RUNS_LONG = 0.1  # seconds after which it is told that an input runs
 
 _STATES = {
@@ -62,12 +68,18 @@ class Records:
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
+        self._counted: dict[str, InputRecord] = {}  # by call, the oldest first
 
     def finished(self, work: "Work", items: "list[Item]", seconds: float, container: str) -> None:
         """Tell that inputs have ended for good; they were executed for so many seconds in all."""
         now = time.time()
         started = now - seconds if container else 0.0
         good = [item[0] for item in items if item[1] in _GOOD]
+        if good and work.chunk.gateway:
+            self._recorder.count(work.pool.workspace, work.pool.app_id, work.pool.id)
+            if not work.noted:
+                self._remember(_record(work, good, State.SUCCESS, container, (started, now)))
+                return
         if good:
             self._tell(work, good, State.SUCCESS, container, (started, now))
         if len(good) < len(items):
@@ -75,6 +87,29 @@ class Records:
                 if status not in _GOOD:
                     reason = _reason(form, data) if index < DETAILED else ""
                     self._tell(work, [index], _STATES[Status(status)], container, (started, now), reason)
+
+    def note(self, container: "Container", input_id: str) -> None:
+        """Have a request recorded that somebody may know of; also when it was only counted a moment ago."""
+        try:
+            call, _ = ids.parse_input_id(input_id)
+        except ValueError:
+            return
+        for part in container.parts.values():
+            if part.work.chunk.call == call:
+                part.work.noted = True
+                return
+        if record := self._counted.pop(call, None):
+            self._recorder.add(container.pool.workspace, container.pool.app_id, record)
+
+    def calls(self, container: "Container", data: bytes) -> None:
+        """Have the request recorded in which a container calls a function: it is part of a call graph."""
+        with suppress(msgspec.DecodeError, UnicodeDecodeError):
+            self.note(container, _read_head(data).parent)
+
+    def _remember(self, record: InputRecord) -> None:
+        self._counted[record.call] = record
+        if len(self._counted) > COUNTED:
+            del self._counted[next(iter(self._counted))]
 
     def retried(self, work: "Work", indices: Iterable[int], tried: Try) -> None:
         """Tell that an attempt ended and another follows."""
@@ -108,6 +143,7 @@ class Records:
         for part in container.parts.values():
             if part.running not in (-1, part.told):
                 part.told = part.running
+                part.work.noted = True
                 started = time.time() - since
                 self._tell(part.work, [part.running], State.STARTED, container.id, (started, 0.0))
 
@@ -120,12 +156,23 @@ class Records:
         span: tuple[float, float],
         reason: str = "",
     ) -> None:
-        chunk, pool = work.chunk, work.pool
-        record = InputRecord(
-            chunk.call, runs_of(indices), state, chunk.attempt, pool.id, chunk.parent, chunk.root,
-            container, chunk.sent, span[0], span[1], reason, chunk.method,
-        )  # fmt: skip
-        self._recorder.add(pool.workspace, pool.app_id, record)
+        record = _record(work, indices, state, container, span, reason)
+        self._recorder.add(work.pool.workspace, work.pool.app_id, record)
+
+
+def _record(
+    work: "Work",
+    indices: list[int],
+    state: State,
+    container: str,
+    span: tuple[float, float],
+    reason: str = "",
+) -> InputRecord:
+    chunk = work.chunk
+    return InputRecord(
+        chunk.call, runs_of(indices), state, chunk.attempt, work.pool.id, chunk.parent, chunk.root,
+        container, chunk.sent, span[0], span[1], reason, chunk.method,
+    )  # fmt: skip
 
 
 def _reason(form: int, data: bytes | Blob) -> str:

@@ -28,7 +28,12 @@ class WebContainer(Container):
     def __init__(self, node: Node, pool: Pool, container_id: str, listener: Listener) -> None:
         super().__init__(node, pool, container_id, listener)
         self._inner: dict[int, Duplex] = {}  # by chunk
-        self._from_runner[FromRunner.STREAM] = self._on_stream
+        self._from_runner |= {
+            FromRunner.STREAM: self._on_stream,
+            FromRunner.LOG: self._on_log,
+            FromRunner.NOTE: self._note,
+        }
+        self._bridge.on_call = lambda data: node.records.calls(self, data)
 
     # --- requests
 
@@ -73,6 +78,16 @@ class WebContainer(Container):
 
     def _move_on(self, _number: int, _part: Part, _running: int) -> None:
         """Do nothing: each request runs by itself."""
+
+    # --- requests of which somebody may know
+
+    def _on_log(self, stream: int, text: str, when: float, input_id: str) -> None:
+        self.log.write(stream, text, when, input_id)
+        if input_id:
+            self._note(input_id)
+
+    def _note(self, input_id: str) -> None:
+        self._node.records.note(self, input_id)
 
     # --- their streams
 

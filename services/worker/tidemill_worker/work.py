@@ -24,6 +24,7 @@ class Work:
         "chunk",
         "delivery",
         "key",
+        "noted",
         "older",
         "open",
         "pool",
@@ -44,6 +45,7 @@ class Work:
         self.arrived = now
         self.renew_at = now + 8.0
         self.voided = False  # its call was cancelled
+        self.noted = False  # somebody may know of this web request: it gets a record of its own
         self.older: list[Delivery] = []  # earlier leases of the same message
 
     @property

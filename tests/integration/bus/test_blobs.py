@@ -1,5 +1,6 @@
 """The object store: contents whole or an error, on NATS and without a server."""
 
+import asyncio
 import os
 
 import pytest
@@ -63,10 +64,41 @@ async def test_a_bundle_is_stored_once_under_its_name(store: ServiceBus) -> None
     assert await blobs.has(store, WORKSPACE, name)
     await blobs.put_named(store, WORKSPACE, name, b"not stored: the name is there")
     assert await blobs.get_named(store, WORKSPACE, name) == b"code"
-    await blobs.delete_named(store, WORKSPACE, name)
+    assert await blobs.delete_named(store, WORKSPACE, await _seen(store, name))
     assert not await blobs.has(store, WORKSPACE, name)
     with pytest.raises(NotFoundError):
         await blobs.get_named(store, WORKSPACE, name)
+
+
+async def _seen(store: ServiceBus, name: str) -> blobs.Named:
+    (found,) = [one async for one in blobs.all_named(store, WORKSPACE) if one.name == name]
+    return found
+
+
+async def test_a_bundle_that_is_wanted_again_is_not_removed_by_who_saw_it_before(
+    store: ServiceBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"bundle-{os.urandom(8).hex()}"
+    await blobs.put_named(store, WORKSPACE, name, b"code")
+    before = await _seen(store, name)
+    monkeypatch.setattr(blobs, "FRESH", -3_600.0)  # it is old
+    await blobs.put_named(store, WORKSPACE, name, b"code")
+    assert (await _seen(store, name)).blob == before.blob
+    assert not await blobs.delete_named(store, WORKSPACE, before)
+    assert await blobs.get_named(store, WORKSPACE, name) == b"code"
+    assert await blobs.delete_named(store, WORKSPACE, await _seen(store, name))
+    await blobs.put_named(store, WORKSPACE, name, b"code")
+    assert await blobs.get_named(store, WORKSPACE, name) == b"code"
+
+
+async def test_a_bundle_stored_twice_at_the_same_moment_is_there_once(store: ServiceBus) -> None:
+    name = f"bundle-{os.urandom(8).hex()}"
+    await asyncio.gather(
+        *(blobs.put_named(store, WORKSPACE, name, b"code " + name.encode()) for _ in range(3))
+    )
+    assert await blobs.get_named(store, WORKSPACE, name) == b"code " + name.encode()
+    chunks = [one async for one in store.read(STREAM, "$O.blobs_main.C.*") if name.encode() in one.data]
+    assert len(chunks) == 1
 
 
 async def test_a_payload_can_be_read_more_often_than_a_stream_has_consumers(store: ServiceBus) -> None:

@@ -95,6 +95,29 @@ async def test_what_the_broker_does_not_take_is_counted_and_told_later(
     assert sum(len(batch.records) for batch in found) + lost == 4
 
 
+async def test_requests_are_told_as_how_many_there_were_in_their_minute(
+    bus: ServiceBus, app: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1_000_000_000.0
+    monkeypatch.setattr(recording.time, "time", lambda: now)
+    mine = recorder(bus)
+    for _ in range(3):
+        mine.count(WORKSPACE, app, "po-1")
+    mine.count(WORKSPACE, app, "po-2")
+    mine.add(WORKSPACE, app, record(0))
+    mine.flush()
+    mine.count(WORKSPACE, app, "po-1")
+    now += 60
+    mine.count(WORKSPACE, app, "po-1")
+    await mine.close()
+    first, second, third = await batches(bus, app)
+    minute = int(now // 60)
+    assert sorted(first.requests) == [("po-1", minute - 1, 3), ("po-2", minute - 1, 1)]
+    assert len(first.records) == 1
+    assert second.requests == (("po-1", minute - 1, 4),)
+    assert third.requests == (("po-1", minute, 1),)
+
+
 def test_runs_name_each_index_once() -> None:
     assert runs_of([]) == []
     assert runs_of([5, 3, 4]) == [3, 3]

@@ -97,7 +97,14 @@ async def test_versions_are_listed_rolled_over_and_rolled_back(
     assert versions[1]["rolled_back_to"] == 1
     assert [version["deployed_by"] for version in versions] == ["for the build", "first", "first", "first"]
     assert (await api.get(f"/apps/{name}")).json()["created_by"] == "first"
-    await api.delete(f"/apps/{name}")
+    app_id = over.json()["app_id"]
+    assert (await api.delete(f"/apps/{name}", headers=by_other)).status_code == 204
+    stopped = (await api.get(f"/apps/{app_id}")).json()
+    assert (stopped["state"], stopped["created_by"], stopped["stopped_by"]) == (
+        "stopped",
+        "first",
+        "for the build",
+    )
 
 
 async def test_a_new_version_is_called_as_soon_as_it_is_deployed(
@@ -129,6 +136,7 @@ async def test_secrets_are_written_and_never_shown(api: Api) -> None:
     assert again.status_code == 409
     merged = await api.put(f"/secrets/{name}", json={"values": {"OTHER": hidden}, "merge": True})
     assert merged.json()["keys"] == ["KEY", "OTHER"]
+    assert (merged.json()["created_by"], merged.json()["updated_by"]) == ("first", "first")
     answers = [made, merged, await api.get("/secrets"), await api.get(f"/secrets/{name}")]
     assert all(hidden not in answer.text for answer in answers)
     assert (await api.delete(f"/secrets/{name}")).status_code == 204
@@ -158,6 +166,7 @@ async def test_a_revoked_token_opens_nothing_after_some_seconds(api: Api, until:
     listed = (await api.get("/tokens", params={"include_revoked": True})).json()["items"]
     shown = next(token for token in listed if token["id"] == made["id"])
     assert shown["revoked"]
+    assert (shown["created_by"], shown["revoked_by"]) == ("first", "first")
     assert "secret" not in shown
 
 

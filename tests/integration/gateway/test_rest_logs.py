@@ -116,6 +116,22 @@ async def test_a_stream_ends_with_its_app(api: Api, stack: RunningStack) -> None
         assert [line async for line in received if line] == []
 
 
+async def test_a_container_is_followed_until_it_has_ended(api: Api, app_id: str) -> None:
+    await say(api, "from some container")
+    running = (await api.get("/containers", params={"app": app_id})).json()["items"]
+    container = next(each["id"] for each in running if each["function"] == "say")
+    path = f"/containers/{container}/logs/stream"
+    async with api.stream("GET", path, params={"tail": 1}) as answer:
+        received = answer.aiter_lines()
+        line = json.loads(await _next(received))
+        assert (line["container"], line["function"], line["app"]) == (container, "say", app_id)
+        assert (await api.delete(f"/containers/{container}")).status_code == 204
+        rest = [json.loads(line) async for line in received if line]
+    assert {each["container"] for each in rest} <= {container}
+    async with api.stream("GET", path, params={"tail": 1}) as answer:  # of one that has ended
+        assert len([line async for line in answer.aiter_lines() if line]) == 1
+
+
 async def test_what_was_given_up_is_shown_and_replayed_once(api: Api, app_id: str) -> None:
     failed = await api.post(f"/apps/{app_id}/functions/give_up/calls?wait=30", json={"args": ["dead"]})
     call = failed.headers["location"].rpartition("/")[2]

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from running_stacks import wait_until
@@ -147,6 +148,17 @@ async def test_only_a_gpu_worker_takes_inputs_for_gpus(two: Workspaces, kind: st
             found = set(await raw.may_publish(*operations(stream), *needed))
             assert found == (needed if allowed else set())
             assert await raw.may_subscribe(f"tm.inputs.{queue}.>") == []
+
+
+async def test_nobody_comes_in_without_a_token(two: Workspaces) -> None:
+    server = urlsplit(two.url)
+    for given in ({}, {"user": two.victim[0]}, {"user": "", "pass": ""}, {"auth_token": two.victim[1]}):
+        reader, writer = await asyncio.open_connection(server.hostname, server.port)
+        assert json.loads((await reader.readline()).removeprefix(b"INFO "))["auth_required"]
+        writer.write(f"CONNECT {json.dumps({'verbose': False, **given})}\r\nPING\r\n".encode())
+        assert b"Authorization Violation" in await reader.readline()
+        writer.close()
+        await writer.wait_closed()
 
 
 async def test_what_a_member_makes_is_noted_as_its_own_whatever_it_writes_itself(two: Workspaces) -> None:

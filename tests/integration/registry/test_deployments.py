@@ -126,6 +126,18 @@ async def test_a_name_can_be_used_again_for_another_type(client: Any, spec: Spec
     assert not (await client.function("app", "thing", 1)).is_generator
 
 
+async def test_a_renamed_function_is_another_one_and_gets_its_name_back(client: Any, spec: Spec) -> None:
+    first = (await deploy(client, spec("f"), spec("stays"))).handles
+    renamed = await deploy(client, spec("g"), spec("stays"))
+    assert renamed.removed == ("f",)
+    assert renamed.handles["g"].function_id != first["f"].function_id
+    assert renamed.handles["stays"] == first["stays"]
+    assert (await refused(client.function("app", "f"))).code == "not_found"
+    back = await deploy(client, spec("f"), spec("stays"))
+    assert (back.version, back.removed, back.handles) == (3, ("g",), first)
+    assert await client.function("app", "g", 2) == renamed.handles["g"]
+
+
 async def test_the_history_tells_what_was_deployed(client: Any, spec: Spec) -> None:
     await deploy(client, spec("f"), spec("g"), tag="first", client_version="1.2.3")
     await deploy(client, spec("f"), strategy="recreate")

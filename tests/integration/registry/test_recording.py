@@ -19,6 +19,7 @@ from tidemill._wire.calls import (
     CallDetails,
     CallGraph,
     CallList,
+    CountRequests,
     DeadDetails,
     DeadLetter,
     DeadList,
@@ -31,6 +32,8 @@ from tidemill._wire.calls import (
     RecordBatch,
     ReplayDead,
     Replayed,
+    RequestCount,
+    RequestCounts,
     State,
     runs_of,
 )
@@ -69,11 +72,17 @@ class Story:
         }
         return InputRecord(call=call, state=state, runs=runs_of(indices), **values)
 
-    async def tell(self, *records: InputRecord, source: str = "wo-1", dropped: int = 0) -> None:
+    async def tell(
+        self,
+        *records: InputRecord,
+        source: str = "wo-1",
+        dropped: int = 0,
+        requests: tuple[RequestCount, ...] = (),
+    ) -> None:
         """Publish a batch."""
         self.count += 1
         subject = subjects.event(self.client.workspace, subjects.RECORDS, self.app_id)
-        batch = coding.encode(RecordBatch(source, list(records), dropped))
+        batch = coding.encode(RecordBatch(source, list(records), dropped, requests))
         await self.client.bus.store(subject, batch, msg_id=f"{source}.{self.count}")
 
     async def graph(self, call: str, *, whole: bool = True) -> CallGraph:
@@ -162,7 +171,10 @@ async def test_an_unfinished_graph_waits_for_what_is_on_its_way(story: Story) ->
     await story.tell(story.record(call, State.SUCCESS, 0))
     assert [one.status for one in (await asked).inputs] == ["success"]
     unknown = await refused(story.graph(ids.new(ids.CALL)))
-    assert (unknown.code, unknown.hint) == ("not_found", "records are kept for 7 days")
+    assert (unknown.code, unknown.hint) == (
+        "not_found",
+        "records are kept for 7 days; web requests that succeed are mostly only counted",
+    )
 
 
 async def test_records_in_any_order_from_two_replicas_come_to_the_same(
@@ -454,6 +466,34 @@ async def test_what_cannot_run_is_not_replayed(story: Story) -> None:
     await story.client.stop(story.app_id)
     answer = await refused(story.client.ask("replay_dead", ReplayDead(gone), Replayed))
     assert answer.message == "the function f does not run any more"
+
+
+async def test_requests_are_counted_once_however_often_they_are_told(story: Story) -> None:
+    minute, pools = int(story.began // 60), story.pools
+    earlier = RequestCount(pools["f"], minute - 1, 100)
+    await story.tell(requests=(earlier, RequestCount(pools["f"], minute, 7)))
+    await story.tell(requests=(RequestCount(pools["f"], minute, 9), RequestCount(pools["g"], minute, 2)))
+    await story.tell(requests=(RequestCount(pools["f"], minute, 7),))
+    await story.tell(requests=(RequestCount(pools["f"], minute, 5), earlier), source="wo-2")
+    await story.tell(requests=(RequestCount("po-unknown", minute, 5),), source="wo-3")
+
+    async def all_of(**asked: Any) -> RequestCounts:
+        answer: RequestCounts = await story.client.ask(
+            "count_requests", CountRequests(**asked), RequestCounts
+        )
+        return answer
+
+    async def counted() -> RequestCounts | None:
+        found = await all_of()
+        return found if found.succeeded == 216 else None
+
+    found = await until(counted)
+    assert [(each.began, each.succeeded) for each in found.minutes][-1] == ((minute - 1) * 60.0, 200)
+    assert sorted(each.succeeded for each in found.minutes) == [2, 14, 200]
+    assert (await all_of(function="f", since=story.began)).succeeded == 14
+    assert (await all_of(until=minute * 60.0)).succeeded == 200
+    assert (await story.calls()).requests == 216
+    assert (await story.calls(status="failure")).requests == 0
 
 
 async def test_another_workspace_sees_nothing_and_can_tell_nothing(story: Story) -> None:

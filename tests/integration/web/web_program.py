@@ -177,6 +177,16 @@ async def raises() -> None:
     raise ValueError("what the function raised")
 
 
+@site.get("/says")
+async def says() -> None:
+    print("said in a request")
+
+
+@site.get("/leads")
+async def leads() -> str:
+    return (await tell_url.spawn.aio()).object_id
+
+
 @site.get("/sleeps")
 async def sleeps(seconds: float) -> str:
     try:

@@ -9,9 +9,9 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
+from tidemill._bus.core import service_refusal
 from tidemill._bus.framing import NO_HEADERS, checked
 from tidemill._bus.jetstream import NO_CONSUMER, NO_STREAM
-from tidemill._bus.nats import service_refusal
 from tidemill._bus.protocol import (
     BusError,
     Disconnected,

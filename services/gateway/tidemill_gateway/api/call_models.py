@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from tidemill._wire.calls import CallSummary, GraphInput, InputDetails
+from tidemill._wire.calls import CallSummary, GraphInput, InputDetails, RequestCounts
 from tidemill_gateway.api.models import Given, moment, perhaps
 
 Status = Literal["pending", "success", "failure", "timeout", "terminated", "init_failure"]
@@ -69,6 +69,31 @@ class Call:
             started=perhaps(info.started),
             finished=perhaps(info.finished),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class RequestMinute:
+    """Requests to one function that have succeeded in the minute that began then."""
+
+    began: datetime
+    function_id: str
+    succeeded: int
+
+
+@dataclass(frozen=True, slots=True)
+class SucceededRequests:
+    """Requests to web functions that have succeeded: all that were asked for, and the newest minutes."""
+
+    succeeded: int
+    minutes: list[RequestMinute]
+
+    @classmethod
+    def of(cls, counts: RequestCounts) -> "SucceededRequests":
+        """Return it as it is shown."""
+        minutes = [
+            RequestMinute(moment(each.began), each.function_id, each.succeeded) for each in counts.minutes
+        ]
+        return cls(counts.succeeded, minutes)
 
 
 @dataclass(frozen=True, slots=True)

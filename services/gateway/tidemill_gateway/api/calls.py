@@ -24,6 +24,7 @@ from tidemill_gateway.api.call_models import (
     GraphedInput,
     Input,
     Status,
+    SucceededRequests,
 )
 from tidemill_gateway.api.models import Page, fields_of
 from tidemill_gateway.api.moments import Moment
@@ -128,6 +129,28 @@ async def list_calls(
     )
     found = await requester.page("list_calls", wanted, wire.CallList, cursor)
     return show_page(request, [Call.of(info) for info in found.calls], found.next)
+
+
+@router.get("/requests", response_model=SucceededRequests)
+async def count_requests(
+    request: Request,
+    requester: Requester,
+    app: Annotated[str, Query(pattern=r"^(ap-[A-Za-z0-9]{1,60})?$", description="the id of an app")] = "",
+    function: Annotated[str, Query(pattern=r"^[^\x00]{0,256}$")] = "",
+    since: Annotated[Moment | None, Query()] = None,
+    until: Annotated[Moment | None, Query()] = None,
+    limit: Annotated[int, Query(ge=1, le=10_080, description="of how many minutes are told")] = 1_440,
+) -> Response:
+    """Count requests to web functions that succeeded. Most of them are no calls that `/calls` lists."""
+    wanted = wire.CountRequests(
+        app_id=app,
+        function=function,
+        since=since.timestamp() if since else None,
+        until=until.timestamp() if until else None,
+        limit=limit,
+    )
+    counts = await requester.registry("count_requests", wanted, wire.RequestCounts)
+    return show(request, SucceededRequests.of(counts))
 
 
 @router.get("/calls/{call}", response_model=CallDetails)

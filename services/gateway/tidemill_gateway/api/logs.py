@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 
 from tidemill import _logs, exception
 from tidemill._kept import KeptCall
+from tidemill._log_endings import Ending, app_ending
 from tidemill._log_entries import LogEntry, Selection
 from tidemill._log_reading import LogReader
 from tidemill._wire import apps, calls, subjects
@@ -122,10 +123,11 @@ class Lines:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Whose output it is: what selects it, and the ids of functions by name."""
+    """Whose output it is: what selects it, the ids of functions by name, and when it ends."""
 
     selection: Selection
     functions: dict[str, str]
+    ending: Ending
 
 
 # --- an app
@@ -230,6 +232,18 @@ async def get_container_logs(
     return await _read(request, requester, origin, asked)
 
 
+@router.get("/containers/{container}/logs/stream", responses=STREAMED, response_class=Response)
+async def follow_container_logs(
+    request: Request,
+    requester: Requester,
+    container: ContainerRef,
+    wanted: Annotated[Followed, Depends()],
+) -> Response:
+    """Follow what a container prints until it has ended."""
+    origin = await _of_container(requester, container)
+    return _follow(request, requester, origin, wanted)
+
+
 # --- whose output
 
 
@@ -243,7 +257,8 @@ async def _of_app(requester: Session, app: str, environment: str, function: str 
         )
     app_id = found.app.app_id
     subject = subjects.app_logs(requester.workspace, app_id)
-    return Origin(Selection(subject, app=app_id, function=function), functions)
+    selection = Selection(subject, app=app_id, function=function)
+    return Origin(selection, functions, _ending(requester, app_id))
 
 
 async def _of_call(requester: Session, call: str) -> Origin:
@@ -254,17 +269,23 @@ async def _of_call(requester: Session, call: str) -> Origin:
         record = await calling.stored_record(KeptCall(requester.caller, call))
         app_id, created = record.app_id, record.created
     subject = subjects.app_logs(requester.workspace, app_id)
-    return Origin(Selection(subject, app=app_id, call=call, since=max(0.0, created - 60.0)), {})
+    selection = Selection(subject, app=app_id, call=call, since=max(0.0, created - 60.0))
+    return Origin(selection, {}, _ending(requester, app_id))
 
 
 async def _of_container(requester: Session, container: str) -> Origin:
-    selection = _logs.of_container_alone(requester.workspace, container)
-
     async def running() -> ContainerList:
         return await requester.scheduler("list_containers", ListContainers(), ContainerList)
 
-    await _logs.check_container(requester.caller, selection, running)
-    return Origin(selection, {})
+    selection, ending = await _logs.find_container(requester.caller, container, running)
+    return Origin(selection, {}, ending)
+
+
+def _ending(requester: Session, app_id: str) -> Ending:
+    async def is_stopped() -> bool:
+        return (await _details(requester, app_id, "")).app.state == "stopped"
+
+    return app_ending(app_id, is_stopped)
 
 
 async def _details(requester: Session, app: str, environment: str) -> apps.AppDetails:
@@ -327,14 +348,9 @@ async def _first(reader: LogReader, limit: int) -> list[LogEntry]:
 
 def _follow(request: Request, requester: Session, origin: Origin, wanted: Followed) -> Response:
     reader = _reader(requester, origin, search=wanted.search, source=wanted.source or "")
-    app_id = origin.selection.app
-
-    async def is_stopped() -> bool:
-        return (await _details(requester, app_id, "")).app.state == "stopped"
-
     events = EVENTS in request.headers.get("accept", "")
     following = Following(
-        requester.caller, reader, app_id, is_stopped, tail=wanted.tail, after=wanted.last_event_id
+        requester.caller, reader, origin.ending, tail=wanted.tail, after=wanted.last_event_id
     )
     followers: Followers = request.app.state.followers
     return followers.response(following, request.app.state.stopping, events=events, shown=Line.of)

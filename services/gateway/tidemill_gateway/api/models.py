@@ -70,6 +70,7 @@ class App:
     created_by: str
     stopped: datetime | None
     stop_reason: str
+    stopped_by: str
 
     @classmethod
     def of(cls, info: AppInfo) -> "App":
@@ -87,6 +88,7 @@ class App:
             created_by=info.created_by,
             stopped=perhaps(info.stopped),
             stop_reason=info.stop_reason,
+            stopped_by=info.stopped_by,
         )
 
 
@@ -245,6 +247,7 @@ class Secret:
     updated: datetime
     last_used: datetime | None
     created_by: str
+    updated_by: str
 
     @classmethod
     def of(cls, info: SecretInfo) -> "Secret":
@@ -258,6 +261,7 @@ class Secret:
             updated=moment(info.updated),
             last_used=perhaps(info.last_used),
             created_by=info.created_by,
+            updated_by=info.updated_by,
         )
 
 

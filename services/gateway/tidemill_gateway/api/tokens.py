@@ -28,6 +28,8 @@ class Token:
     expires: datetime | None
     revoked: datetime | None
     last_used: datetime | None
+    created_by: str
+    revoked_by: str
 
     @classmethod
     def of(cls, info: wire.TokenInfo) -> "Token":
@@ -39,6 +41,8 @@ class Token:
             expires=perhaps(info.expires),
             revoked=perhaps(info.revoked),
             last_used=perhaps(info.last_used),
+            created_by=info.created_by,
+            revoked_by=info.revoked_by,
         )
 
 
