@@ -137,8 +137,8 @@ with each runtime of [Isolation](isolation.md) (`benchmarks/suite_containers.py`
 ## Loads that change
 
 500 calls a second of 20 ms that begin at once, for 10 s, where no container is: when the last call that had
-waited for more than 0.1 s was answered. Then 20 calls a second of 100 ms that come by chance, to containers that
-end after two idle seconds: how many are started (`benchmarks/suite_load.py`).
+waited for more than 0.1 s was answered. Then 20 calls a second of 100 ms that come by chance, to containers
+that end after two idle seconds: how many are started (`benchmarks/suite_load.py`).
 
 {load_table}
 

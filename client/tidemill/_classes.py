@@ -11,7 +11,7 @@ from typing import Any
 from tidemill import _parameters
 from tidemill._partial import Kind, PartialFunction
 from tidemill._wire.specs import ClassSpec, MethodSpec, Parameter
-from tidemill.exception import InvalidError, UnimplementedError
+from tidemill.exception import InvalidError
 
 Partials = Mapping[str, PartialFunction[..., Any, Any]]
 
@@ -28,7 +28,9 @@ class Declared:
 
     def spec(self) -> ClassSpec:
         """Return what the platform is told."""
-        methods = (MethodSpec(name, each.yields, each.is_async) for name, each in self.methods.items())
+        methods = (
+            MethodSpec(name, each.yields, each.is_async, each.web) for name, each in self.methods.items()
+        )
         return ClassSpec(tuple(methods), self.parameters)
 
 
@@ -47,11 +49,6 @@ def declared(user_cls: type, *, serialized: bool = True) -> Declared:
                 hint="put @method() on top of them",
             )
     methods = {name: partial for name, partial in found.items() if partial.kind is Kind.METHOD or partial.web}
-    if len(methods) > 1 and any(partial.web for partial in methods.values()):
-        raise UnimplementedError(
-            f"{user_cls.__name__} has a method for the web beside others, which this version does not have",
-            hint="move it to a class of its own; a base class can have what they share",
-        )
     if any(partial.batching is not None for partial in methods.values()):
         check_batching(methods)
     enter = tuple(name for name, partial in found.items() if partial.kind is Kind.ENTER)

@@ -140,8 +140,8 @@ def declare_class(
     name = partial.raw.__qualname__
     yields = any(method.yields for method in methods.values())
     declaration = _declare(name, given, include_source=include_source, yields=yields)
-    first = next(iter(methods.values()), partial)  # where it is batched or for the web it is the only one
-    partial = dataclasses.replace(partial, batching=first.batching, web=first.web)
+    first = next(iter(methods.values()), partial)  # where it is batched it is the only one
+    partial = dataclasses.replace(partial, batching=first.batching)
     _check_together(name, partial, given)
     template = dataclasses.replace(
         declaration.template,
@@ -149,7 +149,6 @@ def declare_class(
         concurrency=partial.concurrency or Concurrency(),
         batching=partial.batching,
         cls=cls,
-        **_for_web(partial),
     )
     return dataclasses.replace(declaration, template=template)
 

@@ -141,7 +141,26 @@ def _check(parameter: Parameter, value: Any) -> None:
         )
 
 
+def query(given: Mapping[str, Any]) -> str:
+    """Return what a URL says for these values: nothing, or `?` and a query."""
+    from urllib.parse import urlencode
+
+    return f"?{urlencode({name: _shown(value) for name, value in given.items()})}" if given else ""
+
+
+def _shown(value: Any) -> str | bytes:
+    if isinstance(value, bytes):
+        return value
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def put_on(instance: object, parameters: Iterable[Parameter], given: Mapping[str, Any]) -> None:
     """Give an object its values."""
     for parameter in parameters:
         vars(instance)[parameter.name] = given.get(parameter.name, parameter.default)
+
+
+def of(instance: object, parameters: Iterable[Parameter]) -> dict[str, Any]:
+    """Return those of an object's values that differ from the defaults, by name."""
+    held = {each: vars(instance).get(each.name, each.default) for each in parameters}
+    return {each.name: value for each, value in held.items() if each.required or value != each.default}

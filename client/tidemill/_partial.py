@@ -58,7 +58,7 @@ class PartialFunction(Generic[P, R, O]):
     def __get__(self, instance: object, owner: type[Any]) -> Any:
         if instance is None:
             return self
-        if self.kind is not Kind.METHOD:
+        if self.kind is not Kind.METHOD and self.web is None:
             return self.raw.__get__(instance, owner)
         from tidemill.cls import method_of
 

@@ -159,9 +159,15 @@ def _last_of_each(ids: list[str]) -> tuple[str, ...]:
 def tree(plan: Plan, handles: Mapping[str, FunctionHandle]) -> Iterator[str]:
     """Yield the lines that show what was made, and where the web functions are."""
     yield "✓ Created objects."
-    for number, spec in enumerate(plan.specs, start=1):
-        branch = "└──" if number == len(plan.specs) else "├──"
-        url = handles[spec.name].web_url if spec.name in handles else None
-        name = spec.name if spec.cls is None else f"{spec.name}.*"
-        made = f"web function {name} => {url}" if url else f"function {name}."
-        yield f"{branch} Created {made}"
+    made = [line for spec in plan.specs for line in _made(spec, handles.get(spec.name))]
+    for number, line in enumerate(made, start=1):
+        yield f"{'└──' if number == len(made) else '├──'} Created {line}"
+
+
+def _made(spec: FunctionSpec, handle: FunctionHandle | None) -> Iterator[str]:
+    if handle is not None and handle.web_url:
+        yield f"web function {spec.name} => {handle.web_url}"
+        return
+    yield f"function {spec.name}." if spec.cls is None else f"function {spec.name}.*."
+    for method, url in handle.web_urls().items() if handle is not None else ():
+        yield f"web function {spec.name}.{method} => {url}"

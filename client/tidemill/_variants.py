@@ -79,6 +79,10 @@ class Variant:
         self._key = given.key()
         self._complete: FunctionHandle | None = None  # the base that needs no parameters to be used
 
+    def lacks_nothing(self, base: FunctionHandle) -> None:
+        """Take a base as it is, because it has the parameters of an object already."""
+        self._complete = base
+
     def present(self) -> FunctionHandle | None:
         """Return its handle if it is at hand."""
         base = self.base._present_handle()
@@ -159,12 +163,17 @@ class Bound(Function[..., Any, Any]):
         raw: Callable[..., Any] | None = None,
         is_generator: bool | None = None,
         local: Callable[..., Any] | None = None,
+        parameters: Mapping[str, Any] | None = None,
     ) -> None:
-        """Make it; `local` is what calls it in this process, by default `raw` as it is."""
+        """Make it; `local` is what calls it in this process, by default `raw` as it is.
+
+        `parameters` are those of its object, where they are not what the variant is made by.
+        """
         self._of = variant
         self._method = method
         self._local = local
         self._taken: FunctionHandle | None = None
+        self._parameters = variant.given.parameters if parameters is None else parameters
         name = f"{variant.base._name}.{method}" if method else variant.base._name
         super().__init__(raw, name=name, app=variant.base._app, is_generator=is_generator)
 
@@ -212,6 +221,9 @@ class Bound(Function[..., Any, Any]):
                 f"the class {handle.name} has no method {self._method!r}",
                 hint=f"it has {', '.join(handle.methods)}" if handle.methods else "",
             ) from None
+
+    def _web_query(self) -> str:
+        return _parameters.query(self._parameters)
 
     async def _find(self, client: "Client", *, refresh: bool = False) -> FunctionHandle:
         self._take(await self._of.find(client, refresh=refresh))

@@ -157,8 +157,12 @@ class App(Standing, metaclass=_later.Listed):
 
     @property
     def registered_web_endpoints(self) -> list[str]:
-        """The names of functions with a URL."""
-        return [name for name, (declaration, _) in self._declared.items() if declaration.template.web]
+        """The names of functions and methods with a URL."""
+        return [
+            f"{name}.{method}" if method else name
+            for name, (declaration, _) in self._declared.items()
+            for method in declaration.template.webs
+        ]
 
     def __repr__(self) -> str:
         return f"App({self._name!r})" if self._name else "App()"

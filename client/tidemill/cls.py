@@ -12,6 +12,7 @@ from tidemill import _classes, _later, _parameters, _runtime, _sync
 from tidemill._classes import Declared
 from tidemill._partial import PartialFunction
 from tidemill._variants import Bound, Given, Variant
+from tidemill._wire.specs import Parameter
 from tidemill.exception import ExecutionError, InvalidError
 from tidemill.functions import Function, Lookup
 
@@ -280,12 +281,14 @@ def method_of(instance: object, partial: PartialFunction[..., Any, Any]) -> Boun
     """Return the function that a method is, looked up on the user's object itself, as `self.method` is."""
     found = vars(instance).get(_OBJECT)
     obj: Obj = found if found is not None else _of_container(instance)
+    own = obj._variant.base._handle if obj._variant.given == Given() else None
     return Bound(
         obj._variant,
         partial.name,
         raw=partial.raw,
         is_generator=partial.yields,
         local=partial.raw.__get__(instance),
+        parameters=_parameters.of(instance, map(Parameter._make, own.parameters)) if own else None,
     )
 
 
@@ -300,6 +303,7 @@ def _of_container(instance: object) -> Obj:
     service = Function[..., Any, Any](None, name=own.name)
     service._hydrate(own, None, Lookup(function_id=own.function_id, like=own.pool))
     obj = vars(instance)[_OBJECT] = Obj(Cls(service, None, Given()), {})
+    obj._variant.lacks_nothing(own)
     return obj
 
 

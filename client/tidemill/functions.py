@@ -451,11 +451,17 @@ class Function(Generic[P, R, O]):
 
         client = _client.current(self._client)
         handle = await self._find(client)
-        if handle.web_label and handle.web_url is None:  # a container is not told where the gateway is
+        url = handle.web_url
+        if handle.web_label and url is None:  # a container is not told where the gateway is
             from tidemill import _following
 
-            return (await _following.look_up(client, Lookup(function_id=handle.function_id))).web_url
-        return handle.web_url
+            found = await _following.look_up(client, Lookup(function_id=handle.function_id))
+            url = found.web_urls().get(handle.method) if handle.method else found.web_url
+        return url and url + self._web_query()
+
+    def _web_query(self) -> str:
+        """Return what its URL says beside the address: the parameters of the object whose method it is."""
+        return ""
 
     def get_raw_f(self) -> Callable[P, O]:
         """Return the Python function."""

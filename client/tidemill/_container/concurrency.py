@@ -4,7 +4,7 @@ How many there are at once is the worker's business: what comes is started.
 """
 
 import asyncio
-from _queue import Empty
+from _queue import Empty, SimpleQueue
 from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
@@ -12,7 +12,9 @@ from functools import partial
 from time import perf_counter
 from typing import Any
 
+from tidemill._container.batches import Batch
 from tidemill._container.coroutines import AsyncExecution
+from tidemill._container.execution import Parts
 from tidemill._container.guard import Key
 from tidemill._container.outcomes import Outcome
 from tidemill._container.targets import Target
@@ -27,14 +29,37 @@ _END = object()
 class ConcurrentExecution(AsyncExecution):
     """Runs chunks on a loop, all that come at once."""
 
-    _tasks: dict[Key, "asyncio.Task[Outcome]"]
     _ending = False
     _threads: ThreadPoolExecutor | None = None
 
-    def serve(self) -> list[Key]:
-        """Run what comes until None comes; return what a stop signal interrupted."""
-        self._tasks = {}
-        return super().serve()
+    def __init__(
+        self,
+        parts: Parts,
+        inbox: "SimpleQueue[Chunk | Batch | None]",
+        on_finished: "Callable[[Chunk | Batch], None]",
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(parts, inbox, on_finished, loop)
+        self._tasks: dict[Key, asyncio.Task[Outcome]] = {}
+
+    # --- beside others, on a loop that is theirs
+
+    def take(self, chunk: Chunk | None) -> None:
+        """Run one more chunk; None tells that there is no more."""
+        self._inbox.put(chunk)
+        self._go_on()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all has run, and no more comes."""
+        return self._finished
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether an input has ended everything."""
+        return self._fatal is not None
+
+    # --- the main thread
 
     def _go_on(self) -> None:
         while not self._finished and not self._ending:

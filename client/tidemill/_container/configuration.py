@@ -27,7 +27,7 @@ class Configuration(NamedTuple):
     workspace: whose container it is.
     parameters: those of the container's object, if it runs a class.
     own: what the container's own pool is called through, if it runs a class.
-    web: the fields of the function's `Web`, None where it is not for the web.
+    web: the fields of the `Web` of what answers the web, by the method; a function's name is empty.
     """
 
     container: str
@@ -51,7 +51,7 @@ class Configuration(NamedTuple):
     workspace: str = ""
     parameters: dict[str, Any] | None = None
     own: dict[str, Any] | None = None
-    web: dict[str, Any] | None = None
+    web: dict[str, dict[str, Any]] = {}  # noqa: RUF012 - read only
 
     @classmethod
     def read(cls, fields: dict[str, Any]) -> "Configuration":

@@ -37,11 +37,12 @@ class AsyncExecution:
         parts: Parts,
         inbox: "SimpleQueue[Chunk | Batch | None]",
         on_finished: "Callable[[Chunk | Batch], None]",
+        loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self._program, self._outcomes, self._outbox, self._tagger, self._terminal = parts
         self._inbox = inbox
         self._on_finished = on_finished
-        self._loop = asyncio.new_event_loop()
+        self._loop = loop or asyncio.new_event_loop()
         self._chunk: Chunk | Batch | None = None
         self._task: asyncio.Task[Any] | None = None
         self._running: Key | None = None
@@ -64,6 +65,10 @@ class AsyncExecution:
             # What ends a process ends the loop too when a task of the user's own raises it.
             with suppress(SystemExit, KeyboardInterrupt):
                 self._loop.run_forever()
+        return self.outcome()
+
+    def outcome(self) -> list[Key]:
+        """Return what a stop signal interrupted, or raise what has ended everything."""
         if self._fatal is not None:
             raise self._fatal
         return self._returned

@@ -100,7 +100,7 @@ class Runner:
         try:
             program = targets.load(configuration)
             imported = time.perf_counter()
-            serve = self._prepare_web(configuration, program) or self._prepare(configuration, program)
+            serve = self._prepare(configuration, program)
         finally:
             self._guard.active = None
         report = {
@@ -118,6 +118,8 @@ class Runner:
         terminal = self._terminal
         assert terminal is not None
         parts = Parts(program, results, self._outbox, self._tagger, terminal)
+        if configuration.web:
+            return self._prepare_web(configuration, parts)
         if program.is_async or configuration.slots > 1:
             loop = self._execution = _on_a_loop(configuration.slots)(parts, self._inbox, self._forget)
             terminal.on_interrupt = loop.on_key
@@ -142,23 +144,17 @@ class Runner:
             _run_hook(hook, finish)
         self._exit_hooks = program.exit
 
-    def _prepare_web(self, configuration: Configuration, program: Program) -> Callable[[], list[Key]] | None:
-        """Make the app of a web function; return what answers its requests, None for other functions."""
-        if configuration.web is None:
-            return None
+    def _prepare_web(self, configuration: Configuration, parts: Parts) -> Callable[[], list[Key]]:
+        """Make the apps of web functions; return what answers their requests."""
         from tidemill._container.web import WebExecution
 
-        (target,) = program.targets.values()
         self._web = self._execution = WebExecution(
-            target.function,
+            parts,
             configuration.web,
             configuration.slots,
-            outbox=self._outbox,
-            outcomes=Outcomes(configuration.container, restrict_output=configuration.restrict_output),
-            tagger=self._tagger,
             inbox=self._inbox,
             on_finished=self._forget,
-            enter=partial(self._enter, program),
+            enter=partial(self._enter, parts.program),
         )
         return self._web.serve
 

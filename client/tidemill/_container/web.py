@@ -1,16 +1,18 @@
-"""Running the requests of a web function: an ASGI app on one event loop, many requests at once.
+"""Running the requests of web functions: ASGI apps on one event loop, many requests at once.
 
 reading thread ──> requests, frames of streams ──> loop ──> app ──> outputs and frames ──> worker
+                                                    └─────> other methods of the same object
 
 The worker sends no more requests than may run. All that the reading thread has taken in meanwhile costs the
-loop one wake-up.
+loop one wake-up. A class has an app for each of its methods that answers the web; what else it can do runs
+on the same loop, as `ConcurrentExecution` has it.
 """
 
 import asyncio
 import time
 from _queue import Empty, SimpleQueue
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from contextvars import copy_context
 from typing import Any
@@ -19,14 +21,16 @@ import msgpack
 
 from tidemill import _runtime, exception
 from tidemill._container import apps
+from tidemill._container.batches import Batch
+from tidemill._container.concurrency import ConcurrentExecution
 from tidemill._container.coroutines import end_loop
 from tidemill._container.exchange import Exchange, HttpExchange
+from tidemill._container.execution import Parts
 from tidemill._container.frames import FromRunner
 from tidemill._container.guard import Key
-from tidemill._container.lifespan import Lifespan
-from tidemill._container.outbox import Encoded, Outbox
-from tidemill._container.outcomes import Outcomes, cancelled
-from tidemill._container.tags import Tagger
+from tidemill._container.lifespan import App, Lifespan
+from tidemill._container.outbox import Encoded
+from tidemill._container.outcomes import cancelled
 from tidemill._container.websocket import SocketExchange
 from tidemill._container.work import Chunk, Task
 from tidemill._runtime import current_input
@@ -38,26 +42,39 @@ from tidemill._wire.web import WEBSOCKET, Request
 STOPPED = failure.from_text("InternalFailure", "the container was told to stop while it answered")
 
 
+class Site:
+    """What one function or method answers with: see `exchange.Web`."""
+
+    __slots__ = ("app", "finish", "lifespan", "note", "ready_at", "state", "transmit")
+
+    def __init__(self, app: App, execution: "WebExecution") -> None:
+        self.app = app
+        self.lifespan = Lifespan(app)
+        self.state = self.lifespan.state
+        self.ready_at = 0.0
+        self.transmit = execution.transmit
+        self.finish = execution.finish
+        self.note = execution.note
+
+
 class WebExecution:
     """Answers requests. What others than the main thread may call stands under its own heading."""
 
     def __init__(
         self,
-        function: Callable[..., Any],
-        web: dict[str, Any],
+        parts: Parts,
+        webs: Mapping[str, dict[str, Any]],
         slots: int,
         *,
-        outbox: Outbox,
-        outcomes: Outcomes,
-        tagger: Tagger,
         inbox: "SimpleQueue[Any]",
-        on_finished: Callable[[Chunk], None],
+        on_finished: Callable[[Chunk | Batch], None],
         enter: Callable[[Callable[[Awaitable[Any]], None]], None],
     ) -> None:
-        """Make the app; `enter` runs what comes before, with what awaits something on the loop."""
-        self._outbox = outbox
-        self._outcomes = outcomes
-        self._tagger = tagger if slots == 1 else None  # whose output it is cannot be told by the time
+        """Make the apps of `webs`; `enter` runs what comes before, with what awaits something on the loop."""
+        self._program = parts.program
+        self._outbox = parts.outbox
+        self._outcomes = parts.outcomes
+        self._tagger = parts.tagger if slots == 1 else None  # whose output it is cannot be told by the time
         self._inbox = inbox
         self._on_finished = on_finished
         self._loop = asyncio.new_event_loop()
@@ -72,31 +89,43 @@ class WebExecution:
             _runtime.container.note = self.note
         asyncio.set_event_loop(self._loop)
         enter(self.finish_hook)
-        self.app = apps.make(function, web, slots, self._loop)
-        self._lifespan = Lifespan(self.app)
-        self._loop.run_until_complete(self._lifespan.start())
-        self.state = self._lifespan.state
-        self.ready_at = time.perf_counter()
+        self._sites: dict[str, Site] = {}
+        for method, web in webs.items():
+            function = self._program.target(method).function
+            site = self._sites[method] = Site(apps.make(function, web, slots, self._loop), self)
+            self._loop.run_until_complete(site.lifespan.start())
+        for site in self._sites.values():
+            site.ready_at = time.perf_counter()
+        self._others: ConcurrentExecution | None = None
+        if len(self._program.targets) > len(self._sites):
+            self._others = ConcurrentExecution(parts, SimpleQueue(), on_finished, self._loop)
 
     # --- the main thread
 
     def serve(self) -> list[Key]:
-        """Answer what comes until None comes; return nothing: what a stop signal interrupts has failed."""
+        """Answer what comes until None comes; return what a stop signal interrupted: requests have failed."""
         self._loop.call_soon(self._turn)
-        while not (self._no_more and not self._exchanges):
+        while not self._is_over():
             # What ends a process ends the loop too when a task of the user's own raises it.
             with suppress(SystemExit, KeyboardInterrupt):
                 self._loop.run_forever()
-        return []
+        return [] if self._others is None else self._others.outcome()
+
+    def _is_over(self) -> bool:
+        others = self._others
+        if others is not None and (others.has_failed or not others.is_over):
+            return others.has_failed
+        return self._no_more and not self._exchanges
 
     def finish_hook(self, hook: Awaitable[Any]) -> None:
         """Await what an async hook returned, on the loop that requests run on."""
         self._loop.run_until_complete(asyncio.ensure_future(hook, loop=self._loop))
 
     def close(self) -> None:
-        """Shut the app down, end what user code has left on the loop, and the loop."""
-        with suppress(BaseException):
-            self._loop.run_until_complete(self._lifespan.stop())
+        """Shut the apps down, end what user code has left on the loop, and the loop."""
+        for site in self._sites.values():
+            with suppress(BaseException):
+                self._loop.run_until_complete(site.lifespan.stop())
         end_loop(self._loop)
 
     def _turn(self) -> None:
@@ -109,6 +138,9 @@ class WebExecution:
                 break
             if chunk is None:
                 self._no_more = True
+                self._pass_on(None)
+            elif chunk.method not in self._sites and self._others is not None:
+                self._pass_on(chunk)
             elif (task := chunk.start()) is None:
                 self._on_finished(chunk)
             else:
@@ -121,10 +153,14 @@ class WebExecution:
         if self._no_more and not self._exchanges:
             self._loop.stop()
 
+    def _pass_on(self, chunk: Chunk | None) -> None:
+        if self._others is not None:
+            self._others.take(chunk)
+
     def _start(self, chunk: Chunk, task: Task) -> None:
         try:
             exchange = self._exchange(task)
-        except (ValueError, TypeError, msgpack.UnpackException) as error:
+        except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
             problem = exception.ExecutionError(f"the input is no web request: {error}")
             self._outbox.output(*task.key, *self._outcomes.failure(problem))
             self._on_finished(chunk)
@@ -143,7 +179,7 @@ class WebExecution:
             raise ValueError("it was sent by something else than a gateway")
         request = Request(*msgpack.unpackb(data, use_list=False))
         kind = SocketExchange if request.kind == WEBSOCKET else HttpExchange
-        exchange = kind(self, task.key, request)
+        exchange = kind(self._sites[task.method], task.key, request)
         exchange.input_id = task.now.input_id
         return exchange
 
@@ -209,15 +245,21 @@ class WebExecution:
     def cancel(self, key: Key) -> None:
         """Stop a request that has started. If it has ended meanwhile, nothing happens."""
         self._from_outside(self._cancel, key)
+        if self._others is not None:
+            self._others.cancel(key)
 
     def interrupt(self) -> None:
         """Stop the requests that run, and start no other. Also called by a signal's handler."""
         self._interrupted = True
+        if self._others is not None:
+            self._others.interrupt()
         self._from_outside(self._cancel_all)
         self._from_outside(self._turn)
 
     def grant(self, key: Key, pieces: int, size: int) -> None:
-        """Do nothing: requests have streams of their own."""
+        """Let a generator go on; requests have streams of their own."""
+        if self._others is not None:
+            self._others.grant(key, pieces, size)
 
     def _from_outside(self, callback: Callable[..., object], *arguments: Any) -> None:
         with suppress(RuntimeError):  # the loop is closed: the container is ending

@@ -48,6 +48,16 @@ class FunctionHandle:
         """Return what can be called through it by name: itself, or the methods of the class."""
         return [self.name] if self.methods is None else [f"{self.name}.{each}" for each in self.methods]
 
+    def web_labels(self) -> dict[str, str]:
+        """Return the labels of its URLs, by the method; a function's own name is empty."""
+        each = {name: fields.get("web_label", "") for name, fields in (self.methods or {}).items()}
+        return {name: label for name, label in {"": self.web_label, **each}.items() if label}
+
+    def web_urls(self) -> dict[str, str]:
+        """Return the URLs of the methods of a class, where they are told."""
+        each = {name: fields.get("web_url") for name, fields in (self.methods or {}).items()}
+        return {name: url for name, url in each.items() if url}
+
     def of_method(self, name: str) -> "FunctionHandle":
         """Return the handle of a method; `KeyError` if the class has none of this name."""
         fields = (self.methods or {})[name]
@@ -56,7 +66,7 @@ class FunctionHandle:
         return replace(self, name=full, method=name, methods=None, parameters=(), **known)
 
 
-_METHOD_FIELDS = frozenset({"is_generator", "web_url"})
+_METHOD_FIELDS = frozenset({"is_generator", "web_url", "web_label"})
 
 
 @dataclass(frozen=True, slots=True)

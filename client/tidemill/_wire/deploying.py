@@ -188,7 +188,10 @@ class FindFunctions:
 
 @dataclass(frozen=True, slots=True)
 class FunctionInfo:
-    """A function as it is shown: `resources`, `schedule` and the like stand in its specification."""
+    """A function as it is shown: `resources`, `schedule` and the like stand in its specification.
+
+    `web_urls` are those of the methods of a class.
+    """
 
     function_id: str
     name: str
@@ -199,6 +202,7 @@ class FunctionInfo:
     version: int
     spec: FunctionSpec
     web_url: str | None = None
+    web_urls: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,29 +97,8 @@ class Parameter(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class MethodSpec:
-    """A method of a class that can be called."""
-
-    name: str
-    is_generator: bool = False
-    is_async: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ClassSpec:
-    """What is particular to a class: its methods share a pool, and each set of parameters has its own."""
-
-    methods: tuple[MethodSpec, ...]
-    parameters: tuple[Parameter, ...] = ()
-
-    def lacks(self, parameters: Mapping[str, Any]) -> bool:
-        """Return whether there is no object of it with only these parameters."""
-        return any(each.required and each.name not in parameters for each in self.parameters)
-
-
-@dataclass(frozen=True, slots=True)
 class Web:
-    """A function behind a URL.
+    """A function, or a method of a class, behind a URL.
 
     `kind` is `asgi`, `wsgi`, `endpoint` or `server`. `label` replaces app and function in the URL. `method`
     and `docs` are those of an endpoint, `port` and `startup_timeout` (seconds) those of a server.
@@ -132,6 +111,31 @@ class Web:
     docs: bool = False
     port: int = 0
     startup_timeout: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class MethodSpec:
+    """A method of a class that can be called, or that answers the web."""
+
+    name: str
+    is_generator: bool = False
+    is_async: bool = False
+    web: Web | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClassSpec:
+    """What is particular to a class: its methods share a pool, and each set of parameters has its own.
+
+    What `FunctionSpec.web` says of a function, each of its methods says of itself.
+    """
+
+    methods: tuple[MethodSpec, ...]
+    parameters: tuple[Parameter, ...] = ()
+
+    def lacks(self, parameters: Mapping[str, Any]) -> bool:
+        """Return whether there is no object of it with only these parameters."""
+        return any(each.required and each.name not in parameters for each in self.parameters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +176,13 @@ class FunctionSpec:
         if self.cls is None:
             return self.is_generator
         return any(each.is_generator for each in self.cls.methods if each.name == method)
+
+    @property
+    def webs(self) -> dict[str, Web]:
+        """What answers the web, by the method; a function's own name is empty."""
+        if self.cls is None:
+            return {} if self.web is None else {"": self.web}
+        return {each.name: each.web for each in self.cls.methods if each.web is not None}
 
     @property
     def together(self) -> int:
@@ -225,9 +236,13 @@ class Pool:
     variant_of: str = ""
 
 
-def handle_of(pool: Pool, label: str = "") -> FunctionHandle:
-    """Return what a pool is called through, with the label of its URL. A variant takes no parameters."""
+def handle_of(pool: Pool, labels: Mapping[str, str] | None = None) -> FunctionHandle:
+    """Return what a pool is called through, with the labels of its URLs by the method (see `webs`).
+
+    Without labels they are those that its record has. A variant takes no parameters.
+    """
     spec = pool.spec
+    labels = _labels_of(pool) if labels is None else labels
     return FunctionHandle(
         function_id=pool.function_id,
         name=spec.name,
@@ -237,12 +252,20 @@ def handle_of(pool: Pool, label: str = "") -> FunctionHandle:
         is_generator=spec.is_generator,
         restrict_output=spec.restrict_output,
         timeout=spec.timeout,
-        web_label=label,
-        methods=None if spec.cls is None else {each.name: _of_method(each) for each in spec.cls.methods},
+        web_label=labels.get("", ""),
+        methods=None
+        if spec.cls is None
+        else {each.name: _of_method(each, labels) for each in spec.cls.methods},
         parameters=() if spec.cls is None or pool.variant_of else spec.cls.parameters,
     )
 
 
-def _of_method(method: MethodSpec) -> dict[str, Any]:
+def _labels_of(pool: Pool) -> dict[str, str]:
+    handle = pool.handles.get(pool.spec.name)
+    return {} if handle is None else handle.web_labels()
+
+
+def _of_method(method: MethodSpec, labels: Mapping[str, str]) -> dict[str, Any]:
     """Return what the handle of a method says otherwise than that of its class."""
-    return {"is_generator": True} if method.is_generator else {}
+    said: dict[str, Any] = {"is_generator": True} if method.is_generator else {}
+    return {**said, "web_label": labels[method.name]} if method.name in labels else said

@@ -48,3 +48,15 @@ class GetVariant:
     pool: str
     parameters: dict[str, Any] = field(default_factory=dict)
     changes: Changes = Changes()
+
+
+@dataclass(frozen=True, slots=True)
+class GetUrlVariant:
+    """`tm.registry.<ws>.get_url_variant`: the pool of the class `pool` with parameters that a URL names.
+
+    There are few of them at a time; one that nobody has asked for within a minute makes room for another.
+    Who uses one asks every 15 seconds. Answered by its `FunctionHandle`; `resource_exhausted` refuses.
+    """
+
+    pool: str
+    parameters: dict[str, Any] = field(default_factory=dict)

@@ -17,6 +17,7 @@ with the worker to whom what goes up is sent.
 from typing import NamedTuple
 
 from tidemill._dataclass import dataclass
+from tidemill._wire.specs import Parameter
 
 HTTP, WEBSOCKET = "http", "websocket"  # kinds of requests, as ASGI names them
 
@@ -83,6 +84,7 @@ class Route:
     """An entry of the `routes` bucket, under its label: which pool answers.
 
     `timeout` is how long it may take to answer, `startup_timeout` how long a container may take to start.
+    `method` is that of a class, whose `parameters` come with the query.
     """
 
     label: str
@@ -98,3 +100,5 @@ class Route:
     timeout: float = 300.0
     startup_timeout: float = 300.0
     requires_proxy_auth: bool = False
+    method: str = ""
+    parameters: tuple[Parameter, ...] = ()

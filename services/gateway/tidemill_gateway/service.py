@@ -39,6 +39,7 @@ class Gateway:
         from tidemill_gateway.web.feeds import Feeds
         from tidemill_gateway.web.front import Front
         from tidemill_gateway.web.routes import Routes
+        from tidemill_gateway.web.sets import Sets
 
         self._sessions, handles = Sessions(context.bus), Handles()
         await handles.listen(context.bus)
@@ -61,9 +62,10 @@ class Gateway:
         feeds = Feeds(context.bus, context.tasks.create_task, context.log)
         await feeds.listen()
         context.tasks.create_task(routes.watch(), name="routes")
-        front = Front(
-            app, routes, admission, self._sessions, inbox, feeds, context.log, self.settings.gateway_domain
-        )
+        sets = Sets(self._sessions, context.log)
+        context.tasks.create_task(sets.run(), name="sets of parameters")
+        domain = self.settings.gateway_domain
+        front = Front(app, routes, sets, admission, self._sessions, inbox, feeds, context.log, domain)
         front.follow(context.bus)
         settings = self.settings
         self._server = HttpServer(

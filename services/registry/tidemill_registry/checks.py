@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from tidemill import schedule
 from tidemill._parameters import KINDS
 from tidemill._wire.deploying import MAX_TAG
-from tidemill._wire.specs import Autoscaling, FunctionSpec, Resources, RetryPolicy
+from tidemill._wire.specs import Autoscaling, FunctionSpec, Resources, RetryPolicy, Web
 from tidemill.exception import InvalidError
 from tidemill_registry.decisions import LIFE
 
@@ -138,8 +138,10 @@ def _class_problems(spec: FunctionSpec) -> Iterator[str]:
     names = [method.name for method in cls.methods]
     if len(names) > MAX_FUNCTIONS or len(set(names)) < len(names) or not all(map(str.isidentifier, names)):
         yield f"a class has up to {MAX_FUNCTIONS:,} methods, each with a name of its own"
-    if len(names) != 1 and (batching is not None or spec.web is not None):
-        yield "a class with a method that is batched or for the web has no other methods"
+    if len(names) != 1 and batching is not None:
+        yield "a class with a batched method has no other methods"
+    if spec.web is not None:
+        yield "a class answers the web by its methods"
     if len(cls.parameters) > MAX_PARAMETERS or any(each.kind not in KINDS for each in cls.parameters):
         yield f"a class has up to {MAX_PARAMETERS} parameters, each of them {', '.join(KINDS)}"
 
@@ -148,9 +150,11 @@ def _web_problems(spec: FunctionSpec) -> Iterator[str]:
     most, target = spec.concurrency.max_inputs, spec.concurrency.target_inputs
     if not 1 <= target <= most <= MAX_CONCURRENCY:
         yield f"at the same time a container runs 1 to {MAX_CONCURRENCY:,} inputs"
-    web = spec.web
-    if web is None:
-        return
+    for web in spec.webs.values():
+        yield from _one_web_problems(web)
+
+
+def _one_web_problems(web: Web) -> Iterator[str]:
     if web.kind not in WEB_KINDS:
         yield f"there is no web function of the kind {web.kind[:50]!r}"
     if web.label and not _LABEL.fullmatch(web.label):

@@ -216,7 +216,7 @@ def _publication(
         )
         for pool, _ in pools
     ]
-    handles = {pool.spec.name: handle_of(pool, _label(app, pool.spec)) for pool in changed}
+    handles = {pool.spec.name: handle_of(pool, _labels(app, pool.spec)) for pool in changed}
     _check_labels(handles)
     version = app.version + 1 if is_new else app.version
     served = tuple(
@@ -237,7 +237,7 @@ def _publication(
 def _knowing(pool: Pool, handles: Mapping[str, FunctionHandle], version: int) -> Pool:
     """Return a pool with its own handle; those of its app are kept once for all pools of a version."""
     name = pool.spec.name
-    has_web = any(handle.web_label for handle in handles.values())
+    has_web = any(handle.web_labels() for handle in handles.values())
     return replace(pool, handles={name: handles[name]}, handles_version=version, has_web=has_web)
 
 
@@ -282,20 +282,22 @@ def _pool_with(function: KnownFunction | None, wanted: bytes) -> KnownPool | Non
     return next((pool for pool in pools if pool.digest == wanted), None)
 
 
-def _label(app: AppState, spec: FunctionSpec) -> str:
+def _labels(app: AppState, spec: FunctionSpec) -> dict[str, str]:
     lasting = app.state == "deployed"
-    return labels.label(app.workspace, app.web_suffix, app.name or "", spec, lasting=lasting)
+    return labels.labels(app.workspace, app.web_suffix, app.name or "", spec, lasting=lasting)
 
 
 def _check_labels(handles: Mapping[str, FunctionHandle]) -> None:
     seen: dict[str, str] = {}
-    for name, handle in handles.items():
-        other = seen.setdefault(handle.web_label, name) if handle.web_label else name
-        if other != name:
-            raise InvalidError(
-                f"the functions {other!r} and {name!r} have the same URL label {handle.web_label!r}",
-                hint="give one of their decorators a label=",
-            )
+    for function, handle in handles.items():
+        for method, label in handle.web_labels().items():
+            name = f"{function}.{method}" if method else function
+            other = seen.setdefault(label, name)
+            if other != name:
+                raise InvalidError(
+                    f"the functions {other!r} and {name!r} have the same URL label {label!r}",
+                    hint="give one of their decorators a label=",
+                )
 
 
 def _served(pool: Pool, spec_digest: bytes, before: KnownPool | None) -> ServedPool:

@@ -19,14 +19,14 @@ _DEV = "-dev"
 _OTHERS = re.compile(r"[^a-z0-9]+")
 
 
-def label(workspace: str, suffix: str, app: str, spec: FunctionSpec, *, lasting: bool) -> str:
-    """Return the label of a function, empty for one that is not for the web."""
-    if spec.web is None:
-        return ""
-    names = (app, spec.name, *(method.name for method in spec.cls.methods)) if spec.cls else (app, spec.name)
-    named = spec.web.label or "-".join(filter(None, map(_plain, names)))
+def labels(workspace: str, suffix: str, app: str, spec: FunctionSpec, *, lasting: bool) -> dict[str, str]:
+    """Return the labels of what answers the web of a function or class, by the method (see `webs`)."""
     owner = f"{workspace}-{suffix}" if suffix else workspace
-    return _fitting(f"{owner}--{named}", "" if lasting else _DEV)
+    made = {}
+    for method, web in spec.webs.items():
+        named = web.label or "-".join(filter(None, map(_plain, (app, spec.name, method))))
+        made[method] = _fitting(f"{owner}--{named}", "" if lasting else _DEV)
+    return made
 
 
 def _plain(name: str) -> str:

@@ -38,7 +38,7 @@ async def follow(
     """
     rows = await connection.execute(select(RouteRow.label, RouteRow.record).where(RouteRow.app_id == app_id))
     before: dict[str, bytes] = {row.label: row.record for row in rows}
-    wanted = {route.label: coding.encode(route) for route in map(of_pool, pools) if route is not None}
+    wanted = {route.label: coding.encode(route) for pool in pools for route in of_pool(pool)}
     gone = before.keys() - wanted.keys()
     if gone:
         await connection.execute(delete(RouteRow).where(_labelled(gone)))
@@ -70,26 +70,31 @@ async def _take(
         )
 
 
-def of_pool(pool: Pool) -> Route | None:
-    """Return the route that leads to a pool, None where it is not for the web."""
-    handle = pool.handles.get(pool.spec.name)
-    if pool.spec.web is None or handle is None or not handle.web_label:
-        return None
-    return Route(
-        label=handle.web_label,
-        workspace=pool.workspace,
-        environment=pool.environment,
-        app_id=pool.app_id,
-        app_name=pool.app_name,
-        function_id=pool.function_id,
-        function=pool.spec.name,
-        pool=pool.id,
-        prefix=pool.prefix,
-        kind=pool.spec.web.kind,
-        timeout=pool.spec.timeout,
-        startup_timeout=pool.spec.startup_timeout or STARTUP,
-        requires_proxy_auth=pool.spec.web.requires_proxy_auth,
-    )
+def of_pool(pool: Pool) -> list[Route]:
+    """Return the routes that lead to a pool: none where nothing of it is for the web."""
+    handle, cls = pool.handles.get(pool.spec.name), pool.spec.cls
+    labels = {} if handle is None else handle.web_labels()
+    return [
+        Route(
+            label=labels[method],
+            workspace=pool.workspace,
+            environment=pool.environment,
+            app_id=pool.app_id,
+            app_name=pool.app_name,
+            function_id=pool.function_id,
+            function=f"{pool.spec.name}.{method}" if method else pool.spec.name,
+            pool=pool.id,
+            prefix=pool.prefix,
+            kind=web.kind,
+            timeout=pool.spec.timeout,
+            startup_timeout=pool.spec.startup_timeout or STARTUP,
+            requires_proxy_auth=web.requires_proxy_auth,
+            method=method,
+            parameters=() if cls is None else cls.parameters,
+        )
+        for method, web in pool.spec.webs.items()
+        if method in labels
+    ]
 
 
 async def reconcile(connection: AsyncConnection, bus: ServiceBus) -> int:
@@ -117,8 +122,15 @@ class Urls:
         return self._pattern.replace("{label}", label) if label else None
 
     def told(self, handle: FunctionHandle) -> FunctionHandle:
-        """Return a handle with its URL."""
-        return replace(handle, web_url=self.of(handle.web_label)) if handle.web_label else handle
+        """Return a handle with its URL, or those of its methods."""
+        labels = handle.web_labels()
+        if not labels:
+            return handle
+        methods = handle.methods and {
+            name: {**fields, "web_url": self.of(labels[name])} if name in labels else fields
+            for name, fields in handle.methods.items()
+        }
+        return replace(handle, web_url=self.of(handle.web_label), methods=methods)
 
     def all_told(self, handles: Mapping[str, FunctionHandle]) -> dict[str, FunctionHandle]:
         """Return handles with their URLs."""

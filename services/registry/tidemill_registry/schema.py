@@ -29,6 +29,7 @@ from sqlalchemy import (
     SmallInteger,
     Text,
     UniqueConstraint,
+    false,
     func,
     text,
 )
@@ -153,7 +154,7 @@ class PoolRow(Base):
     `served_spec` keeps the specification that it had, for when a rollback brings it back.
 
     A variant differs from the pool `variant_of` by what its `variation` says, and follows it in everything
-    else; `asked_at` is when it was last asked for.
+    else; `asked_at` is when it was last asked for, `of_url` tells that only URLs ask for it.
     """
 
     __tablename__ = "pools"
@@ -171,6 +172,7 @@ class PoolRow(Base):
     variant_of: Mapped[str | None]
     variation: Mapped[bytes | None]
     asked_at: Mapped[datetime | None]
+    of_url: Mapped[bool] = mapped_column(server_default=false())
 
     __table_args__ = (
         ForeignKeyConstraint(

@@ -37,6 +37,7 @@ from tidemill._wire.deploying import (
     DeployApp,
     FindApps,
     FindFunctions,
+    FunctionInfo,
     FunctionPage,
     GetTags,
     ListDeployments,
@@ -75,7 +76,7 @@ from tidemill._wire.tokens import (
     TokenList,
     VerifyToken,
 )
-from tidemill._wire.variants import GetVariant
+from tidemill._wire.variants import GetUrlVariant, GetVariant
 from tidemill.exception import ServiceError
 from tidemill_common import identities, streams
 from tidemill_common.bus.protocol import Endpoint, ServiceBus
@@ -227,6 +228,7 @@ class Registry:
             ("heartbeat", AppHeartbeat, self._heartbeat),
             ("get_function", GetFunction, self._get_function),
             ("get_variant", GetVariant, self._get_variant),
+            ("get_url_variant", GetUrlVariant, self._get_url_variant),
             ("list_apps", ListApps, partial(lookups.list_apps, self._engine)),
             ("list_schedules", ListSchedules, partial(timetable.list_schedules, self._engine, self._bus)),
             ("get_app", GetApp, self._get_app),
@@ -352,14 +354,24 @@ class Registry:
 
     async def _find_functions(self, workspace: str, request: FindFunctions) -> FunctionPage:
         page = await lookups.find_functions(self._engine, workspace, request)
-        told = (replace(info, web_url=self._urls.of(info.web_url or "")) for info in page.functions)
-        return replace(page, functions=tuple(told))
+        return replace(page, functions=tuple(map(self._located, page.functions)))
+
+    def _located(self, info: FunctionInfo) -> FunctionInfo:
+        """Return a function with URLs in the place of labels."""
+        urls = {method: url for method, label in info.web_urls.items() if (url := self._urls.of(label))}
+        return replace(info, web_url=urls.pop("", None), web_urls=urls)
 
     async def _get_variant(self, workspace: str, request: GetVariant) -> FunctionHandle:
-        handle, pending = await variants.get(self._engine, workspace, request, self._clock)
+        return await self._variant(workspace, request, of_url=False)
+
+    async def _get_url_variant(self, workspace: str, request: GetUrlVariant) -> FunctionHandle:
+        return await self._variant(workspace, GetVariant(request.pool, request.parameters), of_url=True)
+
+    async def _variant(self, workspace: str, request: GetVariant, *, of_url: bool) -> FunctionHandle:
+        handle, pending = await variants.get(self._engine, workspace, request, self._clock, of_url=of_url)
         if pending:
             await self._publisher.published()
-        return handle
+        return self._urls.told(handle)
 
     async def _list_environments(self, workspace: str, _request: ListEnvironments) -> EnvironmentList:
         return await environments.list_all(self._engine, workspace)

@@ -3,6 +3,10 @@
 A variant's record follows from its base's and from what was given (`decisions.variant`): whenever the base
 changes, so do its variants. They are made when they are asked for first, and go when nobody has asked for a
 week; who uses one asks every hour.
+
+What the parameters in a URL make is anybody's choice who can reach it. So of those there are few, and one
+that no gateway has asked for within a minute makes room for the next (`_make_room`). Callers who name the
+same parameters have the same pool, and take it over.
 """
 
 import random
@@ -22,18 +26,23 @@ from tidemill.exception import InvalidError, NotFoundError, ResourceExhaustedErr
 from tidemill_common import streams
 from tidemill_registry import checks, decisions, environments, outbox, records, secrets
 from tidemill_registry.database import Clock, question, transaction
-from tidemill_registry.schema import App, Outbox, PoolRow, PoolSecret
+from tidemill_registry.schema import App, Function, Outbox, PoolRow, PoolSecret
 
 MAX_VARIANTS = 1_000  # of one function in one version
 KEPT_DAYS = 7  # without being asked for
 NOTED_EVERY = 600.0  # seconds between two notes that one was asked for
 FORGET_AT_ONCE = 100
+MAX_OF_URLS = 100  # sets of parameters of one class that URLs have made
+URL_IDLE = 60.0  # seconds without being asked for until one of them makes room
+URL_NOTED_EVERY = 10.0  # seconds between two notes that one of them was asked for
 
 
 async def get(
-    engine: AsyncEngine, workspace: str, request: GetVariant, clock: Clock
+    engine: AsyncEngine, workspace: str, request: GetVariant, clock: Clock, *, of_url: bool = False
 ) -> tuple[FunctionHandle, bool]:
     """Return the handle of a variant, made if need be, and whether NATS must still be told of it.
+
+    `of_url` tells that a gateway asks, for what a URL names.
 
     Raises:
         NotFoundError, ConflictError: there is no such pool, or its app is stopped.
@@ -53,9 +62,9 @@ async def get(
         if pool.spec == base.spec:
             return handle_of(base), False
         digest = decisions.variant_digest(request)
-        known = await _known(connection, pool.function_id, digest, clock)
-        if known is None and not await _make(connection, pool, digest, request, clock):
-            known = await _known(connection, pool.function_id, digest, clock)
+        known = await _known(connection, pool.function_id, digest, clock, of_url=of_url)
+        if known is None and not await _make(connection, pool, digest, request, clock, of_url=of_url):
+            known = await _known(connection, pool.function_id, digest, clock, of_url=of_url)
     return known or (handle_of(pool), True)
 
 
@@ -107,10 +116,13 @@ def _check(base: Pool, request: GetVariant) -> None:
 
 
 async def _known(
-    connection: AsyncConnection, function_id: str, digest: bytes, clock: Clock
+    connection: AsyncConnection, function_id: str, digest: bytes, clock: Clock, *, of_url: bool
 ) -> tuple[FunctionHandle, bool] | None:
     pending = exists().where(Outbox.key == PoolRow.id)
-    is_old = PoolRow.asked_at < clock() - func.make_interval(0, 0, 0, 0, 0, 0, NOTED_EVERY)
+    noted_every = URL_NOTED_EVERY if of_url else NOTED_EVERY
+    is_old = PoolRow.asked_at < clock() - func.make_interval(0, 0, 0, 0, 0, 0, noted_every)
+    if not of_url:
+        is_old |= PoolRow.of_url
     query = select(PoolRow.id, PoolRow.record, pending.label("pending"), is_old.label("is_old"))
     row = (
         await connection.execute(query.where(PoolRow.function_id == function_id, PoolRow.digest == digest))
@@ -118,14 +130,17 @@ async def _known(
     if row is None:
         return None
     if row.is_old:
-        await connection.execute(update(PoolRow).where(PoolRow.id == row.id).values(asked_at=clock()))
+        noted = {"asked_at": clock()} if of_url else {"asked_at": clock(), "of_url": False}
+        await connection.execute(update(PoolRow).where(PoolRow.id == row.id).values(noted))
     return handle_of(records.pool(row.record)), row.pending
 
 
 async def _make(
-    connection: AsyncConnection, pool: Pool, digest: bytes, request: GetVariant, clock: Clock
+    connection: AsyncConnection, pool: Pool, digest: bytes, request: GetVariant, clock: Clock, *, of_url: bool
 ) -> bool:
     """Store a new variant; return whether it was: another request may have just made the same."""
+    if of_url:
+        await _make_room(connection, pool, clock)
     count = select(func.count()).where(
         PoolRow.function_id == pool.function_id, PoolRow.variant_of == pool.variant_of
     )
@@ -149,6 +164,7 @@ async def _make(
         "variant_of": pool.variant_of,
         "variation": coding.encode(request),
         "asked_at": clock(),
+        "of_url": of_url,
     }
     statement = upsert(PoolRow).values(row).on_conflict_do_nothing(index_elements=["function_id", "digest"])
     if await connection.scalar(statement.returning(PoolRow.id)) is None:
@@ -158,6 +174,33 @@ async def _make(
         await connection.execute(insert(PoolSecret), uses)
     await outbox.enqueue(connection, [outbox.put(pool.id, record)])
     return True
+
+
+async def _make_room(connection: AsyncConnection, pool: Pool, clock: Clock) -> None:
+    """Have room for one more set of parameters of a URL; nobody else looks until this transaction ends.
+
+    Raises:
+        ResourceExhaustedError: as many as there may be are in use.
+    """
+    await connection.execute(
+        select(Function.id).where(Function.id == pool.function_id).with_for_update(key_share=True)
+    )
+    is_idle = PoolRow.asked_at < clock() - func.make_interval(0, 0, 0, 0, 0, 0, URL_IDLE)
+    query = select(PoolRow.id, is_idle.label("is_idle")).where(
+        PoolRow.function_id == pool.function_id, PoolRow.of_url
+    )
+    rows = (await connection.execute(query.order_by(PoolRow.asked_at))).all()
+    surplus = len(rows) - MAX_OF_URLS + 1
+    if surplus <= 0:
+        return
+    leaving = [row.id for row in rows[:surplus] if row.is_idle]
+    if len(leaving) < surplus:
+        raise ResourceExhaustedError(
+            f"{pool.spec.name} is in use with {MAX_OF_URLS} sets of parameters from URLs",
+            hint=f"one that no request names for {URL_IDLE:g} s makes room",
+        )
+    await connection.execute(delete(PoolRow).where(PoolRow.id == any_(literal(leaving, ARRAY(Text)))))
+    await outbox.enqueue(connection, [outbox.remove(each) for each in leaving])
 
 
 # --- with their bases

@@ -55,7 +55,7 @@ class Attempts:
         """Let another container, here or elsewhere, have inputs that have not started."""
         self._node.metrics.attempts.labels("handed_back").inc(len(left))
         # A web request that comes again is one that was lost with its worker: this one comes anew.
-        if work.untouched and work.open == len(left) and pool.spec.web is None:
+        if work.untouched and work.open == len(left) and work.chunk.method not in pool.spec.webs:
             self._leases.hand_back(work)
             return
         chunk = next_chunk(work, left, failures=work.chunk.failures, losses=work.chunk.losses)

@@ -84,7 +84,7 @@ class Containers:
         if isinstance(reservation, str):
             return reservation
         pool = placement.pool
-        kind = Container if pool.spec.web is None else WebContainer
+        kind = WebContainer if pool.spec.webs else Container
         container = kind(self._node, pool, placement.container, self._queue(pool))
         self._containers[container.id] = container
         self._none_left.clear()

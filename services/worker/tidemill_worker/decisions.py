@@ -185,7 +185,7 @@ def appetite(spec: FunctionSpec, chunk_seconds: float | None) -> Appetite:
         return Appetite(most, most)
     if spec.single_use_containers or chunk_seconds is None or chunk_seconds >= PREFETCH_BELOW:
         return Appetite(1, 1)
-    runs_what_it_has = spec.web is not None  # at once: a container has no queue of requests
+    runs_what_it_has = bool(spec.webs)  # at once: a container has no queue of requests
     return Appetite(2 if chunk_seconds < DEPTH_BELOW and not runs_what_it_has else 1, 2)
 
 

@@ -130,9 +130,10 @@ class Fates:
     ) -> bool:
         """Try a failed input again if its pool's policy allows one more; else say whether it is given up.
 
-        What a function raises, when no retry was asked for, is its answer and nothing to keep.
+        Requests are answered once. What a function raises, when no retry was asked for, is its answer and
+        nothing to keep.
         """
-        if held.voided:
+        if held.voided or held.chunk.method in self._pool.spec.webs:
             return False
         policy = self._pool.spec.retries
         delay = decisions.retry_delay(policy, held.chunk.failures)

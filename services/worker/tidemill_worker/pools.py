@@ -62,7 +62,8 @@ class PoolQueue:
         self._attempts = attempts
         self._fates = Fates(node, pool, outbox, attempts)
         self._stop = stop
-        unwanted = self._pass_on if pool.spec.web else None
+        self._webs = pool.spec.webs  # by method: each request is answered once
+        unwanted = self._pass_on if self._webs else None
         self._puller = node.bus.pull(streams.pool_consumer(pool), self._on_delivery, unwanted)
         self._all: dict[str, Container] = {}  # also those that only finish what they have
         self._idle: dict[Container, None] = {}  # the one that worked last is the last
@@ -71,7 +72,9 @@ class PoolQueue:
         self._input_seconds: float | None = None
         self._chunk_seconds: float | None = None
         self._appetite = decisions.appetite(pool.spec, None)
-        self._one_by_one = pool.spec.single_use_containers or decisions.together(pool.spec)
+        self._one_by_one = (
+            pool.spec.single_use_containers or bool(self._webs) or decisions.together(pool.spec)
+        )
         self._batching: asyncio.TimerHandle | None = None
         self._looking: asyncio.TimerHandle | None = None
         self._closed = False
@@ -106,7 +109,7 @@ class PoolQueue:
         verdict = decisions.verdict(end, running_now)
         for part in list(container.parts.values()):
             self._parts -= 1
-            if self.pool.spec.web is not None:
+            if part.work.chunk.method in self._webs:
                 self._fates.of_request(container, part)
                 continue
             running = part.running
@@ -167,7 +170,7 @@ class PoolQueue:
             self._fates.cancelled(held, held.chunk.indices)
             self._pull()
             return
-        if delivery.redelivered and self.pool.spec.web is not None:
+        if delivery.redelivered and held.chunk.method in self._webs:
             self._fates.lost_request(held)
             self._pull()
             return
@@ -187,7 +190,7 @@ class PoolQueue:
         if self._leases.is_repeat(held):
             return
         self._leases.take(held)
-        if delivery.redelivered:
+        if delivery.redelivered and held.chunk.method in self._webs:
             self._fates.lost_request(held)
         else:
             self._attempts.elsewhere(held, self.pool, dict(work.whole_part(held).left))

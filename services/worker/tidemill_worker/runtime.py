@@ -144,5 +144,5 @@ def _configuration(
         workspace=pool.workspace,
         parameters=None if spec.cls is None else spec.parameters,
         own=None if spec.cls is None else asdict(handle_of(pool)),
-        web=asdict(spec.web) if spec.web else None,
+        web={method: asdict(web) for method, web in spec.webs.items()},
     )

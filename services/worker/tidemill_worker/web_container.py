@@ -1,5 +1,7 @@
 """A container that answers web requests: several at once, each with a deadline and a stream of its own.
 
+Other methods of its class may be called in it too: each input comes by itself, with a deadline of its own.
+
     gateway ══ outer end ══ joined ══ inner end ══ runner's socket ══ the app
 
 What a client does not take any more is no reason to end what others use: a cancelled request is told so, and
@@ -27,6 +29,7 @@ class WebContainer(Container):
 
     def __init__(self, node: Node, pool: Pool, container_id: str, listener: Listener) -> None:
         super().__init__(node, pool, container_id, listener)
+        self._webs = pool.spec.webs
         self._inner: dict[int, Duplex] = {}  # by chunk
         self._from_runner |= {
             FromRunner.STREAM: self._on_stream,
@@ -40,11 +43,9 @@ class WebContainer(Container):
     def _on_assigned(self, part: Part) -> None:
         self._begin(part, part.first())
 
-    def _begin(self, part: Part, index: int, began: float | None = None) -> None:  # noqa: ARG002
-        part.running = index
-        self.progress = now = self._loop.time()
-        part.until = now + self.pool.spec.timeout
-        self._look_at(part.until)
+    def _watch(self, part: Part, deadline: float) -> None:
+        part.until = deadline
+        self._look_at(deadline)
 
     def _look_at(self, deadline: float) -> None:
         if deadline < self.deadline:
@@ -52,8 +53,10 @@ class WebContainer(Container):
             self._node.deadlines.hint(deadline)
 
     def cancel(self, part: Part) -> None:
-        """Tell a request that its client has gone."""
-        if part.running != -1:
+        """Tell a request that its client has gone; end what else runs."""
+        if part.work.chunk.method not in self._webs:
+            super().cancel(part)
+        elif part.running != -1:
             self._runner.send((ToRunner.CANCEL, part.number, part.running))
 
     def on_deadline(self) -> None:
@@ -61,6 +64,9 @@ class WebContainer(Container):
         now, self.deadline = self._loop.time(), inf
         for part in self.parts.values():
             if part.until <= now:
+                if part.grace is not None:
+                    self.kill(part.grace)
+                    return
                 if (part.number, part.running) in self.timed_out:
                     self.kill(Killed.TIMEOUT)
                     return

@@ -1,5 +1,6 @@
 """Variants: pools of their own for each set of options and parameters."""
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -126,6 +127,62 @@ async def test_variants_are_bounded_and_go_when_nobody_asks(
     gone = "SELECT count(*) FROM outbox WHERE kind = 'delete' AND key = :id"
     assert await records.sql(gone, id=old) == 1
     assert await ask(records, base, size="c") != old
+
+
+async def test_sets_of_urls_are_few_and_idle_ones_make_room(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(variants, "MAX_OF_URLS", 2)
+    base = (await records.deploy(model())).handles["Model"]
+
+    async def of_url(size: str) -> str:
+        request = GetVariant(base.pool, {"size": size})
+        return (await variants.get(records.engine, records.workspace, request, database_clock, of_url=True))[
+            0
+        ].pool
+
+    async def is_gone(pool: str) -> bool:
+        told = "SELECT count(*) FROM outbox WHERE kind = 'delete' AND key = :id"
+        return bool(await records.sql(told, id=pool))
+
+    first, second = await of_url("a"), await of_url("b")
+    assert await of_url("a") == first
+    with pytest.raises(ResourceExhaustedError, match="in use with 2 sets of parameters from URLs"):
+        await of_url("c")
+    assert await ask(records, base, size="sdk") not in (first, second)  # callers have a bound of their own
+    for idle in (first, second):
+        await records.sql("UPDATE pools SET asked_at = now() - interval '61 s' WHERE id = :id", id=idle)
+    assert await of_url("b") == second  # asked for again: it stays
+    third = await of_url("c")
+    assert (await is_gone(first), await is_gone(second)) == (True, False)
+    with pytest.raises(ResourceExhaustedError):
+        await of_url("a")
+
+    await records.sql("UPDATE pools SET asked_at = now() - interval '61 s' WHERE id = :id", id=third)
+    assert await ask(records, base, size="c") == third  # now it is a caller's, and stays
+    assert await of_url("a") != first
+    assert not await is_gone(third)
+
+
+async def test_requests_for_sets_at_the_same_time_keep_the_bound(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(variants, "MAX_OF_URLS", 3)
+    base = (await records.deploy(model())).handles["Model"]
+
+    async def of_url(size: int) -> str:
+        request = GetVariant(base.pool, {"size": str(size)})
+        handle, _ = await variants.get(
+            records.engine, records.workspace, request, database_clock, of_url=True
+        )
+        return handle.pool
+
+    sizes = [number % 5 for number in range(15)]
+    got = await asyncio.gather(*map(of_url, sizes), return_exceptions=True)
+    assert {type(each) for each in got} == {str, ResourceExhaustedError}
+    assert len({each for each in got if isinstance(each, str)}) == 3
+    held = "SELECT count(*) FROM pools WHERE of_url AND variant_of = :id"
+    assert await records.sql(held, id=base.pool) == 3
 
 
 async def test_a_method_of_a_class_without_required_parameters_is_found_by_name(records: Records) -> None:

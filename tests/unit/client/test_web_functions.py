@@ -7,11 +7,22 @@ import pytest
 
 import tidemill
 from tidemill import exception
-from tidemill._wire.specs import Concurrency, FunctionSpec, Web
+from tidemill._wire.specs import Concurrency, FunctionSpec, MethodSpec, Web
 
 
 def hello() -> str:
     return "hello"
+
+
+class Shop:
+    @tidemill.method()
+    def sell(self) -> None: ...
+
+    @tidemill.fastapi_endpoint()
+    async def look(self) -> None: ...
+
+    @tidemill.asgi_app(label="mine")
+    def page(self) -> None: ...
 
 
 def spec_of(*decorators: Callable[[Any], Any], **options: Any) -> FunctionSpec:
@@ -54,7 +65,15 @@ def test_a_request_is_never_tried_again() -> None:
 def test_the_app_knows_which_functions_have_urls() -> None:
     app = tidemill.App("app")
     app.function()(tidemill.asgi_app()(hello))
-    assert app.registered_web_endpoints == ["hello"]
+    app.cls()(Shop)
+    assert app.registered_web_endpoints == ["hello", "Shop.look", "Shop.page"]
+    methods = app._declared["Shop"][0].template.cls
+    assert methods is not None
+    assert methods.methods == (
+        MethodSpec("sell"),
+        MethodSpec("look", is_async=True, web=Web("endpoint")),
+        MethodSpec("page", web=Web("asgi", "mine")),
+    )
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from tidemill._wire.specs import (
     Resources,
     RetryPolicy,
     Source,
+    Web,
 )
 from tidemill.exception import InvalidError
 from tidemill_registry import checks
@@ -37,6 +38,8 @@ def spec(name: str = "f", **fields: Any) -> FunctionSpec:
         (spec(cls=ClassSpec((MethodSpec("a"), MethodSpec("a")))), "a class has up to 1,000 methods"),
         (spec(cls=ClassSpec((), (Parameter("x", "float"),))), "a class has up to 100 parameters"),
         (spec(cls=TWO_METHODS, batching=Batching(1, 1)), "no other methods"),
+        (spec(cls=TWO_METHODS, web=Web("asgi")), "a class answers the web by its methods"),
+        (spec(cls=ClassSpec((MethodSpec("a", web=Web("what")),))), "no web function of the kind 'what'"),
         (spec(""), "not a name"),
         (spec("f" * 257), "not a name"),
         (spec(timeout=0.0), "timeout"),

@@ -102,6 +102,7 @@ class AppFunction:
     timeout: Annotated[float, Field(description="seconds")]
     web_url: str | None
     methods: Annotated[list[str] | None, Field(description="of a class; null for a function")]
+    web_urls: Annotated[dict[str, str], Field(description="of the methods of a class that answer the web")]
 
     @classmethod
     def of(cls, handle: FunctionHandle) -> "AppFunction":
@@ -113,6 +114,7 @@ class AppFunction:
             timeout=handle.timeout,
             web_url=handle.web_url,
             methods=None if handle.methods is None else list(handle.methods),
+            web_urls=handle.web_urls(),
         )
 
 
@@ -186,6 +188,7 @@ class Function:
     schedule: dict[str, Any] | None
     web_url: str | None
     methods: Annotated[list[str] | None, Field(description="of a class; null for a function")]
+    web_urls: Annotated[dict[str, str], Field(description="of the methods of a class that answer the web")]
 
     @classmethod
     def of(cls, info: FunctionInfo) -> "Function":
@@ -210,6 +213,7 @@ class Function:
             schedule=spec.schedule,
             web_url=info.web_url,
             methods=None if spec.cls is None else [method.name for method in spec.cls.methods],
+            web_urls=info.web_urls,
         )
 
 

@@ -69,7 +69,7 @@ class WebCall:
         payload = (Format.HTTP, encode(request))
         chunk = (
             self.id, (0,), 0, caller.reply, (payload,), time.time(), 0, 0, "", self.id, (), False,
-            self._inbox.id,
+            self._inbox.id, self.handle.method,
         )  # fmt: skip
         caller.begin(self)
         self._inbox.calls[self.id] = self

@@ -18,6 +18,7 @@ from tidemill_gateway.sessions import Sessions
 from tidemill_gateway.web import feeds, http, once, sockets
 from tidemill_gateway.web.calls import Inbox, WebCall
 from tidemill_gateway.web.routes import Routes, Target
+from tidemill_gateway.web.sets import Sets
 
 PREFIX = b"/f/"
 NOT_THERE = "there is no web function at this address"
@@ -30,6 +31,7 @@ class Front:
         self,
         rest: ASGIApp,
         routes: Routes,
+        sets: Sets,
         admission: Admission,
         sessions: Sessions,
         inbox: Inbox,
@@ -40,6 +42,7 @@ class Front:
         self.connected = True
         self._rest = rest
         self._routes = routes
+        self._sets = sets
         self._admission = admission
         self._sessions = sessions
         self._inbox = inbox
@@ -60,27 +63,37 @@ class Front:
             if target is None:
                 raise Problem(404, "not_found", NOT_THERE)
             scope, token = await self._admit(target, scope)
-            if (key := once.key_of(scope)) is not None:
-                session = await self._sessions.of(target.route.workspace)
-                await once.serve(session, target, key, root_path, scope, receive, send)
-                return
-            if (event := feeds.last_id(scope)) is not None:
-                requester = feeds.requester(target.route, scope, token)
-                found = await self._feeds.find(target.route.workspace, requester, event)
-                if found is not None:
-                    await http.resume(found, self._feeds, receive, send)
-                    return
-            call = await self._call(target)
-            if scope["type"] == "http":
-                await http.serve(
-                    call, target.route, root_path, scope, receive, send, feeds=self._feeds, token=token
-                )
+            if target.route.parameters:
+                async with self._sets.target(target, scope["query_string"]) as target:
+                    await self._pass(target, root_path, token, scope, receive, send)
             else:
-                await sockets.serve(call, target.route, root_path, scope, receive, send)
+                await self._pass(target, root_path, token, scope, receive, send)
         except Problem as problem:
             await _answer(problem, scope, receive, send)
         except exception.Error as error:
             await _answer(problems.of_error(error), scope, receive, send)
+
+    async def _pass(
+        self, target: Target, root_path: str, token: str, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Pass a request on that was admitted."""
+        if (key := once.key_of(scope)) is not None:
+            session = await self._sessions.of(target.route.workspace)
+            await once.serve(session, target, key, root_path, scope, receive, send)
+            return
+        if (event := feeds.last_id(scope)) is not None:
+            requester = feeds.requester(target.route, scope, token)
+            found = await self._feeds.find(target.route.workspace, requester, event)
+            if found is not None:
+                await http.resume(found, self._feeds, receive, send)
+                return
+        call = await self._call(target)
+        if scope["type"] == "http":
+            await http.serve(
+                call, target.route, root_path, scope, receive, send, feeds=self._feeds, token=token
+            )
+        else:
+            await sockets.serve(call, target.route, root_path, scope, receive, send)
 
     def follow(self, bus: ServiceBus) -> None:
         """Know from now on whether the broker can be reached."""

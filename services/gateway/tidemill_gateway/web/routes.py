@@ -81,6 +81,7 @@ class Routes:
 
 
 def _handle(route: Route) -> FunctionHandle:
+    """Return what a route's pool is called through; of a class its method, with no parameters."""
     return FunctionHandle(
         route.function_id,
         route.function,
@@ -89,4 +90,5 @@ def _handle(route: Route) -> FunctionHandle:
         route.prefix,
         timeout=route.timeout,
         web_label=route.label,
+        method=route.method,
     )
