@@ -239,7 +239,7 @@ class Pool:
 def handle_of(pool: Pool, labels: Mapping[str, str] | None = None) -> FunctionHandle:
     """Return what a pool is called through, with the labels of its URLs by the method (see `webs`).
 
-    Without labels they are those that its record has. A variant takes no parameters.
+    Without labels they are those that its record has.
     """
     spec = pool.spec
     labels = _labels_of(pool) if labels is None else labels
@@ -256,7 +256,7 @@ def handle_of(pool: Pool, labels: Mapping[str, str] | None = None) -> FunctionHa
         methods=None
         if spec.cls is None
         else {each.name: _of_method(each, labels) for each in spec.cls.methods},
-        parameters=() if spec.cls is None or pool.variant_of else spec.cls.parameters,
+        parameters=() if spec.cls is None else spec.cls.parameters,
     )
 
 

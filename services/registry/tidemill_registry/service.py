@@ -345,7 +345,8 @@ class Registry:
         if pending:  # it was deployed a moment ago: nobody is to call a pool that is not there
             await self._publisher.published()
         if request.like and (given := await variants.given(self._engine, handle.function_id, request.like)):
-            handle = await self._get_variant(workspace, replace(given, pool=handle.pool))
+            variant = await self._get_variant(workspace, replace(given, pool=handle.pool))
+            handle = replace(variant, parameters=())  # it has them
         return self._urls.told(handle)
 
     async def _get_app(self, workspace: str, request: GetApp) -> AppDetails:
