@@ -41,7 +41,7 @@ class Records:
     ) -> None:
         record = InputRecord(
             chunk.call, runs, state, chunk.attempt, pool, chunk.parent, chunk.root,
-            "", chunk.sent, 0.0, finished, reason, chunk.method,
+            "", chunk.sent, 0.0, finished, reason, method=chunk.method,
         )  # fmt: skip
         known = self._directory.pools.get(pool) or self._directory.gone.get(pool)
         self._recorder.add(workspace, known.app_id if known else UNKNOWN, record)
