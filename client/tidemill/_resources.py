@@ -12,7 +12,7 @@ DEFAULT_CPU = 0.125  # cores
 DEFAULT_MEMORY = 128  # MiB
 MAX_GPUS = 64  # of one container
 
-_GPU = re.compile(r"(?P<type>[A-Za-z0-9_-]{1,32})!?(?::(?P<count>\d{1,3}))?")
+_GPU = re.compile(r"(?P<type>[A-Za-z0-9_-]{1,32}[!+]?)(?::(?P<count>\d{1,3}))?")
 _LABEL = re.compile(r"[A-Za-z0-9_./*-]{1,63}")
 
 
