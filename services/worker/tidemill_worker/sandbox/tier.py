@@ -132,7 +132,7 @@ class Bubblewrap:
             code=code,
             resolvers=resolvers,
             web=launch.web,
-            devices=launch.devices,
+            equipment=launch.equipment,
         )
         containers = inside.Plan(
             layers=(
