@@ -1,7 +1,7 @@
 """Files that containers wrote under their own ids: measured and removed by whoever may.
 
-Root may, and who shares its only id with its containers. Another user may as root of a user namespace that maps
-those ids: a program of ours enters one, to remove a tree, or to stay and measure.
+Root may, and who shares its only id with its containers. Another user may as root of a user namespace that
+maps those ids: a program of ours enters one, to remove a tree, or to stay and measure.
 """
 
 import asyncio
