@@ -21,6 +21,7 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     DateTime,
+    Double,
     ForeignKey,
     ForeignKeyConstraint,
     Identity,
@@ -469,7 +470,8 @@ class Call(Base):
 class Input(Base):
     """One of the first inputs of a call: the newest that is known of it, and its earlier attempts.
 
-    `number` is its index; a row of SQLAlchemy has an `index` of its own.
+    `number` is its index; a row of SQLAlchemy has an `index` of its own. `moments` are unix times of the
+    start of its container, if it waited for that.
     """
 
     __tablename__ = "inputs"
@@ -485,6 +487,7 @@ class Input(Base):
     finished_at: Mapped[datetime | None]
     reason: Mapped[str] = mapped_column(server_default="")
     tries: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    moments: Mapped[list[float]] = mapped_column(ARRAY(Double), server_default="{}")
 
 
 class InputCount(Base):
