@@ -134,6 +134,13 @@ with each runtime of [Isolation](isolation.md) (`benchmarks/suite_containers.py`
 
 {containers_table}
 
+## Images
+
+Five pure Python packages: with nothing in the worker's cache, and with the packages there and their versions
+known, as when an image made room for others (`benchmarks/suite_images.py`).
+
+{images_table}
+
 ## Each stage of a call
 
 What one call consists of, each measured on its own (`benchmarks/suite_stages.py`).
@@ -177,6 +184,10 @@ WEB = (
     ("4 GiB up, once", "upload_largest", "MB/s", "-"),
     ("WebSocket, there and back, p50", "socket_round_trip_p50", "ms", "1.5"),
     ("1,000 open WebSockets, all processes", "open_sockets_memory", "MB", "300"),
+)
+IMAGES = (
+    ("an image, cold", "image_cold", "s", "10"),
+    ("the same, warm", "image_warm", "s", "0.3"),
 )
 CONTAINERS = tuple(
     (f"{label}, `{runtime}`", f"{runtime}_{metric}", unit, target)
@@ -277,6 +288,7 @@ def main() -> None:
         deploy_table="\n".join(own_table("deploy", DEPLOY)),
         web_table="\n".join(web_table()),
         containers_table="\n".join(own_table("containers", CONTAINERS)),
+        images_table="\n".join(own_table("images", IMAGES)),
         stages_table="\n".join(stages_table()),
         conditions="\n".join(conditions()),
     )

@@ -16,6 +16,7 @@ SUITES: dict[str, list[str] | None] = {
     "deploy": None,
     "web": None,
     "containers": None,
+    "images": None,
     "stages": None,
     "celery": ["celery[redis]"],
     "ray": ["ray"],
