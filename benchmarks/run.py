@@ -15,6 +15,7 @@ SUITES: dict[str, list[str] | None] = {
     "tidemill": None,
     "deploy": None,
     "web": None,
+    "edge": None,
     "containers": None,
     "images": None,
     "stages": None,

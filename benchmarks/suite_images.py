@@ -4,9 +4,10 @@ import json
 import shutil
 from pathlib import Path
 
-import tidemill
 from measure import RUNS, Report
 from suite_containers import stack
+
+import tidemill
 
 PACKAGES = ("click", "humanize", "idna", "itsdangerous", "tabulate")
 
