@@ -215,10 +215,11 @@ class Inbox:
     def _note_taken(self, workspace: str, worker: str, call: str) -> None:
         """Let a worker know soon that this process has a response, whether anybody waits for it or not."""
         if not self._taken:
-            asyncio.get_running_loop().call_later(TAKEN_AFTER, self._tell_taken)
+            asyncio.get_running_loop().call_later(TAKEN_AFTER, self.tell_taken)
         self._taken.setdefault((workspace, worker), []).append(call)
 
-    def _tell_taken(self) -> None:
+    def tell_taken(self) -> None:
+        """Let workers know now of the responses that are here."""
         taken, self._taken = self._taken, {}
         for (workspace, worker), calls in taken.items():
             with suppress(BusError, ValueError):  # the worker sends the responses again, or stores them

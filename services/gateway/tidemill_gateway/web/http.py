@@ -6,7 +6,7 @@ watches whether its client is still there; a body that does not come at once has
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from starlette.types import Receive, Scope, Send
 
@@ -349,11 +349,8 @@ async def _until_answered(answer: "asyncio.Future[Answer]", seconds: float) -> A
     async with asyncio.timeout(seconds) as limit:
 
         def lift(_answer: "asyncio.Future[Answer]") -> None:
-            if not limit.expired():
+            with suppress(RuntimeError):  # the block is over, or late
                 limit.reschedule(None)
 
         answer.add_done_callback(lift)
-        try:
-            yield
-        finally:
-            answer.remove_done_callback(lift)
+        yield
