@@ -89,7 +89,7 @@ class Registry:
         context.tasks.create_task(self._recording.run(), name="recording")
         urls = routes.Urls(self.settings.web_url)
         handles = Handles(self._engine, self._publisher, urls, self._clock)
-        dead = DeadLetters(self._engine, context.bus)
+        dead = DeadLetters(self._engine, context.bus, handles.get_variant)
         self._sweep = self._new_sweep(context, dead)
         context.tasks.create_task(self._sweep.run(), name="sweep")
         context.bus.on_reconnect(self._after_reconnect)
