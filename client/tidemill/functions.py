@@ -180,13 +180,13 @@ class Function(Handled, Generic[P, R, O]):
             InvalidError: it is a web function.
             ExecutionError: its app does not run.
         """
-        from tidemill import _kept, _loop
+        from tidemill import _loop, _spawning
         from tidemill._single import Later, origin
         from tidemill._wire.payload import encode_call
 
         self._check_present("spawn")
         form, data = encode_call(args, kwargs)
-        return Later(_loop.submit(_kept.spawn(self, form, data, origin())), _itself)
+        return Later(_loop.submit(_spawning.spawn(self, form, data, origin())), _itself)
 
     @property
     def remote_gen(self) -> "RemoteGen[P, R]":
