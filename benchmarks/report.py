@@ -147,6 +147,13 @@ that end after two idle seconds: how many are started (`benchmarks/suite_load.py
 
 {load_table}
 
+## Images
+
+Five pure Python packages: with nothing in the worker's cache, and with the packages there and their versions
+known, as when an image made room for others (`benchmarks/suite_images.py`).
+
+{images_table}
+
 ## Each stage of a call
 
 What one call consists of, each measured on its own (`benchmarks/suite_stages.py`).
@@ -190,6 +197,10 @@ WEB = (
     ("4 GiB up, once", "upload_largest", "MB/s", "-"),
     ("WebSocket, there and back, p50", "socket_round_trip_p50", "ms", "1.5"),
     ("1,000 open WebSockets, all processes", "open_sockets_memory", "MB", "300"),
+)
+IMAGES = (
+    ("an image, cold", "image_cold", "s", "10"),
+    ("the same, warm", "image_warm", "s", "0.3"),
 )
 EDGE = (
     ("requests refused above a limit", "refusals", "requests/s", "5,000"),
@@ -313,6 +324,7 @@ def main() -> None:
         edge_table="\n".join(own_table("edge", EDGE)),
         containers_table="\n".join(own_table("containers", CONTAINERS)),
         load_table="\n".join(own_table("load", LOAD)),
+        images_table="\n".join(own_table("images", IMAGES)),
         stages_table="\n".join(stages_table()),
         conditions="\n".join(conditions()),
     )

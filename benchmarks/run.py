@@ -18,6 +18,7 @@ SUITES: dict[str, list[str] | None] = {
     "edge": None,
     "containers": None,
     "load": None,
+    "images": None,
     "stages": None,
     "celery": ["celery[redis]"],
     "ray": ["ray"],
