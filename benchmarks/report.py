@@ -139,6 +139,14 @@ with each runtime of [Isolation](isolation.md) (`benchmarks/suite_containers.py`
 
 {containers_table}
 
+## Loads that change
+
+500 calls a second of 20 ms that begin at once, for 10 s, where no container is: when the last call that had
+waited for more than 0.1 s was answered. Then 20 calls a second of 100 ms that come by chance, to containers
+that end after two idle seconds: how many are started (`benchmarks/suite_load.py`).
+
+{load_table}
+
 ## Images
 
 Five pure Python packages: with nothing in the worker's cache, and with the packages there and their versions
@@ -215,6 +223,18 @@ CONTAINERS = tuple(
 )
 
 
+LOAD = (
+    ("backlog after the jump cleared", "jump_cleared", "s", "3"),
+    ("waiting from 3 s on, p50", "steady_wait_p50", "ms", "-"),
+    ("the same, p99", "steady_wait_p99", "ms", "-"),
+    ("containers that the jump started", "jump_containers", "", "-"),
+    ("processor of the worker", "jump_worker", "% of a core", "-"),
+    ("processor of the scheduler", "jump_scheduler", "% of a core", "-"),
+    ("waiting by chance, p50", "noise_wait_p50", "ms", "-"),
+    ("containers started by chance", "noise_containers", "in a minute", "-"),
+)
+
+
 def value(suite: str, metric: str) -> dict[str, Any] | None:
     return RESULTS.get(suite, {}).get("metrics", {}).get(metric)
 
@@ -240,7 +260,8 @@ def table() -> list[str]:
 def own_table(suite: str, rows: Iterable[tuple[str, str, str, str]]) -> list[str]:
     lines = ["| | target | Tidemill |", "|---|---|---|"]
     lines += [
-        f"| {label}, {unit} | {target} | {cell((suite, metric))} |" for label, metric, unit, target in rows
+        f"| {f'{label}, {unit}' if unit else label} | {target} | {cell((suite, metric))} |"
+        for label, metric, unit, target in rows
     ]
     return lines
 
@@ -302,6 +323,7 @@ def main() -> None:
         web_table="\n".join(web_table()),
         edge_table="\n".join(own_table("edge", EDGE)),
         containers_table="\n".join(own_table("containers", CONTAINERS)),
+        load_table="\n".join(own_table("load", LOAD)),
         images_table="\n".join(own_table("images", IMAGES)),
         stages_table="\n".join(stages_table()),
         conditions="\n".join(conditions()),
