@@ -17,6 +17,8 @@ SUITES: dict[str, list[str] | None] = {
     "web": None,
     "edge": None,
     "containers": None,
+    "load": None,
+    "images": None,
     "stages": None,
     "celery": ["celery[redis]"],
     "ray": ["ray"],

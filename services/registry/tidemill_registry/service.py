@@ -87,11 +87,13 @@ class Registry:
         self._recording = Recording(self._engine, context.bus, context.log, context.metrics)
         self._recording.attend(await self._workspaces.names())
         context.tasks.create_task(self._recording.run(), name="recording")
-        dead = DeadLetters(self._engine, context.bus)
+        urls = routes.Urls(self.settings.web_url)
+        handles = Handles(self._engine, self._publisher, urls, self._clock)
+        dead = DeadLetters(self._engine, context.bus, handles.get_variant)
         self._sweep = self._new_sweep(context, dead)
         context.tasks.create_task(self._sweep.run(), name="sweep")
         context.bus.on_reconnect(self._after_reconnect)
-        requests = Requests(self._parts(context.bus, dead))
+        requests = Requests(self._parts(context.bus, handles, dead))
         endpoints = requests.endpoints(Endpoints(context.log, context.metrics))
         self._end_serving = await context.bus.serve("tidemill-registry", VERSION, endpoints)
         self._sweep.listen()
@@ -110,13 +112,12 @@ class Registry:
             dead=dead,
         )
 
-    def _parts(self, bus: ServiceBus, dead: DeadLetters) -> Parts:
-        urls = routes.Urls(self.settings.web_url)
+    def _parts(self, bus: ServiceBus, handles: Handles, dead: DeadLetters) -> Parts:
         return Parts(
             engine=self._engine,
             bus=bus,
             publisher=self._publisher,
-            handles=Handles(self._engine, self._publisher, urls, self._clock),
+            handles=handles,
             apps=self._apps,
             secrets=self._secrets,
             tokens=self._tokens,
