@@ -9,6 +9,7 @@ from functools import partial, wraps
 from typing import Any
 
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tidemill._bus.protocol import BusError
 from tidemill._wire import subjects
@@ -67,7 +68,7 @@ from tidemill._wire.secrets import (
     PutSecret,
     RevealSecrets,
 )
-from tidemill._wire.specs import Autoscaling
+from tidemill._wire.specs import Autoscaling, FunctionSpec
 from tidemill._wire.tokens import (
     CreateToken,
     ListTokens,
@@ -85,6 +86,7 @@ from tidemill_common.service import Context
 from tidemill_registry import (
     autoscaling,
     bundles,
+    checks,
     decisions,
     deployments,
     environments,
@@ -108,12 +110,14 @@ from tidemill_registry.callout import Callout
 from tidemill_registry.calls import Calls
 from tidemill_registry.database import UNREACHABLE, Clock, database_clock, new_engine
 from tidemill_registry.dead_letters import DeadLetters
+from tidemill_registry.decisions import AppState, Publication
 from tidemill_registry.outbox import Publisher
 from tidemill_registry.recording import Recording
 from tidemill_registry.revocations import Revocations
 from tidemill_registry.secrets import Secrets
 from tidemill_registry.settings import RegistrySettings
 from tidemill_registry.tokens import Tokens
+from tidemill_registry.warming import Warming
 from tidemill_registry.workspaces import Workspaces
 
 VERSION = "1.0.0"  # of the requests, as the micro service tells it
@@ -175,6 +179,7 @@ class Registry:
             ),
         )
         self._bus = context.bus
+        self._warming = Warming(self._engine, context.bus, self._publisher, self._clock, context.log)
         context.tasks.create_task(self._publisher.run(), name="publisher")
         self._recording = Recording(self._engine, context.bus, context.log, context.metrics)
         self._recording.attend(await self._workspaces.names())
@@ -213,8 +218,8 @@ class Registry:
             ("create_app", CreateApp, self._linked(self._apps.create)),
             ("publish_functions", PublishFunctions, self._publish),
             ("lookup_app", LookupApp, self._linked(self._apps.look_up)),
-            ("deploy_app", DeployApp, self._linked(self._told(deployments.deploy))),
-            ("rollback_app", RollbackApp, self._linked(self._told(deployments.roll_back))),
+            ("deploy_app", DeployApp, self._linked(self._warmed(self._told(deployments.deploy)))),
+            ("rollback_app", RollbackApp, self._linked(self._warmed(self._told(deployments.roll_back)))),
             ("rollover_app", RolloverApp, self._linked(self._told(deployments.roll_over))),
             ("put_secret", PutSecret, self._secrets.put),
             ("put_app_secret", PutAppSecret, self._secrets.put_unnamed),
@@ -290,6 +295,30 @@ class Registry:
 
         return handle
 
+    def _warmed(self, change: Callable[..., Awaitable[Any]]) -> Callable[[str, Any, str], Awaitable[object]]:
+        """Return a handler that first has containers of what is to serve, if the strategy is to roll."""
+
+        @wraps(change)
+        async def handle(workspace: str, request: Any, by: str) -> object:
+            if request.strategy == "rolling":
+                if isinstance(request, DeployApp):
+                    await self._warm(workspace, request.name, request.environment, request.functions)
+                else:
+                    decide = partial(_restored, request)
+                    await self._warming.prepare(workspace, request.app, request.environment, decide)
+            return await change(workspace, request, by)
+
+        return handle
+
+    async def _warm(
+        self, workspace: str, app: str, environment: str, functions: Sequence[FunctionSpec]
+    ) -> None:
+        async def decide(connection: AsyncConnection, locked: AppState) -> Publication:
+            checks.check_functions(functions)
+            return await publishing.decide(connection, locked, functions)
+
+        await self._warming.prepare(workspace, app, environment, decide)
+
     def _announced(self, change: Callable[..., Awaitable[Any]]) -> Callable[[str, Any], Awaitable[object]]:
         """Do the same for what has nothing to do with the time."""
 
@@ -313,6 +342,7 @@ class Registry:
         return handle
 
     async def _publish(self, workspace: str, request: PublishFunctions, by: str) -> FunctionsPublished:
+        await self._warm(workspace, request.app_id, "", request.functions)
         published = await publishing.publish(self._engine, workspace, request, self._clock, by)
         await self._publisher.published()
         return FunctionsPublished(self._urls.all_told(published.handles))
@@ -503,3 +533,8 @@ class Registry:
     async def _ping(self) -> None:
         async with self._engine.connect() as connection:
             await connection.execute(text("SELECT 1"))
+
+
+async def _restored(request: RollbackApp, connection: AsyncConnection, app: AppState) -> Publication:
+    _, publication = await deployments.restored(connection, app, request)
+    return publication
