@@ -200,20 +200,8 @@ async def _payload(caller: "Caller", form: int, data: bytes) -> Payload:
 async def _submit(
     caller: "Caller", handle: FunctionHandle, call: str, index: int, payload: Payload, origin: Origin
 ) -> None:
-    parent, root = origin
-    chunk = Chunk(
-        call,
-        [index],
-        0,
-        "",
-        [payload],
-        time.time(),
-        0,
-        0,
-        parent,
-        root or call,
-        collect=handle.is_generator,
-        method=handle.method,
+    chunk = Chunk.first(
+        call, [index], [payload], origin=origin, collect=handle.is_generator, method=handle.method
     )
     queued: asyncio.Future[None] = caller.loop.create_future()
 

@@ -237,7 +237,8 @@ class App(Standing, metaclass=_later.Listed):
             is_generator: say so if it returns a generator without being one.
             cloud, region: labels that its workers must carry.
             routing_region, nonpreemptible, i6pn, experimental_options: kept with the function.
-            enable_memory_snapshot: start faster where a worker can; results are the same without.
+            enable_memory_snapshot: fork containers from a process in which the module is imported and the
+                hooks under `@enter(snap=True)` have run. Where that cannot be, they start as usual.
             block_network: no network in its containers.
             restrict_modal_access: no calls to other functions from its containers.
             single_use_containers: a new container for every input.

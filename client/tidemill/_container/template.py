@@ -25,6 +25,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from tidemill._container import init, processes, runner, sockets
+from tidemill._container.configuration import Configuration
 from tidemill._container.frames import FromTemplate, ToTemplate
 from tidemill._container.tags import Tags
 
@@ -67,10 +68,10 @@ class Template:
         self._received = b""
         self._preload = deque((*PRELOADED, *(PRELOADED_FOR_WEB if for_web else ())))
 
-    def serve(self) -> None:
-        """Fork containers until the socket closes."""
+    def serve(self, report: dict[str, float] | None = None) -> None:
+        """Fork containers until the socket closes. `report` is of the snapshot that it is."""
         _settle()
-        self._sock.sendall(sockets.pack((FromTemplate.READY, os.getpid())))
+        self._sock.sendall(sockets.pack((FromTemplate.READY, os.getpid(), report or {})))
         while self._turn():
             pass
         while self._enter is not None and self._inits:
@@ -138,6 +139,8 @@ class Template:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._sock.close()
+            if (snapshot := sys.modules.get("tidemill._container.snapshot")) is not None:
+                snapshot.wake()
             for fd in (self._wake, *self._descriptors):
                 os.close(fd)
             os.environ.update(environment)
@@ -157,6 +160,45 @@ def run(fd: int, *, for_web: bool = False, sandboxed: bool = False) -> None:
     enter = _enter() if sandboxed else None
     Template(socket.socket(fileno=fd), for_web=for_web, enter=enter).serve()
     os._exit(0)
+
+
+def run_snapshot(
+    fd: int, control: int, output: int, name: str, *, for_web: bool = False, sandboxed: bool = False
+) -> None:
+    """Be a template that holds user code, which is told on the socket, or say why there can be none.
+
+    In a sandbox the code has a root, limits and a network as a container of this name would.
+    """
+    for each in (fd, control, output):
+        os.set_inheritable(each, False)
+    enter = _enter() if sandboxed else None
+    if enter is None:
+        processes.die_with(os.getppid())
+    else:
+        enter.confine(control, name)
+    processes.become_subreaper()
+    os.close(control)
+    sock = socket.socket(fileno=fd)
+    report = _take(sock, output)
+    if report is not None:
+        Template(sock, for_web=for_web, enter=enter).serve(report)
+    os._exit(0)
+
+
+def _take(sock: socket.socket, output: int) -> dict[str, float] | None:
+    """Take the snapshot that the worker orders; return what there is to say of it, None if there is none."""
+    from tidemill._container import snapshot
+
+    for kind, *arguments in sockets.read(sock):
+        if kind == ToTemplate.TAKE:
+            try:
+                phases = snapshot.take(Configuration.read(arguments[0]), output)
+            except snapshot.Refused as error:
+                processes.kill_descendants()
+                sock.sendall(sockets.pack((FromTemplate.REFUSED, str(error), error.final)))
+                return None
+            return {**phases, "memory": snapshot.memory()}
+    return None
 
 
 def run_single(runner_fd: int, control_fd: int, container: str, *, sandboxed: bool = False) -> None:

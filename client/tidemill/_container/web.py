@@ -45,13 +45,14 @@ STOPPED = failure.from_text("InternalFailure", "the container was told to stop w
 class Site:
     """What one function or method answers with: see `exchange.Web`."""
 
-    __slots__ = ("app", "finish", "lifespan", "note", "ready_at", "state", "transmit")
+    __slots__ = ("app", "finish", "lifespan", "note", "ready_at", "start", "state", "transmit")
 
     def __init__(self, app: App, execution: "WebExecution") -> None:
         self.app = app
         self.lifespan = Lifespan(app)
         self.state = self.lifespan.state
         self.ready_at = 0.0
+        self.start: tuple[float, ...] = ()
         self.transmit = execution.transmit
         self.finish = execution.finish
         self.note = execution.note
@@ -99,6 +100,11 @@ class WebExecution:
         self._others: ConcurrentExecution | None = None
         if len(self._program.targets) > len(self._sites):
             self._others = ConcurrentExecution(parts, SimpleQueue(), on_finished, self._loop)
+
+    def tell_start(self, phases: tuple[float, ...]) -> None:
+        """Let first responses tell how many seconds each phase of this container's start took."""
+        for site in self._sites.values():
+            site.start = phases
 
     # --- the main thread
 

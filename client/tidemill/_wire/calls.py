@@ -37,7 +37,8 @@ class InputRecord(NamedTuple):
 
     `runs` names them: a first index and a number of inputs, for each run of inputs that follow each other
     (see `runs_of`). Without any it is about the call itself: CANCELLED ends all of its inputs that have
-    not finished. A time that is not known is 0.
+    not finished. A time that is not known is 0. `moments` are those of the start of their container, if they
+    were waiting for it (see `phases`).
     """
 
     call: str
@@ -52,6 +53,7 @@ class InputRecord(NamedTuple):
     started: float
     finished: float
     reason: str = ""
+    moments: tuple[float, ...] = ()
 
 
 def runs_of(indices: Sequence[int]) -> list[int]:
@@ -241,7 +243,10 @@ class GetCall:
 
 @dataclass(frozen=True, slots=True)
 class InputDetails:
-    """One recorded input: where it ran, when, what went wrong, and its earlier attempts."""
+    """One recorded input: where it ran, when, what went wrong, and its earlier attempts.
+
+    `phases` are the seconds of each part of its time, as far as they are known (see `phases.of`).
+    """
 
     input_id: str
     index: int
@@ -253,6 +258,7 @@ class InputDetails:
     finished: float | None
     reason: str = ""
     tries: tuple[Try, ...] = ()
+    phases: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,7 @@ import datetime
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from decimal import Decimal
 from typing import Any
-from uuid import UUID
 
 import msgpack
 
@@ -144,7 +142,7 @@ def _is_plain(value: Any) -> bool:
     if kind in _COLLECTIONS:
         return _all_plain(value)
     check = _EXACT.get(kind)
-    return check(value) if check else _is_plain_array(value)
+    return check(value) if check else _is_plain_other(value)
 
 
 def _all_plain(items: Iterable[Any]) -> bool:
@@ -174,11 +172,18 @@ def _is_plain_time(value: Any) -> bool:
     return not value.fold and (value.tzinfo is None or type(value.tzinfo) is datetime.timezone)
 
 
-def _is_plain_array(value: Any) -> bool:
-    numpy = sys.modules.get("numpy")
-    if numpy is None or type(value) is not getattr(numpy, "ndarray", None):
+def _is_plain_other(value: Any) -> bool:
+    """Look at what comes from modules that are not imported for it: a tenth of a first call's time."""
+    if _is_of(value, "decimal", "Decimal") or _is_of(value, "uuid", "UUID"):
+        return True
+    if not _is_of(value, "numpy", "ndarray"):
         return False
     return not value.dtype.hasobject and value.dtype.names is None and value.dtype.metadata is None
+
+
+def _is_of(value: Any, module: str, name: str) -> bool:
+    """Return whether a value is exactly of a type of a module, which then somebody has imported."""
+    return type(value) is getattr(sys.modules.get(module), name, None)
 
 
 def _always(_value: Any) -> bool:
@@ -190,8 +195,6 @@ _EXACT: dict[type, Callable[[Any], bool]] = {
     datetime.time: _is_plain_time,
     datetime.date: _always,
     datetime.timedelta: _always,
-    Decimal: _always,
-    UUID: _always,
     complex: _always,
 }
 
@@ -208,6 +211,10 @@ def _pack_extension(value: Any) -> msgpack.ExtType:
         return pack(value)
     if isinstance(value, int):
         raise OverflowError("an integer above 64 bits")
+    if _is_of(value, "decimal", "Decimal"):
+        return msgpack.ExtType(Extension.DECIMAL, str(value).encode())
+    if _is_of(value, "uuid", "UUID"):
+        return msgpack.ExtType(Extension.UUID, value.bytes)
     return _pack_array(value)
 
 
@@ -239,8 +246,6 @@ _PACKERS: dict[type, Callable[[Any], msgpack.ExtType]] = {
     datetime.date: _pack_text(Extension.DATE, datetime.date.isoformat),
     datetime.time: _pack_text(Extension.TIME, datetime.time.isoformat),
     datetime.timedelta: _pack_timedelta,
-    Decimal: _pack_text(Extension.DECIMAL, str),
-    UUID: lambda value: msgpack.ExtType(Extension.UUID, value.bytes),
     complex: _pack_complex,
 }
 
@@ -256,6 +261,18 @@ def _unpack_array(data: bytes) -> Any:
     return numpy.frombuffer(bytearray(content), dtype=dtype).reshape(shape)
 
 
+def _unpack_decimal(data: bytes) -> Any:
+    from decimal import Decimal
+
+    return Decimal(data.decode())
+
+
+def _unpack_uuid(data: bytes) -> Any:
+    from uuid import UUID
+
+    return UUID(bytes=bytes(data))
+
+
 _UNPACKERS: dict[int, Callable[[bytes], Any]] = {
     Extension.TUPLE: lambda data: tuple(_unpack(data)),
     Extension.SET: lambda data: set(_unpack(data)),
@@ -264,8 +281,8 @@ _UNPACKERS: dict[int, Callable[[bytes], Any]] = {
     Extension.DATE: lambda data: datetime.date.fromisoformat(data.decode()),
     Extension.TIME: lambda data: datetime.time.fromisoformat(data.decode()),
     Extension.TIMEDELTA: lambda data: datetime.timedelta(*_unpack(data)),
-    Extension.DECIMAL: lambda data: Decimal(data.decode()),
-    Extension.UUID: lambda data: UUID(bytes=bytes(data)),
+    Extension.DECIMAL: _unpack_decimal,
+    Extension.UUID: _unpack_uuid,
     Extension.COMPLEX: lambda data: complex(*_unpack(data)),
     Extension.NDARRAY: _unpack_array,
 }

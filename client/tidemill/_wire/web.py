@@ -35,16 +35,10 @@ EMPTY = 8  # flag: its one byte stands for none, for there are no empty pieces
 Headers = list[tuple[bytes, bytes]]
 
 
-class Timing(NamedTuple):
-    """How long, in seconds, the app took up to the head of its response, and how long its container had been
-    ready when the request came to it.
-    """
-
-    run: float
-    ready: float
-
-
-NO_TIMING = Timing(0.0, 0.0)
+# Seconds: how long the app took up to the head of its response, and how long its container had been ready
+# when the request came to it. From a new one the phases of its start follow (`phases.OF_START`).
+Timing = tuple[float, ...]
+NO_TIMING: Timing = (0.0, 0.0)
 
 
 class Request(NamedTuple):

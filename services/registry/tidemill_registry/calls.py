@@ -9,7 +9,7 @@ from sqlalchemy import Row, Text, any_, literal, select, text, tuple_
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from tidemill._wire import ids
+from tidemill._wire import ids, phases
 from tidemill._wire.calls import (
     FINISHED,
     CallDetails,
@@ -286,17 +286,19 @@ def _graph_input(row: "Row[str, int, int, str]", *, ended: bool) -> GraphInput:
 
 def _details(row: Row[Any], *, ended: bool) -> InputDetails:
     tries = folding.tries_of(row.tries)
+    times = _unix(row.queued_at), _unix(row.started_at), _unix(row.finished_at)
     return InputDetails(
         input_id=ids.input_id(row.call_id, row.number),
         index=row.number,
         status=_input_status(row.state, ended=ended),
         container=row.container,
         attempts=len(tries) + (row.state not in (State.QUEUED, State.RETRIED)),
-        queued=_unix(row.queued_at),
-        started=_unix(row.started_at),
-        finished=_unix(row.finished_at) if row.state >= FINISHED else None,
+        queued=times[0],
+        started=times[1],
+        finished=times[2] if row.state >= FINISHED else None,
         reason=row.reason,
         tries=tries,
+        phases=phases.of(*times, row.moments) if row.state >= FINISHED else {},
     )
 
 

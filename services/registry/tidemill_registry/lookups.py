@@ -2,9 +2,10 @@
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Row, Select, exists, func, literal, or_, select, tuple_
+from sqlalchemy import Integer, Row, Select, bindparam, exists, func, literal, select, tuple_
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -25,6 +26,7 @@ from tidemill_registry.schema import (
     Function,
     Outbox,
     PoolRow,
+    Workspace,
 )
 
 SEE_APPS = "`tidemill app list` shows those there are, with --all stopped ones too"
@@ -71,31 +73,55 @@ async def get_function(
 
     It is one of a deployed app, of the present or of one version, unless it is asked for by its own id.
     """
-    wanted = App.version if request.version is None else literal(request.version)
+    given = {"workspace": workspace, "version": request.version}
+    if request.function_id:
+        query, given["id"] = _function_by_id(pinned=request.version is not None), request.function_id
+    else:
+        query = _function_by_name(pinned=request.version is not None)
+        outer = request.name.rpartition(".")[0]
+        given |= {"app": request.app_name, "environment": request.environment}
+        given |= {"name": request.name, "outer": outer}
+    async with question(engine) as connection:
+        row = (await connection.execute(query, given)).first()
+        if row is None:
+            raise await _no_function(connection, workspace, request)
+    handle = records.pool(row.record).handles[row.name]
+    return _method_of(handle, request), row.pending
+
+
+# Made once each: every look-up asks one of them, and to make it takes longer than to be answered.
+
+
+@cache
+def _function_by_id(*, pinned: bool) -> Select[*tuple[Any, ...]]:
+    return _served_functions(pinned=pinned).where(Function.id == bindparam("id"), App.state != "stopped")
+
+
+@cache
+def _function_by_name(*, pinned: bool) -> Select[*tuple[Any, ...]]:
+    """Return the query for a function by its name; a method is found by that of its class."""
+    named = Function.name.in_((bindparam("name"), bindparam("outer")))
+    return (
+        _served_functions(pinned=pinned)
+        .where(App.name == bindparam("app"), _DEPLOYED)
+        .where(Environment.name == bindparam("environment"), named)
+        .order_by(func.length(Function.name).desc())
+    )
+
+
+def _served_functions(*, pinned: bool) -> Select[*tuple[Any, ...]]:
+    """Return the query for functions and the pools that serve them, in the present or one version."""
+    version = bindparam("version", type_=Integer) if pinned else App.version
     pending = exists().where(Outbox.key == PoolRow.id)
-    query = (
+    return (
         select(PoolRow.record, Function.name, pending.label("pending"))
         .join(DeploymentFunction, DeploymentFunction.pool_id == PoolRow.id)
         .join(Function, DeploymentFunction.function_id == Function.id)
         .join(App, DeploymentFunction.app_id == App.id)
         .join(Environment, App.environment_id == Environment.id)
-        .where(DeploymentFunction.version == wanted, Environment.id.in_(of_workspace(workspace)))
+        .join(Workspace, Environment.workspace_id == Workspace.id)
+        .where(DeploymentFunction.version == version, Workspace.name == bindparam("workspace"))
     )
-    if request.function_id:
-        query = query.where(Function.id == request.function_id, App.state != "stopped")
-    else:
-        query = query.where(
-            App.name == request.app_name,
-            _DEPLOYED,
-            Environment.name == request.environment,
-            or_(Function.name == request.name, Function.name == request.name.rpartition(".")[0]),
-        ).order_by(func.length(Function.name).desc())
-    async with question(engine) as connection:
-        row = (await connection.execute(query)).first()
-        if row is None:
-            raise await _no_function(connection, workspace, request)
-    handle = records.pool(row.record).handles[row.name]
-    return _method_of(handle, request), row.pending
 
 
 def _method_of(handle: FunctionHandle, request: GetFunction) -> FunctionHandle:

@@ -17,6 +17,7 @@ from tidemill_common import streams
 from tidemill_registry import (
     checks,
     decisions,
+    image_recipes,
     lookups,
     outbox,
     records,
@@ -97,6 +98,7 @@ async def decide(
     new_version: bool = False,
 ) -> Publication:
     """Return what publishing functions makes of an app whose row is locked."""
+    functions = await image_recipes.settle(connection, app.workspace, app.environment, functions)
     return decisions.publish(
         app,
         await known(connection, app.id, _asked_for(functions)),
@@ -243,6 +245,7 @@ async def insert_pools(
     if rows:
         statement = insert(PoolRow).values(superseded_at=clock()) if retired else insert(PoolRow)
         await connection.execute(statement, rows)
+        await image_recipes.keep(connection, (item.pool for item in made))
     uses = [
         {"pool_id": item.pool.id, "secret_id": secret}
         for item in made

@@ -55,16 +55,16 @@ _BEATS = f"""CASE
   WHEN excluded.state >= {FINISHED} AND i.state >= {FINISHED} THEN excluded.finished_at < i.finished_at
   WHEN excluded.state >= {FINISHED} OR i.state >= {FINISHED} THEN excluded.state >= {FINISHED}
   ELSE (excluded.attempt, excluded.state) > (i.attempt, i.state) END"""
-_NEWEST = ("state", "attempt", "container", "started_at", "finished_at", "reason")
+_NEWEST = ("state", "attempt", "container", "started_at", "finished_at", "reason", "moments")
 
 _INPUTS = text(f"""
 INSERT INTO inputs AS i (call_id, workspace, number, state, attempt, container, queued_at, started_at,
-                         finished_at, reason, tries)
+                         finished_at, reason, moments, tries)
 SELECT r.call_id, :workspace, r.number, r.state, r.attempt, r.container,
-       {_times("queued", "started", "finished")}, r.reason, r.tries
+       {_times("queued", "started", "finished")}, r.reason, r.moments, r.tries
 FROM json_to_recordset(CAST(:rows AS json))
   AS r(call_id text, number int, state smallint, attempt int, container text, queued float8,
-       started float8, finished float8, reason text, tries jsonb)
+       started float8, finished float8, reason text, moments float8[], tries jsonb)
 ON CONFLICT (call_id, workspace, number) DO UPDATE SET
   {", ".join(f"{name} = CASE WHEN {_BEATS} THEN excluded.{name} ELSE i.{name} END" for name in _NEWEST)},
   queued_at = least(i.queued_at, excluded.queued_at),
@@ -129,6 +129,7 @@ def _inputs(rows: Rows) -> Sequence[dict[str, Any]]:
             "started": row.started,
             "finished": row.finished,
             "reason": row.reason,
+            "moments": row.moments,
             "tries": row.tries,
         }
         for key, row in sorted(rows.inputs.items(), key=_key)

@@ -56,7 +56,7 @@ from tidemill._wire.environments import (
     ListEnvironments,
     UpdateEnvironment,
 )
-from tidemill._wire.images import GetResolution, PutResolution
+from tidemill._wire.images import GetImage, GetResolution, PublishImage, PutResolution
 from tidemill._wire.limits import ListLimits, RemoveLimit, SetLimit
 from tidemill._wire.proxy_tokens import CreateProxyToken, ListProxyTokens, RevokeProxyToken
 from tidemill._wire.schedules import ListSchedules
@@ -90,6 +90,7 @@ from tidemill_registry import (
     decisions,
     deployments,
     environments,
+    image_recipes,
     images,
     jwt,
     lookups,
@@ -247,6 +248,8 @@ class Registry:
             ("list_environments", ListEnvironments, self._list_environments),
             ("create_environment", CreateEnvironment, partial(environments.create, self._engine)),
             ("update_environment", UpdateEnvironment, self._change_environment),
+            ("get_image", GetImage, partial(image_recipes.get, self._engine)),
+            ("publish_image", PublishImage, partial(image_recipes.publish, self._engine)),
             ("get_secret", GetSecret, self._secrets.get),
             ("list_secrets", ListSecrets, self._secrets.list_named),
             ("delete_secret", DeleteSecret, self._secrets.remove),

@@ -9,10 +9,11 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Row, Select, case, func, or_, select, text, update
+from sqlalchemy import ColumnElement, Row, Select, bindparam, case, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import InstrumentedAttribute, aliased
@@ -54,6 +55,12 @@ class Tokens:
     def __init__(self, engine: AsyncEngine, clock: Clock) -> None:
         self._engine = engine
         self._clock = clock
+        # Made once: every connection asks this, and to make it takes longer than to be answered.
+        self._known = (
+            _tokens()
+            .add_columns(Token.secret_sha256, clock().label("now"))
+            .where(Token.id == bindparam("token"))
+        )
 
     async def create(
         self, workspace: str, request: CreateToken, by: str = "", *, kind: str = MEMBER
@@ -74,8 +81,8 @@ class Tokens:
             if request.lifetime is not None:
                 values["expires_at"] = self._clock() + timedelta(seconds=request.lifetime)
             await connection.execute(upsert(Token).values(values))
-            row = (await connection.execute(_tokens().where(Token.id == token_id))).one()
-        return TokenCreated(_info(row), secret)
+            row = (await connection.execute(_shown_tokens().where(Token.id == token_id))).one()
+        return TokenCreated(_shown_info(row), secret)
 
     async def ensure(self, given: Mapping[str, str]) -> None:
         """Make tokens (id -> secret) that were made elsewhere, for a start from nothing."""
@@ -98,12 +105,12 @@ class Tokens:
     async def of(self, workspace: str, *, include_revoked: bool) -> tuple[TokenInfo, ...]:
         """Return a workspace's tokens, newest first; with an empty name those of workers."""
         owned = Workspace.name == workspace if workspace else Token.workspace_id.is_(None)
-        query = _tokens().where(owned)
+        query = _shown_tokens().where(owned)
         if not include_revoked:
             query = query.where(Token.revoked_at.is_(None))
         async with transaction(self._engine) as connection:
             rows = await connection.execute(query.order_by(Token.created_at.desc()).limit(MAX_LISTED))
-            return tuple(_info(row) for row in rows)
+            return tuple(_shown_info(row) for row in rows)
 
     async def revoke(self, workspace: str, token_id: str, by: str = "") -> None:
         """End a token of a workspace, or with an empty name one of a worker; `NotFoundError`.
@@ -125,9 +132,8 @@ class Tokens:
         """Return a good token; `AuthError` tells why it is not good."""
         if "\0" in token_id:  # anybody may ask, and PostgreSQL takes none
             raise AuthError("there is no such token")
-        query = _tokens().add_columns(Token.secret_sha256, self._clock().label("now"))
         async with question(self._engine) as connection:
-            row = (await connection.execute(query.where(Token.id == token_id))).first()
+            row = (await connection.execute(self._known, {"token": token_id})).first()
         if row is None:
             raise AuthError("there is no such token")
         if not hmac.compare_digest(row.secret_sha256, digest(secret)):
@@ -200,9 +206,18 @@ def _tokens() -> Select[*tuple[Any, ...]]:
         Token.revoked_at,
         Token.last_used_at,
         Workspace.name.label("workspace"),
-        shown(Token.created_by).label("maker"),
-        shown(Token.revoked_by).label("revoker"),
     ).outerjoin(Workspace, Token.workspace_id == Workspace.id)
+
+
+def _shown_tokens() -> Select[*tuple[Any, ...]]:
+    """Return the query for tokens with whoever made and revoked them."""
+    return _tokens().add_columns(
+        shown(Token.created_by).label("maker"), shown(Token.revoked_by).label("revoker")
+    )
+
+
+def _shown_info(row: Row[*tuple[Any, ...]]) -> TokenInfo:
+    return replace(_info(row), created_by=row.maker, revoked_by=row.revoker)
 
 
 def _info(row: Row[*tuple[Any, ...]]) -> TokenInfo:
@@ -219,6 +234,4 @@ def _info(row: Row[*tuple[Any, ...]]) -> TokenInfo:
         expires=unix("expires_at"),
         revoked=unix("revoked_at"),
         last_used=unix("last_used_at"),
-        created_by=row.maker,
-        revoked_by=row.revoker,
     )

@@ -67,6 +67,7 @@ class Container:
         self.pool = pool
         self.phase = Phase.STARTING
         self.since = time.time()
+        self.began = [self.since] * 2  # unix times: when it was ordered, and when that was heard
         self.pid = 0  # of init
         self.parts: dict[int, Part] = {}  # by chunk number, in the order in which they run
         self.deadline = inf

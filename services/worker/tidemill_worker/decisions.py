@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 from itertools import pairwise
+from typing import TypeVar
 
 from tidemill._wire.scheduling import Capacity
 from tidemill._wire.specs import FunctionSpec, Pool, Resources, RetryPolicy
@@ -16,7 +17,12 @@ PREFETCH_BELOW = 0.02  # seconds of a chunk below which each container has anoth
 DEPTH_BELOW = 0.002  # the same below which a second chunk is handed to the container itself
 SPLIT_ABOVE = 0.005  # seconds of waiting work above which an idle container takes its part of it
 
+STARTUP = 30.0  # seconds that every container gets to become ready, unless it says otherwise
+UNUSED = 600.0  # seconds without a new container after which a template ends
+
 _EPSILON = 1e-9
+
+Key = TypeVar("Key")
 
 
 class Phase(StrEnum):
@@ -259,3 +265,26 @@ def after(free: Capacity, resources: Resources, grant: Grant) -> Capacity:
     if grant.gpu:
         gpus[grant.gpu] -= grant.count
     return Capacity(free.cpu - resources.cpu, free.memory - resources.memory, gpus)
+
+
+def startup_limit(spec: FunctionSpec) -> float:
+    """Return the seconds that a container of a function gets to become ready."""
+    return spec.startup_timeout or max(spec.timeout, STARTUP)
+
+
+def superfluous(
+    templates: Mapping[Key, tuple[float, int]], now: float, *, most: int, memory: int = 0
+) -> list[Key]:
+    """Return which templates are to end: by when each was used last, and the bytes that it takes.
+
+    Those that nobody used for long go, then the least used ones, until no more than `most` are left with no
+    more than `memory` bytes; the one that was used last stays.
+    """
+    kept, taken, ended = 0, 0, []
+    for key, (used, size) in sorted(templates.items(), key=lambda each: -each[1][0]):
+        fits = kept < most and taken + size <= memory
+        if now - used <= UNUSED and (fits or not kept):
+            kept, taken = kept + 1, taken + size
+        else:
+            ended.append(key)
+    return ended

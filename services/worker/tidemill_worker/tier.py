@@ -54,7 +54,8 @@ class Launch:
     """The start of an image's Python with the container's bootstrap.
 
     descriptors: the sockets that it is told of.
-    kind, id: `--single` for one container, whose id it is; nothing for a template.
+    kind, id: `--single` for one container, whose id it is; `--snapshot` for a template with user code in
+        it, and what it is called; nothing for another template.
     environment: variables beside those that every program of the image has.
     web: the layer for web functions, if it serves such.
     devices: nodes of this machine that its containers may open.

@@ -5,12 +5,14 @@ import base64
 import hashlib
 import json
 import os
+import random
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -72,7 +74,8 @@ def test_every_kind_of_layer_leaves_what_it_says_and_secrets_leave_nothing(
             [
                 "ARG NUMBER",
                 "COPY run.sh /copied",
-                "RUN --mount=type=secret,id=TOKEN wc -c < /run/secrets/TOKEN > /counted",
+                "RUN --mount=type=secret,id=TOKEN wc -c < /run/secrets/TOKEN > /counted; echo counted",
+                "RUN --mount=type=cache,target=/kept echo x >> /kept/it; wc -l < /kept/it; exit 0",
             ],
             context_files={"run.sh": str(tmp_path / "run.sh")},
             secrets=[token],
@@ -89,7 +92,8 @@ def test_every_kind_of_layer_leaves_what_it_says_and_secrets_leave_nothing(
     assert stage.said.count("16") == 1  # the secret's characters, as a command of a layer counts them
     assert stage.find(root, "counted").read_text() == "16\n"  # and one of a Dockerfile
     assert "ran as 0 with" in stage.text()
-    assert not [path for layer in root.layers for path in layer.glob("run/tidemill*")]
+    assert {"counted", "1"} <= set(stage.said)  # the last words of a Dockerfile's commands
+    assert not stage.find(root, "run/tidemill").is_dir()
     found = subprocess.run(
         ["grep", "-rlF", "quite 'a' secret", stage.folder], capture_output=True, text=True, check=False
     )
@@ -138,8 +142,43 @@ def test_a_build_that_is_killed_leaves_nothing_behind(folder: Path) -> None:
     stage.roots.close()
 
 
+def test_builds_that_are_killed_at_any_moment_leave_no_broken_layer(folder: Path) -> None:
+    seed = random.randrange(1 << 32)
+    print("seed", seed)
+    chance = random.Random(seed)
+    commands = [f"head -c 3000000 /dev/zero > /kept-{seed}-{number}" for number in range(2)]
+    for command in commands:
+        program = [sys.executable, root_stage.__file__, str(folder), command]
+        with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as builder:
+            with suppress(subprocess.TimeoutExpired):
+                builder.wait(chance.uniform(0, 6))  # whenever that is, what follows holds
+            family = [builder.pid, *_children(builder.pid)]
+            with suppress(ProcessLookupError):
+                os.kill(chance.choice(family), signal.SIGKILL)
+            builder.communicate(timeout=120)
+        waiting.wait_until(lambda family=family: not any(map(_runs, family)), 60)
+    stage = RootStage(folder)
+    for number, command in enumerate(commands):
+        root = asyncio.run(stage.build(Image.debian_slim().run_commands(command)))
+        assert stage.find(root, f"kept-{seed}-{number}").stat().st_size == 3_000_000
+    assert stage.working() == []
+    assert not list(folder.glob("store-loans/.loan*"))
+    stage.roots.close()
+
+
+def _runs(pid: int) -> bool:
+    """Return whether a process runs, and is no zombie of somebody else's."""
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def _children(pid: int) -> list[int]:
-    found = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    try:
+        found = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []  # it ended just now
     return found + [below for child in found for below in _children(child)]
 
 

@@ -34,6 +34,7 @@ from tidemill_worker.decisions import (
     shares,
     slots,
     splits,
+    superfluous,
     verdict,
     wanted,
 )
@@ -192,3 +193,14 @@ def test_only_cores_can_be_promised_twice() -> None:
 def test_what_is_granted_is_taken() -> None:
     left = after(FREE, Resources(cpu=0.5, memory=100), Grant("H100", 2))
     assert left == Capacity(1.5, 900, {"H100": 0, "L4": 1})
+
+
+def test_templates_end_when_nobody_uses_them_and_the_least_used_when_they_are_too_many_or_too_large() -> None:
+    one = {"new": (1000.0, 30), "older": (900.0, 30), "oldest": (800.0, 30)}
+    assert superfluous(one, 1000.0, most=9, memory=100) == []
+    assert superfluous(one, 1000.0, most=2, memory=100) == ["oldest"]
+    assert superfluous(one, 1000.0, most=9, memory=60) == ["oldest"]
+    assert superfluous(one, 1000.0, most=9, memory=10) == ["older", "oldest"], "the newest stays"
+    assert superfluous(one, 1550.0, most=9, memory=100) == ["older", "oldest"]
+    assert superfluous(one, 1601.0, most=9, memory=100) == ["new", "older", "oldest"]
+    assert superfluous({}, 0.0, most=9) == []

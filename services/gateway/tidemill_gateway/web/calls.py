@@ -21,7 +21,7 @@ from tidemill._wire import ids, subjects
 from tidemill._wire.control import Trouble
 from tidemill._wire.duplex import Frame
 from tidemill._wire.messages import Format, Status
-from tidemill._wire.web import ACCEPT, CONTINUE, HEAD, OPENED
+from tidemill._wire.web import ACCEPT, CONTINUE, HEAD, OPENED, Timing
 from tidemill_common.bus.protocol import ServiceBus
 from tidemill_gateway import problems
 from tidemill_gateway.problems import Problem
@@ -29,7 +29,7 @@ from tidemill_gateway.web.routes import Target
 
 encode = msgspec.msgpack.Encoder().encode
 _frame = msgspec.msgpack.Decoder(tuple[str, tuple[Any, ...]]).decode
-response = msgspec.msgpack.Decoder(tuple[int, list[tuple[bytes, bytes]], bytes, tuple[float, float]]).decode
+response = msgspec.msgpack.Decoder(tuple[int, list[tuple[bytes, bytes]], bytes, Timing]).decode
 
 LOST = "InternalFailure"  # the kind of failure of what was taken and is not run again
 

@@ -11,7 +11,8 @@ from starlette.types import Receive, Scope, Send
 from tidemill import exception
 from tidemill._bus.protocol import BusError
 from tidemill._duplex import HalfEnded
-from tidemill._wire.web import Headers, Request, Route
+from tidemill._wire import phases as phases_of_start
+from tidemill._wire.web import Headers, Request, Route, Timing
 from tidemill_gateway.problems import Problem
 from tidemill_gateway.web import feeds
 from tidemill_gateway.web.calls import WebCall
@@ -221,12 +222,12 @@ class _Exchange:
             await self._start(status, headers, timing)
             await self._send({"type": "http.response.body", "body": body})
 
-    async def _start(self, status: int, headers: Headers, timing: tuple[float, float]) -> None:
+    async def _start(self, status: int, headers: Headers, timing: Timing) -> None:
         kept = answered(headers)
         kept.append((b"server-timing", phases(self._call.age(), timing)))
         await self._send({"type": "http.response.start", "status": status, "headers": kept})
 
-    async def _stream(self, status: int, headers: Headers, timing: tuple[float, float]) -> None:
+    async def _stream(self, status: int, headers: Headers, timing: Timing) -> None:
         """Pass a response on as it comes. One that breaks off is not ended, which cuts the connection."""
         stream, send = self._call.stream, self._send
         assert stream is not None
@@ -321,16 +322,19 @@ class _Exchange:
             self._following.cancel()
 
 
-def phases(age: float, timing: tuple[float, float]) -> bytes:
+def phases(age: float, timing: Timing) -> bytes:
     """Return what a request's time went for: waiting for a container to be ready, and to take it; running.
 
     It is `age` seconds old. What is spent on its way counts as waiting.
     """
-    run, ready = timing
+    run, ready, *start = timing
     waited = max(0.0, age - run)
-    start = max(0.0, waited - ready)
+    if start and waited > ready:
+        found = {**phases_of_start.back_from(waited, ready, start), "run": run}
+        return b", ".join(b"%s;dur=%.1f" % (name.encode(), span * 1e3) for name, span in found.items())
+    starting = max(0.0, waited - ready)
     return b"queue;dur=%.1f, start;dur=%.1f, run;dur=%.1f" % (
-        (waited - start) * 1e3, start * 1e3, run * 1e3,
+        (waited - starting) * 1e3, starting * 1e3, run * 1e3,
     )  # fmt: skip
 
 
