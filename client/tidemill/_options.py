@@ -34,7 +34,7 @@ MAX_GPUS = 64  # of one container
 DEFAULT_CPU = 0.125  # cores
 DEFAULT_MEMORY = 128  # MiB
 
-_GPU = re.compile(r"(?P<type>[A-Za-z0-9_-]{1,32})!?(?::(?P<count>\d{1,3}))?")
+_GPU = re.compile(r"(?P<type>[A-Za-z0-9_-]{1,32}[!+]?)(?::(?P<count>\d{1,3}))?")
 _LABEL = re.compile(r"[A-Za-z0-9_./*-]{1,63}")
 
 

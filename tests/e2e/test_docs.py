@@ -13,8 +13,8 @@ from pseudo_terminal import AtTerminal
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"```(python|console)\n(.*?)```", re.DOTALL)
-# Are in test_other_callers.py and test_serving.py.
-TESTED_ELSEWHERE = ("rest.md", "other-languages.md", "serve.md")
+# Are in test_other_callers.py, test_serving.py and test_gpu_workers.py.
+TESTED_ELSEWHERE = ("rest.md", "other-languages.md", "serve.md", "gpus.md")
 SESSION = re.compile(r"\$ tidemill (?:deploy|secret create) ")
 COMMAND = re.compile(r"\$ (.+)\n((?:(?!\$ ).*\n)*)")
 TALK = re.compile(r"\$ tidemill run -i (\S+\.py)\n((?:(?!\$ ).*\n)*)")

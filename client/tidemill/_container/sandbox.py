@@ -2,6 +2,7 @@
 
     template ── fork ──> child: new namespaces ── fork ──> pid 1
                                                              │ hello ──> worker: cgroup, network
+                                                             │ <── its disk
                                                              │ own root meanwhile
                                                              │ <── go
                                                              └──> no capability, seccomp ──> ready, init
@@ -40,7 +41,7 @@ HOLD = "/.tidemill"  # what the template has besides the image; gone from a cont
 PLAN = f"{HOLD}/plan"
 ROOT = f"{HOLD}/root"
 SCRATCH = f"{HOLD}/scratch"
-HELLO, READY, SORRY = b"h", b"k", b"!"
+HELLO, READY, SORRY, DISK = b"h", b"k", b"!", b"d"
 
 _NAMESPACES = syscalls.NEWNS | syscalls.NEWPID | syscalls.NEWIPC | syscalls.NEWUTS | syscalls.NEWNET
 _QUIET = MS_NOSUID | MS_NODEV | MS_NOEXEC
@@ -137,7 +138,7 @@ class Enter:
         os.umask(0o022)
         syscalls.sethostname(container)
         os.write(control, HELLO)
-        self._build_root(f"{SCRATCH}/{container}", keeps=keeps)
+        self._build_root(f"{SCRATCH}/{container}", _receive_disk(control), keeps=keeps)
         go = _await_go(control)
         if go["network"]:
             _configure_network(**go["network"])
@@ -150,7 +151,7 @@ class Enter:
             syscalls.install_filter(self._plan.program)
         os.write(control, READY)
 
-    def _build_root(self, own: str, *, keeps: bool) -> None:
+    def _build_root(self, own: str, disk: int, *, keeps: bool) -> None:
         """Make the image, with an upper layer of our own, the root; nothing else stays in sight.
 
         With `keeps` the template's stays, below `HOLD`.
@@ -158,7 +159,11 @@ class Enter:
         aside = self._aside
         syscalls.mount("", "/", flags=MS_REC | MS_PRIVATE)
         upper, work, root = f"{aside}{own}/upper", f"{aside}{own}/work", aside + ROOT
-        os.makedirs(upper, exist_ok=True)  # noqa: PTH103
+        os.mkdir(aside + own)  # noqa: PTH102
+        if disk >= 0:
+            syscalls.put_mount(disk, aside + own)
+            os.close(disk)
+        os.mkdir(upper)  # noqa: PTH102
         os.mkdir(work)  # noqa: PTH102
         lower = ":".join(aside + layer for layer in self._plan.layers)
         options = f"lowerdir={lower},upperdir={upper},workdir={work},userxattr"
@@ -177,6 +182,15 @@ class Enter:
         if not keeps:
             syscalls.unmount(".")
         os.chdir("/")
+
+
+def _receive_disk(control: int) -> int:
+    """Return the mount in which what we write is to lie, -1 if that is a folder of the worker's."""
+    with socket.socket(fileno=os.dup(control)) as sock:
+        word, descriptors, _flags, _address = socket.recv_fds(sock, 1, 1)
+    if word != DISK:
+        os._exit(0)  # the worker is gone, or has changed its mind
+    return descriptors[0] if descriptors else -1
 
 
 def _start_mapping() -> socket.socket:

@@ -107,11 +107,27 @@ class Capacity:
 
 
 @dataclass(frozen=True, slots=True)
+class GpuState:
+    """One GPU as its worker sees it: what it is, MiB, and whether it can be given to a container.
+
+    `state` is `free`, `taken`, `clearing` (until its memory is), `set aside` or `in use elsewhere`; `note`
+    says why. One that is only declared has a `kind` and nothing else.
+    """
+
+    kind: str
+    name: str
+    uuid: str
+    memory: int
+    state: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ContainerState:
     """One container as its worker sees it.
 
     `state` is `starting`, `idle`, `busy` or `stopping`; `since` the unix time it entered it.
-    `generation` and `superseded` are those of its pool when it was placed.
+    `generation` and `superseded` are those of its pool when it was placed. `gpus` are those that it has.
     """
 
     container: str
@@ -121,6 +137,7 @@ class ContainerState:
     pid: int = 0
     generation: int = 0
     superseded: bool = False
+    gpus: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +146,8 @@ class WorkerState:
 
     `leases` are the ack subjects of inputs it has held for more than 0.2 s: when the worker falls
     silent the leader hands them back, so that nobody waits for the lease to run out. `unheld` are the rows of
-    `isolation.ROWS` that its runtime does not hold back, and how; `note` says why it is no better.
+    `isolation.ROWS` that its runtime does not hold back, and how; `note` says why it is no better. `driver`
+    is that of its GPUs, with the newest CUDA that it knows: `550.54.15, CUDA 12.4`.
     """
 
     worker: str
@@ -146,6 +164,8 @@ class WorkerState:
     draining: bool = False
     unheld: dict[str, str] = field(default_factory=dict)
     note: str = ""
+    gpus: tuple[GpuState, ...] = ()
+    driver: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +193,8 @@ class WorkerList:
 @dataclass(frozen=True, slots=True)
 class ContainerEvent:
     """`tm.events.<ws>.container.<app>`: a container changed state (`started`, `failed`, `stopped`).
+
+    `kept_gpu` comes after the end of one that left its GPU in use: the worker does not offer that any more.
 
     `failed` means that it never became ready: `failure` is what its callers are to see, and `final` says
     that another try cannot help (an image that cannot be made).

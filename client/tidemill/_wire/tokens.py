@@ -9,6 +9,13 @@ from tidemill._dataclass import dataclass
 
 MEMBER, WORKER, GPU_WORKER = "member", "worker", "gpu-worker"
 KINDS = (MEMBER, WORKER, GPU_WORKER)
+WORKER_PREFIXES = {WORKER: "wk", GPU_WORKER: "wg"}  # of their ids
+
+
+def kind_of_worker(token_id: str) -> str:
+    """Return the kind of a worker's token; empty for what is none."""
+    prefix = token_id.partition("-")[0]
+    return next((kind for kind, theirs in WORKER_PREFIXES.items() if theirs == prefix), "")
 
 
 @dataclass(frozen=True, slots=True)

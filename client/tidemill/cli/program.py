@@ -20,6 +20,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "app": ("tidemill.cli.app", "Look after apps: list, info, history, logs, rollback, stop, ..."),
     "function": ("tidemill.cli.function", "Look at functions, and change how many containers they have."),
     "container": ("tidemill.cli.container", "Look at containers: list, logs, exec, stop."),
+    "worker": ("tidemill.cli.worker", "Look at the machines that run containers: list."),
     "call": ("tidemill.cli.call", "Look at calls and what they led to."),
     "dead": ("tidemill.cli.dead", "Look at inputs that were given up, and try them again."),
     "schedule": ("tidemill.cli.schedule", "Look at schedules, and call their functions now."),

@@ -147,8 +147,31 @@ def _show_isolation(found: Status, console: Any) -> None:
             console.print(f"{worker.worker}  {worker.note}")
 
 
+def _show_gpus(found: Status, console: Any) -> None:
+    """Show each GPU of each worker: what it is, and whether it can be given to a container."""
+    rows = [
+        (
+            worker.worker,
+            gpu.kind,
+            gpu.name or "declared",
+            f"{gpu.memory or '-'}",
+            gpu.uuid or "-",
+            gpu.state,
+            gpu.note,
+        )
+        for worker in found.workers
+        for gpu in worker.gpus
+    ]
+    if rows:
+        console.print(_table(("worker", "GPU", "name", "MiB", "uuid", "state", ""), rows))
+    for worker in found.workers:
+        if worker.driver:
+            console.print(f"{worker.worker}  driver {worker.driver}")
+
+
 def _show_details(found: Status, console: Any) -> None:
     _show_isolation(found, console)
+    _show_gpus(found, console)
     for worker in found.workers:
         for each in worker.containers:
             console.print(f"{each.container}  {each.state}  pool {each.pool}  pid {each.pid}")

@@ -28,7 +28,7 @@ STRATEGIES = ("rolling", "recreate")
 _OBJECT_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _FUNCTION_NAME = re.compile(r"[\w.*<>\[\]-]{1,256}")
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-_GPU = re.compile(r"[A-Za-z0-9_-]{1,32}")
+_GPU = re.compile(r"[A-Za-z0-9_-]{1,32}[!+]?")
 
 
 def check_app(name: str | None, state: str, description: str, tags: Mapping[str, str]) -> None:

@@ -248,7 +248,7 @@ def digest(spec: FunctionSpec) -> bytes:
 
 def capability(resources: Resources) -> str:
     """Return what a worker must have: `cpu`, or `gpu-<type>` for each GPU in order, joined by `+`."""
-    kinds = dict.fromkeys(f"gpu-{kind}" for kind, _ in resources.gpus)
+    kinds = dict.fromkeys(f"gpu-{kind.rstrip('!+')}" for kind, _ in resources.gpus)
     return "+".join(kinds) or "cpu"
 
 

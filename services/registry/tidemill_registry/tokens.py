@@ -20,10 +20,9 @@ from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from tidemill._wire import ids
 from tidemill._wire.tokens import (
-    GPU_WORKER,
     KINDS,
     MEMBER,
-    WORKER,
+    WORKER_PREFIXES,
     CreateToken,
     TokenCreated,
     TokenInfo,
@@ -38,8 +37,7 @@ MAX_NAME = 100
 MIN_SECRET = 32  # characters of a secret that was made elsewhere
 MAX_LISTED = 1_000
 
-_PREFIXES = {WORKER: "wk", GPU_WORKER: "wg"}
-_KINDS = {prefix: kind for kind, prefix in _PREFIXES.items()}
+_KINDS = {prefix: kind for kind, prefix in WORKER_PREFIXES.items()}
 
 
 class Verified(NamedTuple):
@@ -68,7 +66,7 @@ class Tokens:
         """Make a token; for a worker `workspace` is empty. `NotFoundError`, `InvalidError`."""
         _check(request, kind)
         secret = new_secret()
-        token_id = ids.new_token(workspace) if kind == MEMBER else ids.new(_PREFIXES[kind])
+        token_id = ids.new_token(workspace) if kind == MEMBER else ids.new(WORKER_PREFIXES[kind])
         async with transaction(self._engine) as connection:
             values: dict[str, Any] = {
                 "id": token_id,

@@ -9,7 +9,7 @@ with it. A deployment that never comes leaves a pool that nobody calls.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from typing import NamedTuple, TypeVar
@@ -21,10 +21,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from tidemill import exception
 from tidemill._bus.protocol import BusError
 from tidemill._wire import coding, subjects
+from tidemill._wire.apps import PublishFunctions
+from tidemill._wire.deploying import DeployApp, RollbackApp
 from tidemill._wire.scheduling import CountReady, MakeReady, ReadyCounts
+from tidemill._wire.specs import FunctionSpec
 from tidemill_common.bus.protocol import ServiceBus
 from tidemill_common.logging import Logger
-from tidemill_registry import lookups, outbox, publishing, secrets, siblings
+from tidemill_registry import checks, deployments, lookups, outbox, publishing, secrets, siblings
 from tidemill_registry.database import Clock, transaction
 from tidemill_registry.decisions import AppState, Publication, prepared
 from tidemill_registry.schema import Function, PoolRow
@@ -51,11 +54,30 @@ class Warming:
         self._log = log
         self._turn = asyncio.Semaphore(AT_ONCE)
 
-    async def prepare(self, workspace: str, app: str, environment: str, decide: Decide) -> None:
-        """Return when an app's next version can serve without anybody waiting for a container.
+    async def before_deploying(self, workspace: str, request: DeployApp) -> None:
+        """Return when a deployment can serve without anybody waiting for a container."""
+        if request.strategy == "rolling":
+            decide = _publishing(request.functions)
+            await self._prepare(workspace, request.name, request.environment, decide)
 
-        `decide` says what the version is. Whatever goes wrong here goes wrong again where it is told: in
-        the deployment itself.
+    async def before_publishing(self, workspace: str, request: PublishFunctions) -> None:
+        """Do the same for the functions of any app."""
+        await self._prepare(workspace, request.app_id, "", _publishing(request.functions))
+
+    async def before_rolling_back(self, workspace: str, request: RollbackApp) -> None:
+        """Do the same for an earlier version."""
+
+        async def decide(connection: AsyncConnection, app: AppState) -> Publication:
+            _, publication = await deployments.restored(connection, app, request)
+            return publication
+
+        if request.strategy == "rolling":
+            await self._prepare(workspace, request.app, request.environment, decide)
+
+    async def _prepare(self, workspace: str, app: str, environment: str, decide: Decide) -> None:
+        """Prepare the version that `decide` makes.
+
+        Whatever goes wrong here goes wrong again where it is told: in the deployment itself.
         """
         if self._turn.locked():
             return
@@ -127,3 +149,11 @@ class _Warm(NamedTuple):
     app_id: str
     serving: AbstractSet[str]
     counts: Mapping[str, int]
+
+
+def _publishing(functions: Sequence[FunctionSpec]) -> Decide:
+    async def decide(connection: AsyncConnection, app: AppState) -> Publication:
+        checks.check_functions(functions)
+        return await publishing.decide(connection, app, functions)
+
+    return decide

@@ -6,10 +6,11 @@ and is the least loaded.
 """
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from tidemill._wire import gpus
 from tidemill._wire.scheduling import Capacity
 from tidemill._wire.specs import Pool, Resources
 
@@ -17,6 +18,7 @@ STARTS_PER_CORE = 4  # containers that a worker starts at the same time, for eac
 RECLAIM_AFTER = 0.1  # seconds a container must have idled before another pool may have its place
 
 
+_NO_GPU = "start a worker that has one, or ask for another type"
 ANY = "*"  # a worker with this value of a label is at every place that a function may ask for
 
 
@@ -47,6 +49,7 @@ class IdleContainer:
     worker: str
     idle: float
     resources: Resources
+    gpus: Mapping[str, int] = field(default_factory=dict)
 
 
 class Assignment(NamedTuple):
@@ -75,15 +78,6 @@ class Order:
     excluded: frozenset[str] = field(default_factory=frozenset)
 
 
-def gpu_types(pool: Pool) -> tuple[tuple[str, int], ...]:
-    """Return the alternatives (type, count) of a pool, most wanted first; none for a CPU pool."""
-    if pool.spec.resources.gpus:
-        return pool.spec.resources.gpus
-    if pool.capability == "cpu":
-        return ()
-    return tuple((part.removeprefix("gpu-"), 1) for part in pool.capability.split("+"))
-
-
 def choose(order: Order, workers: Iterable[WorkerView]) -> Choice:
     """Return workers for as many containers of an order as may start now."""
     fitting = [
@@ -91,6 +85,7 @@ def choose(order: Order, workers: Iterable[WorkerView]) -> Choice:
         for view in workers
         if view.worker not in order.excluded and not view.draining and not unfit(order.pool, view)
     ]
+    fitting = [view for view in fitting if _python(order.pool) in view.labels] or fitting
     heap = [(rank, view.worker, view) for view in fitting if (rank := _rank(order, view, cores=True))]
     heapq.heapify(heap)
     chosen: list[Assignment] = []
@@ -109,6 +104,17 @@ def choose(order: Order, workers: Iterable[WorkerView]) -> Choice:
     return Choice(tuple(chosen), 0 if later else order.count - len(chosen))
 
 
+def _python(pool: Pool) -> str:
+    """Return the label of workers that have the Python of a pool's image; empty if any will do.
+
+    Where none has it, the one that is asked for the image says so, and which ones there are.
+    """
+    layers = pool.spec.image.layers
+    base = layers[0][1] if layers else {}
+    version = base.get("python_version") or base.get("add_python")
+    return f"python-{'.'.join(version.split('.')[:2])}" if version else ""
+
+
 def _overcommitted(order: Order, fitting: Sequence[WorkerView]) -> list[Assignment]:
     ranked = [(rank, view.worker) for view in fitting if (rank := _rank(order, view, cores=False))]
     return [Assignment(min(ranked)[1], overcommit=True)] if ranked else []
@@ -123,23 +129,14 @@ def _rank(order: Order, view: WorkerView, *, cores: bool) -> tuple[float, ...] |
     resources = order.pool.spec.resources
     if view.free.memory < resources.memory or (cores and view.free.cpu + 1e-9 < resources.cpu):
         return None
-    gpu = _alternative(order.pool, view.free)
-    if gpu is None:
+    wanted = gpus.alternatives(order.pool)
+    offer = gpus.choose(wanted, view.free.gpus)
+    if wanted and offer is None:
         return None
     load = 1.0 - view.free.cpu / max(view.total.cpu, 1e-9)
     warmth = 0 if order.pool.id in view.pools else 1 if order.image in view.images else 2
     wasted = bool(view.total.gpus) and not resources.gpus  # keep GPU workers for those who need them
-    return (view.shunned, gpu[0], wasted, warmth, load)
-
-
-def _alternative(pool: Pool, capacity: Capacity) -> tuple[int, str, int] | None:
-    """Return (place in the order of preference, type, count) of the GPUs that a capacity offers."""
-    alternatives = gpu_types(pool)
-    for place, (wanted, count) in enumerate(alternatives):
-        for kind in sorted(capacity.gpus) if wanted.lower() == "any" else (wanted,):
-            if capacity.gpus.get(kind, 0) >= count:
-                return place, kind, count
-    return None if alternatives else (0, "", 0)
+    return (view.shunned, *(offer.rank if offer else (0, 0)), wasted, warmth, load)
 
 
 def _taken(pool: Pool, view: WorkerView) -> WorkerView:
@@ -148,12 +145,10 @@ def _taken(pool: Pool, view: WorkerView) -> WorkerView:
 
 def without(free: Capacity, pool: Pool) -> Capacity:
     """Return a capacity less what one container of a pool takes."""
-    resources = pool.spec.resources
-    gpus = free.gpus
-    if taken := _alternative(pool, free):
-        _, kind, count = taken
-        gpus = {**gpus, kind: gpus[kind] - count} if kind else gpus
-    return Capacity(free.cpu - resources.cpu, free.memory - resources.memory, gpus)
+    resources, left = pool.spec.resources, free.gpus
+    if offer := gpus.choose(gpus.alternatives(pool), left):
+        left = {**left, offer.kind: left[offer.kind] - offer.count}
+    return Capacity(free.cpu - resources.cpu, free.memory - resources.memory, left)
 
 
 def unfit(pool: Pool, view: WorkerView) -> str:
@@ -161,7 +156,7 @@ def unfit(pool: Pool, view: WorkerView) -> str:
     resources = pool.spec.resources
     if "cpu" not in view.capabilities and pool.capability == "cpu":
         return "runs no CPU functions"
-    if _alternative(pool, view.total) is None:
+    if _lacks_gpus(pool, view.total):
         return "has no such GPUs"
     for label, values in pool.spec.labels.items():
         if view.labels.get(label) not in (*values, ANY):
@@ -178,18 +173,33 @@ def explain(pool: Pool, workers: Sequence[WorkerView]) -> tuple[str, str]:
     live = [view for view in workers if not view.draining]
     if not live:
         return "no worker is connected", "start one, or wait for one that is starting"
-    wanted = " or ".join(f"{count} x {kind}" if count > 1 else kind for kind, count in gpu_types(pool))
-    if wanted and all(_alternative(pool, view.total) is None for view in live):
-        there = sorted({kind for view in live for kind in view.total.gpus})
-        return f"no worker has a GPU of type {wanted}; there are: {', '.join(there) or 'none'}", ""
+    if all(_lacks_gpus(pool, view.total) for view in live):
+        wanted = gpus.in_words(gpus.alternatives(pool))
+        return f"no worker has a GPU of type {wanted}; there are: {_gpus_of(live)}", _NO_GPU
     reasons = ", ".join(f"{view.worker} {unfit(pool, view)}" for view in live[:5])
     return f"no worker fits {_wishes(pool)}: {reasons}", "lower what the function asks for, or add a worker"
 
 
 def _wishes(pool: Pool) -> str:
-    resources = pool.spec.resources
+    resources, wanted = pool.spec.resources, gpus.in_words(gpus.alternatives(pool))
     labels = [f"{label} {' or '.join(values)}" for label, values in pool.spec.labels.items()]
-    return ", ".join([f"{resources.cpu:g} cores", f"{resources.memory} MiB", *labels])
+    parts = [f"{resources.cpu:g} cores", f"{resources.memory} MiB", *([wanted] if wanted else []), *labels]
+    return ", ".join(parts)
+
+
+def _lacks_gpus(pool: Pool, total: Capacity) -> bool:
+    """Return whether GPUs are asked for that a worker has not even when nobody uses them."""
+    wanted = gpus.alternatives(pool)
+    return bool(wanted) and gpus.choose(wanted, total.gpus) is None
+
+
+def _gpus_of(views: Iterable[WorkerView]) -> str:
+    """Return what GPUs there are, by type: the most that one worker has of each."""
+    most: dict[str, int] = {}
+    for view in views:
+        for kind, count in view.total.gpus.items():
+            most[kind] = max(count, most.get(kind, 0))
+    return ", ".join(gpus.in_words([one]) for one in sorted(most.items()) if one[1]) or "none"
 
 
 def reclaim(
@@ -200,24 +210,32 @@ def reclaim(
     Only those count that hold what the pool needs, on workers that can run it.
     """
     fitting = {view.worker for view in workers if not view.draining and not unfit(pool, view)}
-    needs_gpu = bool(gpu_types(pool))
+    wanted = gpus.alternatives(pool)
     useful = [
         container
         for container in idle
         if container.worker in fitting
         and container.idle >= RECLAIM_AFTER
-        and (container.resources.gpus or not needs_gpu)
+        and (not wanted or _has_one_of(wanted, container))
     ]
     useful.sort(key=lambda container: -container.idle)
     return [container.container for container in useful[: _enough(pool, short, useful)]]
 
 
+def _has_one_of(wanted: Sequence[gpus.Wanted], container: IdleContainer) -> bool:
+    """Return whether a container has a GPU of a type that is asked for."""
+    return gpus.choose([(kind, 1) for kind, _ in wanted], container.gpus) is not None
+
+
 def _enough(pool: Pool, short: int, useful: Sequence[IdleContainer]) -> int:
-    """Return how many of these containers hold the cores and memory of `short` containers of a pool."""
-    cpu = memory = 0.0
+    """Return how many of these containers hold the cores, memory and GPUs of `short` containers of a pool."""
+    cpu = memory = devices = 0.0
+    each = min((count for _, count in gpus.alternatives(pool)), default=0)
+    resources = pool.spec.resources
     for number, container in enumerate(useful):
-        if cpu >= short * pool.spec.resources.cpu and memory >= short * pool.spec.resources.memory:
+        if min(cpu - short * resources.cpu, memory - short * resources.memory, devices - short * each) >= 0:
             return number
         cpu += container.resources.cpu
         memory += container.resources.memory
+        devices += sum(container.gpus.values())
     return len(useful)

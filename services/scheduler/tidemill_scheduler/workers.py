@@ -36,6 +36,7 @@ class Container:
     generation: int = 0
     superseded: bool = False
     stop_asked: float = float("-inf")
+    gpus: Mapping[str, int] = field(default_factory=dict)
 
     def is_stillborn(self) -> bool:
         """Return whether it would have ended before it was ready, by itself, if it were gone now."""
@@ -143,6 +144,7 @@ class Fleet:
                 generation=told.generation, superseded=told.superseded,
             )  # fmt: skip
             self._add(worker, container)
+        container.gpus = told.gpus
         return _update(container, told.state, told.since, now)
 
     def reap(self) -> list[Lost]:
@@ -284,7 +286,7 @@ class Fleet:
         for pool, (count, resources) in spare.items():
             idle = [one for one in self._pools.get(pool, {}).values() if one.view(now).phase is Phase.IDLE]
             for one in sorted(idle, key=lambda container: container.since)[:count]:
-                yield IdleContainer(one.container, one.worker, now - one.since, resources)
+                yield IdleContainer(one.container, one.worker, now - one.since, resources, one.gpus)
 
     def _add(self, worker: Worker, container: Container) -> None:
         worker.containers[container.container] = container

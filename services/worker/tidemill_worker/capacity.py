@@ -1,11 +1,13 @@
 """What this machine has and what of it is promised to containers."""
 
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 from tidemill._wire.scheduling import Capacity
 from tidemill._wire.specs import Pool
 from tidemill_worker import decisions
+from tidemill_worker.devices import Device, counted
+from tidemill_worker.gpus import Gpus, Holder
 from tidemill_worker.settings import Settings
 
 MEMORY_SHARE = 0.95  # of the machine's memory that containers may take in all
@@ -13,39 +15,43 @@ MEMORY_SHARE = 0.95  # of the machine's memory that containers may take in all
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """What one container holds; `devices` are the numbers of its GPUs."""
+    """What one container holds."""
 
     pool: Pool
-    grant: decisions.Grant
-    devices: tuple[int, ...]
+    devices: tuple[Device, ...] = ()
 
 
-@dataclass(slots=True)
 class Room:
     """The machine's capacity, what is left of it, and who has the rest."""
 
-    total: Capacity
-    free: Capacity = field(init=False)
-    _devices: dict[str, list[int]] = field(init=False)
-    _held: dict[str, Reservation] = field(init=False, default_factory=dict)
-    _lent: set[str] = field(init=False, default_factory=set)
+    def __init__(self, cpu: float, memory: int, gpus: Gpus) -> None:
+        self._cpu, self._memory = cpu, memory
+        self._free_cpu, self._free_memory = cpu, memory
+        self._gpus = gpus
+        self._held: dict[str, Reservation] = {}
+        self._lent: set[str] = set()
 
-    def __post_init__(self) -> None:
-        self.free = self.total
-        self._devices = {}
-        first = 0
-        for kind, count in self.total.gpus.items():
-            self._devices[kind] = list(range(first, first + count))
-            first += count
+    @property
+    def total(self) -> Capacity:
+        """What containers may take in all."""
+        return Capacity(self._cpu, self._memory, self._gpus.total())
+
+    @property
+    def free(self) -> Capacity:
+        """What nobody has."""
+        return Capacity(self._free_cpu, self._free_memory, self._gpus.free())
 
     def reserve(self, container: str, pool: Pool, *, overcommit: bool) -> Reservation | str:
         """Take what a container of a pool needs, or return why that cannot be."""
-        grant = decisions.fit(pool, self.free, self.total, overcommit=overcommit)
-        if isinstance(grant, str):
-            return grant
-        devices = tuple(self._devices[grant.gpu].pop(0) for _ in range(grant.count))
-        self.free = decisions.after(self.free, pool.spec.resources, grant)
-        self._held[container] = reservation = Reservation(pool, grant, devices)
+        devices: tuple[Device, ...] | None = None
+        while devices is None:
+            grant = decisions.fit(pool, self.free, self.total, overcommit=overcommit)
+            if isinstance(grant, str):
+                return grant
+            devices = self._gpus.take(Holder(container, pool), grant.gpu, grant.count)
+        self._free_cpu -= pool.spec.resources.cpu
+        self._free_memory -= pool.spec.resources.memory
+        self._held[container] = reservation = Reservation(pool, devices)
         return reservation
 
     def release(self, container: str) -> None:
@@ -54,12 +60,14 @@ class Room:
         reservation = self._held.pop(container, None)
         if reservation is None:
             return
-        resources, grant = reservation.pool.spec.resources, reservation.grant
-        gpus = dict(self.free.gpus)
-        if grant.gpu:
-            gpus[grant.gpu] += grant.count
-            self._devices[grant.gpu] = sorted((*self._devices[grant.gpu], *reservation.devices))
-        self.free = Capacity(self.free.cpu + resources.cpu, self.free.memory + resources.memory, gpus)
+        self._gpus.give_back(container)
+        self._free_cpu += reservation.pool.spec.resources.cpu
+        self._free_memory += reservation.pool.spec.resources.memory
+
+    def gpus_of(self, container: str) -> dict[str, int]:
+        """Return how many GPUs of each type a container has."""
+        reservation = self._held.get(container)
+        return counted(reservation.devices) if reservation else {}
 
     def lend(self, containers: set[str]) -> bool:
         """Let others use the cores of exactly these containers; return whether that changes anything.
@@ -71,7 +79,7 @@ class Room:
             return False
         more = sum(self._cores_of(one) for one in lent - self._lent)
         less = sum(self._cores_of(one) for one in self._lent - lent)
-        self.free = replace(self.free, cpu=self.free.cpu + more - less)
+        self._free_cpu += more - less
         self._lent = lent
         return True
 
@@ -79,16 +87,16 @@ class Room:
         return self._held[container].pool.spec.resources.cpu
 
 
-def machine(settings: Settings) -> Capacity:
+def room(settings: Settings, gpus: Gpus) -> Room:
     """Return what containers may take in all: as declared, else what this machine has."""
     cpu = settings.worker_cpu or float(_cores())
     memory = settings.worker_memory or int(_memory() * MEMORY_SHARE)
-    return Capacity(cpu, memory, dict(settings.worker_gpus))
+    return Room(cpu, memory, gpus)
 
 
-def capabilities(settings: Settings) -> tuple[str, ...]:
-    """Return the queues that this worker may read."""
-    return ("cpu", *(f"gpu-{kind}" for kind in settings.worker_gpus))
+def capabilities(total: Capacity) -> tuple[str, ...]:
+    """Return the kinds of queues that a worker with this capacity takes inputs of."""
+    return ("cpu", *(f"gpu-{kind}" for kind in total.gpus))
 
 
 def _cores() -> int:

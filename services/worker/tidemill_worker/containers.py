@@ -23,6 +23,7 @@ from tidemill_worker.capacity import Reservation, Room
 from tidemill_worker.children import Children
 from tidemill_worker.container import Container
 from tidemill_worker.decisions import Exit, Killed
+from tidemill_worker.gpus import Holder
 from tidemill_worker.leases import Leases
 from tidemill_worker.node import Node
 from tidemill_worker.outputs import Outbox
@@ -135,7 +136,7 @@ class Containers:
         return tuple(
             ContainerState(
                 one.id, one.pool.id, one.phase.value, one.since, one.pid,
-                one.pool.generation, one.pool.superseded,
+                one.pool.generation, one.pool.superseded, self._room.gpus_of(one.id),
             )
             for one in self._containers.values()
         )  # fmt: skip
@@ -358,24 +359,20 @@ class Containers:
             )
         return queue
 
-    def _tell(
-        self,
-        container: Container,
-        state: str,
-        *,
-        reason: str = "",
-        phases: dict[str, float] | None = None,
-        failure: bytes = b"",
-        final: bool = False,
-    ) -> None:
+    def _tell(self, container: Container, state: str, reason: str = "", **more: Any) -> None:
         """Publish an event of a container's life."""
-        pool = container.pool
+        self._announce(container.id, container.pool, state, reason, **more)
+
+    def tell_kept(self, holder: Holder, how: str) -> None:
+        """Publish that a container which has ended left a GPU in use."""
+        self._announce(holder.container, holder.pool, "kept_gpu", how)
+
+    def _announce(self, container: str, pool: Pool, state: str, reason: str, **more: Any) -> None:
         event = ContainerEvent(
-            container.id, pool.id, pool.spec.name, self._node.id, state, time.time(), reason,
-            phases or {}, failure, final,
-        )  # fmt: skip
+            container, pool.id, pool.spec.name, self._node.id, state, time.time(), reason, **more
+        )
         subject = subjects.event(pool.workspace, "container", pool.app_id)
-        self._node.spawn(self._publish(subject, event), f"event {container.id}")
+        self._node.spawn(self._publish(subject, event), f"event {container}")
 
     async def _publish(self, subject: str, event: ContainerEvent) -> None:
         data, msg_id = coding.encode(event), f"{event.container}.{event.state}"

@@ -1,14 +1,15 @@
 """What the worker decides, as functions of values: no clock, no process, no broker."""
 
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 from itertools import pairwise
 from typing import TypeVar
 
+from tidemill._wire import gpus
 from tidemill._wire.scheduling import Capacity
-from tidemill._wire.specs import FunctionSpec, Pool, Resources, RetryPolicy
+from tidemill._wire.specs import FunctionSpec, Pool, RetryPolicy
 
 MAX_LOSSES = 8  # in a row; one more is given up
 MIN_RETRY_DELAY = 1.0  # seconds
@@ -200,6 +201,11 @@ def wanted(allowance: Appetite, containers: int, held: int) -> int:
     return max(0, containers * allowance.each - held)
 
 
+def at_once(spec: FunctionSpec, idle: int) -> int:
+    """Return how many chunks so many idle containers could begin with now."""
+    return idle * (spec.batching.max_batch_size if spec.batching else slots(spec))
+
+
 def splits(unstarted: int, input_seconds: float | None, silent: float) -> bool:
     """Return whether work that waits in a busy container is worth taking back for an idle one.
 
@@ -243,28 +249,11 @@ def fit(pool: Pool, free: Capacity, total: Capacity, *, overcommit: bool) -> Gra
 
 
 def _gpus(pool: Pool, free: Mapping[str, int]) -> Grant | str:
-    alternatives = pool.spec.resources.gpus or _by_capability(pool.capability)
-    for wanted_type, count in alternatives:
-        for kind in sorted(free) if wanted_type.lower() == "any" else (wanted_type,):
-            if free.get(kind, 0) >= count:
-                return Grant(kind, count)
-    if not alternatives:
+    wanted = gpus.alternatives(pool)
+    if not wanted:
         return Grant()
-    return f"no {' or '.join(f'{count} x {kind}' for kind, count in alternatives)} is free"
-
-
-def _by_capability(capability: str) -> Sequence[tuple[str, int]]:
-    if capability == "cpu":
-        return ()
-    return tuple((part.removeprefix("gpu-"), 1) for part in capability.split("+"))
-
-
-def after(free: Capacity, resources: Resources, grant: Grant) -> Capacity:
-    """Return the capacity that is left when a container has got what it was granted."""
-    gpus = dict(free.gpus)
-    if grant.gpu:
-        gpus[grant.gpu] -= grant.count
-    return Capacity(free.cpu - resources.cpu, free.memory - resources.memory, gpus)
+    offer = gpus.choose(wanted, free)
+    return Grant(offer.kind, offer.count) if offer else f"no {gpus.in_words(wanted)} is free"
 
 
 def startup_limit(spec: FunctionSpec) -> float:

@@ -24,6 +24,15 @@ class Metrics:
         self.ends = counter("container_ends", "Containers that ended, by reason.", "reason")
         self.orphans = counter("orphans", "Processes ended because their init was gone.")
         self.dropped = counter("log_lines_dropped", "Lines of output that the broker could not take in time.")
+        self.gpus_set_aside = counter(
+            "gpus_set_aside", "GPUs that were not free again after their container."
+        )
+        self.gpus = Gauge(
+            "tidemill_worker_gpus",
+            "GPUs that no container has, by state, and those taken.",
+            ["state"],
+            registry=registry,
+        )
         self.containers = Gauge("tidemill_worker_containers", "Containers here.", registry=registry)
         self.held = Gauge("tidemill_worker_held_chunks", "Chunks leased from the broker.", registry=registry)
         self.starts = Histogram(

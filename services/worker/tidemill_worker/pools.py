@@ -38,7 +38,6 @@ _SMOOTHING = 0.3  # weight of the newest measurement in a mean
 _TERMINAL = frozenset(
     {Status.SUCCESS, Status.FAILURE, Status.CANCELLED, Status.DONE}
 )  # what a runner may send
-_WARM, _BUSY = 0, 5  # priorities of a pull: with idle containers, and to have something at hand
 
 
 class PoolQueue:
@@ -151,9 +150,7 @@ class PoolQueue:
         if not self._closed:
             given_up = sum(decisions.slots(self.pool.spec) - one.slots for one in self.containers.values())
             slots = decisions.wanted(self._appetite, len(self.containers), self._parts + given_up)
-        if slots:
-            self._puller.set_priority(_WARM if self._idle else _BUSY)
-        self._puller.want(slots)
+        self._puller.want(slots, first=decisions.at_once(self.pool.spec, len(self._idle)))
 
     def _on_delivery(self, delivery: Delivery) -> None:
         try:

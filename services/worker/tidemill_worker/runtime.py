@@ -14,6 +14,7 @@ from tidemill.image import image_id
 from tidemill_worker import decisions, secrets, snapshots
 from tidemill_worker.building import Order
 from tidemill_worker.capacity import Reservation
+from tidemill_worker.driver import Driver
 from tidemill_worker.images import Image, Images
 from tidemill_worker.logs import STDOUT, Log
 from tidemill_worker.node import Node
@@ -25,6 +26,7 @@ from tidemill_worker.tier import Place, Sockets, Tier
 from tidemill_worker.uv import Say
 
 # Variables that the loader, the interpreter or the allocator reads before any code of ours runs.
+_LIBRARIES = "LD_LIBRARY_PATH"
 _EARLY = ("LD_", "DYLD_", "PYTHON", "MALLOC_", "GLIBC_TUNABLES")
 
 
@@ -48,6 +50,7 @@ class Runtime:
         templates: Templates,
         snapshots: Snapshots,
         tier: Tier,
+        driver: Driver,
     ) -> None:
         self._node = node
         self._images = images
@@ -55,6 +58,7 @@ class Runtime:
         self._templates = templates
         self._snapshots = snapshots
         self.tier = tier
+        self._driver = driver
         self._siblings = Siblings(node)
 
     async def start(self, container: str, reservation: Reservation, log: Log) -> Start:
@@ -77,7 +81,11 @@ class Runtime:
         files = await self._files(pool, image)
         place = await self.tier.settle(container, image, files)
         variables = {**image.env, **revealed, **spec.env}
-        surroundings = _surroundings(container, pool, reservation, place)
+        equipment = self._driver.equip(reservation.devices, isolated=self.tier.isolates)
+        surroundings = {**_surroundings(container, pool, place), **equipment.variables}
+        is_early = equipment.early or any(name.startswith(_EARLY) for name in variables)
+        if is_early:
+            variables = _with_libraries(variables, surroundings)
         seen = [self.tier.inside(source, pool.workspace) for source in sources]
         if image.files:
             seen.append(place.workdir)
@@ -90,9 +98,9 @@ class Runtime:
             hear = partial(log.write_bytes, STDOUT, input_id="")
             wish = Wish(image, container, reservation, surroundings, told, files, hear, log.say)
             sockets = await self._snapshots.fork(wish)
-        if sockets is None and any(name.startswith(_EARLY) for name in variables):
+        if sockets is None and is_early:
             sockets = await self._templates.start_alone(
-                image, container, reservation, {**surroundings, **variables}, place.workdir
+                image, container, reservation, {**surroundings, **variables}, place.workdir, equipment
             )
         elif sockets is None:
             sockets = await self._templates.fork(image, container, reservation, surroundings)
@@ -118,7 +126,13 @@ class Runtime:
         await self.tier.clean(container)
 
 
-def _surroundings(container: str, pool: Pool, reservation: Reservation, place: Place) -> Mapping[str, str]:
+def _with_libraries(variables: Mapping[str, str], surroundings: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of an image or a user with the driver's libraries behind their own."""
+    given = [there[_LIBRARIES] for there in (variables, surroundings) if there.get(_LIBRARIES)]
+    return {**variables, **({_LIBRARIES: ":".join(given)} if given else {})}
+
+
+def _surroundings(container: str, pool: Pool, place: Place) -> Mapping[str, str]:
     """Return the variables that tell a container where it is."""
     identity = {
         "TASK_ID": container,
@@ -127,10 +141,8 @@ def _surroundings(container: str, pool: Pool, reservation: Reservation, place: P
         "IMAGE_ID": image_id(pool.spec.image),
         "IMAGE_RECIPE": pool.spec.image.declared,
     }
-    devices = ",".join(map(str, reservation.devices))
     return {
         "TMPDIR": place.temporary,
-        "CUDA_VISIBLE_DEVICES": devices,
         **{f"{prefix}_{name}": value for prefix in ("TIDEMILL", "MODAL") for name, value in identity.items()},
     }
 

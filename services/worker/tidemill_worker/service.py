@@ -26,10 +26,10 @@ from tidemill_common.records import Recorder
 from tidemill_common.requests import Endpoints
 from tidemill_common.service import Context
 from tidemill_worker import allocator, capacity, runtime_layer
-from tidemill_worker.capacity import Room
 from tidemill_worker.children import Children
 from tidemill_worker.containers import Containers
 from tidemill_worker.environments import Environments
+from tidemill_worker.hardware import Hardware
 from tidemill_worker.images import Images
 from tidemill_worker.interpreters import Interpreters
 from tidemill_worker.jails import Jail
@@ -78,7 +78,8 @@ class Worker:
         self._recorder = Recorder(context.bus, self.id, context.log, context.metrics)
         records = Records(self._recorder)
         self._node = node = Node(self.id, context.bus, context.log, metrics, context.tasks, records)
-        self._room = Room(capacity.machine(self.settings))
+        self._hardware = await Hardware.find(self.settings, context.log, metrics)
+        self._room = capacity.room(self.settings, self._hardware.gpus)
         self._leases = Leases(node)
         self._children = Children()
         uv = Uv(self._children, self.settings.data_dir / "uv")
@@ -101,7 +102,9 @@ class Worker:
         sources = Sources(code, context.bus, self._children)
         memory = self._room.total.memory // SNAPSHOT_SHARE
         self._snapshots = Snapshots(node, self._children, tier, self._templates, memory)
-        runtime = Runtime(node, self._images, sources, self._templates, self._snapshots, tier)
+        runtime = Runtime(
+            node, self._images, sources, self._templates, self._snapshots, tier, self._hardware.driver
+        )
         self._containers = Containers(node, self._room, runtime, self._children, self._leases)
         self._reporter = Reporter(node, self.state, self._leases)
         node.on_change = self._reporter.changed
@@ -115,6 +118,7 @@ class Worker:
         context.tasks.create_task(self._snapshots.run(), name="end unused templates")
         lending = Lending(self._room, lambda: self._containers.present, node.on_change)
         context.tasks.create_task(lending.run(), name="lend cores")
+        self._hardware.start(context.tasks, node.on_change, self._containers.tell_kept)
         context.tasks.create_task(records.watch(self._containers.present), name="watch inputs")
         node.spawn(self._discover(), "discover interpreters")
 
@@ -139,6 +143,7 @@ class Worker:
             await self._templates.close()
             await self._tier.close()
             await self._children.sweep()
+            self._hardware.close()
             shutil.rmtree(self._folder, ignore_errors=True)
             self._lock_path.unlink(missing_ok=True)
             self._node.deadlines.close()
@@ -152,7 +157,7 @@ class Worker:
         placed = {"region": settings.worker_region, "cloud": settings.worker_cloud}
         return WorkerState(
             worker=self.id,
-            capabilities=capacity.capabilities(settings),
+            capabilities=capacity.capabilities(self._room.total),
             labels={**labels, **{name: at for name, at in placed.items() if at}, **settings.worker_labels},
             total=self._room.total,
             free=self._room.free,
@@ -165,6 +170,8 @@ class Worker:
             draining=self._draining,
             unheld=dict(self._tier.unheld),
             note=self._tier.note,
+            gpus=self._hardware.gpus.states(),
+            driver=self._hardware.version,
         )
 
     # --- what it hears
@@ -197,8 +204,6 @@ class Worker:
             return f"term {placement.term} is over"
         if self._draining:
             return "the worker is stopping"
-        if placement.pool.capability != "cpu" and not self.settings.worker_gpus:
-            return "the worker has no GPUs"
         return ""
 
     async def _stop(self, order: StopContainers) -> Done:

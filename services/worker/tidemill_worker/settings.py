@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
 
+from tidemill._wire import gpus
 from tidemill_common.settings import ServiceSettings
 from tidemill_worker.sandbox.network import PRIVATE
 
@@ -25,12 +26,15 @@ class Settings(ServiceSettings):
     # What containers may take in all: cores and MiB. By default every core and 95% of the memory.
     worker_cpu: float | None = Field(default=None, gt=0)
     worker_memory: int | None = Field(default=None, gt=0)
-    # GPUs by type, as `H100:2,L4`. Declared, not discovered.
-    worker_gpus: Annotated[dict[str, int], NoDecode] = Field(default_factory=dict)
+    # The GPUs to give to containers: those that NVIDIA's driver tells of (`auto`), none (empty), or these,
+    # by type, as `H100:2,L4`, whether they are there or not.
+    worker_gpus: Annotated[dict[str, int] | Literal["auto"], NoDecode] = "auto"
 
     # What keeps containers from this machine: `bubblewrap`, `process` (nothing does), or `auto`, which is
     # bubblewrap where it holds.
     runtime: Literal["auto", "bubblewrap", "process"] = "auto"
+    # Whether the worker starts where nothing would keep them from it.
+    allow_unisolated: bool = False
     # The first of the 65,536 ids that containers have on this machine, of a worker that is root.
     worker_ids: int = Field(default=300_000, ge=65_536)
     # Processes and threads that one sandboxed container may have.
@@ -59,10 +63,10 @@ class Settings(ServiceSettings):
     @field_validator("worker_gpus", mode="before")
     @classmethod
     def _counted(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
+        if not isinstance(value, str) or value.strip() == "auto":
+            return value.strip() if isinstance(value, str) else value
         parts = (part.strip().partition(":") for part in value.split(",") if part.strip())
-        return {kind: int(count or 1) for kind, _, count in parts}
+        return {gpus.named(kind): int(count or 1) for kind, _, count in parts}
 
     @field_validator("worker_labels", mode="before")
     @classmethod

@@ -21,6 +21,7 @@ from tidemill._container.frames import FromTemplate, ToTemplate
 from tidemill_worker import decisions
 from tidemill_worker.capacity import Reservation
 from tidemill_worker.children import Children
+from tidemill_worker.driver import NOTHING, Equipment
 from tidemill_worker.framing import Frame, FrameProtocol
 from tidemill_worker.images import Image
 from tidemill_worker.node import Node
@@ -178,8 +179,9 @@ class Templates:
         reservation: Reservation,
         environment: Mapping[str, str],
         workdir: str,
+        equipment: Equipment = NOTHING,
     ) -> Sockets:
-        """Return a new container with an interpreter of its own, for variables that must be there first."""
+        """Return a new container with an interpreter of its own, for what must be there before it."""
         pool = reservation.pool
         web = await self.web_layer() if pool.has_web else None
         ours_runner, its_runner = socket.socketpair()
@@ -187,7 +189,7 @@ class Templates:
         fds = (its_runner.fileno(), its_control.fileno())
         launch = Launch(
             image, pool.workspace, fds, kind="--single", id=container, blocked=pool.spec.block_network,
-            environment=environment, workdir=workdir, web=web,
+            environment=environment, workdir=workdir, web=web, equipment=equipment,
         )  # fmt: skip
         try:
             launched = await self._tier.launch(launch)

@@ -21,6 +21,7 @@ from tidemill._wire import isolation
 from tidemill_worker import allocator
 from tidemill_worker.capacity import Reservation
 from tidemill_worker.children import Children
+from tidemill_worker.driver import NOTHING, Equipment
 from tidemill_worker.images import Image
 
 # What containers get of the worker's environment: nothing that tells a secret.
@@ -58,7 +59,7 @@ class Launch:
         it, and what it is called; nothing for another template.
     environment: variables beside those that every program of the image has.
     web: the layer for web functions, if it serves such.
-    devices: nodes of this machine that its containers may open.
+    equipment: what it has of this machine's GPUs and their driver.
     words: where it complains.
     """
 
@@ -71,7 +72,7 @@ class Launch:
     environment: Mapping[str, str] = field(default_factory=dict)
     workdir: str = "/"
     web: Path | None = None
-    devices: tuple[str, ...] = ()
+    equipment: Equipment = NOTHING
     words: IO[bytes] | None = None
 
     def arguments(self, web: str) -> list[str]:

@@ -216,17 +216,37 @@ async def test_two_pullers_never_get_the_same_message(new_bus: Connect, bus: Ser
     assert not any(delivery.redelivered for delivery in got)
 
 
+async def test_what_is_only_to_be_at_hand_comes_after_what_somebody_can_begin_with(
+    new_bus: Connect, bus: ServiceBus, name: str
+) -> None:
+    await bus.ensure_stream(StreamSpec(name, (f"{name}.>",), retention="workqueue"))
+    queue = ConsumerSpec(name, "q", f"{name}.q.>")
+    await bus.ensure_consumer(queue)
+    here: asyncio.Queue[Delivery] = asyncio.Queue()
+    there: asyncio.Queue[Delivery] = asyncio.Queue()
+    for inbox in (here, there):
+        other = await new_bus()
+        other.pull(queue, inbox.put_nowait).want(3, first=1)
+        await other.flush()
+    while (state := await bus.ensure_consumer(queue)).waiting < 4:
+        assert state.pending == 0
+    await fill(bus, queue, 6)
+    assert {delivery.data for inbox in (here, there) for delivery in await taken(inbox, 1)} == {b"0", b"1"}
+    assert sorted([delivery.data for inbox in (here, there) for delivery in await taken(inbox, 2)]) == [
+        b"2", b"3", b"4", b"5",
+    ]  # fmt: skip
+
+
 async def test_the_first_priority_is_served_first(new_bus: Connect, bus: ServiceBus, name: str) -> None:
     await bus.ensure_stream(StreamSpec(name, (f"{name}.>",), retention="workqueue"))
     queue = ConsumerSpec(name, "q", f"{name}.q.>")
     await bus.ensure_consumer(queue)
     cold: asyncio.Queue[Delivery] = asyncio.Queue()
     warm: asyncio.Queue[Delivery] = asyncio.Queue()
-    for priority, inbox in ((5, cold), (0, warm)):
+    for first, inbox in ((0, cold), (2, warm)):
         other = await new_bus()
         puller = other.pull(queue, inbox.put_nowait)
-        puller.set_priority(priority)
-        puller.want(2)
+        puller.want(2, first=first)
         await other.flush()
     while (state := await bus.ensure_consumer(queue)).waiting < 2:
         assert state.pending == 0

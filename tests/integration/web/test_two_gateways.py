@@ -135,10 +135,12 @@ async def test_the_tokens_of_a_killed_gateway_are_made_up_for_and_the_limit_hold
         return status == 200
 
     async def is_spent() -> bool:
-        """Tell whether both gateways refuse: none of them has tokens, and the bucket is empty."""
+        """Tell whether both gateways have just refused: what they let through from here on came since."""
         nonlocal admitted, began
-        admitted, began = 0, time.monotonic()
-        return not (all(await each(url)) or all(await each(other.url)))
+        began = time.monotonic()
+        refused = [not all(await each(at)) for at in (url, other.url)]
+        admitted = 0
+        return all(refused)
 
     async def each(at: str) -> list[bool]:
         return await asyncio.gather(*(ask(at) for _ in range(6)))

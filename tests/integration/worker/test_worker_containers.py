@@ -295,7 +295,10 @@ async def test_a_worker_that_is_told_to_end_finishes_what_runs_and_leaves_nothin
     )
     tree = descendants(process.process.pid)
     process.send(signal.SIGTERM)
-    await own_stage.until(lambda: own_stage.states[own_stage.worker].draining)
+    # It is told of as stopping when what has not started was asked back.
+    await own_stage.until(
+        lambda: [one.state for one in own_stage.states[own_stage.worker].containers] == ["stopping"]
+    )
     gate.touch()
     assert await process.ended() == 0
     assert own_stage.states[own_stage.worker].draining

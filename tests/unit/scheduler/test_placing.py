@@ -1,5 +1,6 @@
 """Where containers go."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tidemill._wire.scheduling import Capacity
-from tidemill._wire.specs import FunctionSpec, Pool, Resources, Source
+from tidemill._wire.specs import FunctionSpec, ImageSpec, Pool, Resources, Source
 from tidemill_scheduler.placing import (
     Choice,
     IdleContainer,
@@ -108,6 +109,29 @@ def test_any_gpu_is_any_gpu_and_a_cpu_worker_has_none() -> None:
     assert names(choose(order(wish), [worker("wo-cpu"), worker("wo-t4", gpus={"T4": 1})])) == ["wo-t4"]
 
 
+def test_what_was_asked_for_comes_before_what_may_stand_in_for_it() -> None:
+    wish = pool("gpu-H100", gpus=(("H100", 1),))
+    workers = [worker("wo-1", gpus={"H200": 1}), worker("wo-2", gpus={"H100": 1})]
+    assert names(choose(order(wish, 2), workers)) == ["wo-2", "wo-1"]
+    exactly = pool("gpu-H100", gpus=(("H100!", 1),))
+    assert unfit(exactly, worker(gpus={"H200": 1})) == "has no such GPUs"
+
+
+def test_a_gpu_that_is_set_aside_is_none() -> None:
+    wish = pool("gpu-L4", gpus=(("L4", 1),))
+    assert explain(wish, [worker(gpus={"L4": 0})])[0] == "no worker has a GPU of type L4; there are: none"
+
+
+def test_an_image_goes_where_its_python_is_if_that_is_anywhere() -> None:
+    image = ImageSpec((("debian_slim", {"python_version": "3.12.4"}),))
+    wish = pool()
+    wish = replace(wish, spec=replace(wish.spec, image=image))
+    without = worker("wo-1", cpu=8.0)
+    having = worker("wo-2", labels={"python-3.12": "yes"})
+    assert names(choose(order(wish), [without, having])) == ["wo-2"]
+    assert names(choose(order(wish), [without])) == ["wo-1"]
+
+
 def test_gpu_workers_are_left_to_those_who_need_them() -> None:
     assert names(choose(order(pool()), [worker("wo-gpu", gpus={"T4": 1}), worker("wo-cpu", cpu=1.0)])) == [
         "wo-cpu"
@@ -137,7 +161,7 @@ def test_labels_restrict_the_choice() -> None:
         (
             pool("gpu-H100", gpus=(("H100", 1),)),
             [worker(gpus={"T4": 1}), worker("wo-2", gpus={"A100": 2})],
-            "no worker has a GPU of type H100; there are: A100, T4",
+            "no worker has a GPU of type H100; there are: 2 x A100, T4",
         ),
         (
             pool("gpu-H100", gpus=(("H100", 8),)),
@@ -186,7 +210,16 @@ def test_room_is_made_by_the_longest_idle_of_other_pools_and_no_more_than_needed
 def test_only_what_helps_is_stopped_to_make_room() -> None:
     idle = [IdleContainer("co-1", "wo-1", 50.0, Resources())]
     assert reclaim(pool("gpu-T4", gpus=(("T4", 1),)), 1, [worker(gpus={"T4": 1})], idle) == []
+    others = [IdleContainer("co-2", "wo-1", 50.0, Resources(), {"L4": 1})]
+    assert reclaim(pool("gpu-T4", gpus=(("T4", 1),)), 1, [worker(gpus={"T4": 1, "L4": 1})], others) == []
     assert reclaim(pool(cpu=64), 1, [worker()], idle) == []
+
+
+def test_as_many_idle_containers_make_room_as_have_the_gpus_that_are_wanted() -> None:
+    here = worker(gpus={"L4": 4})
+    idle = [IdleContainer(f"co-{age}", "wo-1", age, Resources(), {"L4": 1}) for age in (9.0, 30.0, 20.0)]
+    assert reclaim(pool("gpu-L4", gpus=(("L4", 2),)), 1, [here], idle) == ["co-30.0", "co-20.0"]
+    assert reclaim(pool("gpu-any", gpus=(("any", 1),)), 1, [here], idle) == ["co-30.0"]
 
 
 def test_a_worker_that_fits_has_no_reason_against_it() -> None:

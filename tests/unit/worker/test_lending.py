@@ -11,6 +11,7 @@ import pytest
 from tidemill._wire.scheduling import Capacity
 from tidemill._wire.specs import FunctionSpec, Pool, Resources, Source
 from tidemill_worker.capacity import Room
+from tidemill_worker.gpus import Gpus
 from tidemill_worker.lending import IDLE, Lending, processor_seconds
 
 POOL = Pool(
@@ -36,7 +37,7 @@ class Worker:
     changes: int = 0
 
     def __post_init__(self) -> None:
-        self.room = Room(Capacity(2.0, 1_000))
+        self.room = Room(2.0, 1_000, Gpus((), lambda: 0.0))
         assert not isinstance(self.room.reserve("co-1", POOL, overcommit=False), str)
         self.lending = Lending(
             self.room, lambda: {"co-1": self.waiter}, self.changed, lambda _pid: self.waiter.used

@@ -21,7 +21,9 @@ from tidemill_worker import permissions, recipes, work
 from tidemill_worker.archives import unpack
 from tidemill_worker.capacity import Room
 from tidemill_worker.deadlines import Deadlines
+from tidemill_worker.devices import declared
 from tidemill_worker.framing import Frame, FrameProtocol
+from tidemill_worker.gpus import Gpus
 from tidemill_worker.interpreters import OWN, Interpreters
 from tidemill_worker.recent import Recent
 from tidemill_worker.runtime_layer import make
@@ -33,6 +35,10 @@ def test_settings_read_gpus_and_labels_from_text(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("TIDEMILL_WORKER_LABELS", "disk=ssd,zone=b")
     settings = Settings()
     assert settings.worker_gpus == {"H100": 2, "L4": 1}
+    monkeypatch.setenv("TIDEMILL_WORKER_GPUS", "")
+    assert Settings().worker_gpus == {}
+    monkeypatch.delenv("TIDEMILL_WORKER_GPUS")
+    assert Settings().worker_gpus == "auto"
     assert settings.worker_labels == {"disk": "ssd", "zone": "b"}
     assert settings.data_dir.is_absolute()
 
@@ -44,18 +50,18 @@ def test_the_oldest_keys_are_forgotten_first() -> None:
     assert [key in recent for key in "abc"] == [False, True, True]
 
 
-def test_a_room_gives_devices_out_and_takes_them_back() -> None:
+def test_a_room_gives_what_it_has_and_takes_it_back() -> None:
     spec = FunctionSpec("f", Source(), resources=Resources(cpu=0.5, memory=100, gpus=(("H100", 2),)))
     pool = Pool("po-1", "ap-1", "app", "fu-1", "main", "main", "gpu-H100", 0, "INPUTS_gpu_0", "tm", spec)
-    total = Capacity(1.0, 1_000, {"H100": 3, "L4": 1})
-    room = Room(total)
+    room = Room(1.0, 1_000, Gpus(declared({"H100": 3, "L4": 1}), lambda: 0.0))
     first = room.reserve("co-1", pool, overcommit=False)
     assert not isinstance(first, str)
-    assert first.devices == (0, 1)
+    assert [device.number for device in first.devices] == [0, 1]
+    assert room.free == Capacity(0.5, 900, {"H100": 1, "L4": 1})
     assert isinstance(room.reserve("co-2", pool, overcommit=False), str)
     room.release("co-1")
     room.release("co-1")
-    assert room.free == total
+    assert room.free == room.total == Capacity(1.0, 1_000, {"H100": 3, "L4": 1})
 
 
 # --- recipes

@@ -64,19 +64,16 @@ class MemoryPuller:
         self._on_delivery = on_delivery
         self._on_unwanted = on_unwanted
         self.wanted = 0
-        self.priority = 0
+        self.first = 0
         self.turn = 0  # who waits longest comes first
         self.closed = False
 
-    def want(self, slots: int) -> None:
+    def want(self, slots: int, first: int | None = None) -> None:
         """See `Puller.want`."""
         if not self.closed:
             self.wanted = slots
+            self.first = slots if first is None else first
             self._find().wait(self)
-
-    def set_priority(self, priority: int) -> None:
-        """See `Puller.set_priority`."""
-        self.priority = priority
 
     async def close(self) -> None:
         """See `Puller.close`."""
@@ -120,7 +117,7 @@ class MemoryConsumer:
         return ConsumerState(
             pending=len(self._ready) - again,
             ack_pending=len(self._leases) + again,
-            waiting=sum(1 for puller in self._pullers if puller.wanted),
+            waiting=sum((one.first > 0) + (one.wanted > max(0, one.first)) for one in self._pullers),
             delivered=self._delivered,
         )
 
@@ -187,11 +184,12 @@ class MemoryConsumer:
             self._pullers = {puller for puller in self._pullers if puller.wanted > 0}
             if not self._pullers:
                 return
-            puller = min(self._pullers, key=lambda puller: (puller.priority, puller.turn))
+            puller = min(self._pullers, key=lambda puller: (puller.first <= 0, puller.turn))
             sequence = next(iter(self._ready))
             del self._ready[sequence]
             if (message := self._stream.get(sequence)) is not None:
                 puller.wanted -= 1
+                puller.first -= 1
                 self._turns += 1
                 puller.turn = self._turns
                 self._lease(puller, message)

@@ -94,11 +94,11 @@ class Delivery(Protocol):
 class Puller(Protocol):
     """A standing pull from one consumer: deliveries come as long as there is credit."""
 
-    def want(self, slots: int) -> None:
-        """Set how many more deliveries are wanted now, counted from this moment. Overlaps, never blocks."""
+    def want(self, slots: int, first: int | None = None) -> None:
+        """Set how many more deliveries are wanted now, counted from this moment. Overlaps, never blocks.
 
-    def set_priority(self, priority: int) -> None:
-        """Set the priority (0 first, 9 last) that later pulls carry."""
+        `first` of them, all if it is not said, come before those that others only want to have at hand.
+        """
 
     async def close(self) -> None:
         """Pull no more. What still arrives is handed back."""

@@ -6,6 +6,9 @@ A pull asks for a number of messages and may be followed by others before it is 
                     ^                                                 expired (408), refused (409),
                     └──────────── credit given back <──────────────── no consumer (503), silent, reconnect
 
+What can run at once is pulled for with the first priority, what would only be at hand with a later one, so
+that no input waits behind another one while a container idles elsewhere.
+
 A message does not say which pull it satisfies, so each pull that is under way has a subscription of its
 own, a *lane*; lanes are used again. Pulls are never ended by unsubscribing, which could lose a message on
 its way for a whole lease: what arrives for nobody is handed back.
@@ -37,6 +40,7 @@ MAX_LANES = 256  # pulls under way at the same time
 BACK_OFF = (0.1, 0.5)  # seconds, jittered, when the server takes no more pulls
 
 _EXPIRES, _HEARTBEAT = nanoseconds(EXPIRES), nanoseconds(HEARTBEAT)
+_FIRST, _LATER = 0, 5  # priorities of pulls: the server goes from 0 to 9
 _ACK_SUBJECT = b"$JS.ACK."
 _IDLE, _NO_CONSUMER, _CONFLICT, _EXPIRED = 100, 503, 409, (404, 408)
 
@@ -101,7 +105,7 @@ class NatsDelivery:
 class _Lane:
     """A subscription for one pull at a time: how much of it is still to come, and its signs of life."""
 
-    __slots__ = ("deadline", "inbox", "left", "looks", "number", "unlisten")
+    __slots__ = ("deadline", "inbox", "is_first", "left", "looks", "number", "unlisten")
 
     def __init__(
         self, bus: "NatsServiceBus", arrived: Callable[["_Lane", bytes, bytes, bytes, bytes], None]
@@ -110,6 +114,7 @@ class _Lane:
         self.unlisten = bus.listen(f"{self.inbox}.*", partial(arrived, self))
         self.number = b""  # of its pull, the last token of its inbox subject
         self.left = 0
+        self.is_first = True
         self.deadline = 0.0
         self.looks = 0  # since the last sign of life
 
@@ -131,9 +136,8 @@ class NatsPuller:
         self._busy: set[_Lane] = set()
         self._idle: list[_Lane] = []
         self._numbers = itertools.count()
-        self._wanted = 0
-        self._credit = 0
-        self._priority = 0
+        self._wanted, self._first = 0, 0
+        self._credit, self._first_credit = 0, 0  # of the wanted ones, and of the first among them
         self._asking = False  # a pull is about to be sent
         self._blocked = False  # the consumer is being made, or the server wants a pause
         self._closed = False
@@ -141,21 +145,18 @@ class NatsPuller:
         self._subject = f"{jetstream.API}.CONSUMER.MSG.NEXT.{spec.stream}.{spec.name}"
         self._undo = (bus.on_disconnect(self._void), bus.on_reconnect(self._ask_soon))
 
-    def want(self, slots: int) -> None:
+    def want(self, slots: int, first: int | None = None) -> None:
         """See `Puller.want`."""
         self._wanted = 0 if self._closed else slots
-        if self._credit < self._wanted:
+        self._first = self._wanted if first is None else min(first, self._wanted)
+        if self._credit < self._wanted or self._first_credit < self._first:
             self._ask_soon()
-
-    def set_priority(self, priority: int) -> None:
-        """See `Puller.set_priority`."""
-        self._priority = priority
 
     async def close(self) -> None:
         """See `Puller.close`. What is still asked for is waited for behind the scenes."""
         if not self._closed:
             self._closed = True
-            self._wanted = 0
+            self._wanted = self._first = 0
             self._end_if_done()
 
     def _end_if_done(self) -> None:
@@ -179,28 +180,40 @@ class NatsPuller:
     def _ask(self) -> None:
         """Pull for what is wanted and not asked for yet."""
         self._asking = False
-        missing = self._wanted - self._credit
+        self._pull(self._first - self._first_credit, is_first=True)
+        self._pull(self._wanted - self._credit, is_first=False)
+
+    def _pull(self, missing: int, *, is_first: bool) -> None:
         if missing <= 0 or self._blocked or not self._bus.connected or len(self._busy) == MAX_LANES:
             return
         lane = self._idle.pop() if self._idle else _Lane(self._bus, self._arrived)
         number = str(next(self._numbers))
         try:
-            self._bus.publish(self._subject, self._request(missing), reply=f"{lane.inbox}.{number}")
+            self._bus.publish(
+                self._subject,
+                self._request(missing, _FIRST if is_first else _LATER),
+                reply=f"{lane.inbox}.{number}",
+            )
         except BusError as error:
             self._idle.append(lane)
             self._pause(0, str(error))
             return
-        lane.number, lane.left, lane.looks = number.encode(), missing, 0
+        lane.number, lane.left, lane.looks, lane.is_first = number.encode(), missing, 0, is_first
         lane.deadline = self._bus.time() + EXPIRES + 2.0
         self._busy.add(lane)
-        self._credit += missing
+        self._add_credit(lane, missing)
         if self._look is None:
             self._look = self._bus.later(LOOK, self._look_after)
 
-    def _request(self, batch: int) -> bytes:
+    def _add_credit(self, lane: _Lane, count: int) -> None:
+        self._credit += count
+        if lane.is_first:
+            self._first_credit += count
+
+    def _request(self, batch: int, priority: int) -> bytes:
         group = ""
         if self._spec.prioritized:
-            group = f',"group":"{PRIORITY_GROUP}","priority":{self._priority}'
+            group = f',"group":"{PRIORITY_GROUP}","priority":{priority}'
         return f'{{"batch":{batch},"expires":{_EXPIRES},"idle_heartbeat":{_HEARTBEAT}{group}}}'.encode()
 
     # --- what comes
@@ -213,12 +226,13 @@ class NatsPuller:
         lane.looks = 0
         if lane.left:
             lane.left -= 1
-            self._credit -= 1
+            self._add_credit(lane, -1)
             if not lane.left:
                 self._free(lane)
         delivery = NatsDelivery(self._bus, subject, reply, block, data)
         if self._wanted > 0:
             self._wanted -= 1
+            self._first = max(0, self._first - 1)
             self._on_delivery(delivery)
         else:
             self._on_unwanted(delivery)
@@ -238,11 +252,11 @@ class NatsPuller:
 
     def _free(self, lane: _Lane) -> None:
         """Give back what is left of a lane's pull."""
-        self._credit -= lane.left
+        self._add_credit(lane, -lane.left)
         lane.left = 0
         self._busy.discard(lane)
         self._idle.append(lane)
-        if self._wanted > self._credit:
+        if self._wanted > self._credit or self._first > self._first_credit:
             self._ask_soon()
         self._end_if_done()
 

@@ -46,8 +46,20 @@ class Container:
 
 
 @dataclass(frozen=True, slots=True)
+class Gpu:
+    """A GPU. `state` is `free`, `taken`, `clearing`, `set aside` or `in use elsewhere`; `note` says why."""
+
+    type: str
+    name: str
+    uuid: str
+    memory: int
+    state: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
 class Worker:
-    """A worker: what it is and what it has left. Cores, MiB, and GPUs by type."""
+    """A worker: what it is and what it has left. Cores, MiB, and GPUs by type and one by one."""
 
     id: str
     host: str
@@ -62,6 +74,8 @@ class Worker:
     free_memory: int
     total_gpus: dict[str, int]
     free_gpus: dict[str, int]
+    gpus: list[Gpu]
+    driver: str
     containers: int
 
     @classmethod
@@ -81,6 +95,8 @@ class Worker:
             free_memory=state.free.memory,
             total_gpus=state.total.gpus,
             free_gpus=state.free.gpus,
+            gpus=[Gpu(one.kind, one.name, one.uuid, one.memory, one.state, one.note) for one in state.gpus],
+            driver=state.driver,
             containers=len(state.containers),
         )
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tidemill_worker.driver import NOTHING, Equipment
 from tidemill_worker.images import Image
 from tidemill_worker.tier import HOME
 
@@ -77,7 +78,7 @@ def of(
     code: Path,
     resolvers: tuple[str, ...],
     web: Path | None = None,
-    devices: tuple[str, ...] = (),
+    equipment: Equipment = NOTHING,
 ) -> Layout:
     """Return the layout for an image."""
     files = [
@@ -94,9 +95,11 @@ def of(
         files += [("/etc/passwd", _USERS), ("/etc/group", _GROUP), ("/etc/nsswitch.conf", _NSSWITCH)]
         links = _links()
         binds += [("/usr", "/usr"), *_of_etc()]
+    shown = ("/usr/",) if not image.layers else ()
+    binds += [(source, target) for source, target in equipment.files if not target.startswith(shown)]
     binds += _certificates(os.environ, binds)
     layers = tuple(map(str, image.layers))
-    return Layout(_FOLDERS, tuple(links), tuple(files), tuple(binds), layers, devices)
+    return Layout(_FOLDERS, tuple(links), tuple(files), tuple(binds), layers, equipment.nodes)
 
 
 def python_of(image: Image) -> str:

@@ -13,7 +13,6 @@ from typing import Any
 
 from tidemill._wire import isolation, specs
 from tidemill_worker.capacity import Reservation
-from tidemill_worker.decisions import Grant
 from tidemill_worker.images import Image
 from tidemill_worker.sandbox import addresses
 from tidemill_worker.sandbox.tier import Bubblewrap
@@ -84,7 +83,7 @@ async def _in_two_containers(
 def _reservation(blocked: bool) -> Reservation:
     spec = specs.FunctionSpec("trial", specs.Source(), block_network=blocked)
     pool = specs.Pool("", "", "", "", WORKSPACE, "", "cpu", 0, "", "", spec)
-    return Reservation(pool, Grant(), ())
+    return Reservation(pool)
 
 
 async def _ask(sock: socket.socket, value: dict[str, Any]) -> dict[str, Any]:

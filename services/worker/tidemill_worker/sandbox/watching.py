@@ -1,7 +1,7 @@
-"""What nothing enforces is watched: how much containers write, and which of their processes the kernel ended.
+"""What is told of containers that run: which processes the kernel ended, whether their disk is full.
 
-The upper layer of a container's root lies on the worker's disk. Where it is measured every second, a
-container can go beyond its limit for as long; a single file cannot at all.
+Where containers have no disks of their own, the upper layers of their roots lie on the worker's and are
+measured every second: a container can go beyond its limit for as long; a single file cannot at all.
 """
 
 import asyncio
@@ -16,13 +16,15 @@ from tidemill_worker.tier import Report
 
 EVERY = 1.0  # seconds between two looks
 SHARE = 20  # times as long as the last look took, at least, until the next
+FULL = 1 << 20  # bytes that are left of a disk in which nothing large has room any more
 _MIB = 1 << 20
 
 
 @dataclass(slots=True)
 class _Watched:
-    upper: Path
+    written: Path | int  # where it writes: a folder of the worker's, or the mount of its own disk
     disk: int  # MiB
+    is_full: bool = False
     kills: int = 0
     due: float = 0.0
 
@@ -35,9 +37,9 @@ class Watch:
         self._watched: dict[str, _Watched] = {}
         self._task: asyncio.Task[None] | None = None
 
-    def add(self, container: str, upper: Path, disk: int) -> None:
+    def add(self, container: str, written: Path | int, disk: int) -> None:
         """Look at a container from now on."""
-        self._watched[container] = _Watched(upper, disk)
+        self._watched[container] = _Watched(written, disk)
 
     def discard(self, container: str) -> None:
         """Look at it no more."""
@@ -59,7 +61,10 @@ class Watch:
             await asyncio.sleep(EVERY)
             for container, watched in list(self._watched.items()):
                 self._look_at_memory(container, watched, report)
-                await self._look_at_disk(container, watched, report)
+                if isinstance(watched.written, Path):
+                    await self._look_at_folder(container, watched, watched.written, report)
+                else:
+                    self._look_at_disk(container, watched, watched.written, report)
 
     def _look_at_memory(self, container: str, watched: _Watched, report: Report) -> None:
         memory = self._cgroups.memory(container)
@@ -68,11 +73,17 @@ class Watch:
             limit = memory.limit // _MIB
             report(container, f"a process was killed at the container's memory limit of {limit} MiB", False)
 
-    async def _look_at_disk(self, container: str, watched: _Watched, report: Report) -> None:
+    def _look_at_disk(self, container: str, watched: _Watched, mount: int, report: Report) -> None:
+        has = os.fstatvfs(mount)
+        was_full, watched.is_full = watched.is_full, has.f_bavail * has.f_frsize < FULL
+        if watched.is_full and not was_full:
+            report(container, f"its ephemeral disk of {watched.disk} MiB is full", False)
+
+    async def _look_at_folder(self, container: str, watched: _Watched, upper: Path, report: Report) -> None:
         began = time.monotonic()
         if began < watched.due:
             return
-        used = await asyncio.to_thread(size, watched.upper)
+        used = await asyncio.to_thread(size, upper)
         now = time.monotonic()
         watched.due = now + (now - began) * SHARE
         if used > watched.disk * _MIB:
