@@ -72,7 +72,7 @@ async def find(
 async def look_up(client: "Client", lookup: "Lookup") -> FunctionHandle:
     """Ask the registry."""
     message = GetFunction(
-        lookup.app_name, lookup.name, lookup.environment, lookup.version, lookup.function_id
+        lookup.app_name, lookup.name, lookup.environment, lookup.version, lookup.function_id, lookup.like
     )
     try:
         return await client.request("registry", "get_function", message, FunctionHandle)

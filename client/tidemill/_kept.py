@@ -219,7 +219,14 @@ async def _submit(
 
 async def _store_record(caller: "Caller", handle: FunctionHandle, call: str, num_inputs: int) -> CallRecord:
     record = CallRecord(
-        call, handle.pool, handle.prefix, num_inputs, time.time(), handle.app_id, handle.restrict_output
+        call,
+        handle.pool,
+        handle.prefix,
+        num_inputs,
+        time.time(),
+        handle.app_id,
+        handle.restrict_output,
+        handle.method,
     )
     await caller.store(subjects.call_record(caller.workspace, call), coding.encode(record), f"{call}.call")
     return record
@@ -391,5 +398,7 @@ def _given_up(trouble: Trouble) -> Outcome:
 async def cancel(client: "_client.Client", kept: KeptCall, *, terminate_containers: bool) -> None:
     """End a kept call: what has no result gets a cancelled one."""
     record = await kept.record()
-    request = CancelCall(record.call, record.prefix, record.num_inputs, True, terminate_containers)
+    request = CancelCall(
+        record.call, record.prefix, record.num_inputs, True, terminate_containers, record.method
+    )
     await client.request("scheduler", "cancel", request, Done)

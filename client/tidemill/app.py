@@ -17,7 +17,18 @@ from typing import (
     overload,
 )
 
-from tidemill import _entrypoint, _later, _names, _options, _parameters, _partial, _sync, secret, volume
+from tidemill import (
+    _declarable,
+    _entrypoint,
+    _later,
+    _names,
+    _options,
+    _parameters,
+    _partial,
+    _sync,
+    secret,
+    volume,
+)
 from tidemill import image as images
 from tidemill._entrypoint import LocalEntrypoint
 from tidemill._options import Declaration, Defaults
@@ -269,7 +280,7 @@ class App(Standing, metaclass=_later.Listed):
                 hint="put @app.cls() on the class, and no @app.function() on the method",
             )
         function = partial.raw
-        _options.check_function(function, serialized=bool(given["serialized"]), name=given["name"])
+        _declarable.check_function(function, serialized=bool(given["serialized"]), name=given["name"])
         declaration = _options.declare(partial, given, include_source=self._defaults.include_source)
         template = declaration.template
         made = Function[..., Any, Any](

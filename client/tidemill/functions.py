@@ -49,13 +49,17 @@ class FunctionInfo:
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """How a function that was not declared here is found."""
+    """How a function that was not declared here is found.
+
+    `like` is a pool of it: a variant with the same options and parameters is meant.
+    """
 
     app_name: str = ""
     name: str = ""
     environment: str = ""
     version: int | None = None
     function_id: str = ""
+    like: str = ""
 
 
 class Published(NamedTuple):

@@ -52,6 +52,7 @@ PRELOADED_FOR_WEB = (
     "fastapi.middleware.cors",
     "fastapi.responses",
     "tidemill._container.port",
+    "tidemill._container.rehearsal",
 )
 _DESCRIPTORS = 2  # per container: the runner's socket, then init's
 

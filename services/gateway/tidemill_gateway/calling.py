@@ -185,5 +185,7 @@ async def stored_record(kept: KeptCall) -> CallRecord:
 async def cancel(session: Session, call: str, *, terminate_containers: bool) -> None:
     """End a call: what has no result gets a cancelled one."""
     record = await stored_record(KeptCall(session.caller, call))
-    request = CancelCall(record.call, record.prefix, record.num_inputs, True, terminate_containers)
+    request = CancelCall(
+        record.call, record.prefix, record.num_inputs, True, terminate_containers, record.method
+    )
     await session.scheduler("cancel", request, Done)

@@ -38,6 +38,7 @@ class Gateway:
         from tidemill_gateway.web.calls import Inbox
         from tidemill_gateway.web.feeds import Feeds
         from tidemill_gateway.web.front import Front
+        from tidemill_gateway.web.refusals import Refusals
         from tidemill_gateway.web.routes import Routes
         from tidemill_gateway.web.sets import Sets
 
@@ -68,8 +69,9 @@ class Gateway:
         front = Front(app, routes, sets, admission, self._sessions, inbox, feeds, context.log, domain)
         front.follow(context.bus)
         settings = self.settings
+        refusals = Refusals(routes, limits, settings.gateway_domain)
         self._server = HttpServer(
-            front, settings.gateway_host, settings.gateway_port, settings.gateway_trusted_proxies
+            front, refusals, settings.gateway_host, settings.gateway_port, settings.gateway_trusted_proxies
         )
         context.tasks.create_task(self._server.run(), name="http")
         return self._server.address

@@ -33,6 +33,7 @@ class CallRow:
     pool: str
     root: str
     parent: str
+    method: str = ""
     num_inputs: int = 0
     states: int = 0
     queued: float = 0.0
@@ -109,6 +110,7 @@ def _fold(rows: Rows, record: InputRecord) -> None:
     if call is None:
         call = rows.calls[record.call] = CallRow(record.pool, record.root or record.call, record.parent)
     call.parent = call.parent or record.parent
+    call.method = call.method or record.method
     call.root = record.root if call.root == record.call and record.root else call.root
     call.states |= 1 << state
     call.queued = _first(call.queued, record.queued)

@@ -75,6 +75,9 @@ class Handles:
         handle, pending = await lookups.get_function(self._engine, workspace, request)
         if pending:  # it was deployed a moment ago: nobody is to call a pool that is not there
             await self._publisher.published()
+        if request.like and (given := await variants.given(self._engine, handle.function_id, request.like)):
+            variant = await self.get_variant(workspace, replace(given, pool=handle.pool))
+            handle = replace(variant, parameters=())  # it has them
         return self._urls.told(handle)
 
     async def get_app(self, workspace: str, request: GetApp) -> AppDetails:

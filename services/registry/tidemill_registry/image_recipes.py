@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, exists, func, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -98,6 +98,12 @@ async def keep(connection: AsyncConnection, pools: Iterable[Pool]) -> None:
     if rows:
         statement = upsert(RecipeRow).on_conflict_do_nothing()
         await connection.execute(statement, [rows[key] for key in sorted(rows)])  # in one order: no deadlock
+
+
+def named() -> Select[bytes]:
+    """Return the query for the recipes of images that have a name: what they were made of stays."""
+    has_name = (ImageName.workspace == RecipeRow.workspace) & (ImageName.image == RecipeRow.image)
+    return select(RecipeRow.record).where(exists().where(has_name))
 
 
 def on_base(image: ImageSpec, base: ImageSpec) -> ImageSpec:

@@ -453,6 +453,7 @@ class Call(Base):
     app_id: Mapped[str]
     function_id: Mapped[str]
     pool_id: Mapped[str]
+    method: Mapped[str] = mapped_column(server_default="")
     num_inputs: Mapped[int] = mapped_column(server_default="0")
     states: Mapped[int] = mapped_column(server_default="0")
     queued_at: Mapped[datetime | None]
@@ -571,7 +572,10 @@ class ImageName(Base):
 
 
 class DeadLetterRow(Base):
-    """An input that was given up; the letter itself is in DEAD. `replayed_as` is set once."""
+    """An input that was given up; the letter itself is in DEAD. `replayed_as` is set once.
+
+    `variation` is that of its pool, where it is one: letters are kept for longer than variants.
+    """
 
     __tablename__ = "dead_letters"
 
@@ -581,9 +585,11 @@ class DeadLetterRow(Base):
     pool_id: Mapped[str]
     app_id: Mapped[str]
     function_id: Mapped[str]
+    method: Mapped[str] = mapped_column(server_default="")
     reason: Mapped[str]
     attempts: Mapped[int]
     readable: Mapped[bool]
+    variation: Mapped[bytes | None]
     given_up_at: Mapped[datetime]
     replayed_as: Mapped[str] = mapped_column(server_default="")
     replayed_at: Mapped[datetime | None]

@@ -7,7 +7,6 @@ from contextlib import suppress
 from tidemill.exception import ServiceError
 from tidemill_common import identities, streams
 from tidemill_common.bus.protocol import ServiceBus
-from tidemill_common.logging import Logger
 from tidemill_common.requests import Endpoints
 from tidemill_common.service import Context
 from tidemill_registry import (
@@ -89,11 +88,14 @@ class Registry:
         self._recording = Recording(self._engine, context.bus, context.log, context.metrics)
         self._recording.attend(await self._workspaces.names())
         context.tasks.create_task(self._recording.run(), name="recording")
-        dead = DeadLetters(self._engine, context.bus)
+        urls = routes.Urls(self.settings.web_url)
+        warming = Warming(self._engine, context.bus, self._publisher, self._clock, context.log)
+        handles = Handles(self._engine, self._publisher, urls, self._clock, warming)
+        dead = DeadLetters(self._engine, context.bus, handles.get_variant)
         self._sweep = self._new_sweep(context, dead)
         context.tasks.create_task(self._sweep.run(), name="sweep")
         context.bus.on_reconnect(self._after_reconnect)
-        requests = Requests(self._parts(context.bus, dead, context.log))
+        requests = Requests(self._parts(context.bus, handles, dead))
         endpoints = requests.endpoints(Endpoints(context.log, context.metrics))
         self._end_serving = await context.bus.serve("tidemill-registry", VERSION, endpoints)
         self._sweep.listen()
@@ -112,14 +114,12 @@ class Registry:
             dead=dead,
         )
 
-    def _parts(self, bus: ServiceBus, dead: DeadLetters, log: Logger) -> Parts:
-        urls = routes.Urls(self.settings.web_url)
-        warming = Warming(self._engine, bus, self._publisher, self._clock, log)
+    def _parts(self, bus: ServiceBus, handles: Handles, dead: DeadLetters) -> Parts:
         return Parts(
             engine=self._engine,
             bus=bus,
             publisher=self._publisher,
-            handles=Handles(self._engine, self._publisher, urls, self._clock, warming),
+            handles=handles,
             apps=self._apps,
             secrets=self._secrets,
             tokens=self._tokens,

@@ -210,19 +210,23 @@ def scratch(key: str) -> str:
 
 def python(bare: str, key: str, version: str) -> str:
     """Return the script that puts the Python which is lent as `python` into an image, at `/usr/local`."""
-    into = "$m/usr/local"
+    into, name = "$m/usr/local", f"python{version}"
+    left_out = " ".join(f"--exclude={name}/{what}" for what in ("test", "site-packages/*", "config-*"))
     return "\n".join(
         [
             begin(image(bare)),
             "m=$(buildah mount $c)",
-            f"mkdir -p {into}/bin {into}/lib",
-            f"cp -a --no-preserve=ownership {LENT}/python/lib/python{version} {into}/lib/",
-            f"rm -rf {into}/lib/python{version}/test {into}/lib/python{version}/site-packages/*",
-            f"cp -a --no-preserve=ownership {LENT}/python/bin/python{version} {into}/bin/",
-            f"for name in python3 python; do ln -sf python{version} {into}/bin/$name; done",
+            f"mkdir -p {into}/bin {into}/lib $m/etc",
+            f"tar -C {LENT}/python/lib {left_out} -cf - {name} | tar -C {into}/lib --no-same-owner -xf -",
+            f"mkdir -p {into}/lib/{name}/site-packages",
+            f"cp -a --no-preserve=ownership {LENT}/python/bin/{name} {into}/bin/",
+            f"for alias in python3 python; do ln -sf {name} {into}/bin/$alias; done",
             f"cp -n {LENT}/libraries/* {into}/lib/ 2> /dev/null || true",
-            "buildah run $c -- /sbin/ldconfig > /dev/null 2>&1 || true",
-            f"buildah run $c -- /usr/local/bin/python{version} -c 'import ssl, ctypes, zlib, hashlib' 1>&2",
+            # Whatever the image is, its loader finds libraries there.
+            "conf=$m/etc/ld.so.conf; place=/usr/local/lib",
+            "grep -qsx $place $conf $conf.d/* || echo $place >> $conf",
+            "/sbin/ldconfig -r $m 2> /dev/null || true",
+            f"buildah run $c -- /usr/local/bin/{name} -c 'import ssl, ctypes, zlib, hashlib' 1>&2",
             keep(key),
         ]
     )

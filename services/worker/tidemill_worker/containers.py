@@ -149,9 +149,10 @@ class Containers:
     def _on_excess(self, container_id: str, told: str, is_final: bool) -> None:
         """Act on a container that went beyond a limit."""
         if (container := self._containers.get(container_id)) is not None:
-            container.log.say(told)
+            container.log.say(f"the container {told}" if is_final else told)
             if is_final:
-                container.kill(Killed.DISK)
+                container.examine = lambda: told
+                container.kill(Killed.EXCESS)
 
     def reconnected(self) -> None:
         """Let user code know that messages may have been missed."""

@@ -44,14 +44,15 @@ class Killed(Enum):
     STOP = "it was told to stop"
     VIOLATION = "it broke the protocol"
     STALLED = "nobody read the values of its generator"
-    DISK = "it wrote more than its ephemeral disk"
+    EXCESS = "it went beyond a limit"
 
 
 @dataclass(frozen=True, slots=True)
 class Exit:
     """How a container ended: its runner's exit status (negative: a signal; None: nobody knows).
 
-    `exhausted` says what the kernel ended it for, as `was killed at its memory limit of 64 MiB`.
+    `exhausted` says what the kernel, or the worker for `EXCESS`, ended it for, as `was killed at its memory
+    limit of 64 MiB`.
     """
 
     status: int | None
@@ -84,7 +85,6 @@ _BY_KILL = {
     Killed.STOP: Verdict(Fate.LOST),
     Killed.VIOLATION: Verdict(Fate.FAILED, "the container broke the protocol with its worker"),
     Killed.STALLED: Verdict(Fate.FAILED, "nobody read the values of the generator for 60 s"),
-    Killed.DISK: Verdict(Fate.FAILED, "the container wrote more than its ephemeral disk"),
 }
 
 _CRASHES = {
@@ -102,7 +102,7 @@ def verdict(end: Exit, running: int = 1) -> Verdict:
     What the function did to itself is its failure; what was done to it from outside is a loss, and so is a
     crash that any of several inputs may have caused.
     """
-    if end.killed is not None:
+    if end.killed in _BY_KILL:
         return _BY_KILL[end.killed]
     if end.exhausted:
         return Verdict(Fate.FAILED, f"the container {end.exhausted}")

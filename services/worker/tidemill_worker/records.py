@@ -55,6 +55,10 @@ class _Head(msgspec.Struct, array_like=True):
     losses: int = 0
     parent: str = ""
     root: str = ""
+    tries: msgspec.Raw = msgspec.Raw()
+    collect: bool = False
+    gateway: str = ""
+    method: str = ""
 
 
 _read_head = msgspec.msgpack.Decoder(_Head).decode
@@ -128,7 +132,7 @@ class Records:
             return  # whoever takes it finds out
         record = InputRecord(
             head.call, runs_of(head.indices), State.QUEUED, head.attempt, target.pool,
-            head.parent, head.root, "", head.sent, 0.0, 0.0,
+            head.parent, head.root, "", head.sent, 0.0, 0.0, method=head.method,
         )  # fmt: skip
         self._recorder.add(pool.workspace, pool.app_id, record)
 
@@ -182,7 +186,7 @@ def _record(
     chunk = work.chunk
     return InputRecord(
         chunk.call, runs_of(indices), state, chunk.attempt, work.pool.id, chunk.parent, chunk.root,
-        container, chunk.sent, span[0], span[1], reason, moments,
+        container, chunk.sent, span[0], span[1], reason, moments, chunk.method,
     )  # fmt: skip
 
 

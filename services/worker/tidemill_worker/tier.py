@@ -105,7 +105,8 @@ class Place:
 # Where files of an image go, by the container's own path, and the folders that hold them here.
 Files = Sequence[tuple[str, Path]]
 
-# Told of a container that goes beyond a limit: its id, what there is to say, and whether it must end.
+# Told of a container that goes beyond a limit: its id, what there is to say, and whether it must end, for
+# which that is the reason, as `was killed at its memory limit of 64 MiB`.
 Report = Callable[[str, str, bool], None]
 
 

@@ -68,9 +68,14 @@ def test_an_image_that_is_not_there_is_told_when_the_app_starts(app: tidemill.Ap
         pass
 
 
-def test_a_build_that_fails_has_no_id_and_no_name(app: tidemill.App) -> None:
+def test_a_build_that_fails_is_heard_by_its_caller_and_has_no_name(
+    app: tidemill.App, capfd: pytest.CaptureFixture[str]
+) -> None:
     wrong = Image.debian_slim().pip_install("tidemill-none", extra_options="--no-index")
-    with pytest.raises(ImageBuildError, match=r"layer 2, Image.pip_install\(tidemill-none\) failed"):
+    failed = pytest.raises(ImageBuildError, match=r"layer 2, Image.pip_install\(tidemill-none\) failed")
+    with tidemill.enable_output(), failed:
         wrong.build(app)
+    said = "".join(capfd.readouterr())
+    assert "tidemill-none was not found" in said
     with pytest.raises(InvalidError, match="only a built image"):
         wrong.publish("test-wrong")

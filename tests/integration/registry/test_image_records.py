@@ -8,12 +8,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from stored_records import Records, spec
 
 from tidemill._wire import coding
+from tidemill._wire.deploying import StopDeployed
 from tidemill._wire.images import GetImage, GetResolution, PublishImage, PutResolution, Resolution
 from tidemill._wire.secrets import PutAppSecret, RevealSecrets
 from tidemill._wire.specs import ImageSpec, Pool
 from tidemill.exception import InvalidError, NotFoundError, PermissionDeniedError
 from tidemill.image import image_id
 from tidemill_registry import image_recipes, images
+from tidemill_registry.apps import Apps
 from tidemill_registry.cipher import Keyring
 from tidemill_registry.database import database_clock
 from tidemill_registry.schema import PoolRow
@@ -80,3 +82,21 @@ async def test_names_stand_for_what_they_stood_for_when_functions_were_published
             await image_recipes.get(engine, workspace, unknown)
     with pytest.raises(InvalidError, match="not a name for an image"):
         await image_recipes.get(engine, records.workspace, GetImage("", "a b", "main"))
+
+
+async def test_what_an_image_with_a_name_was_made_of_stays(engine: AsyncEngine, records: Records) -> None:
+    secrets = Secrets(engine, Keyring([b"1" * 32]), database_clock)
+    kept, gone = [
+        (await secrets.put_unnamed(records.workspace, PutAppSecret({"TOKEN": value}))).secret_id
+        for value in "cd"
+    ]
+    images = [ImageSpec((("debian_slim", {"build": each}),), secrets=(each,)) for each in (kept, gone)]
+    await records.deploy(*(spec(f"f{n}", image=image) for n, image in enumerate(images)))
+    await image_recipes.publish(
+        engine, records.workspace, PublishImage(image_id(images[0]), "kept:v1", "main")
+    )
+    await Apps(engine, database_clock).stop_named(records.workspace, StopDeployed("app"))
+    await records.sql("UPDATE secrets SET updated_at = now() - interval '2 days'")
+    await secrets.collect()
+    query = "SELECT array_agg(id) FROM secrets WHERE id IN (:kept, :gone)"
+    assert await records.sql(query, kept=kept, gone=gone) == [kept]

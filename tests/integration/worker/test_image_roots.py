@@ -2,15 +2,18 @@
 
 import asyncio
 import base64
+import dataclasses
 import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -28,7 +31,7 @@ from tidemill import Image, Secret, _source
 from tidemill._bus import blobs
 from tidemill._wire import ids
 from tidemill.exception import ImageBuildError
-from tidemill_worker import build_steps, debian
+from tidemill_worker import build_steps, debian, roots
 from tidemill_worker.children import Children
 
 pytestmark = [
@@ -120,6 +123,43 @@ def test_builds_at_the_same_time_share_what_they_have_in_common(stage: RootStage
 
     asyncio.run(both())
     assert stage.said.count("common") == 1
+
+
+def test_what_no_image_needs_leaves_the_store_and_what_is_built_on_stays(stage: RootStage) -> None:
+    async def build() -> None:
+        kept = await stage.build(SLIM.run_commands("echo kept > /mark"))
+        await stage.build(SLIM.run_commands("echo gone > /mark").run_commands("echo on top"))
+        (record := stage.folder / "kept-image").mkdir()
+        (record / roots.RECORD).write_text(json.dumps(dataclasses.asdict(kept), default=str))
+        await stage.roots.collect([record])
+        assert stage.kept() == set(kept.steps)
+        assert stage.find(kept, "mark").read_text() == "kept\n"
+
+    asyncio.run(build())
+
+
+def test_a_python_is_put_into_an_image_that_has_none(stage: RootStage, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "root.tar", "w", dereference=True) as tree:
+        for program in map(shutil.which, ("sh", "ldconfig", "env")):
+            assert program is not None
+            tree.add(program, f"bin/{Path(program).name}")
+            told = subprocess.run(["ldd", program], capture_output=True, text=True, check=False).stdout
+            for library in re.findall(r"(/\S+) \(0x", told):
+                tree.add(library, library.lstrip("/"))
+                for other in (
+                    Path(library).parent.glob("lib[mdpru]*.so.[0-6]") if "libc.so" in library else ()
+                ):
+                    if re.match(r"lib(?:m|dl|pthread|rt|util)\.", other.name):  # of the C library as well
+                        tree.add(other, str(other).lstrip("/"))
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nADD root.tar /\n")
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    bare = Image.from_dockerfile(tmp_path / "Dockerfile", ignore=["Dockerfile"])
+    with pytest.raises(ImageBuildError, match="the image has no Python"):
+        asyncio.run(stage.build(bare))
+    helped = Image.from_dockerfile(tmp_path / "Dockerfile", ignore=["Dockerfile"], add_python=version)
+    root = asyncio.run(stage.build(helped.run_commands("python3 -c 'import ssl; print(6 * 7)'")))
+    assert (root.python, root.version) == ("/usr/local/bin/python3", version)
+    assert "42" in stage.said
 
 
 def test_a_build_that_is_killed_leaves_nothing_behind(folder: Path) -> None:

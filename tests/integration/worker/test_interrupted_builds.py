@@ -1,4 +1,4 @@
-"""Builds of environments that end in the middle, wherever that is, leave no broken image."""
+"""Builds of environments that end in the middle, wherever that is, or go on side by side."""
 
 import os
 import random
@@ -91,6 +91,14 @@ def test_builds_that_are_killed_at_any_moment_leave_no_broken_image(parts: Path,
         assert sorted(contents(image).values()) == sorted(expected.values())
         assert len(list(image.glob("lib/python*/site-packages/__pycache__/part*.pyc"))) == len(expected)
     assert left_in(folder) == []
+
+
+def test_two_workers_that_want_one_image_at_the_same_time_build_it_once(parts: Path, tmp_path: Path) -> None:
+    with builder(tmp_path, parts, "part0") as one, builder(tmp_path, parts, "part0") as other:
+        said = [process.communicate(timeout=60)[0] for process in (one, other)]
+    assert ["built part0" in each for each in said] == [True, True]
+    assert ["Installed 1 package" in each for each in said].count(True) == 1
+    assert len(list(made(tmp_path))) == 1
 
 
 def made(folder: Path) -> Iterator[Path]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tidemill._wire.specs import ImageSpec
 from tidemill.exception import ImageBuildError
-from tidemill_worker import build_steps, dockerfiles, recipes, space
+from tidemill_worker import build_steps, dockerfiles, recipes, roots, space
 from tidemill_worker.build_steps import Step, Written
 from tidemill_worker.space import Stored
 from tidemill_worker.uses import Uses
@@ -248,3 +248,14 @@ async def test_an_image_that_is_used_is_nobodys_alone(tmp_path: Path) -> None:
     assert others.take("key") is None
     ours.release("co-2")
     assert others.take("key") is not None
+
+
+def test_an_image_whose_python_is_too_old_or_missing_is_refused_with_what_helps() -> None:
+    assert roots._checked_python("some warning\n/usr/bin/python3 3.12\n") == ("/usr/bin/python3", "3.12")
+    for told, why in (
+        ("/usr/bin/python3 3.9\n", "the image's Python is 3.9"),
+        ("", "the image has no Python"),
+    ):
+        with pytest.raises(ImageBuildError, match=why) as caught:
+            roots._checked_python(told)
+        assert "add_python" in caught.value.hint

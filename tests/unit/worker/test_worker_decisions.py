@@ -62,6 +62,7 @@ FREE = Capacity(2.0, 1_000, {"H100": 2, "L4": 1})
         (Exit(-signal.SIGKILL, Killed.STOP), Fate.LOST, ""),
         (Exit(None, Killed.VIOLATION), Fate.FAILED, "broke the protocol"),
         (Exit(3, Killed.TIMEOUT), Fate.TIMED_OUT, ""),
+        (Exit(None, Killed.EXCESS, "wrote 18 MiB"), Fate.FAILED, "the container wrote 18 MiB"),
     ],
 )
 def test_what_a_function_does_to_itself_is_its_failure_and_the_rest_is_not(

@@ -12,13 +12,14 @@ from tidemill import exception
 from tidemill._bus.protocol import BusError
 from tidemill._duplex import HalfEnded
 from tidemill._wire import phases as phases_of_start
+from tidemill._wire.duplex import PIECE
 from tidemill._wire.web import Headers, Request, Route, Timing
 from tidemill_gateway.problems import Problem
 from tidemill_gateway.web import feeds
 from tidemill_gateway.web.calls import WebCall
 from tidemill_gateway.web.events import MAX_EVENT, Event, Splitter
 from tidemill_gateway.web.feeds import Feeds
-from tidemill_gateway.web.protocol import end_with_trailers
+from tidemill_gateway.web.protocol import end_with_trailers, respond
 
 WATCH_AFTER = 0.1  # seconds without a response until somebody looks whether the client is still there
 BODY_TIMEOUT = 60.0  # seconds without a piece of a body
@@ -219,23 +220,26 @@ class _Exchange:
             await self._stream(*value)
         else:
             status, headers, body, timing = value
-            await self._start(status, headers, timing)
-            await self._send({"type": "http.response.body", "body": body})
+            kept = self._headers(headers, timing)
+            if not respond(self._scope, status, kept, body):
+                await self._send({"type": "http.response.start", "status": status, "headers": kept})
+                await self._send({"type": "http.response.body", "body": body})
 
-    async def _start(self, status: int, headers: Headers, timing: Timing) -> None:
+    def _headers(self, headers: Headers, timing: Timing) -> Headers:
         kept = answered(headers)
         kept.append((b"server-timing", phases(self._call.age(), timing)))
-        await self._send({"type": "http.response.start", "status": status, "headers": kept})
+        return kept
 
     async def _stream(self, status: int, headers: Headers, timing: Timing) -> None:
         """Pass a response on as it comes. One that breaks off is not ended, which cuts the connection."""
         stream, send = self._call.stream, self._send
         assert stream is not None
         self._begin_watch()
-        await self._start(status, headers, timing)
+        kept = self._headers(headers, timing)
+        await send({"type": "http.response.start", "status": status, "headers": kept})
         splitter = Splitter() if feeds.is_feed(self._scope, status, headers) else None
         try:
-            while (content := await stream.receive()) is not None:
+            while (content := await stream.gather(PIECE)) is not None:
                 if splitter is not None:
                     sent, events = splitter.held, splitter.feed(content.data)
                     if any(event.id for event in events):

@@ -65,7 +65,7 @@ async def _sandboxes(
         layer=layer, code=code, folder=folder, tasks=settings.worker_tasks,
     )  # fmt: skip
     try:
-        tier.unheld = await _tried(tier, settings) | _unlimited(groups, ids, disks)
+        tier.unheld = await _tried(tier, settings) | _unlimited(groups, disks)
         tier.note = "; ".join(note for note in (groups.lacking, way.lacking, lacking) if note)
     except BaseException:
         await tier.close()
@@ -97,11 +97,11 @@ def _disks(folder: Path, ids: Ids) -> tuple[Disks | None, str]:
         return None, f"what containers write is watched only: {error}"
 
 
-def _unlimited(groups: Cgroups, ids: Ids, disks: Disks | None) -> dict[str, str]:
+def _unlimited(groups: Cgroups, disks: Disks | None) -> dict[str, str]:
     """Return the limits that nothing enforces."""
     found = {}
     if disks is None:
-        found["disk"] = isolation.WATCHED if ids.owns_files else isolation.OPEN
+        found["disk"] = isolation.WATCHED
     if not groups.version:
-        found |= {"memory": isolation.OPEN, "processors": isolation.OPEN}
+        found |= {"memory": isolation.WATCHED, "processors": isolation.OPEN}
     return found

@@ -13,7 +13,6 @@ import asyncio
 import itertools
 import json
 import os
-import shutil
 import socket
 import struct
 import subprocess
@@ -36,9 +35,10 @@ from tidemill_worker.sandbox import layout, program
 from tidemill_worker.sandbox.cgroups import Cgroups
 from tidemill_worker.sandbox.disks import Disks
 from tidemill_worker.sandbox.egress import PAUSE, Egress
+from tidemill_worker.sandbox.foreign import ForeignFiles
 from tidemill_worker.sandbox.ids import Ids
 from tidemill_worker.sandbox.network import NoEgress
-from tidemill_worker.sandbox.watching import Watch
+from tidemill_worker.sandbox.watching import Watch, Watched
 from tidemill_worker.tier import HOME, Files, ForkError, Launch, Launched, Place, Report, Sockets, passed_on
 
 HANDSHAKE = 10.0  # seconds that a container gets to say hello, and then to be ready
@@ -81,7 +81,8 @@ class Bubblewrap:
         self._folder = folder
         self._tasks = tasks
         self._numbers = itertools.count()
-        self._watch = Watch(cgroups)
+        self._files = ForeignFiles(children, ids, layer)
+        self._watch = Watch(cgroups, self._files.size)
         self._scratch: dict[str, Path] = {}
         self._mounts: dict[str, int] = {}
         self._copies: dict[str, list[tuple[str, str]]] = {}
@@ -183,8 +184,8 @@ class Bubblewrap:
                 "a function that needs none can have block_network=True"
             ) from error
         control.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
-        upper = self._scratch[container] / "upper"
-        self._watch.add(container, self._mounts.get(container, upper), disk)
+        written = self._mounts.get(container, self._scratch[container] / "upper")
+        self._watch.add(container, Watched(pid, resources.memory_limit, disk, written))
         return Sockets(sockets.runner, control, pid)
 
     async def _give_disk(self, container: str, size: int, control: socket.socket) -> None:
@@ -258,30 +259,17 @@ class Bubblewrap:
             await asyncio.to_thread(os.close, mount)  # the last to do so unmounts it
         scratch = self._scratch.pop(container, None)
         if scratch is not None:
-            await self._remove(scratch)
-
-    async def _remove(self, path: Path) -> None:
-        """Remove what containers' ids own; an ordinary user can do so as root of its own namespace only."""
-        if self._ids.owns_files:
-            await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
-            return
-        ids = json.dumps({"first": self._ids.first, "first_group": self._ids.first_group})
-        async with self._children.starting():
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-I", "-S", _LAUNCHER, self._layer, "--remove", ids, str(path)
-            )
-            self._children.own.add(process.pid)
-        await process.wait()
-        self._children.own.discard(process.pid)
+            await self._files.remove(scratch)
 
     async def forget(self, launched: Launched) -> None:
         """Remove the folder in which the files of its containers grew."""
         if launched.scratch is not None:
-            await self._remove(launched.scratch)
+            await self._files.remove(launched.scratch)
 
     async def close(self) -> None:
         """Leave no group, interface, rule or file behind."""
         await self._watch.close()
+        await self._files.close()
         if self._preparing is not None:
             self._preparing.cancel()
         await self.egress.close()
@@ -291,7 +279,7 @@ class Bubblewrap:
             await asyncio.to_thread(os.close, mount)
         await asyncio.to_thread(self._cgroups.close)
         for scratch in self._folder.glob("sandbox-*"):
-            await self._remove(scratch)
+            await self._files.remove(scratch)
         self._ids.release()
         await self.egress.give_back(self._ids.slot)
 
