@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from tidemill import _classes, _later, _parameters, _runtime, _sync
 from tidemill._classes import Declared
+from tidemill._handled import Lookup
 from tidemill._partial import PartialFunction
 from tidemill._variants import Bound, Given, Variant
 from tidemill._wire.specs import Parameter
 from tidemill.exception import ExecutionError, InvalidError
-from tidemill.functions import Function, Lookup
+from tidemill.functions import Function
 
 if TYPE_CHECKING:
     from tidemill._client import Client

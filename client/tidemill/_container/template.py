@@ -1,10 +1,10 @@
 """The template: a warm Python that containers are forked from in two or three milliseconds.
 
 One runs per image (and workspace and network mode) and waits on its socket. It has one thread, holds no
-user code and no secrets, and after it has said READY it goes on to import, while nobody asks for
-anything, what most functions are going to import anyway. Each request brings the two sockets of a new
-container, which belong to the child alone. The template ends when its socket closes; its containers hang
-on their own sockets.
+user code and no secrets, and after it has said READY it goes on to import what most functions are going to
+import anyway: while nobody asks for anything, and before it forks more than a few. Each request brings the
+two sockets of a new container, which belong to the child alone. The template ends when its socket closes; its
+containers hang on their own sockets.
 
 In a sandbox the template is inside, and each child takes namespaces of its own before it is a container
 (`sandbox`). There the template stays until the last of them has ended: its end would be theirs.
@@ -44,6 +44,9 @@ PRELOADED = (
     "cloudpickle",
     "tidemill._client",
     "tidemill._bus.socket",
+    "tidemill.cls",
+    "tidemill._container.coroutines",
+    "tidemill._container.warming",
 )
 # The same for web functions. What is not in an image is left out.
 PRELOADED_FOR_WEB = (
@@ -55,6 +58,7 @@ PRELOADED_FOR_WEB = (
     "tidemill._container.rehearsal",
 )
 _DESCRIPTORS = 2  # per container: the runner's socket, then init's
+HURRIED = 2  # containers that are forked before all of that is imported; each of them does so itself
 
 
 class Template:
@@ -67,6 +71,7 @@ class Template:
         self._inits: set[int] = set()
         self._descriptors: deque[int] = deque()
         self._received = b""
+        self._forks = 0
         self._preload = deque((*PRELOADED, *(PRELOADED_FOR_WEB if for_web else ())))
 
     def serve(self, report: dict[str, float] | None = None) -> None:
@@ -88,9 +93,12 @@ class Template:
         if self._sock.fileno() in ready:
             return self._on_request()
         if not ready:
-            _import(self._preload.popleft())
-            _settle()
+            self._import_next()
         return True
+
+    def _import_next(self) -> None:
+        _import(self._preload.popleft())
+        _settle()
 
     def _on_ended(self) -> None:
         """Reap, and end what a killed init has left."""
@@ -122,6 +130,9 @@ class Template:
             self._answer(FromTemplate.FAILED, container, "the container's sockets did not arrive")
             return
         own = [self._descriptors.popleft() for _ in range(_DESCRIPTORS)]
+        while self._preload and self._forks >= HURRIED:
+            self._import_next()
+        self._forks += 1
         try:
             pid = os.fork() if self._enter is None else self._enter.fork(own[1], container)
         except OSError as error:

@@ -23,6 +23,7 @@ import msgspec
 from tidemill import exception
 from tidemill._container.frames import ToTemplate
 from tidemill._wire import ids
+from tidemill._wire.specs import Pool
 from tidemill_worker import decisions
 from tidemill_worker.capacity import Reservation
 from tidemill_worker.children import Children
@@ -109,7 +110,7 @@ class Snapshots:
             ForkError: no process could be made.
         """
         key = wish.key()
-        reason = self._refused.get(key) or _unfit(wish.reservation)
+        reason = self._refused.get(key) or _unfit(wish.reservation.pool)
         while not reason:
             try:
                 template = await self._get(key, wish)
@@ -240,9 +241,9 @@ class Snapshots:
                 template.close()
 
 
-def _unfit(reservation: Reservation) -> str:
+def _unfit(pool: Pool) -> str:
     """Return why a pool's containers are never forked from a snapshot; empty if they can be."""
-    if reservation.devices or reservation.pool.spec.resources.gpus:
+    if pool.spec.resources.gpus:
         return "functions with GPUs have none, for CUDA cannot be in a copy"
     return ""
 

@@ -13,8 +13,6 @@ from worker_stage import Stage
 
 from tidemill._wire import ids
 from tidemill._wire.specs import ClassSpec, MethodSpec, Pool, Resources
-from tidemill_worker.capacity import Reservation
-from tidemill_worker.devices import Device
 from tidemill_worker.snapshots import _unfit
 
 SNAPSHOT = {"enable_memory_snapshot": True}
@@ -114,7 +112,7 @@ async def test_a_function_has_its_module_and_one_with_a_gpu_has_no_snapshot(stag
     assert "without" not in stage.text()
 
     pool = await stage.pool(code, resources=Resources(gpus=(("H100", 1),)))
-    assert "GPU" in _unfit(Reservation(pool, (Device(0, "H100"),)))
+    assert "GPU" in _unfit(pool)
 
 
 @pytest.mark.skipif(

@@ -5,6 +5,8 @@ watches whether its client is still there; a body that does not come at once has
 """
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
 from starlette.types import Receive, Scope, Send
 
@@ -16,7 +18,7 @@ from tidemill._wire.duplex import PIECE
 from tidemill._wire.web import Headers, Request, Route, Timing
 from tidemill_gateway.problems import Problem
 from tidemill_gateway.web import feeds
-from tidemill_gateway.web.calls import WebCall
+from tidemill_gateway.web.calls import Answer, WebCall
 from tidemill_gateway.web.events import MAX_EVENT, Event, Splitter
 from tidemill_gateway.web.feeds import Feeds
 from tidemill_gateway.web.protocol import end_with_trailers, respond
@@ -282,8 +284,7 @@ class _Exchange:
         """Pass the body on; notice when the client leaves, or waits for too long."""
         call = self._call
         try:
-            async with asyncio.timeout(self._limit) as limit:
-                call.answer.add_done_callback(lambda _: _lift(limit))
+            async with _until_answered(call.answer, self._limit):
                 if self._more:
                     await self._upload()
                 while (await self._receive())["type"] != "http.disconnect":
@@ -342,6 +343,14 @@ def phases(age: float, timing: Timing) -> bytes:
     )  # fmt: skip
 
 
-def _lift(limit: asyncio.Timeout) -> None:
-    if not limit.expired() and limit.when() is not None:
-        limit.reschedule(None)
+@asynccontextmanager
+async def _until_answered(answer: "asyncio.Future[Answer]", seconds: float) -> AsyncIterator[None]:
+    """Raise `TimeoutError` in the block when no answer comes in time; with one it has all the time."""
+    async with asyncio.timeout(seconds) as limit:
+
+        def lift(_answer: "asyncio.Future[Answer]") -> None:
+            with suppress(RuntimeError):  # the block is over, or late
+                limit.reschedule(None)
+
+        answer.add_done_callback(lift)
+        yield
