@@ -329,6 +329,11 @@ def _superseded(known: KnownPool, strategy: str) -> Superseded:
     return Superseded(records.encode(retired), records.encode(pool.spec))
 
 
+def prepared(item: ServedPool) -> Superseded:
+    """Return the record of a pool that is to serve soon: until then it is one that does not."""
+    return _superseded(KnownPool(item.pool.id, item.digest, item.record, current=True), "rolling")
+
+
 # --- variants
 
 
