@@ -126,6 +126,11 @@ design cannot beat: gateway, NATS, worker and container share the processors wit
 
 {web_table}
 
+Requests that a limit refuses, as fast as they come and at a pace beside others, and the first ones of
+functions without containers (`benchmarks/suite_edge.py`).
+
+{edge_table}
+
 ## Containers
 
 First calls of functions that have no container, whose image's template is warm, and of such as need an
@@ -133,6 +138,21 @@ interpreter of their own; 50 containers of one function from none; private memor
 with each runtime of [Isolation](isolation.md) (`benchmarks/suite_containers.py`).
 
 {containers_table}
+
+## Loads that change
+
+500 calls a second of 20 ms that begin at once, for 10 s, where no container is: when the last call that had
+waited for more than 0.1 s was answered. Then 20 calls a second of 100 ms that come by chance, to containers
+that end after two idle seconds: how many are started (`benchmarks/suite_load.py`).
+
+{load_table}
+
+## Images
+
+Five pure Python packages: with nothing in the worker's cache, and with the packages there and their versions
+known, as when an image made room for others (`benchmarks/suite_images.py`).
+
+{images_table}
 
 ## Each stage of a call
 
@@ -178,6 +198,18 @@ WEB = (
     ("WebSocket, there and back, p50", "socket_round_trip_p50", "ms", "1.5"),
     ("1,000 open WebSockets, all processes", "open_sockets_memory", "MB", "300"),
 )
+IMAGES = (
+    ("an image, cold", "image_cold", "s", "10"),
+    ("the same, warm", "image_warm", "s", "0.3"),
+)
+EDGE = (
+    ("requests refused above a limit", "refusals", "requests/s", "5,000"),
+    ("refused at a pace, while others are admitted", "paced_refusals", "requests/s", "-"),
+    ("hello, one connection, p50, alone", "admitted_alone_p50", "ms", "-"),
+    ("the same beside those refused", "admitted_beside_refusals_p50", "ms", "1.2 times that"),
+    ("first request at zero containers", "first_request", "ms", "first call + 20"),
+    ("first call at zero containers", "first_call", "ms", "-"),
+)
 CONTAINERS = tuple(
     (f"{label}, `{runtime}`", f"{runtime}_{metric}", unit, target)
     for label, metric, unit, target in (
@@ -188,6 +220,18 @@ CONTAINERS = tuple(
         ("private memory of a waiting container", "private", "MB", "5"),
     )
     for runtime in ("process", "bubblewrap")
+)
+
+
+LOAD = (
+    ("backlog after the jump cleared", "jump_cleared", "s", "3"),
+    ("waiting from 3 s on, p50", "steady_wait_p50", "ms", "-"),
+    ("the same, p99", "steady_wait_p99", "ms", "-"),
+    ("containers that the jump started", "jump_containers", "", "-"),
+    ("processor of the worker", "jump_worker", "% of a core", "-"),
+    ("processor of the scheduler", "jump_scheduler", "% of a core", "-"),
+    ("waiting by chance, p50", "noise_wait_p50", "ms", "-"),
+    ("containers started by chance", "noise_containers", "in a minute", "-"),
 )
 
 
@@ -216,7 +260,8 @@ def table() -> list[str]:
 def own_table(suite: str, rows: Iterable[tuple[str, str, str, str]]) -> list[str]:
     lines = ["| | target | Tidemill |", "|---|---|---|"]
     lines += [
-        f"| {label}, {unit} | {target} | {cell((suite, metric))} |" for label, metric, unit, target in rows
+        f"| {f'{label}, {unit}' if unit else label} | {target} | {cell((suite, metric))} |"
+        for label, metric, unit, target in rows
     ]
     return lines
 
@@ -276,7 +321,10 @@ def main() -> None:
         own_table="\n".join(own_table("tidemill", OWN)),
         deploy_table="\n".join(own_table("deploy", DEPLOY)),
         web_table="\n".join(web_table()),
+        edge_table="\n".join(own_table("edge", EDGE)),
         containers_table="\n".join(own_table("containers", CONTAINERS)),
+        load_table="\n".join(own_table("load", LOAD)),
+        images_table="\n".join(own_table("images", IMAGES)),
         stages_table="\n".join(stages_table()),
         conditions="\n".join(conditions()),
     )

@@ -78,6 +78,11 @@ def wrk(peer: Peer, connections: int, seconds: int) -> tuple[float, float, int]:
     said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     if failed := re.search(r"Non-2xx.*|Socket errors.*", said):
         sys.exit(f"{peer.name}: {failed[0]}")
+    return figures(said)
+
+
+def figures(said: str) -> tuple[float, float, int]:
+    """Return what wrk says: requests per second, their median in ms, and how many there were."""
     rate, requests = re.search(r"Requests/sec:\s+([\d.]+)", said), re.search(r"(\d+) requests in", said)
     median = re.search(r"50%\s+([\d.]+)(us|ms|s)", said)
     assert rate

@@ -78,7 +78,7 @@ def own_stack() -> Iterator[RunningStack]:
 
 
 # What takes seconds to start: all tests that use one of these run in one process, which starts it once.
-COSTLY = ("mortal_stack", "two")
+COSTLY = ("mortal_stack", "two", "sandboxing")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

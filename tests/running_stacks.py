@@ -22,10 +22,18 @@ DEATHS = 3  # of one part in a row, after which the supervisor waits longer than
 
 
 def clean_environment(home: Path) -> dict[str, str]:
-    """Return an environment in which nothing leads to a stack of the user's."""
+    """Return an environment in which nothing leads to a stack of the user's.
+
+    `TIDEMILL_TEST_RUNTIME` is the runtime of all stacks in it.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("TIDEMILL_", "MODAL_"))}
     kept.pop("PYTHONDONTWRITEBYTECODE", None)
-    return {**kept, "TIDEMILL_HOME": str(home)}
+    runtime = os.environ.get("TIDEMILL_TEST_RUNTIME", "auto")
+    return {
+        **kept,
+        "TIDEMILL_HOME": str(home),
+        **({} if runtime == "auto" else {"TIDEMILL_RUNTIME": runtime}),
+    }
 
 
 @dataclass
@@ -120,9 +128,9 @@ def run(
     return subprocess.run(command, env=environment, **(settings | options))
 
 
-def up(home: Path) -> RunningStack:
+def up(home: "Path | RunningStack") -> RunningStack:
     """Start a stack that stays."""
-    stack = RunningStack(home)
+    stack = RunningStack(home) if isinstance(home, Path) else home
     done = stack.cli("up")
     assert done.returncode == 0, done.stderr
     return stack

@@ -176,7 +176,7 @@ class Caller:
         self, call: str, handle: FunctionHandle, *, num_inputs: int = 0, terminate_containers: bool = False
     ) -> None:
         """Have the scheduler end an attached call, without waiting for it."""
-        request = CancelCall(call, handle.prefix, num_inputs, False, terminate_containers)
+        request = CancelCall(call, handle.prefix, num_inputs, False, terminate_containers, handle.method)
         self.run(self._cancel(request), name=f"cancel {call}")
 
     async def _cancel(self, request: CancelCall) -> None:

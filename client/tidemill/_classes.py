@@ -18,10 +18,14 @@ Partials = Mapping[str, PartialFunction[..., Any, Any]]
 
 @dataclass(frozen=True, eq=False)
 class Declared:
-    """A class under `@app.cls()`: its methods by name, its hooks in the order in which they run."""
+    """A class under `@app.cls()`: its methods by name, its hooks in the order in which they run.
+
+    Those of `snap` come first: they run before a snapshot is taken.
+    """
 
     user_cls: type
     methods: Partials
+    snap: tuple[str, ...]
     enter: tuple[str, ...]
     exit: tuple[str, ...]
     parameters: tuple[Parameter, ...]
@@ -51,9 +55,10 @@ def declared(user_cls: type, *, serialized: bool = True) -> Declared:
     methods = {name: partial for name, partial in found.items() if partial.kind is Kind.METHOD or partial.web}
     if any(partial.batching is not None for partial in methods.values()):
         check_batching(methods)
-    enter = tuple(name for name, partial in found.items() if partial.kind is Kind.ENTER)
+    snap = tuple(name for name, partial in found.items() if partial.kind is Kind.ENTER and partial.snap)
+    enter = tuple(name for name, partial in found.items() if partial.kind is Kind.ENTER and not partial.snap)
     leave = tuple(name for name, partial in found.items() if partial.kind is Kind.EXIT)
-    return Declared(user_cls, methods, enter, leave, _parameters.declared(user_cls))
+    return Declared(user_cls, methods, snap, enter, leave, _parameters.declared(user_cls))
 
 
 def check_batching(methods: Partials) -> None:
@@ -106,7 +111,7 @@ class LocalObject:
 
     def __init__(self, cls: Declared, instance: Any) -> None:
         self.instance = instance
-        self._left = [getattr(instance, name) for name in cls.enter]
+        self._left = [getattr(instance, name) for name in (*cls.snap, *cls.enter)]
 
     def call(
         self, partial: PartialFunction[..., Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -1,24 +1,20 @@
 """The connection of this process to a server, made at the first call and shared by everything."""
 
 import asyncio
-import os
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import Self, TypeVar
 
 from tidemill import _loop, _runtime, _sync, exception
 from tidemill._bus.protocol import Bus, BusError, Disconnected, NoResponder, NotLetIn, RequestFailed
 from tidemill._caller import Caller, explain
-from tidemill._dataclass import dataclass
 from tidemill._outage import Outage
+from tidemill._server import Credentials, Server
 from tidemill._tracebacks import EDGE
-from tidemill._wire import coding, errors, ids, subjects
+from tidemill._wire import coding, errors, subjects
 from tidemill._wire.control import ErrorReply
 from tidemill.config import config
-
-if TYPE_CHECKING:
-    from tidemill import _stack
 
 A = TypeVar("A")
 
@@ -26,20 +22,6 @@ REQUEST_TIMEOUT = 30.0  # seconds
 FIND_RESPONDER = 10.0  # seconds for which a request waits for its service to come (back) up
 FIND_SERVER = 20.0  # seconds for which it waits for a connection that was lost
 FIND_PAUSE = 0.2
-CREDENTIALS_HINT = "check TIDEMILL_TOKEN_ID and TIDEMILL_TOKEN_SECRET, or the profile in use"
-UNDECIDED = "the server lets nobody in now: the registry does not answer it"
-REGISTRY_HINT = "look with `tidemill status`, or try again in a moment"
-NO_SERVER_HINT = "start one with `tidemill up`"
-CONFIGURED_HINT = "check that it runs, and TIDEMILL_SERVER_URL or the profile in use (`tidemill config show`)"
-
-
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """Where the server is and who we are."""
-
-    server_url: str
-    token_id: str
-    token_secret: str
 
 
 def _from_env() -> "Client":
@@ -82,11 +64,10 @@ class Client:
 
     def __init__(self, credentials: Credentials | None = None) -> None:
         """Make a client; without credentials it finds its server as `from_env` describes."""
-        self._credentials = credentials
+        self._server = Server(credentials)
         self._shared = False
         self._closed = False
         self._connecting: asyncio.Lock | None = None
-        self._temporary: _stack.TemporaryStack | None = None
         self._bus: Bus | None = None
         self._leaving: asyncio.Task[None] | None = None  # a session that the server has ended
         self._forget_exit: Callable[[], None] = _nothing
@@ -112,9 +93,7 @@ class Client:
             await caller.close()
         if bus is not None:
             await _close_own(bus)
-        temporary, self._temporary = self._temporary, None
-        if temporary is not None:
-            _loop.after_exit(temporary.stop)
+        self._server.leave()
 
     @_sync.method
     async def hello(self) -> None:
@@ -159,8 +138,8 @@ class Client:
 
     def forked(self) -> None:
         """Forget the connection: it belongs to the parent."""
-        _loop.leave_behind((self.caller, self._bus, self._temporary))
-        self.caller = self._bus = self._temporary = self._connecting = None
+        _loop.leave_behind((self.caller, self._bus, self._server.forget()))
+        self.caller = self._bus = self._connecting = None
         self._forget_exit = _nothing
         _loop.on_fork(self)
 
@@ -179,7 +158,7 @@ class Client:
         return self.caller
 
     async def _open_session(self) -> Caller:
-        bus, workspace = await self._open_bus()
+        bus, workspace = await self._server.open_bus(self._shut_out)
         caller = Caller(bus, workspace)
         try:
             await caller.open()
@@ -193,17 +172,9 @@ class Client:
             raise
         self._bus = bus
         if _runtime.container is None:
-            Outage(bus, caller, self._is_stack_down)
+            Outage(bus, caller, self._server.is_down)
         self._forget_exit = _loop.at_exit(self._close)
         return caller
-
-    def _is_stack_down(self) -> bool:
-        """Return whether this client uses the stack on this machine that stays, and that runs no more."""
-        from tidemill import _stack
-
-        given = self._credentials
-        is_named = bool((given is not None and given.server_url) or config["server_url"])
-        return not is_named and self._temporary is None and not _stack.is_running()
 
     async def request(
         self,
@@ -248,38 +219,6 @@ class Client:
             except ValueError as error:
                 raise exception.VersionError(f"the answer of {subject} cannot be read: {error}") from error
 
-    async def _open_bus(self) -> tuple[Bus, str]:
-        """Return a connection, and the workspace that it is for."""
-        if _runtime.container is not None:
-            return _bus_of(_runtime.container), _runtime.container.workspace
-        from tidemill._bus.lean import import_nats
-
-        import_nats()
-        from tidemill._bus import nats
-
-        found = await self.find_server()
-        try:
-            bus = await nats.connect(
-                found.server_url, found.token_id, found.token_secret, name=f"tidemill client {os.getpid()}"
-            )
-        except NotLetIn as error:
-            if not error.final:
-                raise exception.ConnectionError(UNDECIDED, hint=REGISTRY_HINT) from error
-            raise exception.AuthError(
-                f"{found.server_url} does not know these credentials", hint=CREDENTIALS_HINT
-            ) from error
-        except Disconnected as error:
-            is_given = self._credentials is not None or config["server_url"]
-            hint = CONFIGURED_HINT if is_given else NO_SERVER_HINT
-            raise exception.ConnectionError(str(error), hint=hint) from error
-        try:
-            workspace = _workspace_of(found)
-        except exception.AuthError:
-            await bus.close()
-            raise
-        bus.on_shut_out = self._shut_out
-        return bus, workspace
-
     def _shut_out(self) -> None:
         """The token is good no more: end what waits, and let the next call find out for itself."""
         caller, self.caller = self.caller, None
@@ -295,63 +234,21 @@ class Client:
         Raises:
             ConnectionError: no server runs.
         """
-        if self.caller is not None or _runtime.container is not None:
-            return
-        from tidemill import _stack
-
-        given = self._credentials
-        if not ((given is not None and given.server_url) or config["server_url"] or _stack.find()):
-            raise exception.ConnectionError("no server is running", hint=NO_SERVER_HINT)
+        if self.caller is None and _runtime.container is None:
+            self._server.check_lasting()
 
     async def find_server(self) -> Credentials:
         """Return where this client's server is, and what it shows it; a temporary stack may be started."""
-        given = self._credentials
-        if given is not None and given.server_url:
-            return given
-        if url := config["server_url"]:
-            return Credentials(url, config["token_id"], config["token_secret"])
-        stack = await self._find_stack()
-        if given is not None:
-            return Credentials(stack.server_url, given.token_id, given.token_secret)
-        return stack
-
-    async def _find_stack(self) -> Credentials:
-        """Return the local stack that runs, or one that is started for the life of this client."""
-        from tidemill import _output, _stack
-
-        started = self._temporary
-        info = started.info if started is not None and started.is_alive else _stack.find()
-        if info is None:
-            output = _output.current()
-            progress = output.status if output is not None else None
-            temporary = self._temporary = await asyncio.to_thread(_stack.start_temporary, progress)
-            info = temporary.info
-        return Credentials(info.server_url, info.token_id, info.token_secret)
+        return await self._server.find()
 
 
 def _missing(service: str) -> exception.ServiceError:
     return exception.ServiceError(f"the {service} does not run", hint="look with `tidemill status`")
 
 
-def _workspace_of(found: Credentials) -> str:
-    """Return the workspace that credentials are for: their id names it."""
-    try:
-        return ids.workspace_of_token(found.token_id)
-    except ValueError as error:
-        raise exception.AuthError(str(error), hint=CREDENTIALS_HINT) from error
-
-
 async def _close_own(bus: Bus) -> None:
     if _runtime.container is None:  # there it is the container's, and others may use it
         await bus.close()
-
-
-def _bus_of(container: _runtime.Container) -> Bus:
-    """Return the bus over this container's worker."""
-    bus = container.connect()
-    if bus is None:
-        raise exception.ConnectionError("this process has no connection to its container's worker")
-    return bus
 
 
 class _Shared:

@@ -61,8 +61,8 @@ class Duplex:
         self.on_break: Callable[[exception.Error], None] = _ignore
         self.word: Any = None
         self.error: exception.Error | None = None
+        self.piece = piece
         self._transmit = transmit
-        self._piece = piece
         self._beat = beat
         self._out = Sending()
         self._in = Receiving(window)
@@ -92,9 +92,9 @@ class Duplex:
             Error: the stream is broken.
         """
         view = memoryview(data)
-        for start in range(0, len(view), self._piece):
+        for start in range(0, len(view), self.piece):
             await self._credit()
-            self._put(self._out.piece(tag, bytes(view[start : start + self._piece])))
+            self._put(self._out.piece(tag, bytes(view[start : start + self.piece])))
         if self.error is not None:
             raise self.error
 
@@ -152,6 +152,23 @@ class Duplex:
         self._in.take(content.cost)
         self._grant()
         return content
+
+    async def gather(self, most: int) -> Content | None:
+        """Return the next piece, together with those that wait behind it, up to so many bytes.
+
+        Only pieces without a tag are put together: where they end means nothing.
+        """
+        content, waiting = await self.receive(), self._waiting
+        if content is None or content.tag or not waiting:
+            return content
+        found, size = [content.data], len(content.data)
+        while waiting and not waiting[0].tag and size + len(waiting[0].data) <= most:
+            following = waiting.popleft()
+            self._in.take(following.cost)
+            found.append(following.data)
+            size += len(following.data)
+        self._grant()
+        return Content(content.tag, b"".join(found))
 
     def __aiter__(self) -> AsyncIterator[Content]:
         """Receive to the end."""
@@ -343,7 +360,7 @@ async def join(one: Duplex, other: Duplex) -> None:
 
 
 async def _pump(source: Duplex, sink: Duplex) -> None:
-    async for tag, data in source:
+    while (content := await source.gather(sink.piece)) is not None:
         with suppress(HalfEnded):  # by somebody else: who sends does not know yet
-            await sink.send(data, tag)
+            await sink.send(content.data, content.tag)
     sink.end(source.word)

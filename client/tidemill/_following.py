@@ -15,7 +15,7 @@ import dataclasses
 import logging
 import weakref
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tidemill import _loop, config, exception
 from tidemill._bus.protocol import BusError, Message, Subscription
@@ -25,7 +25,7 @@ from tidemill._wire.control import AppEvent, FunctionHandle, GetFunction
 if TYPE_CHECKING:
     from tidemill._caller import Caller
     from tidemill._client import Client
-    from tidemill.functions import Function, Lookup
+    from tidemill._handled import Handled, Lookup
 
 APPS = 1_000  # followed at once; beyond it those that were looked up first are forgotten
 LOOKUPS = 8  # at once
@@ -40,7 +40,7 @@ class _Found:
 
     def __init__(self, handle: FunctionHandle) -> None:
         self.handle = handle
-        self.functions: weakref.WeakSet[Function[..., Any, Any]] = weakref.WeakSet()
+        self.functions: weakref.WeakSet[Handled] = weakref.WeakSet()
 
     def take(self, handle: FunctionHandle | None) -> None:
         """Give all of them another handle."""
@@ -51,7 +51,7 @@ class _Found:
 
 
 async def find(
-    client: "Client", function: "Function[..., Any, Any]", lookup: "Lookup", *, refresh: bool = False
+    client: "Client", function: "Handled", lookup: "Lookup", *, refresh: bool = False
 ) -> FunctionHandle:
     """Return the handle of a function, and have the function follow its app's deployments.
 
@@ -72,7 +72,7 @@ async def find(
 async def look_up(client: "Client", lookup: "Lookup") -> FunctionHandle:
     """Ask the registry."""
     message = GetFunction(
-        lookup.app_name, lookup.name, lookup.environment, lookup.version, lookup.function_id
+        lookup.app_name, lookup.name, lookup.environment, lookup.version, lookup.function_id, lookup.like
     )
     try:
         return await client.request("registry", "get_function", message, FunctionHandle)
@@ -110,9 +110,7 @@ class Following:
         caller.at_close(self._close)
         _loop.on_fork(self)
 
-    async def find(
-        self, function: "Function[..., Any, Any]", lookup: "Lookup", *, refresh: bool
-    ) -> FunctionHandle:
+    async def find(self, function: "Handled", lookup: "Lookup", *, refresh: bool) -> FunctionHandle:
         """Return the handle that a look-up finds, known or asked for."""
         found = self._found.get(lookup)
         if found is None or refresh:

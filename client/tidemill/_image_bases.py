@@ -91,8 +91,8 @@ class Bases(Recipe):
     ) -> Self:
         """Return an image of Amazon's registry, as `from_registry` does.
 
-        `secret` holds `REGISTRY_USERNAME` (`AWS`) and `REGISTRY_PASSWORD` (what
-        `aws ecr get-login-password` says).
+        `secret` holds `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN` where there is
+        one, and `AWS_REGION` where the registry's name does not tell it.
         """
         _refuse_unknown("from_aws_ecr", kwargs)
         operation = "from_aws_ecr"
@@ -159,6 +159,17 @@ class Bases(Recipe):
         if registry_secret is not None:
             told["registry_secrets"] = _one_secret(registry_secret)
         return cls._make((("from_dockerfile", told),))
+
+    @classmethod
+    def micromamba(cls, python_version: str | None = None, force_build: bool = False) -> Self:
+        """Return the base with `micromamba` and Python, both of conda-forge.
+
+        Args:
+            python_version: such as `"3.12"`; by default the minor version of this Python.
+            force_build: make it anew, whatever is cached.
+        """
+        version = checks.python_version(python_version)
+        return cls._make((("micromamba", {"python_version": version, **checks.forced(force_build)}),))
 
     @classmethod
     def from_scratch(cls, force_build: bool = False) -> Self:

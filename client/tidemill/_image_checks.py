@@ -141,6 +141,27 @@ def variables(what: str, given: Any) -> dict[str, str]:
     return dict(sorted(_names.check_variables(what, given).items()))
 
 
+def resources(operation: str, cpu: Any, memory: Any) -> dict[str, Any]:
+    """Return the cores and MiB that a build needs, if they are given."""
+    found: dict[str, Any] = {}
+    for name, given, kinds in (("cpu", cpu, (int, float)), ("memory", memory, (int,))):
+        if given is None:
+            continue
+        if isinstance(given, bool) or not isinstance(given, kinds) or not given > 0:
+            raise InvalidError(f"Image.{operation}: {name} has to be a positive number, not {given!r}")
+        found[name] = given
+    return found
+
+
+def place(operation: str, cloud: Any, region: Any) -> None:
+    """Check where a build is asked for; it takes place where the functions are that use the image."""
+    regions = (region,) if isinstance(region, str) or region is None else region
+    if not isinstance(cloud, str | None) or not all(isinstance(each, str | None) for each in regions):
+        raise InvalidError(
+            f"Image.{operation}: cloud and region have to be strings, not {cloud!r}, {region!r}"
+        )
+
+
 def refuse(operation: str, **options: Any) -> None:
     """Refuse options that this version does not have."""
     for name, value in options.items():

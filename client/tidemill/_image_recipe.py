@@ -10,6 +10,10 @@ from tidemill._wire import ids
 from tidemill._wire.specs import ImageSpec
 from tidemill.exception import InvalidError
 
+if TYPE_CHECKING:
+    from tidemill._client import Client
+    from tidemill._wire.images import ImageInfo
+
 Layers = tuple[tuple[str, dict[str, Any]], ...]
 
 
@@ -19,6 +23,9 @@ class Recipe(metaclass=_later.Listed):
     _layers: Layers
     _attached: tuple[LocalModule | LocalFiles, ...]
     _is_closed: bool
+    _image_id: str  # once it was built here
+    _info: "ImageInfo | None"  # once the server was asked
+    _client: "Client | None"
 
     @classmethod
     def _make(
@@ -30,6 +37,7 @@ class Recipe(metaclass=_later.Listed):
     ) -> Self:
         image = cls.__new__(cls)
         image._layers, image._attached, image._is_closed = layers, attached, is_closed
+        image._image_id, image._info, image._client = "", None, None
         return image
 
     def _add(self, operation: str, arguments: dict[str, Any]) -> Self:
@@ -98,6 +106,14 @@ class Recipe(metaclass=_later.Listed):
 
     def __hash__(self) -> int:
         return hash(self._declared())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What a connection knows stays here: a function that travels by value may refer to its image.
+        return type(self)._arrive, (self._layers, self._attached, self._is_closed)
+
+    @classmethod
+    def _arrive(cls, layers: Layers, attached: tuple[LocalModule | LocalFiles, ...], is_closed: bool) -> Self:
+        return cls._make(layers, attached, is_closed=is_closed)
 
     def __repr__(self) -> str:
         return "Image." + ".".join(f"{operation}(...)" for operation, _ in self._layers)

@@ -53,6 +53,36 @@ class System(Recipe):
         options = checks.build_options("apt_install", env=env, secrets=secrets, gpu=gpu)
         return self._add("apt_install", {"packages": wanted, **options, **checks.forced(force_build)})
 
+    def micromamba_install(
+        self,
+        *packages: str | Sequence[str],
+        spec_file: str | os.PathLike[str] | None = None,
+        channels: Sequence[str] = (),
+        force_build: bool = False,
+        env: Variables | None = None,
+        secrets: "Sequence[Secret] | None" = None,
+        gpu: Gpu | None = None,
+    ) -> Self:
+        """Return the image with conda packages installed. It has to begin with `Image.micromamba()`.
+
+        Args:
+            packages: such as `"numpy=2"`, or lists of them.
+            spec_file: a file that names further ones (`.yaml`, `.yml` or `.txt`), read when the app starts.
+            channels: where they come from, such as `"conda-forge"`, in this order.
+
+        Raises:
+            InvalidError: a package is not a string, or the file is of another kind.
+        """
+        operation = "micromamba_install"
+        wanted = checks.flat(operation, packages)
+        if not wanted and spec_file is None:
+            return self
+        options = checks.build_options(operation, env=env, secrets=secrets, gpu=gpu)
+        told: dict[str, Any] = {"packages": wanted, "channels": checks.names(operation, "channels", channels)}
+        if spec_file is not None:
+            told |= _conda_spec(Path(spec_file))
+        return self._add(operation, {**told, **options, **checks.forced(force_build)})
+
     def run_commands(
         self,
         *commands: str | Sequence[str],
@@ -150,6 +180,8 @@ class System(Recipe):
         Args:
             raw_f: a function without decorators.
             timeout: seconds that it may take. Default 3600.
+            cpu, memory: cores and MiB that it needs; a worker that has fewer refuses the build.
+            cloud, region: accepted: an image is built where the functions run that use it.
             args, kwargs: what it is called with.
             include_source: whether the module that it is in goes along.
 
@@ -159,9 +191,9 @@ class System(Recipe):
         """
         checks.refuse(
             "run_function",
-            volumes=volumes, network_file_systems=network_file_systems, gpu=gpu, cpu=cpu, memory=memory,
-            cloud=cloud, region=region,
+            volumes=volumes, network_file_systems=network_file_systems, gpu=gpu,
         )  # fmt: skip
+        checks.place("run_function", cloud, region)
         if not callable(raw_f) or not hasattr(raw_f, "__code__"):
             raise InvalidError(
                 f"Image.run_function takes a plain function, not {raw_f!r}",
@@ -172,6 +204,7 @@ class System(Recipe):
         told = {
             "function": LocalFunction(raw_f, tuple(args), dict(kwargs or {}), bool(include_source)),
             "timeout": timeout,
+            **checks.resources("run_function", cpu, memory),
             **checks.build_options("run_function", env=env, secrets=secrets),
         }
         return self._add("run_function", {**told, **checks.forced(force_build)})
@@ -274,6 +307,15 @@ class System(Recipe):
     def cmd(self, cmd: list[str]) -> Self:
         """Return the image with another `CMD`. Functions do not run it."""
         return self._add("cmd", {"words": checks.words("cmd", cmd)})
+
+
+def _conda_spec(file: Path) -> dict[str, Any]:
+    if file.suffix not in (".yaml", ".yml", ".txt"):
+        raise InvalidError(
+            f"Image.micromamba_install: {file} is no specification",
+            hint="micromamba reads .yaml, .yml and .txt",
+        )
+    return {"spec": LocalText(str(file), "Image.micromamba_install"), "suffix": file.suffix}
 
 
 def _build_arguments(given: Mapping[str, str | None]) -> dict[str, Any]:

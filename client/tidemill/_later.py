@@ -6,9 +6,6 @@ from typing import TYPE_CHECKING, Any
 _APP = """
     from_id list objects sandboxes server stats
 """
-_IMAGE = """
-    build from_id from_name get_dashboard_url hydrate logs micromamba micromamba_install object_id publish
-"""
 _SECRETS = """
     create_deployed get_dashboard_url
 """
@@ -24,7 +21,6 @@ _PACKAGE = """
 # class -> names that Modal has and this version has not
 _MEMBERS: Mapping[str, frozenset[str]] = {
     "App": frozenset(_APP.split()),
-    "Image": frozenset(_IMAGE.split()),
     "Secret": frozenset(_SECRETS.split()),
     "Volume": frozenset(_VOLUME.split()),
 }

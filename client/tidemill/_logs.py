@@ -165,6 +165,11 @@ async def of_app(client: "Client", app: str, environment: str = "") -> Origin:
     return Origin(caller, selection, functions, _ending(client, app_id))
 
 
+def of_system(origin: Origin) -> Origin:
+    """Return only what Tidemill itself said, such as the lines of builds."""
+    return replace(origin, selection=replace(origin.selection, source="system"))
+
+
 async def of_function(client: "Client", app_id: str, name: str, function_id: str) -> Origin:
     """Return the output of one function."""
     caller = await client.connect()

@@ -170,19 +170,12 @@ class MapCall:
         if self._ended or sent.payloads is None:
             return
         sent.since = time.monotonic()  # while the queue was full nothing of it could be missed
-        parent, root = self._origin
-        indices = list(range(sent.first, sent.first + len(sent.payloads)))
-        chunk = Chunk(
+        chunk = Chunk.first(
             self.id,
-            indices,
-            0,
-            self._caller.reply,
+            list(range(sent.first, sent.first + len(sent.payloads))),
             sent.payloads,
-            time.time(),
-            0,
-            0,
-            parent,
-            root or self.id,
+            reply=self._caller.reply,
+            origin=self._origin,
             collect=self.handle.is_generator,
             method=self.handle.method,
         )

@@ -150,7 +150,8 @@ def enter(_warn_parentheses_missing: None = None, *, snap: bool = False) -> Hook
     to whoever waits for the class.
 
     Args:
-        snap: run it before a memory snapshot is taken, where there is one.
+        snap: run it before the other enter hooks and, with `enable_memory_snapshot=True`, once for all
+            containers that are forked from the snapshot.
     """
     check_parentheses("enter", _warn_parentheses_missing)
     if not isinstance(snap, bool):

@@ -107,11 +107,7 @@ class SingleCall:
         self.future.add_done_callback(self._given_up)
 
     def _packed(self, reply: str, method: str) -> bytes:
-        parent, root = self._origin
-        root = root or self.id
-        chunk = Chunk(
-            self.id, [0], 0, reply, [self._payload], time.time(), 0, 0, parent, root, (), False, "", method
-        )
+        chunk = Chunk.first(self.id, [0], [self._payload], reply=reply, origin=self._origin, method=method)
         return coding.encode(chunk)
 
     def _given_up(self, future: "concurrent.futures.Future[End]") -> None:

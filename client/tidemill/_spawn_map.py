@@ -40,8 +40,8 @@ class SpawnMap(Family[R]):
         home: asyncio.AbstractEventLoop | None,
     ) -> "concurrent.futures.Future[FunctionCall[R]]":
         from tidemill import _loop
-        from tidemill._kept import spawn_map
         from tidemill._single import origin
+        from tidemill._spawning import spawn_map
 
         feed = self._feed(iterables, kwargs)
         feed.start(home)

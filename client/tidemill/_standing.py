@@ -183,7 +183,7 @@ class Standing:
 
         A deployment is found by its `name` and `environment` from elsewhere.
         """
-        from tidemill.functions import Lookup
+        from tidemill._handled import Lookup
 
         self._record, self._app_id = record, record.app_id
         for key, handle in handles.items():

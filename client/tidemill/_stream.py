@@ -59,20 +59,8 @@ class RemoteGenerator:
         if len(data) > INLINE_LIMIT:
             self._blob = await self._caller.put_blob(data)
             arguments = Payload(form, self._blob)
-        parent, root = self._origin
-        chunk = Chunk(
-            self.id,
-            [0],
-            0,
-            self._caller.reply,
-            [arguments],
-            time.time(),
-            0,
-            0,
-            parent,
-            root or self.id,
-            method=self.handle.method,
-        )
+        reply, method = self._caller.reply, self.handle.method
+        chunk = Chunk.first(self.id, [0], [arguments], reply=reply, origin=self._origin, method=method)
         self._channel.on_taken = self._on_taken
         self._caller.begin(self)
         self._submission = self._caller.submit(

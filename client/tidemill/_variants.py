@@ -46,9 +46,7 @@ class Given:
 
     def with_changes(self, changes: Changes) -> "Given":
         """Return this with further changes."""
-        names = (each.name for each in dataclasses.fields(Changes))
-        later = {name: value for name in names if (value := getattr(changes, name)) is not None}
-        return dataclasses.replace(self, changes=dataclasses.replace(self.changes, **later))
+        return dataclasses.replace(self, changes=self.changes.then(changes))
 
     def with_parameters(self, parameters: Mapping[str, Any]) -> "Given":
         """Return this with the parameters of an object."""
@@ -80,10 +78,6 @@ class Variant:
         self.of_class = of_class
         self._key = given.key()
         self._complete: FunctionHandle | None = None  # the base that needs no parameters to be used
-
-    def lacks_nothing(self, base: FunctionHandle) -> None:
-        """Take a base as it is, because it has the parameters of an object already."""
-        self._complete = base
 
     def present(self) -> FunctionHandle | None:
         """Return its handle if it is at hand."""
@@ -234,9 +228,24 @@ class Bound(Function[..., Any, Any]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         of = self._of
-        return _arrive, (of.base, of.given, of.of_class, self._method, self._is_generator)
+        return _arrive, (
+            of.base,
+            of.given,
+            of.of_class,
+            self._method,
+            self._is_generator,
+            dict(self._parameters),
+        )
 
 
-def _arrive(base: AnyFunction, given: Given, of_class: bool, method: str, is_generator: bool | None) -> Bound:
+def _arrive(
+    base: AnyFunction,
+    given: Given,
+    of_class: bool,
+    method: str,
+    is_generator: bool | None,
+    parameters: Mapping[str, Any],
+) -> Bound:
     """Rebuild a variant that travelled."""
-    return Bound(Variant(base, given, of_class=of_class), method, is_generator=is_generator)
+    variant = Variant(base, given, of_class=of_class)
+    return Bound(variant, method, is_generator=is_generator, parameters=parameters)

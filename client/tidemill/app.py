@@ -1,28 +1,32 @@
 """`App`: functions that belong together, run together, and whose output is collected together."""
 
 import contextlib
-import sys
-import warnings
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import (
     TYPE_CHECKING,
     Any,
     NoReturn,
     ParamSpec,
-    Protocol,
     Self,
     TypeVar,
     dataclass_transform,
-    overload,
 )
 
-from tidemill import _entrypoint, _later, _names, _options, _parameters, _partial, _sync, secret, volume
+from tidemill import (
+    _entrypoint,
+    _later,
+    _names,
+    _parameters,
+    _sync,
+    secret,
+    volume,
+)
 from tidemill import image as images
+from tidemill._declaring import Declaring, check_parentheses, is_rerun
+from tidemill._decorators import ClassDecorator, EntrypointDecorator, FunctionDecorator
 from tidemill._entrypoint import LocalEntrypoint
-from tidemill._options import Declaration, Defaults
-from tidemill._partial import PartialFunction
-from tidemill._standing import Standing
+from tidemill._options import Defaults
 from tidemill.exception import InvalidError
 from tidemill.functions import Function
 
@@ -30,7 +34,6 @@ if TYPE_CHECKING:
     from tidemill._client import Client
     from tidemill._logs import Logs
     from tidemill._running import Running
-    from tidemill.cls import Cls
     from tidemill.image import Image
     from tidemill.retries import Retries
     from tidemill.schedule import Schedule
@@ -39,40 +42,9 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
-O = TypeVar("O")  # noqa: E741 - what the function itself returns
-C = TypeVar("C", bound=type)
 
 
-class ClassDecorator(Protocol):
-    """What `App.cls(...)` returns: it turns a class into a `Cls`, which is used as the class was."""
-
-    def __call__(self, cls: C, /) -> C: ...
-
-
-class EntrypointDecorator(Protocol):
-    """What `App.local_entrypoint(...)` returns."""
-
-    def __call__(self, function: Callable[P, R], /) -> LocalEntrypoint[P, R]: ...
-
-
-class FunctionDecorator(Protocol):
-    """What `App.function(...)` returns: it turns a Python function into a `Function`."""
-
-    @overload
-    def __call__(self, function: PartialFunction[P, R, O], /) -> Function[P, R, O]: ...
-    @overload
-    def __call__(
-        self, function: Callable[P, Coroutine[Any, Any, R]], /
-    ) -> Function[P, R, Coroutine[Any, Any, R]]: ...
-    @overload
-    def __call__(self, function: Callable[P, AsyncIterator[R]], /) -> Function[P, R, AsyncIterator[R]]: ...
-    @overload
-    def __call__(self, function: Callable[P, Iterator[R]], /) -> Function[P, R, Iterator[R]]: ...
-    @overload
-    def __call__(self, function: Callable[P, R], /) -> Function[P, R, R]: ...
-
-
-class App(Standing, metaclass=_later.Listed):
+class App(Declaring, metaclass=_later.Listed):
     """A group of functions that run, and are deployed, together.
 
     Args:
@@ -106,15 +78,13 @@ class App(Standing, metaclass=_later.Listed):
     ) -> None:
         if not isinstance(include_source, bool):
             raise InvalidError(f"include_source has to be True or False, not {include_source!r}")
-        super().__init__(name, tags)
-        self._defaults = Defaults(
+        defaults = Defaults(
             image=images.check(image),
             secrets=secret.check(secrets),
             volumes=volume.check(volumes),
             include_source=include_source,
         )
-        self._classes: dict[str, Cls] = {}
-        self._entrypoints: dict[str, LocalEntrypoint[..., Any]] = {}
+        super().__init__(name, tags, defaults)
         self._running: Running | None = None
         self._is_starting = False
 
@@ -139,30 +109,6 @@ class App(Standing, metaclass=_later.Listed):
     def is_running(self) -> bool:
         """Whether it runs now, started by this process."""
         return self._running is not None
-
-    @property
-    def registered_functions(self) -> dict[str, Function[..., Any, Any]]:
-        """The functions, by name."""
-        return {name: each for name, each in self._functions.items() if name not in self._classes}
-
-    @property
-    def registered_entrypoints(self) -> dict[str, LocalEntrypoint[..., Any]]:
-        """The local entrypoints, by name."""
-        return dict(self._entrypoints)
-
-    @property
-    def registered_classes(self) -> "dict[str, Cls]":
-        """The classes, by name."""
-        return dict(self._classes)
-
-    @property
-    def registered_web_endpoints(self) -> list[str]:
-        """The names of functions and methods with a URL."""
-        return [
-            f"{name}.{method}" if method else name
-            for name, (declaration, _) in self._declared.items()
-            for method in declaration.template.webs
-        ]
 
     def __repr__(self) -> str:
         return f"App({self._name!r})" if self._name else "App()"
@@ -237,7 +183,8 @@ class App(Standing, metaclass=_later.Listed):
             is_generator: say so if it returns a generator without being one.
             cloud, region: labels that its workers must carry.
             routing_region, nonpreemptible, i6pn, experimental_options: kept with the function.
-            enable_memory_snapshot: start faster where a worker can; results are the same without.
+            enable_memory_snapshot: fork containers from a process in which the module is imported and the
+                hooks under `@enter(snap=True)` have run. Where that cannot be, they start as usual.
             block_network: no network in its containers.
             restrict_modal_access: no calls to other functions from its containers.
             single_use_containers: a new container for every input.
@@ -251,47 +198,12 @@ class App(Standing, metaclass=_later.Listed):
         given = {
             key: value for key, value in locals().items() if key not in ("self", "_warn_parentheses_missing")
         }
-        _check_parentheses("@app.function", _warn_parentheses_missing)
+        check_parentheses("@app.function", _warn_parentheses_missing)
 
         def decorate(function: Callable[..., Any]) -> Function[..., Any, Any]:
             return self._declare(function, given)
 
         return decorate  # type: ignore[return-value]  # its exact type is the protocol's
-
-    def _declare(self, decorated: Any, given: Mapping[str, Any]) -> Function[..., Any, Any]:
-        if isinstance(decorated, Function):
-            raise InvalidError("@app.function() is on this function already")
-        partial = _partial.of(decorated)
-        if partial.kind is not _partial.Kind.FUNCTION:
-            raise InvalidError(
-                f"{partial.name!r} is under @{partial.kind.value}(), which is for methods of classes",
-                hint="put @app.cls() on the class, and no @app.function() on the method",
-            )
-        function = partial.raw
-        _options.check_function(function, serialized=bool(given["serialized"]), name=given["name"])
-        declaration = _options.declare(partial, given, include_source=self._defaults.include_source)
-        template = declaration.template
-        made = Function[..., Any, Any](
-            function,
-            name=template.name,
-            app=self,
-            is_generator=template.is_generator,
-        )
-        self._add(made, declaration, self._defaults)
-        return made
-
-    def _add(self, function: Function[..., Any, Any], declaration: Declaration, defaults: Defaults) -> None:
-        name = declaration.template.name
-        before = self._functions.get(name)
-        if before is not None and before is not function and not _is_rerun(before, function):
-            warnings.warn(
-                f"app {self._name or ''}: a second function named {name!r} takes the place of the first one",
-                UserWarning,
-                stacklevel=4,
-            )
-        self._functions[name] = function
-        self._classes.pop(name, None)
-        self._declared[name] = declaration, defaults
 
     @dataclass_transform(kw_only_default=True, field_specifiers=(_parameters.parameter,))
     def cls(
@@ -342,29 +254,8 @@ class App(Standing, metaclass=_later.Listed):
         given = {
             key: value for key, value in locals().items() if key not in ("self", "_warn_parentheses_missing")
         }
-        _check_parentheses("@app.cls", _warn_parentheses_missing)
+        check_parentheses("@app.cls", _warn_parentheses_missing)
         return self._class_decorator(given)
-
-    def _class_decorator(self, given: Mapping[str, Any]) -> ClassDecorator:
-        def decorate(decorated: Any) -> "Cls":
-            return self._declare_class(_partial.of(decorated), given)
-
-        return decorate  # type: ignore[return-value]  # its exact type is the protocol's
-
-    def _declare_class(
-        self, partial: "_partial.PartialFunction[..., Any, Any]", given: Mapping[str, Any]
-    ) -> "Cls":
-        from tidemill import cls
-        from tidemill._variants import Given
-
-        declared = cls.declare(partial, serialized=bool(given["serialized"]))
-        declaration = _options.declare_class(
-            partial, declared.methods, declared.spec(), given, include_source=self._defaults.include_source
-        )
-        service = Function[..., Any, Any](declared.user_cls, name=declaration.template.name, app=self)
-        self._add(service, declaration, self._defaults)
-        made = self._classes[declaration.template.name] = cls.Cls(service, declared, Given())
-        return made
 
     def local_entrypoint(
         self, _warn_parentheses_missing: None = None, *, name: str | None = None
@@ -380,7 +271,7 @@ class App(Standing, metaclass=_later.Listed):
         Raises:
             InvalidError: parentheses are missing, or the name is taken.
         """
-        _check_parentheses("@app.local_entrypoint", _warn_parentheses_missing)
+        check_parentheses("@app.local_entrypoint", _warn_parentheses_missing)
         if name is not None and not isinstance(name, str):
             raise InvalidError(f"the name of an entrypoint has to be a string, not {name!r}")
 
@@ -389,7 +280,7 @@ class App(Standing, metaclass=_later.Listed):
                 raise InvalidError(f"@app.local_entrypoint() is for plain functions, not {function!r}")
             key = name or function.__qualname__
             before = self._entrypoints.get(key)
-            if before is not None and not _is_rerun(before, function):
+            if before is not None and not is_rerun(before, function):
                 raise InvalidError(f"two local entrypoints are named {key!r}")
             entrypoint = LocalEntrypoint(function, self, key)
             self._entrypoints[key] = entrypoint
@@ -483,16 +374,3 @@ class App(Standing, metaclass=_later.Listed):
 
         def __getattr__(self, name: str) -> NoReturn:
             raise _later.missing(self, name)
-
-
-def _check_parentheses(decorator: str, given: Any) -> None:
-    if given is not None:
-        raise InvalidError(
-            f"{decorator} without parentheses, or with a positional argument",
-            hint=f"write {decorator}()",
-        )
-
-
-def _is_rerun(before: Any, now: Any) -> bool:
-    """Return whether a definition comes again because the cell of a notebook was run again."""
-    return "ipykernel" in sys.modules and getattr(before, "name", "") == getattr(now, "name", now.__name__)

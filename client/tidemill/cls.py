@@ -3,6 +3,7 @@
 class ──@app.cls()──> Cls ──(parameters)──> Obj ──.method──> a function, called like any other
 """
 
+import dataclasses
 import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
@@ -10,14 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from tidemill import _classes, _later, _parameters, _runtime, _sync
 from tidemill._classes import Declared
+from tidemill._handled import Lookup
 from tidemill._partial import PartialFunction
 from tidemill._variants import Bound, Given, Variant
 from tidemill._wire.specs import Parameter
 from tidemill.exception import ExecutionError, InvalidError
-from tidemill.functions import Function, Lookup
+from tidemill.functions import Function
 
 if TYPE_CHECKING:
     from tidemill._client import Client
+    from tidemill._wire.control import FunctionHandle
     from tidemill.retries import Retries
     from tidemill.secret import Secret
     from tidemill.volume import Volume
@@ -228,6 +231,7 @@ class Obj:
         self._values = parameters
         self._variant = Variant(cls._service, cls._given.with_parameters(parameters), of_class=True)
         self._local: _classes.LocalObject | None = None
+        self._own: FunctionHandle | None = None  # of the one object of this container
 
     @property
     def update_autoscaler(self) -> Any:
@@ -281,7 +285,7 @@ def method_of(instance: object, partial: PartialFunction[..., Any, Any]) -> Boun
     """Return the function that a method is, looked up on the user's object itself, as `self.method` is."""
     found = vars(instance).get(_OBJECT)
     obj: Obj = found if found is not None else _of_container(instance)
-    own = obj._variant.base._handle if obj._variant.given == Given() else None
+    own = obj._own
     return Bound(
         obj._variant,
         partial.name,
@@ -301,9 +305,10 @@ def _of_container(instance: object) -> Obj:
             f"this {type(instance).__name__} was not made by its Cls", hint="call the class under @app.cls()"
         )
     service = Function[..., Any, Any](None, name=own.name)
-    service._handle = own
+    given = dataclasses.replace(own, parameters=())  # this object has them
+    service._hydrate(given, None, Lookup(function_id=own.function_id, like=own.pool))
     obj = vars(instance)[_OBJECT] = Obj(Cls(service, None, Given()), {})
-    obj._variant.lacks_nothing(own)
+    obj._own = own
     return obj
 
 

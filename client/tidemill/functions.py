@@ -1,13 +1,13 @@
 """`Function`: what `@app.function()` makes of a Python function, and what calls go through."""
 
-import dataclasses
 import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
 
-from tidemill import _runtime, _sync, exception
+from tidemill import _sync, exception
 from tidemill._dataclass import dataclass
+from tidemill._handled import Handled, Lookup
 from tidemill._tracebacks import EDGE
 from tidemill.function_call import FunctionCall
 
@@ -47,26 +47,7 @@ class FunctionInfo:
     web_url: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Lookup:
-    """How a function that was not declared here is found."""
-
-    app_name: str = ""
-    name: str = ""
-    environment: str = ""
-    version: int | None = None
-    function_id: str = ""
-
-
-class Published(NamedTuple):
-    """What an app that runs or is deployed gave a function: how it is called, and how others find it."""
-
-    handle: "FunctionHandle"
-    client: "Client | None"
-    lookup: Lookup | None
-
-
-class Function(Generic[P, R, O]):
+class Function(Handled, Generic[P, R, O]):
     """A function that runs elsewhere.
 
     Made by `@app.function()`, or found by `Function.from_name`. Every method that waits has an awaitable
@@ -101,16 +82,9 @@ class Function(Generic[P, R, O]):
             is_generator: whether it yields; None where that is still to be found out.
             client: the client for all calls; without it the one that calls are made with by default.
         """
+        super().__init__(name, app, client, is_generator=is_generator)
         self._raw = raw
-        self._name = name
-        self._app = app
-        self._is_generator = is_generator
-        self._client = client
-        self._handle: FunctionHandle | None = None
-        self._lookup: Lookup | None = None
         self._variants: dict[Hashable, Found] = {}
-        self._known_id = ""  # while there is no handle
-        self._published: dict[str, Published] = {}  # by app; it is called through the last one
         self.__name__ = name
         if raw is not None:
             self.__doc__ = raw.__doc__
@@ -206,13 +180,13 @@ class Function(Generic[P, R, O]):
             InvalidError: it is a web function.
             ExecutionError: its app does not run.
         """
-        from tidemill import _kept, _loop
+        from tidemill import _loop, _spawning
         from tidemill._single import Later, origin
         from tidemill._wire.payload import encode_call
 
         self._check_present("spawn")
         form, data = encode_call(args, kwargs)
-        return Later(_loop.submit(_kept.spawn(self, form, data, origin())), _itself)
+        return Later(_loop.submit(_spawning.spawn(self, form, data, origin())), _itself)
 
     @property
     def remote_gen(self) -> "RemoteGen[P, R]":
@@ -331,40 +305,7 @@ class Function(Generic[P, R, O]):
         made = Bound(Variant(self, change(Given())), raw=self._raw, is_generator=self._is_generator)
         return cast("Function[P, R, O]", made)
 
-    # --- what it is
-
-    @property
-    def name(self) -> str:
-        """Return its name in its app."""
-        return self._name
-
-    @property
-    def app(self) -> "App":
-        """Return the app that it was declared in."""
-        if self._app is None:
-            raise exception.ExecutionError(f"{self._name} was not declared in this process")
-        return self._app
-
-    @property
-    def is_generator(self) -> bool:
-        """Return whether it yields."""
-        handle = self._present_handle()
-        if handle is not None:
-            return handle.is_generator
-        return bool(self._is_generator)
-
-    @property
-    def is_hydrated(self) -> bool:
-        """Return whether the server knows it and it can be called."""
-        return self._present_handle() is not None
-
-    @property
-    def object_id(self) -> str:
-        """Return its id (`fu-...`)."""
-        handle = self._present_handle()
-        if handle is None and not self._known_id:
-            raise self._not_hydrated()
-        return self._known_id if handle is None else handle.function_id
+    # --- what it does and did
 
     @property
     def autoscaler(self) -> "Autoscaler":
@@ -468,86 +409,7 @@ class Function(Generic[P, R, O]):
     def __repr__(self) -> str:
         return f"Function({self._name!r})"
 
-    # --- its handle
-
-    def _hydrate(
-        self, handle: "FunctionHandle", client: "Client | None", lookup: Lookup | None = None
-    ) -> None:
-        """Take the handle that the server gave for this function (called by the app that publishes it).
-
-        With `lookup` it stays there, and other processes find it so.
-        """
-        self._published.pop(handle.app_id, None)
-        self._published[handle.app_id] = Published(handle, client, lookup)
-        self._handle, self._client = handle, client
-
-    def _unhydrate(self, app_id: str) -> None:
-        """Forget what an app gave: it ends. Another that has the function too goes on being called."""
-        if self._published.pop(app_id, None) is not None:
-            last = next(reversed(self._published.values()), None)
-            self._handle, self._client = (last.handle, last.client) if last else (None, None)
-
-    def _present_handle(self) -> "FunctionHandle | None":
-        """Return the handle if it is here: published, found before, or known to this container."""
-        if self._handle is None and self._lookup is None and _runtime.container is not None:
-            self._handle = _runtime.container.handles.get(self._name)
-        return self._handle
-
-    async def _find(self, client: "Client", *, refresh: bool = False) -> "FunctionHandle":
-        """Return the handle, asking the registry if need be."""
-        handle = self._present_handle()
-        if handle is not None and not (refresh and self._lookup):
-            return handle
-        if self._lookup is None:
-            raise self._not_hydrated()
-        from tidemill import _following
-
-        self._handle = handle = await _following.find(client, self, self._lookup, refresh=refresh)
-        self._name = handle.name
-        return handle
-
-    def _check_present(self, method: str) -> None:
-        """Refuse, as early as it can be known, what cannot be called in this way."""
-        handle = self._present_handle()
-        if handle is not None:
-            self._check_callable(handle, method)
-        elif not self._can_be_found:
-            raise self._not_hydrated()
-        else:
-            self._check_reachable()
-
-    @property
-    def _can_be_found(self) -> bool:
-        """Whether the server can be asked for it."""
-        return self._lookup is not None
-
-    def _check_reachable(self) -> None:
-        from tidemill import _client
-
-        _client.current(self._client).check_lasting()  # a stack that starts for this knows no app
-
-    def _check_callable(self, handle: "FunctionHandle", method: str = "remote") -> None:
-        if handle.methods is not None:
-            raise exception.InvalidError(
-                f"{self._name} is a class, which .{method} cannot call",
-                hint=f"find it with Cls.from_name, make an object, and call .{method} of a method",
-            )
-        if handle.is_generator and method == "remote":
-            raise exception.InvalidError(
-                f"{self._name} is a generator, which .remote cannot call",
-                hint="use .remote_gen() to iterate what it yields, .map or .spawn to get it as a list",
-            )
-        if handle.web_label:
-            raise exception.InvalidError(
-                f"{self._name} is a web function, which .{method} cannot call",
-                hint=f"send requests to {handle.web_url or 'its URL, which .get_web_url() tells'}",
-            )
-
-    def _not_hydrated(self) -> exception.ExecutionError:
-        return exception.ExecutionError(
-            f"{self._name} is called outside of a running app",
-            hint="call it inside `with app.run():`, or run the file with `tidemill run`",
-        )
+    # --- travelling
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel without the code: as what finds the function, or, if it is not deployed, as its handle.
@@ -556,20 +418,6 @@ class Function(Generic[P, R, O]):
         """
         is_generator = self.is_generator if self._present_handle() else self._is_generator
         return _arrive, (self._name, self._present_handle(), self._travelling_lookup(), is_generator)
-
-    def _travelling_lookup(self) -> Lookup | None:
-        """Return what finds this function from elsewhere; the environment may be another one there."""
-        handle, lookup = self._present_handle(), self._lookup
-        if lookup is None and handle is not None:
-            if handle.app_id in self._published:
-                return self._published[handle.app_id].lookup
-            if _runtime.container is not None:
-                return Lookup(function_id=handle.function_id)
-        if lookup is None or lookup.function_id:
-            return lookup
-        from tidemill import config
-
-        return dataclasses.replace(lookup, environment=config.environment(lookup.environment))
 
 
 def _itself(value: Any) -> Any:

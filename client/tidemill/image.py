@@ -8,6 +8,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from tidemill import _runtime
 from tidemill._image_bases import Bases
+from tidemill._image_named import Named
 from tidemill._image_packages import Packages
 from tidemill._image_recipe import image_id, key
 from tidemill._image_system import System
@@ -19,7 +20,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Image(Bases, Packages, System):
+class Image(Bases, Packages, System, Named):
     """An immutable recipe. Every method returns a new image; nothing is built before it is used.
 
     Example:

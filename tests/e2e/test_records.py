@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from running_stacks import RunningStack, wait_until
 
+from tidemill._wire.phases import OF_START
+
 TREE = Path(__file__).parent / "programs" / "tree.py"
 
 
@@ -26,6 +28,8 @@ def test_the_graph_of_a_call_is_exact_over_every_kind_of_call(stack: RunningStac
     record = json.loads(stack.cli("call", "info", call, "--json").stdout)
     assert (record["status"], record["num_inputs"], record["function"]) == ("success", 1, "trunk")
     assert record["inputs"][0]["started_at"] > record["inputs"][0]["queued_at"]
+    assert list(record["inputs"][0]["phases"]) == ["queue", *OF_START, "run"], "it waited for a container"
+    assert "enter " in shown.stdout
     (root,) = record["graph"]
     assert {child["function_name"] for child in root["children"]} == {"branch", "down"}
 

@@ -14,7 +14,15 @@ from nats import errors
 from nats.nuid import NUID
 
 from tidemill._bus.connection import SLOW_REFUSAL, Connection, is_refusal
-from tidemill._bus.framing import checked, header_block, parse_headers, publication, status_of
+from tidemill._bus.framing import (
+    NO_HEADERS,
+    LazyHeaders,
+    checked,
+    header_block,
+    parse_headers,
+    publication,
+    status_of,
+)
 from tidemill._bus.protocol import (
     BusError,
     Closed,
@@ -229,7 +237,8 @@ class CoreBus:
         """See `Bus.subscribe`."""
 
         def deliver(subject: bytes, reply: bytes, block: bytes, data: bytes) -> None:
-            callback(Message(subject.decode(), data, reply.decode(), parse_headers(block)))
+            headers = LazyHeaders(block) if block else NO_HEADERS
+            callback(Message(subject.decode(), data, reply.decode(), headers))
 
         if not self._connected:
             raise self._why_not

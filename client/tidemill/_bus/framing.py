@@ -4,7 +4,7 @@ Every input and every output passes here, so this is plain string work: no objec
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -62,6 +62,30 @@ def parse_headers(block: bytes) -> Mapping[str, str]:
         if separator:
             headers[name.strip()] = value.strip()
     return headers
+
+
+class LazyHeaders(Mapping[str, str]):
+    """A header block, read when somebody looks into it: few do."""
+
+    __slots__ = ("_block", "_read")
+
+    def __init__(self, block: bytes) -> None:
+        self._block = block
+        self._read: Mapping[str, str] | None = None
+
+    def _headers(self) -> Mapping[str, str]:
+        if self._read is None:
+            self._read = parse_headers(self._block)
+        return self._read
+
+    def __getitem__(self, name: str) -> str:
+        return self._headers()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._headers())
+
+    def __len__(self) -> int:
+        return len(self._headers())
 
 
 def status_of(block: bytes) -> int:

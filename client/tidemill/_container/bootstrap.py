@@ -2,13 +2,14 @@
 
     python -s -P <layer>/tidemill/_container/bootstrap.py <template's socket>
     python -s -P <layer>/tidemill/_container/bootstrap.py --single <runner's socket> <init's socket> <id>
+    python -s -P <layer>/tidemill/_container/bootstrap.py --snapshot <template's> <init's> <output> <id>
 
 `--web <layer>` in front of the sockets names a second layer, for web functions.
 
 The first form becomes a template that containers are forked from. The second becomes one container at
 once, for functions whose variables the interpreter or the loader reads at its start (`LD_*`, `PYTHON*`):
-those cannot be given to a fork. With `--sandboxed` before all that, it is in a sandbox, and containers take
-namespaces of their own inside it.
+those cannot be given to a fork. The third becomes a template with user code in it. With `--sandboxed`
+before all that, it is in a sandbox, and containers take namespaces of their own inside it.
 
 The runtime layer goes onto `sys.path` last, so that the image's packages win over ours. Only `tidemill`
 itself always comes from the layer: it speaks with a worker of the same version.
@@ -43,7 +44,7 @@ def main(arguments: list[str]) -> None:
     sys.argv = [""]
     is_sandboxed = arguments[0] == "--sandboxed"
     arguments = arguments[is_sandboxed:]
-    kind = arguments[0] if arguments[0] in ("--single", "--trials") else ""
+    kind = arguments[0] if arguments[0] in ("--single", "--snapshot", "--trials") else ""
     rest = arguments[bool(kind) :]
     for_web = rest[0] == "--web"
     if for_web:
@@ -51,6 +52,9 @@ def main(arguments: list[str]) -> None:
         rest = rest[2:]
     if kind == "--single":
         template.run_single(int(rest[0]), int(rest[1]), rest[2], sandboxed=is_sandboxed)
+    elif kind == "--snapshot":
+        sock, control, output = map(int, rest[:3])
+        template.run_snapshot(sock, control, output, rest[3], for_web=for_web, sandboxed=is_sandboxed)
     elif kind == "--trials":
         from tidemill._container import trials
 

@@ -28,6 +28,7 @@ class Configuration(NamedTuple):
     parameters: those of the container's object, if it runs a class.
     own: what the container's own pool is called through, if it runs a class.
     web: the fields of the `Web` of what answers the web, by the method; a function's name is empty.
+    began: unix times: when the container was ordered, when its worker took that, when its image was there.
     """
 
     container: str
@@ -52,6 +53,7 @@ class Configuration(NamedTuple):
     parameters: dict[str, Any] | None = None
     own: dict[str, Any] | None = None
     web: dict[str, dict[str, Any]] = {}  # noqa: RUF012 - read only
+    began: tuple[float, ...] = ()
 
     @classmethod
     def read(cls, fields: dict[str, Any]) -> "Configuration":

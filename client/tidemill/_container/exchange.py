@@ -20,10 +20,11 @@ from tidemill._container.outbox import Encoded
 from tidemill._duplex import Duplex, HalfEnded
 from tidemill._wire.duplex import PIECE_TO_CONTAINER, Frame
 from tidemill._wire.messages import Format, Status
-from tidemill._wire.web import CONTINUE, HEAD, MAX_INLINE, MAX_KEPT, Request
+from tidemill._wire.web import CONTINUE, HEAD, MAX_INLINE, MAX_KEPT, Request, Timing
 
 WINDOW = 256 * 1024  # bytes of a body that are kept here for the app
 TURNS = 8  # of the loop, for the rest of a response to come
+FRESH = 10.0  # seconds after its start in which a container tells what that took
 LEAVE = 0.1  # seconds for an app to end by itself when its client has gone, before its task is cancelled
 
 ASGI = {"version": "3.0", "spec_version": "2.4"}
@@ -43,6 +44,7 @@ class Web(Protocol):
     app: App
     state: dict[str, Any]
     ready_at: float  # as `time.perf_counter` tells it
+    start: tuple[float, ...]  # seconds of each phase of the container's start
 
     def transmit(self, number: int, frame: Frame) -> None:
         """Send a frame of a stream to the worker."""
@@ -88,9 +90,11 @@ class Exchange:
             self.stream.end()
         self._web.finish(self, Status.SUCCESS, (Format.HTTP, _pack((*answer, self.timing()))))
 
-    def timing(self) -> tuple[float, float]:
+    def timing(self) -> Timing:
         """Return the `Timing` of what is answered now."""
-        return time.perf_counter() - self.began, self.began - self._web.ready_at
+        ready = self.began - self._web.ready_at
+        start = self._web.start if ready < FRESH else ()
+        return (time.perf_counter() - self.began, ready, *start)
 
     def begin(self) -> None:
         """Prepare for the app."""

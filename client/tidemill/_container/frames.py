@@ -17,17 +17,20 @@ LENGTH = struct.Struct(">I")
 
 
 class ToTemplate(IntEnum):
-    """Worker -> template; with it come two descriptors: the runner's and init's socket ends."""
+    """Worker -> template."""
 
+    # With it come two descriptors, the runner's and init's socket ends:
     FORK = 1  # container id, variables added to the environment, working directory or ""
+    TAKE = 2  # configuration, as in START; the first frame to a template that is to be a snapshot
 
 
 class FromTemplate(IntEnum):
     """Template -> worker."""
 
-    READY = 1  # pid of the template
+    READY = 1  # pid of the template, what it says of its snapshot (`snapshot.take`, and "memory": bytes)
     FORKED = 2  # container id, pid of its init
     FAILED = 3  # container id, message
+    REFUSED = 4  # why there can be no snapshot, whether that is so for good
 
 
 class ToRunner(IntEnum):

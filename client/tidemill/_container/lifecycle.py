@@ -31,10 +31,10 @@ def connect_standard_streams(writing: dict[int, int]) -> None:
 
 
 def reseed() -> None:
-    """Give this fork random numbers of its own. Python's `random` does so itself, numpy's does not."""
-    numpy = sys.modules.get("numpy.random")
-    if numpy is not None:
-        numpy.seed()
+    """Give this fork random numbers of its own. Python's `random` and OpenSSL do so themselves."""
+    for name in ("numpy.random", "torch"):
+        if (library := sys.modules.get(name)) is not None:
+            library.seed()
 
 
 def enter_workdir(folder: str) -> None:
@@ -49,12 +49,18 @@ def put_in_place(
     connect: "Callable[[], Bus | None]",
     interact: Callable[[], None],
     limit: Callable[[int], None],
+    *,
+    again: bool = False,
 ) -> None:
-    """Set up what the user's module finds when it is imported."""
-    os.environ.update(configuration.env)
+    """Set up what the user's module finds when it is imported.
+
+    `again` is in a copy of a process where it was imported: what it made of its surroundings stays.
+    """
+    if not again:
+        os.environ.update(configuration.env)
+        sys.path[:0] = configuration.sources
+        sys.argv = [configuration.module or configuration.function]
     enter_workdir(configuration.workdir)
-    sys.path[:0] = configuration.sources
-    sys.argv = [configuration.module or configuration.function]
     _runtime.container = _runtime.Container(
         configuration.container,
         configuration.app_id,

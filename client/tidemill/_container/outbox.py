@@ -23,6 +23,7 @@ from tidemill._container.frames import LENGTH, FromRunner
 
 LIMIT = 64 * 1024  # bytes held back at most, before whoever adds sends them
 AGE = 0.002  # seconds after a send within which results are held back
+PAUSE = 0.0005  # seconds after a send within which frames of a stream are worth a common write
 TICK = 0.003  # seconds between two looks at what is held back
 IDLE_TICKS = 10  # looks without finding anything before the thread goes to sleep
 _LARGE = 256 * 1024  # bytes from which a body is written without being copied once more
@@ -107,6 +108,16 @@ class Outbox:
             self._pack((kind, *arguments))
         self.flush(wait=wait)
 
+    def add_frame(self, kind: FromRunner, *arguments: object) -> bool:
+        """Add a frame and leave it to the caller to flush; return whether that is to be done at once.
+
+        It is when nothing was sent for a moment, or much has come together.
+        """
+        with self._state:
+            self._close()
+            self._size += self._pack((kind, *arguments))
+        return self._size > LIMIT or time.monotonic() - self._sent > PAUSE
+
     def log(self, stream: int, text: str, input_id: str) -> None:
         """Add output of user code."""
         with self._state:
@@ -116,7 +127,7 @@ class Outbox:
                 batch = self._open = _Logs(stream, input_id)
             batch.texts.append(text)
             self._size += len(text)
-        self._hold()
+        self.hold()
 
     def output(
         self,
@@ -134,7 +145,7 @@ class Outbox:
         if last or time.monotonic() - self._sent > AGE:
             self.flush(wait=wait)
         else:
-            self._hold()
+            self.hold()
 
     def add_output(self, chunk: int, index: int, status: int, payload: Encoded, *, seconds: float) -> None:
         """Add the terminal result of an input, and leave it to the caller to flush."""
@@ -159,9 +170,9 @@ class Outbox:
         if time.monotonic() - self._sent > AGE:
             self.flush()
         else:
-            self._hold()
+            self.hold()
 
-    def _hold(self) -> None:
+    def hold(self) -> None:
         """Leave what was added to the thread that looks after it, unless it is too much."""
         if self._size > LIMIT:
             self.flush()
@@ -175,13 +186,15 @@ class Outbox:
         if batch is not None:
             self._pack(batch.frame(self))
 
-    def _pack(self, frame: tuple[Any, ...]) -> None:
+    def _pack(self, frame: tuple[Any, ...]) -> int:
+        """Add a frame to what is ready; return its size."""
         body = self._packer.pack(frame)
         self._size += LENGTH.size
         if len(body) < _LARGE:
             self._ready.append(LENGTH.pack(len(body)) + body)
         else:
             self._ready += (LENGTH.pack(len(body)), body)
+        return len(body)
 
     # --- sending
 

@@ -14,11 +14,13 @@ that is not always needed is imported when it is.
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from _queue import SimpleQueue
 from collections.abc import Awaitable, Callable
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tidemill import exception
@@ -91,14 +93,17 @@ class Runner:
         """Import the user's code and say READY; return what serves its inputs until the end."""
         if problem:
             raise exception.ExecutionError(problem)
-        began = time.perf_counter()
+        began, moment = time.perf_counter(), time.time()
         self._link = link = Link(self._outbox, self._guard, configuration.max_payload)
         terminal = self._terminal = Terminal(self._outbox, interactive=configuration.interactive)
         terminal.install()
-        lifecycle.put_in_place(configuration, link.connect, terminal.attach, self._limit)
+        taken = _taken()
+        lifecycle.put_in_place(
+            configuration, link.connect, terminal.attach, self._limit, again=taken is not None
+        )
         self._guard.arm(LOADING)
         try:
-            program = targets.load(configuration)
+            program = taken or targets.load(configuration)
             imported = time.perf_counter()
             serve = self._prepare(configuration, program)
         finally:
@@ -110,6 +115,9 @@ class Runner:
             "async": self._web is not None or program.is_async,
             "exits": bool(program.exit),
         }
+        if self._web is not None:
+            spans = [after - before for before, after in pairwise((*configuration.began, moment))]
+            self._web.tell_start((*spans, report["import"], report["enter"]))
         self._outbox.frame(FromRunner.READY, report)
         return serve
 
@@ -140,7 +148,7 @@ class Runner:
 
     def _enter(self, program: Program, finish: Callable[[Awaitable[Any]], None]) -> None:
         """Run the enter hooks; from then on the exit hooks are owed. `finish` awaits for async ones."""
-        for hook in program.enter:
+        for hook in (*program.snap, *program.enter):
             _run_hook(hook, finish)
         self._exit_hooks = program.exit
 
@@ -327,6 +335,12 @@ class Runner:
         self._outbox.detach()
         if self._link is not None:
             self._link.detach()
+
+
+def _taken() -> Program | None:
+    """Return what this process holds since before it was forked, if that is a snapshot."""
+    snapshot = sys.modules.get("tidemill._container.snapshot")
+    return None if snapshot is None else snapshot.program()
 
 
 def _run_hook(hook: Hook, finish: Callable[[Awaitable[Any]], None]) -> None:

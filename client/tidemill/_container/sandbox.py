@@ -2,12 +2,17 @@
 
     template ── fork ──> child: new namespaces ── fork ──> pid 1
                                                              │ hello ──> worker: cgroup, network
+                                                             │ <── its disk
                                                              │ own root meanwhile
                                                              │ <── go
                                                              └──> no capability, seccomp ──> ready, init
 
 The template runs inside bubblewrap, in a user namespace whose ids own nothing on the machine, and keeps its
 capabilities there, to make namespaces with. They are gone before any process of the container runs.
+
+A template with user code in it has none either (`confine`): it has a root of its own as a container does,
+with the template's put aside below /.tidemill, and its forks take a user namespace more, in which they may do
+what they must to become containers. Their root has what that code wrote as its uppermost layer but one.
 """
 
 import fcntl
@@ -36,11 +41,14 @@ HOLD = "/.tidemill"  # what the template has besides the image; gone from a cont
 PLAN = f"{HOLD}/plan"
 ROOT = f"{HOLD}/root"
 SCRATCH = f"{HOLD}/scratch"
-HELLO, READY, SORRY = b"h", b"k", b"!"
+HELLO, READY, SORRY, DISK = b"h", b"k", b"!", b"d"
 
 _NAMESPACES = syscalls.NEWNS | syscalls.NEWPID | syscalls.NEWIPC | syscalls.NEWUTS | syscalls.NEWNET
 _QUIET = MS_NOSUID | MS_NODEV | MS_NOEXEC
+_KEPT = MS_NODEV | MS_NOEXEC  # what a mount of another user namespace's has stays with its bind
 _PID = struct.Struct("=i")
+_CREDENTIALS = struct.Struct("=iII")  # pid, uid, gid
+_MAX_ANSWER = 1000
 
 
 class Plan(NamedTuple):
@@ -67,6 +75,8 @@ class Enter:
 
     def __init__(self) -> None:
         self._plan = Plan.read()
+        self._aside = ""  # where the template's root is
+        self._maps: socket.socket | None = None  # to who says which ids forks have
 
     def fork(self, control: int, container: str) -> int:
         """Fork a container; return its pid here, and 0 in the container itself.
@@ -88,9 +98,28 @@ class Enter:
             raise OSError("its namespaces could not be made")
         return int(_PID.unpack(answer)[0])
 
+    def confine(self, control: int, name: str) -> None:
+        """Make this process what user code may run in. The worker shakes hands as with a container.
+
+        Raises:
+            OSError: no namespace could be made.
+        """
+        self._maps = _start_mapping()
+        syscalls.unshare(syscalls.NEWNS)
+        try:
+            self._become(control, name, keeps=True)
+        except Exception as error:
+            _apologise(control, error)
+        written = f"{SCRATCH}/{name}/upper"
+        self._plan = self._plan._replace(layers=(written, *self._plan.layers))
+        self._aside = HOLD
+
     def _leave(self, told: int, control: int, container: str) -> None:
         """In the child: take namespaces, and return in the first process inside them."""
         try:
+            if self._maps is not None:
+                _unshare_user(self._maps)
+                self._maps.close()
             syscalls.unshare(_NAMESPACES)
             pid = os.fork()
         except OSError as error:
@@ -104,11 +133,12 @@ class Enter:
         except Exception as error:
             _apologise(control, error)
 
-    def _become(self, control: int, container: str) -> None:
+    def _become(self, control: int, container: str, *, keeps: bool = False) -> None:
+        """Become a container; with `keeps` what its forks need to become some is kept."""
         os.umask(0o022)
         syscalls.sethostname(container)
         os.write(control, HELLO)
-        self._build_root(f"{SCRATCH}/{container}")
+        self._build_root(f"{SCRATCH}/{container}", _receive_disk(control), keeps=keeps)
         go = _await_go(control)
         if go["network"]:
             _configure_network(**go["network"])
@@ -117,30 +147,99 @@ class Enter:
             _copy(folder, place)
         _limit(go["limits"])
         syscalls.drop_capabilities()
-        syscalls.install_filter(self._plan.program)
+        if not keeps:
+            syscalls.install_filter(self._plan.program)
         os.write(control, READY)
 
-    def _build_root(self, own: str) -> None:
-        """Make the image, with an upper layer of our own, the root; nothing else stays in sight."""
+    def _build_root(self, own: str, disk: int, *, keeps: bool) -> None:
+        """Make the image, with an upper layer of our own, the root; nothing else stays in sight.
+
+        With `keeps` the template's stays, below `HOLD`.
+        """
+        aside = self._aside
         syscalls.mount("", "/", flags=MS_REC | MS_PRIVATE)
-        upper, work = f"{own}/upper", f"{own}/work"
-        os.makedirs(upper, exist_ok=True)  # noqa: PTH103
+        upper, work, root = f"{aside}{own}/upper", f"{aside}{own}/work", aside + ROOT
+        os.mkdir(aside + own)  # noqa: PTH102
+        if disk >= 0:
+            syscalls.put_mount(disk, aside + own)
+            os.close(disk)
+        os.mkdir(upper)  # noqa: PTH102
         os.mkdir(work)  # noqa: PTH102
-        options = f"lowerdir={':'.join(self._plan.layers)},upperdir={upper},workdir={work},userxattr"
-        syscalls.mount("overlay", ROOT, "overlay", MS_NODEV | MS_NOSUID, options)
+        lower = ":".join(aside + layer for layer in self._plan.layers)
+        options = f"lowerdir={lower},upperdir={upper},workdir={work},userxattr"
+        syscalls.mount("overlay", root, "overlay", MS_NODEV | MS_NOSUID, options)
         for path in self._plan.binds:
-            syscalls.mount(path, ROOT + path, flags=MS_BIND | MS_REC)
-        syscalls.mount("/dev", f"{ROOT}/dev", flags=MS_BIND | MS_REC)
+            syscalls.mount(aside + path, root + path, flags=MS_BIND | MS_REC)
+        syscalls.mount(f"{aside}/dev", f"{root}/dev", flags=MS_BIND | MS_REC)
         flags = syscalls.MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID
-        syscalls.mount("", f"{ROOT}/dev", flags=flags)
-        syscalls.mount("tmpfs", f"{ROOT}/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777")  # noqa: S108
+        syscalls.mount("", f"{root}/dev", flags=flags | os.statvfs(f"{root}/dev").f_flag & _KEPT)
+        syscalls.mount("tmpfs", f"{root}/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777")  # noqa: S108
         pts = "newinstance,ptmxmode=0666,mode=620"
-        syscalls.mount("devpts", f"{ROOT}/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, pts)
-        syscalls.mount("proc", f"{ROOT}/proc", "proc", _QUIET)
-        os.chdir(ROOT)
-        syscalls.pivot_root(".", ".")
-        syscalls.unmount(".")
+        syscalls.mount("devpts", f"{root}/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, pts)
+        syscalls.mount("proc", f"{root}/proc", "proc", _QUIET)
+        os.chdir(root)
+        syscalls.pivot_root(".", f".{HOLD}" if keeps else ".")
+        if not keeps:
+            syscalls.unmount(".")
         os.chdir("/")
+
+
+def _receive_disk(control: int) -> int:
+    """Return the mount in which what we write is to lie, -1 if that is a folder of the worker's."""
+    with socket.socket(fileno=os.dup(control)) as sock:
+        word, descriptors, _flags, _address = socket.recv_fds(sock, 1, 1)
+    if word != DISK:
+        os._exit(0)  # the worker is gone, or has changed its mind
+    return descriptors[0] if descriptors else -1
+
+
+def _start_mapping() -> socket.socket:
+    """Fork who says which ids the user namespaces of our forks have: all that there are here.
+
+    It keeps the capability for that, runs nothing else, is no child of ours, and ends with us. Whoever has
+    the other end can have namespaces of its own mapped, to ids that it has anyway.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    if child := os.fork():
+        theirs.close()
+        os.waitpid(child, 0)
+        return ours
+    try:
+        if not os.fork():
+            ours.close()
+            os.closerange(3, theirs.fileno())
+            os.closerange(theirs.fileno() + 1, 1024)
+            _map(theirs)
+    finally:
+        os._exit(0)
+
+
+def _map(sock: socket.socket) -> None:
+    with open("/proc/self/uid_map") as file:  # noqa: PTH123
+        spans = [line.split() for line in file]
+    ids = "".join(f"{first} {first} {count}\n" for first, _outside, count in spans)
+    while True:
+        data, ancillary, _, _ = sock.recvmsg(1, socket.CMSG_SPACE(_CREDENTIALS.size))
+        if not data:
+            return
+        pid = _CREDENTIALS.unpack(ancillary[0][2][: _CREDENTIALS.size])[0]
+        try:
+            for kind in ("uid_map", "gid_map"):
+                with open(f"/proc/{pid}/{kind}", "w") as file:  # noqa: PTH123
+                    file.write(ids)
+            sock.send(READY)
+        except OSError as error:
+            sock.send(SORRY + str(error).encode())
+
+
+def _unshare_user(maps: socket.socket) -> None:
+    """Take a user namespace in which everything is allowed, with all ids."""
+    syscalls.unshare(syscalls.NEWUSER)
+    maps.send(HELLO)
+    answer = maps.recv(_MAX_ANSWER)
+    if answer != READY:
+        raise OSError(f"the ids of a container cannot be mapped: {answer[1:].decode()}")
 
 
 def _await_go(control: int) -> dict[str, Any]:

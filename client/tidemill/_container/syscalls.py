@@ -31,6 +31,13 @@ _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 _SECCOMP_MODE_FILTER = 2
 _CAPABILITY_VERSION = 0x20080522  # 64 bits
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
+# The same numbers on all architectures, and their flags.
+_MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT = 429, 430, 431, 432
+_CLOEXEC = 1
+_SET_FLAG, _SET_STRING, _CREATE = 0, 1, 6
+_ATTR_NOSUID, _ATTR_NODEV = 2, 4
+_AT_FDCWD = -100
+_FROM_DESCRIPTOR = 4
 
 if sys.platform == "linux":
     _libc = ctypes.CDLL(None, use_errno=True)
@@ -46,6 +53,31 @@ def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = 
     result = _libc.mount(
         source.encode(), target.encode(), kind.encode() or None, ctypes.c_ulong(flags), data.encode() or None
     )
+    _check(result, f"mount {target}")
+
+
+def open_mount(kind: str, source: str, flags: tuple[str, ...] = ()) -> int:
+    """Return a descriptor of a mount that is nowhere yet, without set-user-id files and device nodes.
+
+    It is gone with its last descriptor, unless it has been put somewhere by then.
+    """
+    context = _check(_libc.syscall(_FSOPEN, kind.encode(), _CLOEXEC), f"open {kind}")
+    try:
+        words = [
+            (_SET_STRING, b"source", source.encode()),
+            *((_SET_FLAG, flag.encode(), None) for flag in flags),
+        ]
+        for command, key, value in (*words, (_CREATE, None, None)):
+            _check(_libc.syscall(_FSCONFIG, context, command, key, value, 0), f"mount {source}")
+        attributes = _ATTR_NOSUID | _ATTR_NODEV
+        return _check(_libc.syscall(_FSMOUNT, context, _CLOEXEC, attributes), f"mount {source}")
+    finally:
+        os.close(context)
+
+
+def put_mount(descriptor: int, target: str) -> None:
+    """Put a mount somewhere that `open_mount` has returned."""
+    result = _libc.syscall(_MOVE_MOUNT, descriptor, b"", _AT_FDCWD, target.encode(), _FROM_DESCRIPTOR)
     _check(result, f"mount {target}")
 
 
@@ -91,7 +123,8 @@ def install_filter(program: bytes) -> None:
     _check(result, "seccomp")
 
 
-def _check(result: int, what: str) -> None:
+def _check(result: int, what: str) -> int:
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{what}: {os.strerror(number)}")
+    return result

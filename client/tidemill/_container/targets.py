@@ -24,6 +24,7 @@ class Program(NamedTuple):
     """All that inputs may be given to, by the method that they name (empty: the function), and the hooks."""
 
     targets: Mapping[str, Target]
+    snap: tuple[Hook, ...] = ()  # run first, once for all containers that are forked from a snapshot
     enter: tuple[Hook, ...] = ()
     exit: tuple[Hook, ...] = ()
 
@@ -66,5 +67,5 @@ def _of_class(user_cls: Any, configuration: "Configuration") -> Program:
         name: Target(method.raw.__get__(instance), method.yields, method.is_async)
         for name, method in cls.methods.items()
     }
-    enter, leave = (tuple(getattr(instance, name) for name in names) for names in (cls.enter, cls.exit))
-    return Program(targets, enter, leave)
+    hooks = (tuple(getattr(instance, name) for name in names) for names in (cls.snap, cls.enter, cls.exit))
+    return Program(targets, *hooks)

@@ -1,10 +1,10 @@
 """The template: a warm Python that containers are forked from in two or three milliseconds.
 
 One runs per image (and workspace and network mode) and waits on its socket. It has one thread, holds no
-user code and no secrets, and after it has said READY it goes on to import, while nobody asks for
-anything, what most functions are going to import anyway. Each request brings the two sockets of a new
-container, which belong to the child alone. The template ends when its socket closes; its containers hang
-on their own sockets.
+user code and no secrets, and after it has said READY it goes on to import what most functions are going to
+import anyway: while nobody asks for anything, and before it forks more than a few. Each request brings the
+two sockets of a new container, which belong to the child alone. The template ends when its socket closes; its
+containers hang on their own sockets.
 
 In a sandbox the template is inside, and each child takes namespaces of its own before it is a container
 (`sandbox`). There the template stays until the last of them has ended: its end would be theirs.
@@ -25,6 +25,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from tidemill._container import init, processes, runner, sockets
+from tidemill._container.configuration import Configuration
 from tidemill._container.frames import FromTemplate, ToTemplate
 from tidemill._container.tags import Tags
 
@@ -43,6 +44,9 @@ PRELOADED = (
     "cloudpickle",
     "tidemill._client",
     "tidemill._bus.socket",
+    "tidemill.cls",
+    "tidemill._container.coroutines",
+    "tidemill._container.warming",
 )
 # The same for web functions. What is not in an image is left out.
 PRELOADED_FOR_WEB = (
@@ -51,8 +55,10 @@ PRELOADED_FOR_WEB = (
     "fastapi.middleware.cors",
     "fastapi.responses",
     "tidemill._container.port",
+    "tidemill._container.rehearsal",
 )
 _DESCRIPTORS = 2  # per container: the runner's socket, then init's
+HURRIED = 2  # containers that are forked before all of that is imported; each of them does so itself
 
 
 class Template:
@@ -65,12 +71,13 @@ class Template:
         self._inits: set[int] = set()
         self._descriptors: deque[int] = deque()
         self._received = b""
+        self._forks = 0
         self._preload = deque((*PRELOADED, *(PRELOADED_FOR_WEB if for_web else ())))
 
-    def serve(self) -> None:
-        """Fork containers until the socket closes."""
+    def serve(self, report: dict[str, float] | None = None) -> None:
+        """Fork containers until the socket closes. `report` is of the snapshot that it is."""
         _settle()
-        self._sock.sendall(sockets.pack((FromTemplate.READY, os.getpid())))
+        self._sock.sendall(sockets.pack((FromTemplate.READY, os.getpid(), report or {})))
         while self._turn():
             pass
         while self._enter is not None and self._inits:
@@ -86,9 +93,12 @@ class Template:
         if self._sock.fileno() in ready:
             return self._on_request()
         if not ready:
-            _import(self._preload.popleft())
-            _settle()
+            self._import_next()
         return True
+
+    def _import_next(self) -> None:
+        _import(self._preload.popleft())
+        _settle()
 
     def _on_ended(self) -> None:
         """Reap, and end what a killed init has left."""
@@ -120,6 +130,9 @@ class Template:
             self._answer(FromTemplate.FAILED, container, "the container's sockets did not arrive")
             return
         own = [self._descriptors.popleft() for _ in range(_DESCRIPTORS)]
+        while self._preload and self._forks >= HURRIED:
+            self._import_next()
+        self._forks += 1
         try:
             pid = os.fork() if self._enter is None else self._enter.fork(own[1], container)
         except OSError as error:
@@ -138,6 +151,8 @@ class Template:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._sock.close()
+            if (snapshot := sys.modules.get("tidemill._container.snapshot")) is not None:
+                snapshot.wake()
             for fd in (self._wake, *self._descriptors):
                 os.close(fd)
             os.environ.update(environment)
@@ -157,6 +172,45 @@ def run(fd: int, *, for_web: bool = False, sandboxed: bool = False) -> None:
     enter = _enter() if sandboxed else None
     Template(socket.socket(fileno=fd), for_web=for_web, enter=enter).serve()
     os._exit(0)
+
+
+def run_snapshot(
+    fd: int, control: int, output: int, name: str, *, for_web: bool = False, sandboxed: bool = False
+) -> None:
+    """Be a template that holds user code, which is told on the socket, or say why there can be none.
+
+    In a sandbox the code has a root, limits and a network as a container of this name would.
+    """
+    for each in (fd, control, output):
+        os.set_inheritable(each, False)
+    enter = _enter() if sandboxed else None
+    if enter is None:
+        processes.die_with(os.getppid())
+    else:
+        enter.confine(control, name)
+    processes.become_subreaper()
+    os.close(control)
+    sock = socket.socket(fileno=fd)
+    report = _take(sock, output)
+    if report is not None:
+        Template(sock, for_web=for_web, enter=enter).serve(report)
+    os._exit(0)
+
+
+def _take(sock: socket.socket, output: int) -> dict[str, float] | None:
+    """Take the snapshot that the worker orders; return what there is to say of it, None if there is none."""
+    from tidemill._container import snapshot
+
+    for kind, *arguments in sockets.read(sock):
+        if kind == ToTemplate.TAKE:
+            try:
+                phases = snapshot.take(Configuration.read(arguments[0]), output)
+            except snapshot.Refused as error:
+                processes.kill_descendants()
+                sock.sendall(sockets.pack((FromTemplate.REFUSED, str(error), error.final)))
+                return None
+            return {**phases, "memory": snapshot.memory()}
+    return None
 
 
 def run_single(runner_fd: int, control_fd: int, container: str, *, sandboxed: bool = False) -> None:

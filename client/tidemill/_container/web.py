@@ -35,9 +35,9 @@ from tidemill._container.websocket import SocketExchange
 from tidemill._container.work import Chunk, Task
 from tidemill._runtime import current_input
 from tidemill._wire import failure
-from tidemill._wire.duplex import Frame
+from tidemill._wire.duplex import Frame, Kind
 from tidemill._wire.messages import Format, Status
-from tidemill._wire.web import WEBSOCKET, Request
+from tidemill._wire.web import HEAD, WEBSOCKET, Request
 
 STOPPED = failure.from_text("InternalFailure", "the container was told to stop while it answered")
 
@@ -45,13 +45,14 @@ STOPPED = failure.from_text("InternalFailure", "the container was told to stop w
 class Site:
     """What one function or method answers with: see `exchange.Web`."""
 
-    __slots__ = ("app", "finish", "lifespan", "note", "ready_at", "state", "transmit")
+    __slots__ = ("app", "finish", "lifespan", "note", "ready_at", "start", "state", "transmit")
 
     def __init__(self, app: App, execution: "WebExecution") -> None:
         self.app = app
         self.lifespan = Lifespan(app)
         self.state = self.lifespan.state
         self.ready_at = 0.0
+        self.start: tuple[float, ...] = ()
         self.transmit = execution.transmit
         self.finish = execution.finish
         self.note = execution.note
@@ -99,6 +100,11 @@ class WebExecution:
         self._others: ConcurrentExecution | None = None
         if len(self._program.targets) > len(self._sites):
             self._others = ConcurrentExecution(parts, SimpleQueue(), on_finished, self._loop)
+
+    def tell_start(self, phases: tuple[float, ...]) -> None:
+        """Let first responses tell how many seconds each phase of this container's start took."""
+        for site in self._sites.values():
+            site.start = phases
 
     # --- the main thread
 
@@ -192,8 +198,14 @@ class WebExecution:
     # --- what exchanges need
 
     def transmit(self, number: int, frame: Frame) -> None:
-        """See `exchange.Web`."""
-        self._outbox.frame(FromRunner.STREAM, number, frame)
+        """See `exchange.Web`. A head waits for what comes with it, a burst of a body's pieces for its end."""
+        at_once = self._outbox.add_frame(FromRunner.STREAM, number, frame)
+        if _waits(frame) and not (at_once and frame[0] == Kind.PIECE):
+            self._flush_in_turn()
+            if frame[0] == Kind.PIECE:
+                self._outbox.hold()  # an app may keep the loop for itself
+        else:
+            self._outbox.flush()
 
     def finish(self, exchange: Exchange, status: int, payload: Encoded) -> None:
         """See `exchange.Web`."""
@@ -213,7 +225,11 @@ class WebExecution:
         """Send outputs: at once if there is no other request that may end in this turn."""
         if not self._exchanges:
             self._flush()
-        elif not self._flush_due:
+        else:
+            self._flush_in_turn()
+
+    def _flush_in_turn(self) -> None:
+        if not self._flush_due:
             self._flush_due = True
             self._loop.call_soon(self._flush)
 
@@ -273,3 +289,16 @@ class WebExecution:
         for exchange, _ in self._exchanges.values():
             if exchange.task is not None:
                 exchange.task.cancel()
+
+
+def _waits(frame: Frame) -> bool:
+    """Return whether a frame may wait for others: what opens a stream, a head, a body's pieces, an end.
+
+    Messages of a WebSocket have tags. They do not, nor what else is said to be heard at once.
+    """
+    kind = frame[0]
+    return (
+        kind in (Kind.CREDIT, Kind.END)
+        or (kind == Kind.PIECE and not frame[2])
+        or (kind == Kind.CONTROL and frame[2] == HEAD)
+    )

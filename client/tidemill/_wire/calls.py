@@ -37,7 +37,8 @@ class InputRecord(NamedTuple):
 
     `runs` names them: a first index and a number of inputs, for each run of inputs that follow each other
     (see `runs_of`). Without any it is about the call itself: CANCELLED ends all of its inputs that have
-    not finished. A time that is not known is 0.
+    not finished. A time that is not known is 0. `moments` are those of the start of their container, if they
+    were waiting for it (see `phases`). `method` names the method of a class.
     """
 
     call: str
@@ -52,6 +53,8 @@ class InputRecord(NamedTuple):
     started: float
     finished: float
     reason: str = ""
+    moments: tuple[float, ...] = ()
+    method: str = ""
 
 
 def runs_of(indices: Sequence[int]) -> list[int]:
@@ -127,7 +130,8 @@ class CallSummary:
     """A call as it is shown: `counts` says how many of its inputs are in which status.
 
     `status` is `pending` until all inputs have finished, then `success`, or what went wrong: `failure`,
-    `timeout`, `terminated`, `init_failure`. `recorded` inputs are known one by one.
+    `timeout`, `terminated`, `init_failure`. `recorded` inputs are known one by one. `function` is
+    `Class.method` where it is a method.
     """
 
     call: str
@@ -172,6 +176,8 @@ class CallGraph:
 @dataclass(frozen=True, slots=True)
 class ListCalls:
     """`tm.registry.list_calls`: calls, newest first. Answered by a `CallList`.
+
+    `function` is a function, a class, or `Class.method`.
 
     `since` and `until` are unix times; `before` is the `next` of the page before.
     """
@@ -241,7 +247,10 @@ class GetCall:
 
 @dataclass(frozen=True, slots=True)
 class InputDetails:
-    """One recorded input: where it ran, when, what went wrong, and its earlier attempts."""
+    """One recorded input: where it ran, when, what went wrong, and its earlier attempts.
+
+    `phases` are the seconds of each part of its time, as far as they are known (see `phases.of`).
+    """
 
     input_id: str
     index: int
@@ -253,6 +262,7 @@ class InputDetails:
     finished: float | None
     reason: str = ""
     tries: tuple[Try, ...] = ()
+    phases: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,7 +79,8 @@ class GetFunction:
     """`tm.registry.<ws>.get_function`: find a function of a deployed app. Answered by a `FunctionHandle`.
 
     `version` asks for one deployment; without it the newest one answers. With `function_id` that
-    function is meant, whatever the names say.
+    function is meant, whatever the names say; `like` is a pool of it whose options and parameters the answer
+    is to have, too.
     """
 
     app_name: str
@@ -87,6 +88,7 @@ class GetFunction:
     environment: str = "main"
     version: int | None = None
     function_id: str = ""
+    like: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,7 @@ class CallRecord:
     created: float
     app_id: str = ""
     restrict_output: bool = False
+    method: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +117,7 @@ class CancelCall:
     num_inputs: int = 0
     kept: bool = False
     terminate_containers: bool = False
+    method: str = ""
 
 
 @dataclass(frozen=True, slots=True)

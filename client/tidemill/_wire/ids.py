@@ -6,7 +6,9 @@ import re
 import time
 
 _CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
+_PAIRS = tuple(one + other for one in _CROCKFORD for other in _CROCKFORD)  # of letters, by 10 bits
 
+_SHIFTS = range(120, -1, -10)
 _TOKEN_ID = re.compile(f"ak-([a-z0-9][a-z0-9-]{{0,31}})-[{_CROCKFORD}]{{26}}")
 
 APP = "ap"
@@ -36,7 +38,7 @@ def new(prefix: str) -> str:
 
 def _id(prefix: str, milliseconds: int, random: bytes) -> str:
     number = milliseconds << 80 | int.from_bytes(random, "big")
-    return f"{prefix}-" + "".join(_CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5))
+    return f"{prefix}-" + "".join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])
 
 
 def created(id: str) -> float:  # noqa: A002 - what it is

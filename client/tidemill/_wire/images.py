@@ -1,6 +1,7 @@
-"""What is kept of images, so that every worker makes the same of one recipe.
+"""What is kept of images.
 
-`tm.images.<workspace>.<verb>`: only workers ask.
+`tm.images.<workspace>.<verb>`, which only workers ask, so that every one makes the same of one recipe;
+`tm.registry.<workspace>.<verb>` for images that were used before, by their id or by a name.
 """
 
 from dataclasses import dataclass
@@ -29,3 +30,33 @@ class Resolution:
     """
 
     layers: tuple[str, ...] | None = None
+
+
+# --- images that were used before
+
+
+@dataclass(frozen=True, slots=True)
+class GetImage:
+    """`get_image`: which image is it? By its id, or by a name in an environment."""
+
+    image: str = ""
+    name: str = ""
+    environment: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PublishImage:
+    """`publish_image`: give an image that was used before a name (`name:tag`) in an environment."""
+
+    image: str
+    name: str
+    environment: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInfo:
+    """An image: its id, the app that it was first used in, and when (unix time)."""
+
+    image: str
+    app_id: str
+    created: float

@@ -4,6 +4,7 @@ Callers, workers and containers exchange these for every input, so they carry no
 A field is only ever added at the end, with a default.
 """
 
+import time
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -109,6 +110,23 @@ class Chunk(NamedTuple):
     collect: bool = False
     gateway: str = ""
     method: str = ""
+
+    @classmethod
+    def first(
+        cls,
+        call: str,
+        indices: list[int],
+        inputs: list[Payload],
+        *,
+        reply: str = "",
+        origin: tuple[str, str] = ("", ""),
+        collect: bool = False,
+        method: str = "",
+    ) -> "Chunk":
+        """Return inputs at their first attempt. `origin` is the input that makes the call, and its root."""
+        parent, root = origin
+        sent, root = time.time(), root or call
+        return cls(call, indices, 0, reply, inputs, sent, 0, 0, parent, root, (), collect, "", method)
 
 
 class Output(NamedTuple):

@@ -40,13 +40,15 @@ class Placement:
 
     `term` is the leader's fencing number: a worker refuses an order of a lower term than it has seen.
     With `overcommit` the cores may all be promised already (memory and GPUs must still be free): the
-    first container of a pool starts so, because the others may be waiting for its results.
+    first container of a pool starts so, because the others may be waiting for its results. `ordered` is the
+    unix time of the order.
     """
 
     container: str
     pool: Pool
     term: int
     overcommit: bool = False
+    ordered: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Variants: pools of a function or class with options or parameters that a caller gives."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from tidemill._wire.specs import Batching, Concurrency, RetryPolicy
@@ -24,6 +24,17 @@ class Changes:
     options: dict[str, Any] | None = None
     concurrency: Concurrency | None = None
     batching: Batching | None = None
+
+    def then(self, later: "Changes") -> "Changes":
+        """Return these and later ones, which count where both say something.
+
+        A function runs inputs side by side or in batches: of the two the later one counts, too.
+        """
+        names = (each.name for each in fields(later))
+        said = {name: value for name in names if (value := getattr(later, name)) is not None}
+        if later.concurrency is not None or later.batching is not None:
+            said = {"concurrency": None, "batching": None} | said
+        return replace(self, **said)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Web requests between a gateway and a container.
 
     gateway ── one input: head and first piece of the body ──> work queue ──> worker ──> runner
-    gateway <── one output: head and whole body ─────────────────────────────────────────┘   when it is small
+    gateway <── one message: head and whole body ────────────────────────────────────────┘   when it is small
     gateway <══ duplex stream (`tidemill._wire.duplex`) ══ worker ══ runner                  otherwise
 
 The stream is opened by the runner. Its frames go to one subject for each gateway and one for each worker,
@@ -24,6 +24,9 @@ HTTP, WEBSOCKET = "http", "websocket"  # kinds of requests, as ASGI names them
 MAX_KEPT = 16 << 20  # bytes of a response that is kept
 MAX_INLINE = 128 * 1024  # bytes of a response that travels in one message, and of a request's first piece
 
+# A whole response goes the way of a stream's frames: `ANSWER`, the worker's id, the encoded `Response`. That
+# it has some, a gateway says beside an empty call: `TAKEN`, their calls. See `web_answers` of the worker.
+ANSWER, TAKEN = -1, -2
 OPENED = 0  # the first element of what a worker sends first, in the place of a frame's kind: its id follows
 HEAD, ACCEPT, CONTINUE = "head", "accept", "continue"  # names of control frames; the last asks for the body
 
@@ -35,16 +38,10 @@ EMPTY = 8  # flag: its one byte stands for none, for there are no empty pieces
 Headers = list[tuple[bytes, bytes]]
 
 
-class Timing(NamedTuple):
-    """How long, in seconds, the app took up to the head of its response, and how long its container had been
-    ready when the request came to it.
-    """
-
-    run: float
-    ready: float
-
-
-NO_TIMING = Timing(0.0, 0.0)
+# Seconds: how long the app took up to the head of its response, and how long its container had been ready
+# when the request came to it. From a new one the phases of its start follow (`phases.OF_START`).
+Timing = tuple[float, ...]
+NO_TIMING: Timing = (0.0, 0.0)
 
 
 class Request(NamedTuple):

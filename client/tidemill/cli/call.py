@@ -146,7 +146,7 @@ def _in_words(counts: Mapping[str, int]) -> str:
 def _inputs(details: CallDetails) -> Iterator[str]:
     for one in details.inputs:
         yield f"{one.input_id}  {one.status}  {one.container or '-'}"
-        yield f"  waited {span(one.queued, one.started)}, ran {span(one.started, one.finished)}"
+        yield f"  {_parts(one)}"
         for tried in one.tries:
             yield f"  attempt {tried.attempt} on {tried.container or '-'}: {tried.reason}"
         if one.reason:
@@ -154,6 +154,13 @@ def _inputs(details: CallDetails) -> Iterator[str]:
     left = details.call.num_inputs - len(details.inputs)
     if left > 0:
         yield f"and {left:,} more"
+
+
+def _parts(one: InputDetails) -> str:
+    """Return what an input's time went for."""
+    if not one.phases:
+        return f"waited {span(one.queued, one.started)}, ran {span(one.started, one.finished)}"
+    return ", ".join(f"{name} {span(0.0, seconds)}" for name, seconds in one.phases.items())
 
 
 def _branches(nodes: list[InputInfo], before: str = "") -> Iterator[str]:
@@ -195,6 +202,7 @@ def _input_as_json(one: InputDetails) -> dict[str, Any]:
         "started_at": listing.time(one.started),
         "finished_at": listing.time(one.finished),
         "reason": one.reason,
+        "phases": one.phases,
         "tries": list(map(attempt, one.tries)),
     }
 

@@ -18,7 +18,8 @@ from tidemill._dataclass import dataclass
 from tidemill.cli.reference import Reference
 
 if TYPE_CHECKING:
-    from tidemill._client import Client, Credentials
+    from tidemill._client import Client
+    from tidemill._server import Credentials
     from tidemill._serving import Loaded
 
 KILL = 5.0  # seconds that a process has to end

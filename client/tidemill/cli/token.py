@@ -14,7 +14,7 @@ from tidemill.cli.groups import CommandTable
 from tidemill.exception import Error, InvalidError
 
 if TYPE_CHECKING:
-    from tidemill._client import Credentials
+    from tidemill._server import Credentials
     from tidemill._wire.tokens import TokenCreated, TokenInfo
 
 _HERE = "tidemill.cli.token"

@@ -28,6 +28,7 @@ from typing import Any, Protocol, TypeVar
 
 from prometheus_client import Counter
 
+from tidemill import exception
 from tidemill._bus.protocol import BusError
 from tidemill_common import identities, logging, metrics, streams
 from tidemill_common.bus.nats import connect
@@ -74,6 +75,9 @@ class Service(Protocol):
         """Subscribe and start the loops in `context.tasks`; return when serving.
 
         Returns the address of the server it runs itself, if it does; else its health address is told.
+
+        Raises:
+            tidemill.exception.Error: it cannot start here; the message and the hint say why.
         """
 
     async def ready(self) -> str | None:
@@ -196,8 +200,17 @@ class _Process:
             self._log.info("stopped")
         except* Exception as group:
             status = 1
-            self._log.error("crashed", exc_info=group)
+            self._tell_failure(group)
         return status
+
+    def _tell_failure(self, group: ExceptionGroup) -> None:
+        """Say what ended the service: a line if it knows why it cannot start, else where it happened."""
+        reasons = [error for error in group.exceptions if isinstance(error, exception.Error)]
+        if self._serving or len(reasons) < len(group.exceptions):
+            self._log.error("crashed", exc_info=group)
+            return
+        for reason in reasons:
+            self._log.error("cannot start", error=str(reason), hint=reason.hint)
 
     async def _start(self, context: Context, address: str) -> None:
         address = await self._service.start(context) or address

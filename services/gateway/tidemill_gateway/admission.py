@@ -56,7 +56,7 @@ class Admission:
 
 def too_soon(refusal: Refusal) -> Problem:
     """Return a refusal as a problem, with when another try may succeed."""
-    seconds = max(1, math.ceil(refusal.wait))
+    seconds = retry_after(refusal)
     return Problem(
         429,
         "resource_exhausted",
@@ -68,6 +68,11 @@ def too_soon(refusal: Refusal) -> Problem:
             "RateLimit": f'"{refusal.kind}";r=0;t={seconds}',
         },
     )
+
+
+def retry_after(refusal: Refusal) -> int:
+    """Return the whole seconds after which another try may succeed."""
+    return max(1, math.ceil(refusal.wait))
 
 
 def policy(kind: str, limit: Limit) -> str:

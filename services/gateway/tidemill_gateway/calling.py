@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from tidemill import _kept, exception
+from tidemill import _spawning, exception
 from tidemill._bus.protocol import AlreadyHeld, BusError
 from tidemill._caller import explain
 from tidemill._kept import KeptCall
@@ -71,7 +71,7 @@ async def start(
             if key:
                 return await _start_once(session, handle, payloads, key, digest)
             call = ids.new(ids.CALL)
-            record = await _kept.start(session.caller, handle, call, payloads, len(payloads))
+            record = await _spawning.start(session.caller, handle, call, payloads, len(payloads))
             return Started(record, repeated=False)
     except TimeoutError as error:
         raise exception.ServiceError(SILENT) from error
@@ -96,7 +96,7 @@ async def _start_once(
         )
     handle = replace(handle, pool=claim.pool, prefix=claim.prefix)  # it may have been deployed anew since
     if claim.call == mine.call:
-        record = await _kept.start(session.caller, handle, claim.call, payloads, len(payloads))
+        record = await _spawning.start(session.caller, handle, claim.call, payloads, len(payloads))
         return Started(record, repeated=False)
     kept = KeptCall(session.caller, claim.call)
     try:
@@ -104,7 +104,7 @@ async def _start_once(
     except exception.OutputExpiredError:  # somebody died on the way
         there = await kept.outputs()
         missing = {index: payload for index, payload in payloads.items() if index not in there}
-        record = await _kept.start(session.caller, handle, claim.call, missing, len(payloads))
+        record = await _spawning.start(session.caller, handle, claim.call, missing, len(payloads))
     return Started(record, repeated=True)
 
 
@@ -185,5 +185,7 @@ async def stored_record(kept: KeptCall) -> CallRecord:
 async def cancel(session: Session, call: str, *, terminate_containers: bool) -> None:
     """End a call: what has no result gets a cancelled one."""
     record = await stored_record(KeptCall(session.caller, call))
-    request = CancelCall(record.call, record.prefix, record.num_inputs, True, terminate_containers)
+    request = CancelCall(
+        record.call, record.prefix, record.num_inputs, True, terminate_containers, record.method
+    )
     await session.scheduler("cancel", request, Done)

@@ -72,6 +72,7 @@ class RateLimits:
         self._bell = asyncio.Event()
         self._answered = asyncio.Event()  # replaced at every answer
         self._away = False
+        self._refusing_until = float("-inf")
 
     # --- requests
 
@@ -92,21 +93,34 @@ class RateLimits:
         """Decide about a request now if that is possible, else return what the scheduler must be asked."""
         now = self._clock()
         allowances = self._allowances_of(origin, now)
-        undecided = []
-        for allowance in allowances:
-            verdict = allowance.look(now)
-            if verdict is Verdict.REFUSE or allowance.waiting >= MAX_WAITING:
-                if allowance.has_question(now):
-                    self._ask_about(allowance)
-                return Refusal(allowance.kind, allowance.limit, allowance.wait(now))
-            if verdict is Verdict.ASK:
-                undecided.append(allowance)
-        if undecided:
+        if (refused := self._refused(allowances, now)) is not None:
+            return refused
+        if undecided := [each for each in allowances if each.look(now) is Verdict.ASK]:
             return undecided
         for allowance in allowances:
             allowance.take(now)
             if allowance.is_asking(now):
                 self._ask_about(allowance)
+        return None
+
+    @property
+    def is_refusing(self) -> bool:
+        """Whether a request was refused whose limit may still refuse others."""
+        return self._clock() < self._refusing_until
+
+    def refusal(self, origin: Origin) -> Refusal | None:
+        """Return why a request is refused, where that is known now; nothing is taken for it."""
+        now = self._clock()
+        return self._refused(self._allowances_of(origin, now), now)
+
+    def _refused(self, allowances: Sequence[Allowance], now: float) -> Refusal | None:
+        for allowance in allowances:
+            if allowance.waiting >= MAX_WAITING or allowance.look(now) is Verdict.REFUSE:
+                if allowance.has_question(now):
+                    self._ask_about(allowance)
+                wait = allowance.wait(now)
+                self._refusing_until = max(self._refusing_until, now + wait)
+                return Refusal(allowance.kind, allowance.limit, wait)
         return None
 
     async def _wait(self, origin: Origin, undecided: list[Allowance]) -> Refusal | None:

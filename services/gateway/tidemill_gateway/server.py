@@ -4,7 +4,8 @@ import asyncio
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, cast
 
 import uvicorn
 
@@ -12,6 +13,8 @@ from tidemill_gateway.web.protocol import Protocol
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
+
+    from tidemill_gateway.web.refusals import Refusals
 
 BACKLOG = 2_048
 MAX_MESSAGE = 16 << 20  # bytes of a WebSocket's message
@@ -30,13 +33,15 @@ class _Server(uvicorn.Server):
 class HttpServer:
     """Serves one application on one address until it is told to stop."""
 
-    def __init__(self, app: "ASGIApp", host: str, port: int, trusted_proxies: str = "") -> None:
+    def __init__(
+        self, app: "ASGIApp", refusals: "Refusals", host: str, port: int, trusted_proxies: str = ""
+    ) -> None:
         self._socket = _listen(host, port)
         self._server = _Server(
             uvicorn.Config(
                 app,
                 loop="none",
-                http=Protocol,
+                http=cast("type[asyncio.Protocol]", partial(Protocol, refusals=refusals)),
                 ws="websockets-sansio",
                 ws_max_size=MAX_MESSAGE,
                 lifespan="off",

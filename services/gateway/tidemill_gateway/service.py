@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from tidemill_gateway.rate_limits import RateLimits
     from tidemill_gateway.server import HttpServer
     from tidemill_gateway.sessions import Sessions
+    from tidemill_gateway.web.calls import Inbox
 
 
 class Gateway:
@@ -19,6 +20,7 @@ class Gateway:
     def __init__(self, settings: GatewaySettings) -> None:
         self.settings = settings
         self._server: HttpServer | None = None
+        self._inbox: Inbox | None = None
         self._sessions: Sessions | None = None
         self._limits: RateLimits | None = None
 
@@ -38,6 +40,7 @@ class Gateway:
         from tidemill_gateway.web.calls import Inbox
         from tidemill_gateway.web.feeds import Feeds
         from tidemill_gateway.web.front import Front
+        from tidemill_gateway.web.refusals import Refusals
         from tidemill_gateway.web.routes import Routes
         from tidemill_gateway.web.sets import Sets
 
@@ -59,6 +62,7 @@ class Gateway:
         app = new_app(context.health, api, PREFIX)
         inbox, routes = Inbox(context.bus), Routes(context.bus, context.log)
         await inbox.listen()
+        self._inbox = inbox
         feeds = Feeds(context.bus, context.tasks.create_task, context.log)
         await feeds.listen()
         context.tasks.create_task(routes.watch(), name="routes")
@@ -68,8 +72,9 @@ class Gateway:
         front = Front(app, routes, sets, admission, self._sessions, inbox, feeds, context.log, domain)
         front.follow(context.bus)
         settings = self.settings
+        refusals = Refusals(routes, limits, settings.gateway_domain)
         self._server = HttpServer(
-            front, settings.gateway_host, settings.gateway_port, settings.gateway_trusted_proxies
+            front, refusals, settings.gateway_host, settings.gateway_port, settings.gateway_trusted_proxies
         )
         context.tasks.create_task(self._server.run(), name="http")
         return self._server.address
@@ -82,6 +87,8 @@ class Gateway:
         """Finish the requests under way."""
         if self._server is not None:
             await self._server.stop()
+        if self._inbox is not None:
+            self._inbox.tell_taken()
         if self._limits is not None:
             await self._limits.close()
         if self._sessions is not None:

@@ -200,6 +200,7 @@ class Stack:
             "TIDEMILL_DATA_DIR": str(self._folders.worker),
             # What runs here is the user's own code, which may see the user's files.
             "TIDEMILL_RUNTIME": os.environ.get("TIDEMILL_RUNTIME", "process"),
+            "TIDEMILL_ALLOW_UNISOLATED": "1",
             # The one machine there is: a function that asks for a region runs here as well.
             "TIDEMILL_WORKER_REGION": "*",
             "TIDEMILL_WORKER_CLOUD": "*",

@@ -1,6 +1,6 @@
 """Code in the object store: it goes when no version that can be called refers to it any more.
 
-    list what is old  ->  strike out what any pool refers to  ->  remove the rest, as it was seen
+    list what is old  ->  strike out what a pool or named image has  ->  remove the rest, as it was seen
 
 Who deploys writes the record of code that is there already anew once it is some hours old. So what is old
 here was not asked for by a deployment that is under way; and what is asked for while this works has a newer
@@ -15,9 +15,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tidemill._bus import blobs
 from tidemill._bus.protocol import Bus
+from tidemill_registry import image_recipes
 from tidemill_registry.database import transaction
 from tidemill_registry.environments import of_workspace
-from tidemill_registry.schema import App, PoolRow
+from tidemill_registry.schema import App, PoolRow, RecipeRow
 
 UNUSED = 86_400.0  # seconds since it was last asked for, before which nothing goes; `blobs.FRESH` is less
 MOST = 1_000  # that go at once
@@ -45,7 +46,10 @@ async def collect(engine: AsyncEngine, bus: Bus, workspace: str, now: float) -> 
 
 
 async def _records(engine: AsyncEngine, workspace: str) -> AsyncIterator[bytes]:
-    """Yield what is recorded of all pools whose app lives: wherever it names code, that is in use."""
+    """Yield what is recorded of all pools whose app lives, and of all images that have a name.
+
+    Wherever it names code, that is in use.
+    """
     query = (
         select(PoolRow.record, PoolRow.served_spec)
         .join(App, PoolRow.app_id == App.id)
@@ -56,3 +60,6 @@ async def _records(engine: AsyncEngine, workspace: str) -> AsyncIterator[bytes]:
         async for record, served in await connection.stream(query):
             yield record
             yield served or b""
+        images = image_recipes.named().where(RecipeRow.workspace == workspace)
+        for record in await connection.scalars(images):
+            yield record

@@ -9,7 +9,7 @@ from sqlalchemy import Row, Text, any_, literal, select, text, tuple_
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from tidemill._wire import ids
+from tidemill._wire import ids, phases
 from tidemill._wire.calls import (
     FINISHED,
     CallDetails,
@@ -28,8 +28,8 @@ from tidemill.exception import InvalidError, NotFoundError
 from tidemill_registry import folding, request_counts
 from tidemill_registry.database import transaction
 from tidemill_registry.recording import Recording
-from tidemill_registry.rows import COUNT_COLUMNS, PoolInfo
-from tidemill_registry.schema import Call, Function, Input
+from tidemill_registry.rows import COUNT_COLUMNS, PoolInfo, named
+from tidemill_registry.schema import Call, Input
 
 MAX_LISTED = 1_000
 SCANNED = 5_000  # calls looked at for one page of a list
@@ -133,8 +133,7 @@ class Calls:
         if request.function_id:
             query = query.where(Call.function_id == request.function_id)
         if request.function:
-            named = select(Function.id).where(Function.name == request.function)
-            query = query.where(Call.function_id.in_(named))
+            query = query.where(named(request.function, Call.function_id, Call.method))
         if request.since is not None:
             query = query.where(Call.id >= ids.first_at(ids.CALL, request.since))
         if request.until is not None:
@@ -230,7 +229,7 @@ def _summary(row: Row[Any], pools: Mapping[str, PoolInfo]) -> CallSummary:
         parent=row.parent,
         app_id=row.app_id,
         function_id=row.function_id,
-        function=pool.function if pool else "",
+        function=pool.shown(row.method) if pool else "",
         module=pool.module if pool else "",
         pool=row.pool_id,
         status=TERMINATED if cancelled and not counts else status_of(counts, pending),
@@ -286,17 +285,19 @@ def _graph_input(row: "Row[str, int, int, str]", *, ended: bool) -> GraphInput:
 
 def _details(row: Row[Any], *, ended: bool) -> InputDetails:
     tries = folding.tries_of(row.tries)
+    times = _unix(row.queued_at), _unix(row.started_at), _unix(row.finished_at)
     return InputDetails(
         input_id=ids.input_id(row.call_id, row.number),
         index=row.number,
         status=_input_status(row.state, ended=ended),
         container=row.container,
         attempts=len(tries) + (row.state not in (State.QUEUED, State.RETRIED)),
-        queued=_unix(row.queued_at),
-        started=_unix(row.started_at),
-        finished=_unix(row.finished_at) if row.state >= FINISHED else None,
+        queued=times[0],
+        started=times[1],
+        finished=times[2] if row.state >= FINISHED else None,
         reason=row.reason,
         tries=tries,
+        phases=phases.of(*times, row.moments) if row.state >= FINISHED else {},
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, func
+from sqlalchemy import ColumnElement, func, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -49,6 +49,12 @@ def new_engine(url: str, connections: int) -> AsyncEngine:
             "server_settings": {"application_name": "tidemill-registry", "jit": "off"},
         },
     )
+
+
+async def ping(engine: AsyncEngine) -> None:
+    """Ask the database for nothing; `UNREACHABLE` if it does not answer."""
+    async with engine.connect() as connection:
+        await connection.execute(text("SELECT 1"))
 
 
 @asynccontextmanager

@@ -5,7 +5,8 @@ call; an input published twice under one call runs once, or its second result is
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +26,10 @@ from tidemill._wire.calls import (
     ReplayDead,
     Replayed,
 )
-from tidemill._wire.control import CallRecord
+from tidemill._wire.control import CallRecord, FunctionHandle
 from tidemill._wire.messages import Blob, Chunk
-from tidemill._wire.specs import Pool
+from tidemill._wire.specs import Pool, handle_of
+from tidemill._wire.variants import GetVariant
 from tidemill.exception import (
     ConflictError,
     InvalidError,
@@ -39,6 +41,7 @@ from tidemill_common import streams
 from tidemill_common.bus.protocol import Delivery, ServiceBus
 from tidemill_common.chunks import MAX_INDEX
 from tidemill_registry.database import transaction
+from tidemill_registry.rows import PoolInfo, named
 from tidemill_registry.schema import App, DeadLetterRow, Function, PoolRow
 
 if TYPE_CHECKING:
@@ -48,30 +51,37 @@ MAX_LISTED = 1_000
 FORGET_AT_ONCE = 1_000
 RETENTION_DAYS = 30
 
+Variants = Callable[[str, GetVariant], Awaitable[FunctionHandle]]
+
 
 async def note(connection: AsyncConnection, pools: "Pools", deliveries: Sequence[Delivery]) -> None:
     """Write what is to be listed of dead letters; the first one about an input stays."""
     found = [letter for delivery in deliveries if (letter := _read(delivery.data)) is not None]
     known = await pools.find(connection, {letter.pool for letter in found})
-    rows = [
-        {
-            "call_id": letter.call,
-            "number": letter.index,
-            "workspace": known[letter.pool].workspace,
-            "pool_id": letter.pool,
-            "app_id": known[letter.pool].app_id,
-            "function_id": known[letter.pool].function_id,
-            "reason": letter.reason.replace("\0", "")[:2_000],
-            "attempts": len(chunk.tries) if (chunk := _chunk(letter)) else 0,
-            "readable": letter.readable,
-            "given_up_at": datetime.fromtimestamp(letter.time, UTC),
-        }
-        for letter in found
-        if letter.pool in known
-    ]
+    rows = [_row(letter, known[letter.pool]) for letter in found if letter.pool in known]
     if rows:
         rows.sort(key=lambda row: (row["call_id"], row["number"]))
         await connection.execute(upsert(DeadLetterRow).on_conflict_do_nothing(), rows)
+    of_variants = [letter.call for letter in found if letter.pool in known and known[letter.pool].is_variant]
+    if of_variants:
+        await connection.execute(_NOTE_VARIATIONS, {"calls": of_variants})
+
+
+def _row(letter: DeadLetter, pool: PoolInfo) -> dict[str, Any]:
+    chunk = _chunk(letter)
+    return {
+        "call_id": letter.call,
+        "number": letter.index,
+        "workspace": pool.workspace,
+        "pool_id": letter.pool,
+        "app_id": pool.app_id,
+        "function_id": pool.function_id,
+        "method": chunk.method if chunk and chunk.method in pool.methods else "",
+        "reason": letter.reason.replace("\0", "")[:2_000],
+        "attempts": len(chunk.tries) if chunk else 0,
+        "readable": letter.readable,
+        "given_up_at": datetime.fromtimestamp(letter.time, UTC),
+    }
 
 
 def _read(data: bytes) -> DeadLetter | None:
@@ -95,9 +105,10 @@ def _chunk(letter: DeadLetter) -> Chunk | None:
 class DeadLetters:
     """Answers about dead letters, and replays them."""
 
-    def __init__(self, engine: AsyncEngine, bus: ServiceBus) -> None:
+    def __init__(self, engine: AsyncEngine, bus: ServiceBus, get_variant: Variants) -> None:
         self._engine = engine
         self._bus = bus
+        self._get_variant = get_variant
 
     async def newest(self, workspace: str, request: ListDead) -> DeadList:
         """Return dead letters, newest first."""
@@ -108,7 +119,7 @@ class DeadLetters:
         if request.app_id:
             query = query.where(DeadLetterRow.app_id == request.app_id)
         if request.function:
-            query = query.where(Function.name == request.function)
+            query = query.where(named(request.function, DeadLetterRow.function_id, DeadLetterRow.method))
         if request.before:
             given_up, call, index = _cursor(request.before)
             position = tuple_(DeadLetterRow.given_up_at, DeadLetterRow.call_id, DeadLetterRow.number)
@@ -143,7 +154,8 @@ class DeadLetters:
             pool = await self._present_pool(connection, row)
             call = row.replayed_as or ids.new(ids.CALL)
             await self._mark(connection, row, replayed_as=call)
-        await self._publish(call, pool, await self._letter(row))
+        letter = await self._letter(row)
+        await self._publish(call, pool, await self._handle(workspace, pool, row), letter)
         async with transaction(self._engine) as connection:
             await self._mark(connection, row, replayed_at=datetime.now(UTC))
         return Replayed(call)
@@ -194,14 +206,22 @@ class DeadLetters:
             select(PoolRow.record, App.state)
             .join(App, App.id == PoolRow.app_id)
             .where(PoolRow.function_id == row.function_id, App.state != "stopped")
+            .where(PoolRow.superseded_at.is_(None), PoolRow.variant_of.is_(None))
         )
-        found = (await connection.execute(query.where(PoolRow.superseded_at.is_(None)))).first()
+        found = (await connection.execute(query)).first()
         if found is None:
             raise ConflictError(
                 f"the function {row.function or row.function_id} does not run any more",
                 hint="deploy its app again",
             )
         return coding.decode(Pool, found.record)
+
+    async def _handle(self, workspace: str, pool: Pool, row: Row[Any]) -> FunctionHandle:
+        """Return what the input goes to: the pool, or its variant with the same options and parameters."""
+        if row.variation is None:
+            return handle_of(pool)
+        given = coding.decode(GetVariant, row.variation)
+        return await self._get_variant(workspace, replace(given, pool=pool.id))
 
     # --- the stream
 
@@ -221,18 +241,22 @@ class DeadLetters:
             )
         return letter
 
-    async def _publish(self, call: str, pool: Pool, letter: DeadLetter) -> None:
+    async def _publish(self, call: str, pool: Pool, handle: FunctionHandle, letter: DeadLetter) -> None:
         chunk = _chunk(letter)
         if chunk is None:
             raise ConflictError("the dead letter cannot be read")
         spec, now = pool.spec, time.time()
         method, collect = chunk.method, spec.yields(chunk.method)
         again = Chunk(call, [0], 0, "", chunk.inputs[:1], now, root=call, collect=collect, method=method)
-        record = CallRecord(call, pool.id, pool.prefix, 1, now, pool.app_id, spec.restrict_output)
+        record = CallRecord(
+            call, handle.pool, handle.prefix, 1, now, pool.app_id, spec.restrict_output, method
+        )
         try:
-            await self._store(subjects.inputs(pool.prefix, call, 0, 0), again, subjects.input_key(call, 0, 0))
+            await self._store(
+                subjects.inputs(handle.prefix, call, 0, 0), again, subjects.input_key(call, 0, 0)
+            )
             await self._store(subjects.call_record(pool.workspace, call), record, f"{call}.call")
-            self._bus.publish(subjects.demand(pool.workspace, pool.id), b"")
+            self._bus.publish(subjects.demand(pool.workspace, handle.pool), b"")
         except StreamFull as error:
             raise ResourceExhaustedError("the queue is full", hint="replay it again later") from error
         except BusError as error:
@@ -244,6 +268,11 @@ class DeadLetters:
         except AlreadyHeld:
             return
 
+
+_NOTE_VARIATIONS = text(
+    "UPDATE dead_letters SET variation = pools.variation FROM pools"
+    " WHERE dead_letters.call_id = ANY(:calls) AND pools.id = dead_letters.pool_id"
+)
 
 _FORGET = text(
     "DELETE FROM dead_letters WHERE ctid = ANY(ARRAY(SELECT ctid FROM dead_letters"
@@ -270,7 +299,7 @@ def _info(row: Row[Any]) -> DeadInfo:
         index=row.number,
         pool=row.pool_id,
         app_id=row.app_id,
-        function=row.function or "",
+        function=f"{row.function}.{row.method}" if row.function and row.method else row.function or "",
         reason=row.reason,
         time=row.given_up_at.timestamp(),
         attempts=row.attempts,

@@ -363,6 +363,12 @@ def vary(spec: FunctionSpec, given: GetVariant) -> FunctionSpec:
     )
 
 
+def combined(earlier: GetVariant, later: GetVariant) -> GetVariant:
+    """Return what is given by one request on top of another: the later one counts where both speak."""
+    parameters = {**earlier.parameters, **later.parameters}
+    return GetVariant(earlier.pool, parameters, earlier.changes.then(later.changes))
+
+
 def variant(base: Pool, given: GetVariant, pool_id: str, shard: int) -> Pool:
     """Return the pool that differs from another by what a caller gives, and follows it in all else."""
     spec = vary(base.spec, given)

@@ -12,6 +12,7 @@ from typing import Any
 from tidemill._wire import ids
 from tidemill._wire.calls import DETAILED, FINISHED, MAX_REASON, InputRecord, State
 from tidemill._wire.messages import Try
+from tidemill._wire.phases import MOMENTS
 from tidemill_common.chunks import MAX_INDEX
 
 SEGMENT = 4096  # inputs in one row of counts
@@ -32,6 +33,7 @@ class CallRow:
     pool: str
     root: str
     parent: str
+    method: str = ""
     num_inputs: int = 0
     states: int = 0
     queued: float = 0.0
@@ -52,6 +54,7 @@ class InputRow:
     finished: float
     reason: str
     tries: dict[str, Any] = field(default_factory=dict)
+    moments: tuple[float, ...] = ()
 
 
 @dataclass(slots=True)
@@ -96,6 +99,8 @@ def _is_possible(record: InputRecord, kept: tuple[str, str]) -> bool:
         and _ID.fullmatch(record.root) is not None
         and _ID.fullmatch(record.parent) is not None
         and _ID.fullmatch(record.container) is not None
+        and len(record.moments) in (0, MOMENTS)
+        and all(0 <= moment < MAX_TIME for moment in record.moments)
     )
 
 
@@ -105,6 +110,7 @@ def _fold(rows: Rows, record: InputRecord) -> None:
     if call is None:
         call = rows.calls[record.call] = CallRow(record.pool, record.root or record.call, record.parent)
     call.parent = call.parent or record.parent
+    call.method = call.method or record.method
     call.root = record.root if call.root == record.call and record.root else call.root
     call.states |= 1 << state
     call.queued = _first(call.queued, record.queued)
@@ -135,8 +141,9 @@ def _count(rows: Rows, call: str, state: int, first: int, end: int) -> None:
 def _fold_input(rows: Rows, record: InputRecord, index: int) -> None:
     reason = record.reason.replace("\0", "")[:MAX_REASON] if record.reason else ""
     new = InputRow(
-        record.state, record.attempt, record.container, record.queued, record.started, record.finished, reason
-    )
+        record.state, record.attempt, record.container, record.queued, record.started, record.finished,
+        reason, moments=record.moments,
+    )  # fmt: skip
     if record.state == State.RETRIED:
         new.tries = {str(record.attempt): [record.container, record.started, record.finished, reason]}
     key = record.call, index

@@ -17,6 +17,7 @@ from tidemill_common import streams
 from tidemill_registry import (
     checks,
     decisions,
+    image_recipes,
     lookups,
     outbox,
     records,
@@ -76,6 +77,7 @@ async def publish_in(
     new_version: bool = False,
 ) -> Publication:
     """Publish for an app whose row is locked, in a transaction that the caller ends."""
+    functions = await image_recipes.settle(connection, app.workspace, app.environment, functions)
     publication = decisions.publish(
         app,
         await known(connection, app.id, _asked_for(functions)),
@@ -215,6 +217,7 @@ async def _write_pools(connection: AsyncConnection, publication: Publication) ->
             for item in made
         ]
         await connection.execute(insert(PoolRow), rows)
+        await image_recipes.keep(connection, (item.pool for item in made))
     uses = [
         {"pool_id": item.pool.id, "secret_id": secret}
         for item in made

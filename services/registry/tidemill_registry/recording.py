@@ -69,8 +69,17 @@ class Pools:
 
 
 def _pool_info(pool: Pool) -> PoolInfo:
-    source = pool.spec.source
-    return PoolInfo(pool.workspace, pool.app_id, pool.function_id, pool.spec.name, source.module)
+    spec = pool.spec
+    methods = frozenset(method.name for method in spec.cls.methods) if spec.cls else frozenset[str]()
+    return PoolInfo(
+        pool.workspace,
+        pool.app_id,
+        pool.function_id,
+        spec.name,
+        spec.source.module,
+        methods,
+        bool(pool.variant_of),
+    )
 
 
 class Recording:

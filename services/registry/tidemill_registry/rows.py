@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import text
+from sqlalchemy import ColumnElement, and_, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tidemill._wire.calls import FINISHED
 from tidemill_registry.folding import COUNTED, SEGMENT, Rows
+from tidemill_registry.schema import Function
 
 
 class PoolInfo(NamedTuple):
@@ -23,6 +24,22 @@ class PoolInfo(NamedTuple):
     function_id: str
     function: str
     module: str
+    methods: frozenset[str] = frozenset()  # of a class
+    is_variant: bool = False
+
+    def shown(self, method: str) -> str:
+        """Return what is called by its name: the function, or a method of the class."""
+        return f"{self.function}.{method}" if method else self.function
+
+
+def named(name: str, function_id: Any, method: Any) -> ColumnElement[bool]:
+    """Return the condition that a row is of a function or class, or of a method as `Class.method`."""
+    whole: ColumnElement[bool] = function_id.in_(select(Function.id).where(Function.name == name))
+    owner, dot, part = name.rpartition(".")
+    if not dot:
+        return whole
+    of_class = function_id.in_(select(Function.id).where(Function.name == owner))
+    return or_(whole, and_(of_class, method == part))
 
 
 def _times(*names: str) -> str:
@@ -32,16 +49,17 @@ def _times(*names: str) -> str:
 
 # Rows travel as one JSON array of objects: that costs the least here, and little there.
 _CALLS = text(f"""
-INSERT INTO calls AS c (id, workspace, root, parent, app_id, function_id, pool_id, num_inputs, states,
+INSERT INTO calls AS c (id, workspace, root, parent, app_id, function_id, pool_id, method, num_inputs, states,
                         queued_at, started_at, finished_at, cancelled_at)
-SELECT r.id, :workspace, r.root, r.parent, r.app_id, r.function_id, r.pool_id, r.num_inputs, r.states,
-       {_times("queued", "started", "finished", "cancelled")}
+SELECT r.id, :workspace, r.root, r.parent, r.app_id, r.function_id, r.pool_id, r.method, r.num_inputs,
+       r.states, {_times("queued", "started", "finished", "cancelled")}
 FROM json_to_recordset(CAST(:rows AS json))
-  AS r(id text, root text, parent text, app_id text, function_id text, pool_id text,
+  AS r(id text, root text, parent text, app_id text, function_id text, pool_id text, method text,
        num_inputs int, states int, queued float8, started float8, finished float8, cancelled float8)
 ON CONFLICT (id, workspace) DO UPDATE SET
   root = CASE WHEN c.root = c.id THEN excluded.root ELSE c.root END,
   parent = CASE WHEN c.parent = '' THEN excluded.parent ELSE c.parent END,
+  method = CASE WHEN c.method = '' THEN excluded.method ELSE c.method END,
   num_inputs = greatest(c.num_inputs, excluded.num_inputs),
   states = c.states | excluded.states,
   queued_at = least(c.queued_at, excluded.queued_at),
@@ -55,16 +73,16 @@ _BEATS = f"""CASE
   WHEN excluded.state >= {FINISHED} AND i.state >= {FINISHED} THEN excluded.finished_at < i.finished_at
   WHEN excluded.state >= {FINISHED} OR i.state >= {FINISHED} THEN excluded.state >= {FINISHED}
   ELSE (excluded.attempt, excluded.state) > (i.attempt, i.state) END"""
-_NEWEST = ("state", "attempt", "container", "started_at", "finished_at", "reason")
+_NEWEST = ("state", "attempt", "container", "started_at", "finished_at", "reason", "moments")
 
 _INPUTS = text(f"""
 INSERT INTO inputs AS i (call_id, workspace, number, state, attempt, container, queued_at, started_at,
-                         finished_at, reason, tries)
+                         finished_at, reason, moments, tries)
 SELECT r.call_id, :workspace, r.number, r.state, r.attempt, r.container,
-       {_times("queued", "started", "finished")}, r.reason, r.tries
+       {_times("queued", "started", "finished")}, r.reason, r.moments, r.tries
 FROM json_to_recordset(CAST(:rows AS json))
   AS r(call_id text, number int, state smallint, attempt int, container text, queued float8,
-       started float8, finished float8, reason text, tries jsonb)
+       started float8, finished float8, reason text, moments float8[], tries jsonb)
 ON CONFLICT (call_id, workspace, number) DO UPDATE SET
   {", ".join(f"{name} = CASE WHEN {_BEATS} THEN excluded.{name} ELSE i.{name} END" for name in _NEWEST)},
   queued_at = least(i.queued_at, excluded.queued_at),
@@ -106,6 +124,7 @@ def _calls(rows: Rows, pools: dict[str, PoolInfo]) -> Sequence[dict[str, Any]]:
             "app_id": pools[row.pool].app_id,
             "function_id": pools[row.pool].function_id,
             "pool_id": row.pool,
+            "method": row.method if row.method in pools[row.pool].methods else "",
             "num_inputs": row.num_inputs,
             "states": row.states,
             "queued": row.queued,
@@ -129,6 +148,7 @@ def _inputs(rows: Rows) -> Sequence[dict[str, Any]]:
             "started": row.started,
             "finished": row.finished,
             "reason": row.reason,
+            "moments": row.moments,
             "tries": row.tries,
         }
         for key, row in sorted(rows.inputs.items(), key=_key)

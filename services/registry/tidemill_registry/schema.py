@@ -5,6 +5,7 @@
                                \\      \\-< deployments -< deployment_functions >- pools
                                 \\-< secrets
     workspaces -< tokens, proxy_tokens, rate_limits
+    image_recipes -< image_names; images: to what packages were resolved
     outbox: what is decided and not yet told to NATS
     calls -< inputs, input_counts: what happened; dead_letters: what was given up
 
@@ -20,6 +21,7 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     DateTime,
+    Double,
     ForeignKey,
     ForeignKeyConstraint,
     Identity,
@@ -451,6 +453,7 @@ class Call(Base):
     app_id: Mapped[str]
     function_id: Mapped[str]
     pool_id: Mapped[str]
+    method: Mapped[str] = mapped_column(server_default="")
     num_inputs: Mapped[int] = mapped_column(server_default="0")
     states: Mapped[int] = mapped_column(server_default="0")
     queued_at: Mapped[datetime | None]
@@ -468,7 +471,8 @@ class Call(Base):
 class Input(Base):
     """One of the first inputs of a call: the newest that is known of it, and its earlier attempts.
 
-    `number` is its index; a row of SQLAlchemy has an `index` of its own.
+    `number` is its index; a row of SQLAlchemy has an `index` of its own. `moments` are unix times of the
+    start of its container, if it waited for that.
     """
 
     __tablename__ = "inputs"
@@ -484,6 +488,7 @@ class Input(Base):
     finished_at: Mapped[datetime | None]
     reason: Mapped[str] = mapped_column(server_default="")
     tries: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    moments: Mapped[list[float]] = mapped_column(ARRAY(Double), server_default="{}")
 
 
 class InputCount(Base):
@@ -534,8 +539,43 @@ class ImageRow(Base):
     resolved_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+class RecipeRow(Base):
+    """The recipe of an image that a workspace has used, by the image's id, as it is on the wire.
+
+    `app_id` is the app that used it first: its output tells how the image was built.
+    """
+
+    __tablename__ = "image_recipes"
+
+    workspace: Mapped[str] = mapped_column(Text(collation="C"), primary_key=True)
+    image: Mapped[str] = mapped_column(Text(collation="C"), primary_key=True)
+    record: Mapped[bytes]
+    app_id: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class ImageName(Base):
+    """A name (`name:tag`) that was given to an image of a workspace in one of its environments."""
+
+    __tablename__ = "image_names"
+    __table_args__ = (
+        ForeignKeyConstraint(["workspace", "image"], ["image_recipes.workspace", "image_recipes.image"]),
+    )
+
+    environment_id: Mapped[str] = mapped_column(
+        ForeignKey("environments.id", ondelete="CASCADE"), primary_key=True
+    )
+    name: Mapped[str] = mapped_column(Text(collation="C"), primary_key=True)
+    workspace: Mapped[str] = mapped_column(Text(collation="C"))
+    image: Mapped[str] = mapped_column(Text(collation="C"))
+    published_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
 class DeadLetterRow(Base):
-    """An input that was given up; the letter itself is in DEAD. `replayed_as` is set once."""
+    """An input that was given up; the letter itself is in DEAD. `replayed_as` is set once.
+
+    `variation` is that of its pool, where it is one: letters are kept for longer than variants.
+    """
 
     __tablename__ = "dead_letters"
 
@@ -545,9 +585,11 @@ class DeadLetterRow(Base):
     pool_id: Mapped[str]
     app_id: Mapped[str]
     function_id: Mapped[str]
+    method: Mapped[str] = mapped_column(server_default="")
     reason: Mapped[str]
     attempts: Mapped[int]
     readable: Mapped[bool]
+    variation: Mapped[bytes | None]
     given_up_at: Mapped[datetime]
     replayed_as: Mapped[str] = mapped_column(server_default="")
     replayed_at: Mapped[datetime | None]

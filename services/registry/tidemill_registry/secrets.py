@@ -30,11 +30,11 @@ from tidemill.exception import (
     NotFoundError,
     PermissionDeniedError,
 )
-from tidemill_registry import checks, environments, pages, records, tokens
+from tidemill_registry import checks, environments, image_recipes, pages, records, tokens
 from tidemill_registry.cipher import Encrypted, Keyring
 from tidemill_registry.database import Clock, transaction
 from tidemill_registry.environments import of_workspace
-from tidemill_registry.schema import App, Environment, PoolRow, PoolSecret, SecretRow
+from tidemill_registry.schema import App, Environment, PoolRow, PoolSecret, RecipeRow, SecretRow
 
 MAX_VARIABLES = 1_000  # of one secret
 MAX_SIZE = 256 << 10  # bytes of the names and values of one secret
@@ -222,7 +222,7 @@ class Secrets:
         return f"{count:,} secrets cannot be read: they were encrypted with other keys ({keys})"
 
     async def collect(self) -> int:
-        """Delete values without a name that no app uses; return how many."""
+        """Delete values without a name that no app and no named image uses; return how many."""
         living = (
             select(PoolSecret.secret_id)
             .join(PoolRow, PoolSecret.pool_id == PoolRow.id)
@@ -230,7 +230,11 @@ class Secrets:
             .where(PoolSecret.secret_id == SecretRow.id, App.state != "stopped")
         )
         old = SecretRow.updated_at < self._clock() - func.make_interval(0, 0, 0, UNUSED_DAYS)
-        unused = select(SecretRow.id).where(SecretRow.name.is_(None), old, ~living.exists())
+        its_id = func.convert_to(SecretRow.id, "UTF8")
+        building = image_recipes.named().where(func.position(its_id.op("IN")(RecipeRow.record)) > 0)
+        unused = select(SecretRow.id).where(
+            SecretRow.name.is_(None), old, ~living.exists(), ~building.correlate(SecretRow).exists()
+        )
         async with transaction(self._engine) as connection:
             chosen = unused.order_by(SecretRow.updated_at).limit(SWEPT).with_for_update(skip_locked=True)
             gone = await connection.scalars(

@@ -25,7 +25,7 @@ from tidemill._wire.variants import GetVariant
 from tidemill.exception import InvalidError, NotFoundError, ResourceExhaustedError
 from tidemill_common import streams
 from tidemill_registry import checks, decisions, environments, outbox, records, secrets
-from tidemill_registry.database import Clock, transaction
+from tidemill_registry.database import Clock, question, transaction
 from tidemill_registry.schema import App, Function, Outbox, PoolRow, PoolSecret
 
 MAX_VARIANTS = 1_000  # of one function in one version
@@ -50,6 +50,7 @@ async def get(
         ResourceExhaustedError: there are too many variants of it.
     """
     async with transaction(engine) as connection:
+        request = await _of_its_base(connection, request)
         base = await _base(connection, workspace, request.pool)
         _check(base, request)
         pool = decisions.variant(
@@ -65,6 +66,26 @@ async def get(
         if known is None and not await _make(connection, pool, digest, request, clock, of_url=of_url):
             known = await _known(connection, pool.function_id, digest, clock, of_url=of_url)
     return known or (handle_of(pool), True)
+
+
+async def given(engine: AsyncEngine, function_id: str, pool: str) -> GetVariant | None:
+    """Return what makes a pool of a function a variant, None if it is the function's own.
+
+    Raises:
+        NotFoundError: it is not there any more.
+    """
+    query = select(PoolRow.variation).where(PoolRow.id == pool, PoolRow.function_id == function_id)
+    async with question(engine) as connection:
+        row = (await connection.execute(query)).first()
+    if row is None:
+        raise NotFoundError(f"there is no pool {pool!r}")
+    return None if row.variation is None else coding.decode(GetVariant, row.variation)
+
+
+async def _of_its_base(connection: AsyncConnection, request: GetVariant) -> GetVariant:
+    """Return a request for a variant of a variant as one for a variant of their base."""
+    stored = await connection.scalar(select(PoolRow.variation).where(PoolRow.id == request.pool))
+    return request if stored is None else decisions.combined(coding.decode(GetVariant, stored), request)
 
 
 async def _base(connection: AsyncConnection, workspace: str, pool: str) -> Pool:

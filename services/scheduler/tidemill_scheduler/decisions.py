@@ -7,9 +7,11 @@ containers already run, messages may be chunks of tiny executions and the cores 
     slow         nothing finished in that time: a container for every message
     soon done    the backlog drains within about 50 ms: nothing is started
     else         twice as many, and then the judgement: did the pool become faster by it?
-                 yes: as many as the pace asks for; no: no more, the cores are the limit
+                 yes: as many as the pace asks for, at most eight times as many at once;
+                 no: no more, the cores are the limit
 
-A judgement holds for ten seconds. The 50 ms tighten to 5 while the excess lasts.
+A judgement holds for ten seconds. The 50 ms tighten to 5 while the excess lasts, but are never less than a
+start takes: by then the others would be done, and starting costs the cores that the work needs.
 """
 
 import math
@@ -24,7 +26,9 @@ SLOW = 0.06  # seconds of work without a finished message that show long executi
 EVIDENCE = 3  # finished messages that show a pace
 RECENT = 0.2  # seconds of work that the pace is taken from
 JUDGED = 10.0  # seconds for which a judgement holds
-WORTH_IT = 0.6  # of the gain that doubling promises must be seen for "parallel"
+TELLING = 1.5  # times as many containers: the pace of fewer than that more shows nothing
+WORTH_IT = 0.2  # of what so many more containers promise must be seen for "parallel"
+STEP, LEAP = 2, 8  # times as many containers at once, while it is not known that they help, and when it is
 DRAIN_WITHIN = 0.05  # seconds in which a backlog may drain without another container
 DRAIN_AT_LAST = 0.005  # the same when the excess has lasted for seconds
 TICK = 1.0  # seconds between looks at a pool that only has containers
@@ -54,7 +58,8 @@ COMING = frozenset({Phase.PLACED, Phase.STARTING})
 class ContainerView:
     """One container of a pool; `since` is the leader's own clock when it entered its phase.
 
-    `generation` and `superseded` are what its pool was when it was placed.
+    `generation` and `superseded` are what its pool was when it was placed. `took` are the seconds from the
+    order to a ready container; 0 where that is not known.
     """
 
     container: str
@@ -62,6 +67,7 @@ class ContainerView:
     since: float
     generation: int = 0
     superseded: bool = False
+    took: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +170,7 @@ def follow(stretch: Stretch, look: Look) -> Stretch:
     recent = tuple(past for past in stretch.looks if look.at - past.at <= RECENT) or (last,)
     grown = replace(stretch, looks=(*recent, look))
     if look.ready != last.ready:
-        return replace(grown, before=_pace(stretch) or stretch.before)
+        return replace(grown, before=_compared(_pace(stretch), stretch.before, look.ready))
     return _judged(grown)
 
 
@@ -178,12 +184,18 @@ def _pace(stretch: Stretch) -> Pace | None:
     return Pace(ready, done / span)
 
 
+def _compared(newest: Pace | None, before: Pace | None, ready: int) -> Pace | None:
+    """Return the pace that one with so many ready is compared with: the newest that is telling."""
+    return newest if newest and (before is None or ready >= TELLING * newest.ready) else before
+
+
 def _judged(stretch: Stretch) -> Stretch:
     """Return a stretch with the judgement that it allows: compare with fewer containers before."""
     before, now = stretch.before, _pace(stretch)
-    if before is None or now is None or now.ready <= before.ready:
+    if before is None or now is None or now.ready < TELLING * before.ready:
         return stretch
-    gain = Gain.PARALLEL if now.rate / before.rate > WORTH_IT * now.ready / before.ready else Gain.FLAT
+    promised, gained = now.ready / before.ready - 1, now.rate / before.rate - 1
+    gain = Gain.PARALLEL if gained > WORTH_IT * promised else Gain.FLAT
     return replace(stretch, before=None, gain=gain, judged=stretch.looks[-1].at)
 
 
@@ -210,13 +222,14 @@ def _needed(situation: Situation) -> int:
         return look.ready if may_be_quick else look.backlog
     if done == 0:
         return look.backlog if span >= NEARLY * SLOW else look.ready
-    if stretch.gain is Gain.FLAT or stretch.before or (done < EVIDENCE and span < NEARLY * SLOW):
+    unjudged = stretch.before is not None and look.ready >= TELLING * stretch.before.ready
+    if stretch.gain is Gain.FLAT or unjudged or (done < EVIDENCE and span < NEARLY * SLOW):
         return look.ready
     lasted = situation.now - stretch.began
-    within: float = max(DRAIN_AT_LAST, DRAIN_WITHIN * 0.5 ** min(lasted, 10.0))
+    within: float = max(DRAIN_AT_LAST, DRAIN_WITHIN * 0.5 ** min(lasted, 10.0), _start_seconds(situation))
     by_pace = math.ceil(look.backlog * busy_seconds / (done * within))
-    most = look.backlog if stretch.gain is Gain.PARALLEL else min(look.backlog, 2 * look.ready)
-    return max(look.ready, min(by_pace, most))
+    most = look.ready * (LEAP if stretch.gain is Gain.PARALLEL else STEP)
+    return max(look.ready, min(by_pace, look.backlog, most))
 
 
 def _measured(stretch: Stretch) -> tuple[float, float, int]:
@@ -231,11 +244,18 @@ def _measured(stretch: Stretch) -> tuple[float, float, int]:
 
 
 def _may_free_up(situation: Situation) -> bool:
-    """Return whether a ready container is idle, or only just busy: then its pace is worth a short wait."""
+    """Return whether a pace is worth a short wait: a container idles, or is busy since the excess began."""
+    recent = min(situation.now - MEASURE, situation.stretch.began)
     return any(
-        view.phase is Phase.IDLE or (view.phase is Phase.BUSY and situation.now - view.since < MEASURE)
+        view.phase is Phase.IDLE or (view.phase is Phase.BUSY and view.since > recent)
         for view in situation.containers
     )
+
+
+def _start_seconds(situation: Situation) -> float:
+    """Return how long containers of the pool took to start lately: nothing drains sooner by more of them."""
+    took = sorted(view.took for view in situation.containers if view.phase in READY and view.took)
+    return took[len(took) // 2] if took else 0.0
 
 
 def _desired(situation: Situation, need: int) -> int:

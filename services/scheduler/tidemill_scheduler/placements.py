@@ -1,6 +1,7 @@
 """Orders to workers: start this container, stop those."""
 
 import asyncio
+import time
 from dataclasses import replace
 
 from tidemill._bus.protocol import BusError, Disconnected, NoResponder, RequestFailed, RequestTimeout
@@ -42,7 +43,7 @@ class Placer:
 
     async def _ask(self, pool: Pool, assignment: Assignment) -> bool:
         fleet, container, worker = self._replica.fleet, ids.new(ids.CONTAINER), assignment.worker
-        placement = Placement(container, pool, self._term, assignment.overcommit)
+        placement = Placement(container, pool, self._term, assignment.overcommit, time.time())
         fleet.asked(container, pool, worker)
         try:
             data = await self._replica.bus.request(

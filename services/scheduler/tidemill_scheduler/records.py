@@ -24,7 +24,7 @@ class Records:
 
     def cancelled(self, workspace: str, pool: str, request: CancelCall) -> None:
         """Tell that a call was cancelled: whatever of it has not finished has ended."""
-        chunk = Chunk(request.call, [], 0, "", [], 0.0)
+        chunk = Chunk(request.call, [], 0, "", [], 0.0, method=request.method)
         if request.num_inputs:
             self._tell(workspace, pool, chunk, [0, request.num_inputs], State.QUEUED, 0.0)
         self._tell(workspace, pool, chunk, [], State.CANCELLED, time.time())
@@ -41,7 +41,7 @@ class Records:
     ) -> None:
         record = InputRecord(
             chunk.call, runs, state, chunk.attempt, pool, chunk.parent, chunk.root,
-            "", chunk.sent, 0.0, finished, reason,
+            "", chunk.sent, 0.0, finished, reason, method=chunk.method,
         )  # fmt: skip
         known = self._directory.pools.get(pool) or self._directory.gone.get(pool)
         self._recorder.add(workspace, known.app_id if known else UNKNOWN, record)

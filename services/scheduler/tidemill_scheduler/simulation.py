@@ -10,7 +10,7 @@ its beginning and, after a comma, how many (1 where nothing is said).
 import heapq
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import click
@@ -72,6 +72,8 @@ class Simulated:
     idle: float = 0.0
     waits: list[float] = field(default_factory=list)
     ready_at: list[float] = field(default_factory=list)
+    stopped_after: list[float] = field(default_factory=list)  # seconds that each one idled
+    missing: list[int] = field(default_factory=list)  # at each start, inputs above the containers there are
     stretch: Stretch = field(default_factory=Stretch)
     _events: list[tuple[float, int, str, str]] = field(default_factory=list)
     _number: int = 0
@@ -138,9 +140,11 @@ class Simulated:
         self.stretch = follow(self.stretch, look)
         decision = decide(Situation(self.limits, views, look, self.stretch, Failures(), self.now))
         for name in decision.stop:
-            del self.views[name]
+            self.stopped_after.append(self.now - self.views.pop(name).since)
         coming = sum(view.phase in COMING for view in views)
         room = min(STARTS_AT_ONCE - coming, self.slots - len(self.views))
+        if decision.start:
+            self.missing.append(look.backlog - len(views))
         for _n in range(max(0, min(decision.start, room))):
             self._place()
         if decision.again_in is not None:
@@ -156,7 +160,8 @@ class Simulated:
         self._at(self.now + self.start * max(1.0, starting / CORES), "ready", name)
 
     def _ready(self, name: str) -> None:
-        self.views[name] = ContainerView(name, Phase.IDLE, self.now)
+        took = self.now - self.views[name].since
+        self.views[name] = ContainerView(name, Phase.IDLE, self.now, took=took)
         self.ready_at.append(self.now)
         self._work()
         self._bell()
@@ -166,7 +171,7 @@ class Simulated:
         for name in idle:
             if self.queue:
                 self.waits.append(self.now - self.queue.popleft())
-                self.views[name] = ContainerView(name, Phase.BUSY, self.now)
+                self._enter(name, Phase.BUSY)
                 self._at(self.now + self._takes(), "done", name)
 
     def _takes(self) -> float:
@@ -176,8 +181,11 @@ class Simulated:
     def _done(self, name: str) -> None:
         self.completed += 1
         self.finished = self.now
-        self.views[name] = ContainerView(name, Phase.IDLE, self.now)
+        self._enter(name, Phase.IDLE)
         self._work()
+
+    def _enter(self, name: str, phase: Phase) -> None:
+        self.views[name] = replace(self.views[name], phase=phase, since=self.now)
 
 
 # --- the program

@@ -33,6 +33,7 @@ class Container:
     asked: float
     reported_since: float = -1.0
     was_ready: bool = False
+    took: float = 0.0  # seconds until it was ready, where it was asked for by this replica
     generation: int = 0
     superseded: bool = False
     stop_asked: float = float("-inf")
@@ -46,7 +47,12 @@ class Container:
         """Return it as decisions see it: one that was just told to stop counts as stopping."""
         stopping = now - self.stop_asked < UNREPORTED
         phase = Phase.STOPPING if stopping else self.phase
-        return ContainerView(self.container, phase, self.since, self.generation, self.superseded)
+        return ContainerView(self.container, phase, self.since, self.generation, self.superseded, self.took)
+
+    def is_ready_at(self, now: float) -> None:
+        """Note that it is ready, and how long that took."""
+        if not self.was_ready:
+            self.was_ready, self.took = True, now - self.asked
 
 
 @dataclass(slots=True)
@@ -193,7 +199,7 @@ class Fleet:
     def started(self, container: str, worker: str) -> None:
         """Note that a container is ready, ahead of the report."""
         if (owner := self._workers.get(worker)) and (known := owner.containers.get(container)):
-            known.was_ready = True
+            known.is_ready_at(self._clock())
             if known.phase in COMING:
                 known.phase, known.since = Phase.IDLE, self._clock()
 
@@ -313,7 +319,8 @@ def _update(container: Container, state: str, since: float, now: float) -> bool:
         return False
     worth_a_look = phase is not container.phase and not (phase in READY and container.phase in READY)
     container.phase, container.since, container.reported_since = phase, now, since
-    container.was_ready = container.was_ready or phase in READY
+    if phase in READY:
+        container.is_ready_at(now)
     return worth_a_look
 
 

@@ -5,20 +5,19 @@ standard input, are never on a disk or in an argument, and what was lent to a bu
 layer before it is kept. Texts of users stand in scripts only quoted, or as Base64.
 """
 
-import re
 import shlex
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tidemill import exception
 from tidemill_worker import recipes
 
 REPOSITORY = "localhost/tidemill"
 INSIDE = "/run/tidemill"  # where a build finds what is lent to it
 OWN = "/mnt/own"  # the jail's tmpfs
 LENT = "/mnt/lent"  # what the worker lends, by name
+MOUNTS = "/mnt/store/mounts"  # what cache mounts of Dockerfiles keep, by workspace
 SHELL = ("/bin/sh", "-c")
 _CONFIG = frozenset(("env", "workdir", "shell", "entrypoint", "cmd"))
 
@@ -68,7 +67,7 @@ def steps(
     """Return the steps of a recipe, and what is written about the image at its end.
 
     A step's key stands for everything up to it; `salt` is what else makes it another one. From the first
-    layer on that secrets take part in, layers belong to the workspace alone.
+    layer on that secrets or what earlier builds left take part in, layers belong to the workspace alone.
     """
     found: list[Step] = []
     written = Written()
@@ -76,7 +75,7 @@ def steps(
     before = ""
     for number, (operation, arguments) in enumerate(layers, start=1):
         key = recipes.digest([key, operation, dict(arguments)])
-        if arguments.get("secrets") or arguments.get("registry_secrets"):
+        if _is_own(operation, arguments):
             key = recipes.digest([key, workspace])
         if operation in _CONFIG:
             written = written.after(operation, arguments)
@@ -84,6 +83,17 @@ def steps(
             found.append(Step(number, operation, arguments, key, before, written))
             before = key
     return found, written
+
+
+def _is_own(operation: str, arguments: Mapping[str, Any]) -> bool:
+    """Return whether a layer may hold what is nobody else's business, or what its workspace has prepared."""
+    texts = (arguments.get("dockerfile", ""), *arguments.get("commands", ()), *arguments.get("setup", ()))
+    return bool(
+        arguments.get("secrets")
+        or arguments.get("registry_secrets")
+        or operation in recipes.PACKAGES  # built by what is kept of earlier builds
+        or any("type=cache" in text for text in texts)
+    )
 
 
 def image(key: str) -> str:
@@ -127,7 +137,7 @@ def _configure(written: Written) -> str:
 
 # buildah may lose what a command says right before it ends, so commands speak into a pipe of ours. What a
 # command has left running in the background keeps the pipe open: it is not waited for long.
-_LISTEN = f"""
+LISTEN = f"""
 mkfifo -m 666 {OWN}/said
 heard() {{
     exec 3<> {OWN}/said
@@ -168,7 +178,7 @@ def run(
             *(write(f"{OWN}/order/{name}", text) for name, text in {**order, **(files or {})}.items()),
             begin(image(step.before)),
             _configure(step.written),
-            _LISTEN,
+            LISTEN,
             *(
                 f"heard buildah run {options} $c -- /bin/sh {INSIDE}/order/{number}"
                 for number in range(len(commands))
@@ -200,77 +210,26 @@ def scratch(key: str) -> str:
 
 def python(bare: str, key: str, version: str) -> str:
     """Return the script that puts the Python which is lent as `python` into an image, at `/usr/local`."""
-    into = "$m/usr/local"
+    into, name = "$m/usr/local", f"python{version}"
+    left_out = " ".join(f"--exclude={name}/{what}" for what in ("test", "site-packages/*", "config-*"))
     return "\n".join(
         [
             begin(image(bare)),
             "m=$(buildah mount $c)",
-            f"mkdir -p {into}/bin {into}/lib",
-            f"cp -a --no-preserve=ownership {LENT}/python/lib/python{version} {into}/lib/",
-            f"rm -rf {into}/lib/python{version}/test {into}/lib/python{version}/site-packages/*",
-            f"cp -a --no-preserve=ownership {LENT}/python/bin/python{version} {into}/bin/",
-            f"for name in python3 python; do ln -sf python{version} {into}/bin/$name; done",
+            f"mkdir -p {into}/bin {into}/lib $m/etc",
+            f"tar -C {LENT}/python/lib {left_out} -cf - {name} | tar -C {into}/lib --no-same-owner -xf -",
+            f"mkdir -p {into}/lib/{name}/site-packages",
+            f"cp -a --no-preserve=ownership {LENT}/python/bin/{name} {into}/bin/",
+            f"for alias in python3 python; do ln -sf {name} {into}/bin/$alias; done",
             f"cp -n {LENT}/libraries/* {into}/lib/ 2> /dev/null || true",
-            "buildah run $c -- /sbin/ldconfig > /dev/null 2>&1 || true",
-            f"buildah run $c -- /usr/local/bin/python{version} -c 'import ssl, ctypes, zlib, hashlib' 1>&2",
+            # Whatever the image is, its loader finds libraries there.
+            "conf=$m/etc/ld.so.conf; place=/usr/local/lib",
+            "grep -qsx $place $conf $conf.d/* || echo $place >> $conf",
+            "/sbin/ldconfig -r $m 2> /dev/null || true",
+            f"buildah run $c -- /usr/local/bin/{name} -c 'import ssl, ctypes, zlib, hashlib' 1>&2",
             keep(key),
         ]
     )
-
-
-def lines(step: Step, key: str, commands: Sequence[str], *, base: str, secrets: Mapping[str, str]) -> str:
-    """Return the script that builds lines of a Dockerfile on top of an image."""
-    said = [f"FROM {base}"]
-    said += [f"ENV {name}={_quoted(value)}" for name, value in step.written.env.items()]
-    if step.written.workdir:
-        said.append(f"WORKDIR {step.written.workdir}")
-    text = "\n".join([*said, *commands]) + "\n"
-    return dockerfile(step, key, text, secrets=secrets, auth=False, pull=NEVER)
-
-
-def dockerfile(
-    step: Step, key: str, text: str, *, secrets: Mapping[str, str], auth: bool, pull: str = "--pull-always"
-) -> str:
-    """Return the script that builds a Dockerfile. What it copies is lent as `context`."""
-    options = [
-        f"--build-arg {shlex.quote(f'{name}={value}')}"
-        for name, value in step.arguments.get("build_args", {}).items()
-    ]
-    options += [f"--secret id={shlex.quote(name)},src={OWN}/secrets/{shlex.quote(name)}" for name in secrets]
-    if REPOSITORY in text.partition("\n")[2] or (pull != NEVER and REPOSITORY in text):
-        raise exception.ImageBuildError(f"a Dockerfile cannot name {REPOSITORY}: these are others' layers")
-    options.append(pull)
-    if auth:
-        options.append(f"--authfile {OWN}/auth.json")
-    if all(map(is_near, bases(text))):
-        options.append("--tls-verify=false")
-    return "\n".join(
-        [
-            write(f"{OWN}/Dockerfile", text),
-            *(write(f"{OWN}/secrets/{shlex.quote(name)}", value) for name, value in secrets.items()),
-            _build(options, key),
-        ]
-    )
-
-
-def _build(options: Sequence[str], key: str) -> str:
-    return (
-        f"buildah build {' '.join(options)} --layers=false --force-rm -f {OWN}/Dockerfile "
-        f"-t {image(key)} {LENT}/context 1>&2"
-    )
-
-
-NEVER = "--pull-never"
-_FROM = re.compile(r"^\s*FROM\s+(?:--\S+\s+)*(\S+)", re.MULTILINE | re.IGNORECASE)
-
-
-def bases(dockerfile: str) -> list[str]:
-    """Return what a Dockerfile's stages begin with."""
-    return _FROM.findall(dockerfile)
-
-
-def _quoted(value: str) -> str:
-    return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$") + '"'
 
 
 def pull(key: str, reference: str, *, auth: str) -> str:
@@ -339,6 +298,8 @@ buildah rm --all > /dev/null
 buildah images --format '{{{{.Name}}}}:{{{{.Tag}}}}' | grep -v '^{REPOSITORY}:' > {OWN}/others || true
 xargs -r buildah rmi < {OWN}/others > /dev/null 2>&1 || true
 buildah rmi --prune > /dev/null 2>&1 || true
+find /mnt/store/tmp -mindepth 1 -delete
+find {MOUNTS} -mindepth 2 -maxdepth 2 ! -name 'buildah-cache*' -exec rm -rf {{}} +
 """
 
 
@@ -352,6 +313,38 @@ def apt(packages: Sequence[str]) -> str:
         "apt-get -o Acquire::Retries=3 -o Acquire::Languages=none -q update\n"
         f"apt-get -o Dpkg::Use-Pty=0 install -q -y --no-install-recommends {shlex.join(packages)}\n"
         "rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/cache/apt/archives/*.deb"
+    )
+
+
+MICROMAMBA = "mambaorg/micromamba:2.3.0-debian12-slim"  # Docker Hub's; its prefix is /opt/conda
+_CHANNELS = ("conda-forge",)
+
+
+def micromamba_setup(python: str) -> list[str]:
+    """Return the lines of a Dockerfile that make micromamba's image a base with a Python."""
+    return [
+        "USER root",
+        "ENV MAMBA_ROOT_PREFIX=/opt/conda PATH=/opt/conda/bin:$PATH",
+        f"RUN {_micromamba(_CHANNELS, [f'python={python}', 'pip'])}",
+    ]
+
+
+def conda(arguments: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
+    """Return the command that installs conda packages, and the files (by name) that it finds."""
+    packages = list(arguments["packages"])
+    files: dict[str, str] = {}
+    if spec := arguments.get("spec"):
+        files[f"spec{arguments['suffix']}"] = spec
+        packages = ["-f", f"{INSIDE}/order/spec{arguments['suffix']}", *packages]
+    told = _micromamba(arguments["channels"], packages)
+    absent = "echo 'micromamba is not in this image: begin it with Image.micromamba()' >&2"
+    return f"command -v micromamba > /dev/null || {{ {absent}; exit 127; }}\n{told}", files
+
+
+def _micromamba(channels: Sequence[str], words: Sequence[str]) -> str:
+    from_channels = [word for channel in channels for word in ("-c", channel)]
+    return (
+        f"micromamba install -n base -y {shlex.join([*from_channels, *words])} && micromamba clean -a -y -q"
     )
 
 

@@ -67,6 +67,7 @@ class Container:
         self.pool = pool
         self.phase = Phase.STARTING
         self.since = time.time()
+        self.began = [self.since] * 2  # unix times: when it was ordered, and when that was heard
         self.pid = 0  # of init
         self.parts: dict[int, Part] = {}  # by chunk number, in the order in which they run
         self.deadline = inf
@@ -82,7 +83,7 @@ class Container:
         # The phases of its start in seconds, or the failure that it reports instead.
         self.ready: asyncio.Future[dict[str, Any] | bytes] = loop.create_future()
         self.ended: asyncio.Future[Exit] = loop.create_future()
-        self.examine: Callable[[], str] = lambda: ""  # says what the kernel ended it for, if that did
+        self.examine: Callable[[], str] = lambda: ""  # says what limit ended it, if one did
         self.drained = asyncio.Event()  # it takes no more, and nothing runs
         self._node = node
         self._loop = loop
@@ -425,7 +426,8 @@ class Container:
         self._enter(Phase.STOPPING)
         self.drained.set()
         if not self.ended.done():
-            by_force = self.killed is None and (self._status is None or self._status == -signal.SIGKILL)
+            not_by_us = self.killed in (None, Killed.EXCESS)
+            by_force = not_by_us and (self._status is None or self._status == -signal.SIGKILL)
             self.ended.set_result(Exit(self._status, self.killed, self.examine() if by_force else ""))
 
     def _enter(self, phase: Phase) -> None:

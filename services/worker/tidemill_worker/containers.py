@@ -32,7 +32,6 @@ from tidemill_worker.runtime import Runtime
 from tidemill_worker.tier import ForkError
 from tidemill_worker.web_container import WebContainer
 
-STARTUP = 30.0  # seconds that every container gets to become ready, unless it says otherwise
 FINISH = 30.0  # seconds that running inputs get when a container is told to stop, unless the order says
 EXIT_HOOKS = 30.0  # seconds for exit hooks after that
 REAP_TRIES, REAP_PAUSE = 100, 0.01  # for an init that has said goodbye to be gone
@@ -87,6 +86,7 @@ class Containers:
         pool = placement.pool
         kind = WebContainer if pool.spec.webs else Container
         container = kind(self._node, pool, placement.container, self._queue(pool))
+        container.began[0] = min(placement.ordered or container.since, container.since)
         self._containers[container.id] = container
         self._none_left.clear()
         self._node.spawn(self._live(container, reservation), f"container {container.id}")
@@ -149,9 +149,10 @@ class Containers:
     def _on_excess(self, container_id: str, told: str, is_final: bool) -> None:
         """Act on a container that went beyond a limit."""
         if (container := self._containers.get(container_id)) is not None:
-            container.log.say(told)
+            container.log.say(f"the container {told}" if is_final else told)
             if is_final:
-                container.kill(Killed.DISK)
+                container.examine = lambda: told
+                container.kill(Killed.EXCESS)
 
     def reconnected(self) -> None:
         """Let user code know that messages may have been missed."""
@@ -203,7 +204,7 @@ class Containers:
 
     async def _become_ready(self, container: Container, reservation: Reservation) -> None:
         try:
-            start = await self._runtime.start(container.id, reservation, container.log.say)
+            start = await self._runtime.start(container.id, reservation, container.log)
         except exception.Error as error:
             told = failure.from_text(_public_name(error), str(error), hint=error.hint)
             raise StartFailed(told, final=isinstance(error, _FINAL)) from error
@@ -217,16 +218,23 @@ class Containers:
         self._children.own.add(start.sockets.pid)
         container.examine = lambda: self._runtime.tier.verdict(container.id)
         await container.connect(start.sockets.runner, start.sockets.control, start.sockets.pid)
-        container.configure(start.configuration)
+        container.began.append(container.began[1] + start.phases["image"])
+        container.configure({**start.configuration, "began": container.began})
         if container.pool.spec.block_network and not self._runtime.tier.isolates:
             container.log.say("the network is not blocked: this worker's containers are plain processes")
         report = await self._report(container)
-        self._tell_ready(container, {**start.phases, "import": report["import"], "enter": report["enter"]})
+        loading = {phase: float(report[phase]) for phase in ("import", "enter")}
+        ready = time.time()
+        entered = ready - loading["enter"]
+        moments = (*container.began, entered - loading["import"], entered, ready)
+        self._node.records.ready(container.id, moments)
+        placed = container.began[1] - container.began[0]
+        self._tell_ready(container, {"place": placed, **start.phases, **loading})
 
     async def _report(self, container: Container) -> dict[str, Any]:
         """Return what the runner reports when it is ready."""
         spec = container.pool.spec
-        limit = spec.startup_timeout or max(spec.timeout, STARTUP)
+        limit = decisions.startup_limit(spec)
         either: set[asyncio.Future[Any]] = {container.ready, container.ended}
         await asyncio.wait(either, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
         if not container.ready.done():

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 from itertools import pairwise
+from typing import TypeVar
 
 from tidemill._wire import gpus
 from tidemill._wire.scheduling import Capacity
@@ -17,7 +18,12 @@ PREFETCH_BELOW = 0.02  # seconds of a chunk below which each container has anoth
 DEPTH_BELOW = 0.002  # the same below which a second chunk is handed to the container itself
 SPLIT_ABOVE = 0.005  # seconds of waiting work above which an idle container takes its part of it
 
+STARTUP = 30.0  # seconds that every container gets to become ready, unless it says otherwise
+UNUSED = 600.0  # seconds without a new container after which a template ends
+
 _EPSILON = 1e-9
+
+Key = TypeVar("Key")
 
 
 class Phase(StrEnum):
@@ -38,14 +44,15 @@ class Killed(Enum):
     STOP = "it was told to stop"
     VIOLATION = "it broke the protocol"
     STALLED = "nobody read the values of its generator"
-    DISK = "it wrote more than its ephemeral disk"
+    EXCESS = "it went beyond a limit"
 
 
 @dataclass(frozen=True, slots=True)
 class Exit:
     """How a container ended: its runner's exit status (negative: a signal; None: nobody knows).
 
-    `exhausted` says what the kernel ended it for, as `was killed at its memory limit of 64 MiB`.
+    `exhausted` says what the kernel, or the worker for `EXCESS`, ended it for, as `was killed at its memory
+    limit of 64 MiB`.
     """
 
     status: int | None
@@ -78,7 +85,6 @@ _BY_KILL = {
     Killed.STOP: Verdict(Fate.LOST),
     Killed.VIOLATION: Verdict(Fate.FAILED, "the container broke the protocol with its worker"),
     Killed.STALLED: Verdict(Fate.FAILED, "nobody read the values of the generator for 60 s"),
-    Killed.DISK: Verdict(Fate.FAILED, "the container wrote more than its ephemeral disk"),
 }
 
 _CRASHES = {
@@ -96,7 +102,7 @@ def verdict(end: Exit, running: int = 1) -> Verdict:
     What the function did to itself is its failure; what was done to it from outside is a loss, and so is a
     crash that any of several inputs may have caused.
     """
-    if end.killed is not None:
+    if end.killed in _BY_KILL:
         return _BY_KILL[end.killed]
     if end.exhausted:
         return Verdict(Fate.FAILED, f"the container {end.exhausted}")
@@ -248,3 +254,26 @@ def _gpus(pool: Pool, free: Mapping[str, int]) -> Grant | str:
         return Grant()
     offer = gpus.choose(wanted, free)
     return Grant(offer.kind, offer.count) if offer else f"no {gpus.in_words(wanted)} is free"
+
+
+def startup_limit(spec: FunctionSpec) -> float:
+    """Return the seconds that a container of a function gets to become ready."""
+    return spec.startup_timeout or max(spec.timeout, STARTUP)
+
+
+def superfluous(
+    templates: Mapping[Key, tuple[float, int]], now: float, *, most: int, memory: int = 0
+) -> list[Key]:
+    """Return which templates are to end: by when each was used last, and the bytes that it takes.
+
+    Those that nobody used for long go, then the least used ones, until no more than `most` are left with no
+    more than `memory` bytes; the one that was used last stays.
+    """
+    kept, taken, ended = 0, 0, []
+    for key, (used, size) in sorted(templates.items(), key=lambda each: -each[1][0]):
+        fits = kept < most and taken + size <= memory
+        if now - used <= UNUSED and (fits or not kept):
+            kept, taken = kept + 1, taken + size
+        else:
+            ended.append(key)
+    return ended

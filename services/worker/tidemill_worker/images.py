@@ -2,13 +2,14 @@
 
     <images>/<key>/                an environment, or the record of a root file system
     <images>/.locks/<key>          held by whoever uses, makes or removes it
-    <images>/.<key>.<pid>/         being made
+    <images>/.<key>.<pid>/         being made or removed
+    <images>/.benches/             where environments are made
+    <images>/.unsettled/           what a machine that goes down now may lose
 
 What is made is whole before it gets its name: a worker that dies leaves nothing that looks like an image.
 """
 
 import asyncio
-import ctypes
 import os
 import shutil
 from collections.abc import Awaitable, Callable, Mapping
@@ -19,17 +20,17 @@ from pathlib import Path
 from tidemill import exception
 from tidemill._wire.specs import ImageSpec
 from tidemill_worker import folders, recipes, roots, space
+from tidemill_worker.benches import Benches
 from tidemill_worker.building import Order, Voice
 from tidemill_worker.environments import Environments
 from tidemill_worker.interpreters import Interpreter, Interpreters
 from tidemill_worker.node import Node
 from tidemill_worker.recipes import Recipe
 from tidemill_worker.roots import Roots
+from tidemill_worker.unsettled import Unsettled
 from tidemill_worker.uses import PAUSE, Uses
 
-Make = Callable[[Path, Voice], Awaitable[None]]
-
-_libc = ctypes.CDLL(None, use_errno=True)
+Make = Callable[[Voice], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,10 @@ class Images:
         self._roots = builder
         self._budget = budget
         self._building: dict[str, tuple[asyncio.Task[None], Voice]] = {}
+        self._unsettled = Unsettled(self._folder / ".unsettled")
+        self._unsettled.recover(self._start_over)
+        self._benches = Benches(self._folder / ".benches")
+        node.spawn(self._unsettled.settle(), "have images on the disk")
 
     async def get(self, spec: ImageSpec, order: Order) -> Image:
         """Return an image, made if it is not there, and held for the order's holder until `release`.
@@ -96,9 +101,10 @@ class Images:
         key = recipes.key(recipe, interpreter.path, order.workspace)
         folder = self._folder / key
 
-        async def make(making: Path, say: Voice) -> None:
-            await self._environments.make(spec, recipe, interpreter, making, order, say)
-            await asyncio.to_thread(_publish, making, folder)
+        async def make(say: Voice) -> None:
+            async with self._benches.one(interpreter.path) as bench:
+                await self._environments.make(spec, recipe, interpreter, bench, order, say)
+                await self._publish(bench.environment, folder)
 
         await self._hold(key, order, make)
         return _of_packages(key, folder, interpreter, recipe)
@@ -113,6 +119,7 @@ class Images:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._unsettled.settle()
         if self._roots is not None:
             self._roots.close()
 
@@ -128,12 +135,14 @@ class Images:
         builder = self._roots
         key = builder.key(recipe, order.workspace)
 
-        async def make(making: Path, say: Voice) -> None:
+        async def make(say: Voice) -> None:
+            making = folders.making(self._folder / key)
             try:
                 await builder.make(spec, recipe, making, order, say)
-                await asyncio.to_thread(_publish, making, self._folder / key)
+                await self._publish(making, self._folder / key)
             finally:
                 builder.release(making)
+                await asyncio.to_thread(shutil.rmtree, making, ignore_errors=True)
 
         await self._hold(key, order, make)
         root = await asyncio.to_thread(roots.read, self._folder / key)
@@ -178,14 +187,26 @@ class Images:
         try:
             if folder.is_dir():
                 return
-            making = folders.making(folder)
-            try:
-                await make(making, voice)
-            finally:
-                await asyncio.to_thread(shutil.rmtree, making, ignore_errors=True)
+            await make(voice)
         finally:
             os.close(lock)
+        self._node.spawn(self._unsettled.settle(), "have images on the disk")
         self._node.spawn(self._make_room(key), "make room for images")
+
+    async def _publish(self, making: Path, folder: Path) -> None:
+        """Give a finished folder its name."""
+        self._unsettled.add(folder.name)
+        await asyncio.to_thread(folders.publish, making, folder)
+
+    def _start_over(self) -> None:
+        """Remove all images, and what they were made of."""
+        for image in self._folder.iterdir():
+            if not image.name.startswith("."):
+                _remove(image)
+        shutil.rmtree(self._folder / ".benches", ignore_errors=True)
+        self._environments.forget()
+        if self._roots is not None:
+            self._roots.forget()
 
     async def _make_room(self, newest: str) -> None:
         """Remove images that were not used for longest, and that nobody uses, down to the budget."""
@@ -206,16 +227,6 @@ class Images:
 def _of_packages(key: str, folder: Path, interpreter: Interpreter, recipe: Recipe) -> Image:
     python = folder / "bin" / "python"
     return Image(key, python, interpreter.version, folder, (), recipe.env, recipe.workdir, files=recipe.files)
-
-
-def _publish(making: Path, folder: Path) -> None:
-    """Give a finished folder its name, once what is in it is on the disk."""
-    descriptor = os.open(making, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        _libc.syncfs(descriptor)
-    finally:
-        os.close(descriptor)
-    folders.publish(making, folder)
 
 
 def _remove(folder: Path) -> None:

@@ -3,6 +3,7 @@
 What a build makes belongs to the containers' ids, so that its files are theirs already.
 """
 
+import hashlib
 import os
 import shutil
 import sys
@@ -39,15 +40,17 @@ class Jail:
         self.store = store
         self.first = first
 
-    @property
-    def cache(self) -> Path:
-        """What builds keep of packages that they fetched."""
-        return self.store / "cache"
+    def cache(self, workspace: str) -> Path:
+        """Return the folder of what a workspace's builds keep of packages: they may write into it."""
+        folder = self.store / "cache" / hashlib.sha256(workspace.encode()).hexdigest()[:24]
+        folder.mkdir(exist_ok=True)
+        os.chown(folder, self.first, self.first)
+        return folder
 
     def prepare(self) -> None:
         """Make the store, which belongs to the containers' root."""
         self.store.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for name in ("", "home", "tmp", "run", "cache"):
+        for name in ("", "home", "tmp", "run", "cache", "mounts"):
             (self.store / name).mkdir(exist_ok=True)
             os.chown(self.store / name, self.first, self.first)
 

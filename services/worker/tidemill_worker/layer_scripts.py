@@ -8,17 +8,17 @@ import re
 import subprocess
 import tarfile
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tidemill import exception
 from tidemill._wire.specs import ImageSpec
-from tidemill_worker import archives, build_steps, debian, recipes
+from tidemill_worker import archives, aws, build_steps, debian, dockerfiles, recipes
 from tidemill_worker.build_steps import INSIDE, Step
 from tidemill_worker.building import Order, revealed
 from tidemill_worker.interpreters import Interpreter, Interpreters
-from tidemill_worker.locked_projects import requirements
+from tidemill_worker.locked_projects import WHEELS_ALONE, requirements
 from tidemill_worker.uv import Say, Uv, program
 
 _REGISTRIES = frozenset(("from_registry", "from_gcp_artifact_registry", "from_aws_ecr"))
@@ -56,14 +56,14 @@ class LayerScripts:
     def __init__(
         self,
         folder: Path,
-        cache: Path,
+        cache: Callable[[str], Path],
         uv: Uv,
         interpreters: Interpreters,
         runtime_layer: Path,
         *,
         mirror: str,
     ) -> None:
-        """`folder` keeps bases, `cache` packages that builds fetched."""
+        """`folder` keeps bases, `cache` names a workspace's folder of packages that builds fetched."""
         self._folder = folder
         self._cache = cache
         self._uv = uv
@@ -89,9 +89,11 @@ class LayerScripts:
             return [
                 build_steps.run(step, [command], variables=variables, lent=self._lent(loan), as_root=True)
             ]
+        if operation == "micromamba_install":
+            return [self._conda(step, variables, loan)]
         if operation == "run_function":
             return [await self._function(spec, step, order, loan, variables)]
-        return [await self._packages(step, loan, variables, say)]
+        return [await self._packages(step, order, loan, variables, say)]
 
     # --- bases
 
@@ -115,23 +117,33 @@ class LayerScripts:
             return [build_steps.scratch(key)]
         if step.operation in _REGISTRIES:
             return await self._pulled(spec, step, key, order, loan)
+        if step.operation == "micromamba":
+            version = step.arguments["python_version"]
+            base = {"tag": build_steps.MICROMAMBA, "setup": build_steps.micromamba_setup(version)}
+            return await self._pulled(spec, replace(step, arguments=base), key, order, loan)
         loan.unpack("context", await order.fetch(step.arguments["context"]))
         secrets = _mountable(await revealed(spec, step.arguments.get("secrets", ()), order))
         login = await revealed(spec, step.arguments.get("registry_secrets", ()), order)
         text = step.arguments["dockerfile"]
-        auth = _credentials((build_steps.bases(text) or [""])[0], login) if login else ""
-        script = build_steps.dockerfile(step, key, text, secrets=secrets, auth=bool(auth))
+        auth = await _credentials((dockerfiles.bases(text) or [""])[0], login) if login else ""
+        script = dockerfiles.build(
+            step, key, text, workspace=order.workspace, secrets=secrets, auth=bool(auth)
+        )
         return [f"{build_steps.write(f'{build_steps.OWN}/auth.json', auth)}\n{script}" if auth else script]
 
     async def _pulled(self, spec: ImageSpec, step: Step, key: str, order: Order, loan: Loan) -> Sequence[str]:
         tag, setup = step.arguments["tag"], step.arguments.get("setup", ())
         login = await revealed(spec, step.arguments.get("secrets", ()), order)
         pulled = f"{key}-pulled" if setup else key
-        scripts = [build_steps.pull(pulled, tag, auth=_credentials(tag, login) if login else "")]
+        auth = await _credentials(tag, login) if login else ""
+        scripts = [build_steps.pull(pulled, tag, auth=auth)]
         if setup:
             (loan.folder / "context").mkdir()
             loan.places["context"] = loan.folder / "context"
-            scripts.append(build_steps.lines(step, key, setup, base=build_steps.image(pulled), secrets={}))
+            base = build_steps.image(pulled)
+            scripts.append(
+                dockerfiles.on_top_of(base, step, key, setup, workspace=order.workspace, secrets={})
+            )
         return scripts
 
     async def _lend_python(self, version: str, loan: Loan) -> str:
@@ -160,16 +172,21 @@ class LayerScripts:
             place = loan.folder / "context" / recipes.place(file["remote"]).lstrip("/")
             archives.unpack_into(await order.fetch(file["bundle"]), place)
         secrets = _mountable(await revealed(spec, arguments.get("secrets", ()), order))
-        base = build_steps.image(step.before)
-        return build_steps.lines(step, step.key, arguments["commands"], base=base, secrets=secrets)
+        return dockerfiles.lines(
+            step, step.key, arguments["commands"], workspace=order.workspace, secrets=secrets
+        )
 
-    async def _packages(self, step: Step, loan: Loan, variables: Mapping[str, str], say: Say) -> str:
+    async def _packages(
+        self, step: Step, order: Order, loan: Loan, variables: Mapping[str, str], say: Say
+    ) -> str:
         install = recipes.install(step.operation, step.arguments, step.number)
         wanted = "\n".join(install.packages) + "\n"
         if install.project:
-            python = (await self._interpreters.find("")).path
-            wanted = await requirements(self._uv, install, python, variables, say)
-        loan.places |= {"uv": Path(program()), "cache": self._cache}
+            recipes.refuse_daring(install, ())
+            python, place = (await self._interpreters.find("")).path, loan.folder / "project"
+            place.mkdir()
+            wanted = await requirements(self._uv, install, place, python, WHEELS_ALONE, say)
+        loan.places |= {"uv": Path(program()), "cache": self._cache(order.workspace)}
         lent = {**self._lent(loan), "uv": "ro", "cache": "rw"}
         settings = {"UV_CACHE_DIR": f"{INSIDE}/cache", "UV_LINK_MODE": "copy", **variables}
         return build_steps.run(
@@ -181,9 +198,16 @@ class LayerScripts:
             as_root=True,
         )
 
+    def _conda(self, step: Step, variables: Mapping[str, str], loan: Loan) -> str:
+        command, files = build_steps.conda(step.arguments)
+        return build_steps.run(
+            step, [command], variables=variables, files=files, lent=self._lent(loan), as_root=True
+        )
+
     async def _function(
         self, spec: ImageSpec, step: Step, order: Order, loan: Loan, variables: Mapping[str, str]
     ) -> str:
+        _check_room(step)
         function = json.loads(await order.fetch(spec.functions[step.arguments["function"]["number"]]))
         loan.write("function.json", json.dumps(function).encode())
         lent = {**self._lent(loan), "runtime": "ro", "function.json": "ro"}
@@ -218,6 +242,16 @@ class LayerScripts:
         return {name: "ro" for name in ("certificates.pem", "apt.conf") if name in loan.places}
 
 
+def _check_room(step: Step) -> None:
+    """Raise `ImageBuildError` if a build asks for more than the machine has."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
+    for what, there, unit in (("cpu", os.cpu_count() or 1, "cores"), ("memory", memory, "MiB")):
+        if step.arguments.get(what, 0) > there:
+            raise exception.ImageBuildError(
+                f"{step.shown} needs {step.arguments[what]:,} {unit}, this worker's machine has {there:,}"
+            )
+
+
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -228,19 +262,22 @@ def _mountable(secrets: dict[str, str]) -> dict[str, str]:
     return secrets
 
 
-def _credentials(reference: str, login: Mapping[str, str]) -> str:
+async def _credentials(reference: str, login: Mapping[str, str]) -> str:
     """Return what the registry of an image is told, as the file that `buildah` reads."""
+    registry = build_steps.registry(reference)
     if "REGISTRY_USERNAME" in login and "REGISTRY_PASSWORD" in login:
         pair = f"{login['REGISTRY_USERNAME']}:{login['REGISTRY_PASSWORD']}"
     elif "SERVICE_ACCOUNT_JSON" in login:
         pair = f"_json_key:{login['SERVICE_ACCOUNT_JSON']}"
+    elif all(name in login for name in aws.KEYS):
+        pair = await aws.login(registry, login)
     else:
         raise exception.ImageBuildError(
             "the registry's secret holds no REGISTRY_USERNAME and REGISTRY_PASSWORD",
-            hint="or SERVICE_ACCOUNT_JSON, for Google's",
+            hint=f"or SERVICE_ACCOUNT_JSON for Google's, {' and '.join(aws.KEYS)} for Amazon's",
         )
     auth = b64encode(pair.encode()).decode()
-    return json.dumps({"auths": {build_steps.registry(reference): {"auth": auth}}})
+    return json.dumps({"auths": {registry: {"auth": auth}}})
 
 
 def _lend_certificates(loan: Loan) -> bool:

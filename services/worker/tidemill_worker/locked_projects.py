@@ -1,23 +1,28 @@
 """Projects that have their packages locked: what `uv` and Poetry make of them, as plain requirements."""
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from tidemill_worker.building import check
 from tidemill_worker.recipes import Install
 from tidemill_worker.uv import Say, Uv
 
+# Where no code of packages may run outside of containers.
+WHEELS_ALONE = MappingProxyType({"UV_NO_BUILD": "1"})
 _PLAIN = ("--no-python-downloads",)
 
 
-async def requirements(uv: Uv, install: Install, python: str, env: Mapping[str, str], say: Say) -> str:
-    """Return exact versions with hashes of what a project has locked, without the project itself."""
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        (folder / "pyproject.toml").write_text(install.project["pyproject"])
-        export = _from_poetry if install.operation == "poetry_install_from_file" else _from_uv
-        return await export(uv, install, folder, python, env, say)
+async def requirements(
+    uv: Uv, install: Install, folder: Path, python: str, env: Mapping[str, str], say: Say
+) -> str:
+    """Return exact versions with hashes of what a project has locked, without the project itself.
+
+    The project is written into `folder`, which is empty.
+    """
+    (folder / "pyproject.toml").write_text(install.project["pyproject"])
+    export = _from_poetry if install.operation == "poetry_install_from_file" else _from_uv
+    return await export(uv, install, folder, python, env, say)
 
 
 async def _from_uv(
@@ -38,8 +43,9 @@ async def _from_uv(
 
 
 async def _from_poetry(
-    uv: Uv, install: Install, folder: Path, python: str, env: Mapping[str, str], say: Say
+    uv: Uv, install: Install, folder: Path, python: str, _env: Mapping[str, str], say: Say
 ) -> str:
+    """Have Poetry export its lock: without the layer's variables, which could make it another Poetry."""
     project, found = install.project, folder / "found.txt"
     version = project["poetry_version"]
     poetry: tuple[str | Path, ...] = (
@@ -50,8 +56,8 @@ async def _from_poetry(
     if project.get("lock"):
         (folder / "poetry.lock").write_text(project["lock"])
     else:
-        check(await uv.run(*poetry, "lock", env=env, say=say), install.shown)
+        check(await uv.run(*poetry, "lock", say=say), install.shown)
     groups = [f"--{kind}={','.join(project[kind])}" for kind in ("with", "without", "only") if project[kind]]
     command = (*poetry, "export", "--format", "requirements.txt", "--output", found, *groups)
-    check(await uv.run(*command, env=env, say=say), install.shown)
+    check(await uv.run(*command, say=say), install.shown)
     return found.read_text()

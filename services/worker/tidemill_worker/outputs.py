@@ -18,6 +18,7 @@ from tidemill._wire.messages import Blob, Format, Status
 from tidemill._wire.payload import INLINE_LIMIT, MESSAGE_LIMIT
 from tidemill_worker.leases import Leases
 from tidemill_worker.node import Node
+from tidemill_worker.web_answers import Answers
 from tidemill_worker.work import Work
 
 RETRY_STORE = 1.0  # seconds until a store that was refused is tried again
@@ -44,6 +45,7 @@ class Outbox:
     def __init__(self, node: Node, leases: Leases) -> None:
         self._node = node
         self._leases = leases
+        self._answers = Answers(node, leases.settle)
         # Never the same for two messages: two runs of one attempt may group their outputs differently.
         self._run = node.id[-16:]
         self._count = itertools.count()
@@ -63,10 +65,19 @@ class Outbox:
         if large:
             work.stores += 1
             self._node.spawn(self._send_large(work, items, seconds, container), "large outputs")
+        elif work.chunk.gateway and self._answer(work, items, seconds, container):
+            pass
         elif not work.chunk.reply:
             self._keep(work, items, container)
         else:
             self._reply(work, items, seconds, container)
+
+    def _answer(self, work: Work, items: list[Item], seconds: float, container: str) -> bool:
+        """Send a whole response straight to its gateway, if these items are one."""
+        (_, status, (form, data), _), *others = items
+        if others or status != Status.SUCCESS or form != Format.HTTP or not isinstance(data, bytes):
+            return False
+        return self._answers.send(work, data, lambda: self._reply(work, items, seconds, container))
 
     def end(self, work: Work, indices: list[int], status: Status, data: bytes, container: str = "") -> None:
         """End inputs with a failure of our own."""

@@ -10,7 +10,7 @@ import json
 import platform
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -26,8 +26,10 @@ PACKAGES = frozenset(
 )  # fmt: skip
 FILES = frozenset(("add_local_file", "add_local_dir"))
 _ROOTS = frozenset(("from_registry", "from_gcp_artifact_registry", "from_aws_ecr", "from_dockerfile"))
-BASES = _ROOTS | {"from_scratch"}
-SYSTEM = frozenset(("apt_install", "run_commands", "dockerfile_commands", "run_function"))
+BASES = _ROOTS | {"from_scratch", "micromamba"}
+SYSTEM = frozenset(
+    ("apt_install", "run_commands", "dockerfile_commands", "run_function", "micromamba_install")
+)
 _WRITTEN = frozenset(("shell", "entrypoint", "cmd", "add_local_python_source"))
 
 
@@ -133,6 +135,22 @@ _HARMLESS = re.compile(
 )
 
 
+_NAMED = re.compile(r"[\w.-]+\s*(?:\[[^\]]*\])?\s*@\s*(.*)")  # `name @ where it is`
+_SCHEME = re.compile(r"([A-Za-z][\w+.-]*):")
+_FAR = frozenset(("https", "http", "git+https"))
+_ARCHIVES = (".whl", ".zip", ".tar.gz")
+# Variables that make a program here run another one, or trust and read something else.
+_STEERING = re.compile(
+    r"(?:LD|DYLD|GIT|UV|PIP|PYTHON|SSH|SSL|XDG|RUST|CARGO|CURL|MALLOC)_.*|PYTHON.*|PATH|HOME|TMPDIR|NETRC|VIRTUAL_ENV"
+    r"|.*_PROXY|.*CA_BUNDLE",
+    re.IGNORECASE,
+)
+_STEERS_PACKAGES = re.compile(
+    r"(?:UV|PIP)_(?:DEFAULT_INDEX|INDEX|INDEX_URL|EXTRA_INDEX_URL|FIND_LINKS|PRERELEASE|INDEX_STRATEGY"
+    r"|INDEX_\w+_(?:USERNAME|PASSWORD))"
+)
+
+
 def daring(install: Install) -> str:
     """Return what of a layer could reach files of the worker's machine, or nothing.
 
@@ -140,7 +158,40 @@ def daring(install: Install) -> str:
     """
     options = [word for word in install.options if word.startswith("-")]
     lines = [line.split()[0] for line in install.packages if line.startswith("-")]
-    return next((word for word in (*options, *lines) if not _HARMLESS.fullmatch(word)), "")
+    near = [line for line in install.packages if not line.startswith("-") and _is_near(line)]
+    return next((word for word in (*options, *lines) if not _HARMLESS.fullmatch(word)), "".join(near[:1]))
+
+
+def refuse_daring(install: Install, variables: Iterable[str]) -> None:
+    """Raise `ImageBuildError` for a layer that an installer outside of a jail must not carry out."""
+    word = daring(install) or daring_variable(variables)
+    if not word and "requires-plugins" in install.project.get("pyproject", ""):
+        word = "requires-plugins"  # Poetry would install and run them
+    if word:
+        raise exception.ImageBuildError(
+            f"{install.shown}: {word} is not for packages that are installed outside of containers",
+            hint="install them by .run_commands(...), which runs inside of one",
+        )
+    if install.project and not install.project.get("lock"):
+        raise exception.ImageBuildError(
+            f"{install.shown} needs its lock: making one could run code of packages outside of containers"
+        )
+
+
+def _is_near(requirement: str) -> bool:
+    """Return whether a requirement is a file of this machine, or to be had in another way than by HTTP."""
+    wanted = requirement.partition(";")[0].strip()
+    named = _NAMED.fullmatch(wanted)
+    target = named[1] if named else wanted
+    if scheme := _SCHEME.match(target):
+        return scheme[1].lower() not in _FAR
+    return named is not None or "/" in target or target.startswith((".", "~")) or target.endswith(_ARCHIVES)
+
+
+def daring_variable(names: Iterable[str]) -> str:
+    """Return the first variable that could steer an installer outside of a jail, or nothing."""
+    steering = (name for name in names if _STEERING.fullmatch(name))
+    return next((name for name in steering if not _STEERS_PACKAGES.fullmatch(name)), "")
 
 
 def install(operation: str, arguments: Mapping[str, Any], number: int) -> Install:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tidemill_worker.work import Work
 
 LOOK_EVERY = 0.25  # seconds between looks at what runs
+STARTS = 1_000  # containers, the last ones, of whose start the moments are known
 COUNTED = 1_000  # requests that were only counted, in which output or calls may still turn up
 RUNS_LONG = 0.1  # seconds after which it is told that an input runs
 
@@ -54,6 +55,10 @@ class _Head(msgspec.Struct, array_like=True):
     losses: int = 0
     parent: str = ""
     root: str = ""
+    tries: msgspec.Raw = msgspec.Raw()
+    collect: bool = False
+    gateway: str = ""
+    method: str = ""
 
 
 _read_head = msgspec.msgpack.Decoder(_Head).decode
@@ -64,7 +69,14 @@ class Records:
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
+        self._starts: dict[str, tuple[float, ...]] = {}
         self._counted: dict[str, InputRecord] = {}  # by call, the oldest first
+
+    def ready(self, container: str, moments: tuple[float, ...]) -> None:
+        """Note the moments of a container's start, for the inputs that waited for it."""
+        while len(self._starts) >= STARTS:
+            del self._starts[next(iter(self._starts))]
+        self._starts[container] = moments
 
     def finished(self, work: "Work", items: "list[Item]", seconds: float, container: str) -> None:
         """Tell that inputs have ended for good; they were executed for so many seconds in all."""
@@ -73,7 +85,7 @@ class Records:
         good = [item[0] for item in items if item[1] in _GOOD]
         if good and work.chunk.gateway:
             self._recorder.count(work.pool.workspace, work.pool.app_id, work.pool.id)
-            if not work.noted:
+            if not work.noted and not self._waited_for(work, container):
                 self._remember(_record(work, good, State.SUCCESS, container, (started, now)))
                 return
         if good:
@@ -120,7 +132,7 @@ class Records:
             return  # whoever takes it finds out
         record = InputRecord(
             head.call, runs_of(head.indices), State.QUEUED, head.attempt, target.pool,
-            head.parent, head.root, "", head.sent, 0.0, 0.0,
+            head.parent, head.root, "", head.sent, 0.0, 0.0, method=head.method,
         )  # fmt: skip
         self._recorder.add(pool.workspace, pool.app_id, record)
 
@@ -152,8 +164,14 @@ class Records:
         span: tuple[float, float],
         reason: str = "",
     ) -> None:
-        record = _record(work, indices, state, container, span, reason)
+        moments = self._waited_for(work, container)
+        record = _record(work, indices, state, container, span, reason, moments)
         self._recorder.add(work.pool.workspace, work.pool.app_id, record)
+
+    def _waited_for(self, work: "Work", container: str) -> tuple[float, ...]:
+        """Return the moments of a container's start, if an input was there before it was ready."""
+        moments = self._starts.get(container, ())
+        return moments if moments and work.chunk.sent < moments[-1] else ()
 
 
 def _record(
@@ -163,11 +181,12 @@ def _record(
     container: str,
     span: tuple[float, float],
     reason: str = "",
+    moments: tuple[float, ...] = (),
 ) -> InputRecord:
     chunk = work.chunk
     return InputRecord(
         chunk.call, runs_of(indices), state, chunk.attempt, work.pool.id, chunk.parent, chunk.root,
-        container, chunk.sent, span[0], span[1], reason,
+        container, chunk.sent, span[0], span[1], reason, moments, chunk.method,
     )  # fmt: skip
 
 

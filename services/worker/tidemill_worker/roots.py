@@ -7,14 +7,16 @@ the same way only adds what is new. A layer is kept when it is whole; one that w
 import asyncio
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tidemill import exception
 from tidemill._wire.specs import ImageSpec
-from tidemill_worker import build_steps, debian, jails, recipes, space, store
+from tidemill_worker import build_steps, debian, folders, jails, recipes, space, store
 from tidemill_worker.build_steps import Step, Written
 from tidemill_worker.building import Order, check
 from tidemill_worker.interpreters import OLDEST
@@ -63,11 +65,12 @@ class Roots:
         self._mirror = mirror
         self._uses = Uses(jail.store.with_name(f"{jail.store.name}-locks"))
         self._is_clean = False
+        self._loans = folders.prepare(jail.store.with_name(f"{jail.store.name}-loans"))
 
     def key(self, recipe: Recipe, workspace: str) -> str:
         """Return the name of the image that a recipe makes."""
-        owner = workspace if recipe.is_private else ""
-        return recipes.digest(["root", *self._salt(), owner, recipe.layers])
+        steps, _ = build_steps.steps(recipe.layers, self._salt(), workspace)
+        return recipes.digest(["root", steps[-1].key, recipe.layers])
 
     async def make(self, spec: ImageSpec, recipe: Recipe, making: Path, order: Order, say: Say) -> None:
         """Build what is not there yet, and write the record of the image into a new folder.
@@ -92,6 +95,10 @@ class Roots:
     def close(self) -> None:
         """Say that this worker builds no more."""
         self._uses.release(_WORKER)
+
+    def forget(self) -> None:
+        """Remove all layers."""
+        shutil.rmtree(self._jail.store, ignore_errors=True)
 
     async def collect(self, images: Iterable[Path]) -> None:
         """Remove from the store what no image needs and nobody is building on."""
@@ -147,12 +154,20 @@ class Roots:
                 os.close(lock)
 
     async def _build(self, spec: ImageSpec, step: Step, order: Order, say: Say) -> None:
-        with tempfile.TemporaryDirectory(prefix="tidemill-build-") as place:
-            os.chmod(place, 0o755)  # noqa: PTH101, S103 - the containers' root is nobody here
-            loan = Loan(Path(place))
+        with self._loan() as loan:
             for script in await self._scripts.of(spec, step, order, loan, say):
                 seconds = float(step.arguments.get("timeout", TIMEOUT))
                 check(await self._jail.run(script, loan.places, say, timeout=seconds), step.shown)
+
+    @contextmanager
+    def _loan(self) -> Iterator[Loan]:
+        """Have a folder for what is lent to one build. What dead workers left of theirs goes at the start."""
+        place = Path(tempfile.mkdtemp(prefix=".loan", suffix=f".{os.getpid()}", dir=self._loans))
+        try:
+            place.chmod(0o755)  # the containers' root is nobody here
+            yield Loan(place)
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
 
     def _has(self, key: str) -> bool:
         return key in store.keys(self._jail.store)

@@ -4,19 +4,22 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tidemill._container.configuration import Configuration
 from tidemill._wire.specs import Pool, handle_of
 from tidemill.image import image_id
-from tidemill_worker import decisions, secrets
+from tidemill_worker import decisions, secrets, snapshots
 from tidemill_worker.building import Order
 from tidemill_worker.capacity import Reservation
 from tidemill_worker.driver import Driver
 from tidemill_worker.images import Image, Images
+from tidemill_worker.logs import STDOUT, Log
 from tidemill_worker.node import Node
 from tidemill_worker.siblings import Handles, Siblings
+from tidemill_worker.snapshots import Snapshots, Wish
 from tidemill_worker.sources import Sources
 from tidemill_worker.templates import Templates
 from tidemill_worker.tier import Place, Sockets, Tier
@@ -45,6 +48,7 @@ class Runtime:
         images: Images,
         sources: Sources,
         templates: Templates,
+        snapshots: Snapshots,
         tier: Tier,
         driver: Driver,
     ) -> None:
@@ -52,12 +56,13 @@ class Runtime:
         self._images = images
         self._sources = sources
         self._templates = templates
+        self._snapshots = snapshots
         self.tier = tier
         self._driver = driver
         self._siblings = Siblings(node)
 
-    async def start(self, container: str, reservation: Reservation, say: Say) -> Start:
-        """Start a container's processes. `say` hears the lines of its image's build, if it has to be made.
+    async def start(self, container: str, reservation: Reservation, log: Log) -> Start:
+        """Start a container's processes. Its log has the lines of its image's build, if it has to be made.
 
         Raises:
             tidemill.exception.Error: its image, its code or its secrets cannot be had.
@@ -65,7 +70,7 @@ class Runtime:
         """
         pool, spec = reservation.pool, reservation.pool.spec
         began = time.perf_counter()
-        image = await self._images.get(spec.image, self._order(container, pool, say))
+        image = await self._images.get(spec.image, self._order(container, pool, log.say))
         sources, serialized, revealed, handles = await asyncio.gather(
             self._sources.bundles(pool.workspace, spec.source.bundles, image),
             self._sources.serialized(pool.workspace, spec.source.serialized),
@@ -73,28 +78,34 @@ class Runtime:
             self._siblings.of(pool),
         )
         prepared = time.perf_counter()
-        place = await self.tier.settle(container, image, await self._files(pool, image))
+        files = await self._files(pool, image)
+        place = await self.tier.settle(container, image, files)
         variables = {**image.env, **revealed, **spec.env}
         equipment = self._driver.equip(reservation.devices, isolated=self.tier.isolates)
         surroundings = {**_surroundings(container, pool, place), **equipment.variables}
-        if equipment.early or any(name.startswith(_EARLY) for name in variables):
+        is_early = equipment.early or any(name.startswith(_EARLY) for name in variables)
+        if is_early:
             variables = _with_libraries(variables, surroundings)
-            sockets = await self._templates.start_alone(
-                image, container, reservation, {**surroundings, **variables}, place.workdir, equipment
-            )
-        else:
-            sockets = await self._templates.fork(image, container, reservation, surroundings)
         seen = [self.tier.inside(source, pool.workspace) for source in sources]
         if image.files:
             seen.append(place.workdir)
-        configuration = _configuration(container, pool, handles, tuple(seen), serialized)
-        return Start(
-            sockets,
-            configuration._replace(
-                env=variables, workdir=place.workdir, max_payload=self._node.bus.max_payload
-            )._asdict(),
-            {"image": prepared - began, "start": time.perf_counter() - prepared},
+        configuration = _configuration(container, pool, handles, tuple(seen), serialized)._replace(
+            env=variables, workdir=place.workdir, max_payload=self._node.bus.max_payload
         )
+        told = configuration._asdict()
+        sockets = None
+        if spec.options.get(snapshots.OPTION):
+            hear = partial(log.write_bytes, STDOUT, input_id="")
+            wish = Wish(image, container, reservation, surroundings, told, files, hear, log.say)
+            sockets = await self._snapshots.fork(wish)
+        if sockets is None and is_early:
+            sockets = await self._templates.start_alone(
+                image, container, reservation, {**surroundings, **variables}, place.workdir, equipment
+            )
+        elif sockets is None:
+            sockets = await self._templates.fork(image, container, reservation, surroundings)
+        phases = {"image": prepared - began, "start": time.perf_counter() - prepared}
+        return Start(sockets, told, phases)
 
     async def _files(self, pool: Pool, image: Image) -> list[tuple[str, Path]]:
         """Return where files of an image go, and the folders that hold them here."""

@@ -45,12 +45,14 @@ from tidemill_worker.roots import Roots
 from tidemill_worker.runtime import Runtime
 from tidemill_worker.sandbox.opening import open_tier
 from tidemill_worker.settings import Settings
+from tidemill_worker.snapshots import Snapshots
 from tidemill_worker.sources import Sources
 from tidemill_worker.templates import Templates
 from tidemill_worker.uv import Uv
 
 VERSION = version("tidemill")  # read from a file: not once for every report
 
+SNAPSHOT_SHARE = 4  # part of what containers may take of the memory that snapshots may take together
 HURRY = 5.0  # seconds before the end of the drain at which what still runs is ended
 
 
@@ -98,7 +100,11 @@ class Worker:
         )
         self._templates = Templates(node, self._children, tier, self._web_layer)
         sources = Sources(code, context.bus, self._children)
-        runtime = Runtime(node, self._images, sources, self._templates, tier, self._hardware.driver)
+        memory = self._room.total.memory // SNAPSHOT_SHARE
+        self._snapshots = Snapshots(node, self._children, tier, self._templates, memory)
+        runtime = Runtime(
+            node, self._images, sources, self._templates, self._snapshots, tier, self._hardware.driver
+        )
         self._containers = Containers(node, self._room, runtime, self._children, self._leases)
         self._reporter = Reporter(node, self.state, self._leases)
         node.on_change = self._reporter.changed
@@ -109,6 +115,7 @@ class Worker:
         await self._listen(context)
         context.tasks.create_task(self._leases.renew(), name="renew leases")
         context.tasks.create_task(self._reporter.run(), name="report")
+        context.tasks.create_task(self._snapshots.run(), name="end unused templates")
         lending = Lending(self._room, lambda: self._containers.present, node.on_change)
         context.tasks.create_task(lending.run(), name="lend cores")
         self._hardware.start(context.tasks, node.on_change, self._containers.tell_kept)
@@ -132,6 +139,7 @@ class Worker:
             await self._containers.kill_all()
         finally:
             await self._images.close()
+            await self._snapshots.close()
             await self._templates.close()
             await self._tier.close()
             await self._children.sweep()

@@ -33,6 +33,8 @@ class Settings(ServiceSettings):
     # What keeps containers from this machine: `bubblewrap`, `process` (nothing does), or `auto`, which is
     # bubblewrap where it holds.
     runtime: Literal["auto", "bubblewrap", "process"] = "auto"
+    # Whether the worker starts where nothing would keep them from it.
+    allow_unisolated: bool = False
     # The first of the 65,536 ids that containers have on this machine, of a worker that is root.
     worker_ids: int = Field(default=300_000, ge=65_536)
     # Processes and threads that one sandboxed container may have.

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,11 +32,12 @@ def victims(images: Iterable[Stored], budget: int, *, keep: Collection[str]) -> 
 
 def measure(folder: Path) -> list[Stored]:
     """Return the images in a folder."""
-    return [
-        Stored(path.name, _size(path), path.stat().st_mtime)
-        for path in folder.iterdir()
-        if path.is_dir() and not path.name.startswith(".")
-    ]
+    found: list[Stored] = []
+    for path in folder.iterdir():
+        if not path.name.startswith("."):
+            with suppress(FileNotFoundError, NotADirectoryError):  # another worker removed it just now
+                found.append(Stored(path.name, _size(path), path.stat().st_mtime))
+    return found
 
 
 def _size(folder: Path) -> int:

@@ -18,6 +18,7 @@ from typing import IO, Any
 
 from tidemill._container import sockets
 from tidemill._container.frames import FromTemplate, ToTemplate
+from tidemill_worker import decisions
 from tidemill_worker.capacity import Reservation
 from tidemill_worker.children import Children
 from tidemill_worker.driver import NOTHING, Equipment
@@ -28,15 +29,22 @@ from tidemill_worker.tier import ForkError, Launch, Launched, Sockets, Tier
 
 START_TIMEOUT = 30.0  # seconds until a template that does not answer is given up
 FORK_TIMEOUT = 10.0
-UNUSED = 600.0  # seconds after which a template without containers ends
 MAX_TEMPLATES = 32
 _LAST_WORDS = 4096  # bytes of what a template said that its failure tells
 
 Key = tuple[str, str, bool, bool]  # workspace, image, whether the network is blocked, for the web
 
 
+class NoSnapshot(Exception):
+    """A template says why it cannot hold user code; with `final` another one could not either."""
+
+    def __init__(self, reason: str, *, final: bool) -> None:
+        super().__init__(reason)
+        self.final = final
+
+
 class Template:
-    """One running template."""
+    """One running template. `report` is what it says of the snapshot that it is."""
 
     def __init__(self, launched: Launched, sock: socket.socket, words: IO[bytes]) -> None:
         loop = asyncio.get_running_loop()
@@ -44,6 +52,7 @@ class Template:
         self.process = launched.process
         self.used = loop.time()
         self.is_gone = False
+        self.report: dict[str, float] = {}
         self._words = words  # what it writes to its standard error
         self._sending = sock.dup()
         self._sock = sock
@@ -51,20 +60,27 @@ class Template:
         self._forks: dict[str, asyncio.Future[int]] = {}
         self._protocol = FrameProtocol(self._on_frame, self._on_lost)
 
-    async def open(self) -> None:
-        """Return when it is ready."""
+    async def open(self, limit: float = START_TIMEOUT, order: tuple[Any, ...] = ()) -> None:
+        """Return when it is ready, within `limit` seconds. `order` is what it is to do before.
+
+        Raises:
+            NoSnapshot: it refuses to do so.
+            ForkError: it did not start.
+        """
         loop = asyncio.get_running_loop()
         await loop.create_unix_connection(lambda: self._protocol, sock=self._sock)
+        if order:
+            self._protocol.send(order)
         try:
-            async with asyncio.timeout(START_TIMEOUT):
+            async with asyncio.timeout(limit):
                 await self._ready
         except TimeoutError as error:
-            raise ForkError(f"the image's Python did not start within {START_TIMEOUT:.0f} s") from error
+            raise ForkError(f"the image's Python did not start within {limit:.0f} s") from error
 
     async def fork(self, container: str, environment: Mapping[str, str], workdir: str) -> Sockets:
         """Return a new container; `ForkError` if it cannot be made."""
         ours_runner, its_runner = socket.socketpair()
-        ours_control, its_control = _control_pair()
+        ours_control, its_control = control_pair()
         self.used = asyncio.get_running_loop().time()
         answer = self._forks[container] = asyncio.get_running_loop().create_future()
         try:
@@ -97,10 +113,22 @@ class Template:
         """End it. Its containers go on."""
         self._protocol.close()
 
+    async def end(self) -> None:
+        """End it, by force if it must be, with its containers."""
+        self.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await self.process.wait()
+        with suppress(ProcessLookupError):
+            os.kill(self.process.pid, signal.SIGKILL)
+
     def _on_frame(self, frame: Frame) -> None:
         match frame:
-            case [FromTemplate.READY, _pid]:
+            case [FromTemplate.READY, _pid, report]:
+                self.report = report
                 self._ready.set_result(None)
+            case [FromTemplate.REFUSED, reason, final]:
+                self._ready.set_exception(NoSnapshot(reason, final=final))
             case [FromTemplate.FORKED, container, pid] if container in self._forks:
                 self._forks[container].set_result(pid)
             case [FromTemplate.FAILED, container, message] if container in self._forks:
@@ -132,7 +160,7 @@ class Templates:
         self._node = node
         self._children = children
         self._tier = tier
-        self._web_layer = web_layer
+        self.web_layer = web_layer
         self._tasks: dict[Key, asyncio.Task[Template]] = {}
 
     async def fork(
@@ -142,7 +170,7 @@ class Templates:
         pool = reservation.pool
         template = await self._get(image, (pool.workspace, image.key, pool.spec.block_network, pool.has_web))
         sockets = await template.fork(container, environment, "")
-        return await self._admit(container, reservation, template.launched, sockets)
+        return await self.admit(container, reservation, template.launched, sockets)
 
     async def start_alone(
         self,
@@ -155,9 +183,9 @@ class Templates:
     ) -> Sockets:
         """Return a new container with an interpreter of its own, for what must be there before it."""
         pool = reservation.pool
-        web = await self._web_layer() if pool.has_web else None
+        web = await self.web_layer() if pool.has_web else None
         ours_runner, its_runner = socket.socketpair()
-        ours_control, its_control = _control_pair()
+        ours_control, its_control = control_pair()
         fds = (its_runner.fileno(), its_control.fileno())
         launch = Launch(
             image, pool.workspace, fds, kind="--single", id=container, blocked=pool.spec.block_network,
@@ -174,13 +202,14 @@ class Templates:
             its_control.close()
         process = launched.process
         self._children.awaited.add(process.pid)
-        self._node.spawn(self._reap(launched), f"reap {container}")
+        self._node.spawn(self.reap(launched), f"reap {container}")
         sockets = Sockets(ours_runner, ours_control, process.pid)
-        return await self._admit(container, reservation, launched, sockets)
+        return await self.admit(container, reservation, launched, sockets)
 
-    async def _admit(
+    async def admit(
         self, container: str, reservation: Reservation, launched: Launched, sockets: Sockets
     ) -> Sockets:
+        """Have the tier admit a container; its sockets are closed if that cannot be."""
         try:
             return await self._tier.admit(container, reservation, launched, sockets)
         except BaseException:
@@ -193,12 +222,12 @@ class Templates:
         if task is None or (task.done() and (task.cancelled() or task.exception() or task.result().is_gone)):
             start = self._start(image, key)
             task = self._tasks[key] = asyncio.create_task(start, name=f"template {image.key}")
-            self._drop_unused()
+            self.drop_unused()
         return await asyncio.shield(task)
 
     async def _start(self, image: Image, key: Key) -> Template:
         workspace, _, blocked, for_web = key
-        web = await self._web_layer() if for_web else None
+        web = await self.web_layer() if for_web else None
         began = time.perf_counter()
         ours, its = socket.socketpair()
         words = tempfile.TemporaryFile()  # noqa: SIM115 - the template closes it
@@ -214,7 +243,7 @@ class Templates:
             its.close()
         process = launched.process
         template = Template(launched, ours, words)
-        self._node.spawn(self._reap(launched), f"reap template {image.key}")
+        self._node.spawn(self.reap(launched), f"reap template {image.key}")
         try:
             await template.open()
         except BaseException:
@@ -227,25 +256,23 @@ class Templates:
         self._node.log.info("template started", image=image.key, pid=process.pid, seconds=round(seconds, 4))
         return template
 
-    async def _reap(self, launched: Launched) -> None:
+    async def reap(self, launched: Launched) -> None:
+        """Wait for the end of a process that the tier has launched, and forget it."""
         process = launched.process
         await process.wait()
         self._children.own.discard(process.pid)
         self._children.awaited.discard(process.pid)
         await self._tier.forget(launched)
 
-    def _drop_unused(self) -> None:
+    def drop_unused(self) -> None:
         """End templates that nobody used for long, and the least used beyond the limit."""
-        now = asyncio.get_running_loop().time()
-        running = [
-            (task.result().used, key)
+        known = {
+            key: (task.result().used, 0)
             for key, task in self._tasks.items()
             if task.done() and not task.cancelled() and not task.exception()
-        ]
-        running.sort()
-        for place, (used, key) in enumerate(running):
-            if now - used > UNUSED or len(running) - place > MAX_TEMPLATES:
-                self._tasks.pop(key).result().close()
+        }
+        for key in decisions.superfluous(known, asyncio.get_running_loop().time(), most=MAX_TEMPLATES):
+            self._tasks.pop(key).result().close()
 
     async def close(self) -> None:
         """End all templates."""
@@ -254,15 +281,10 @@ class Templates:
             task.cancel()
         for template in await asyncio.gather(*tasks, return_exceptions=True):
             if isinstance(template, Template):
-                template.close()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(1.0):
-                        await template.process.wait()
-                with suppress(ProcessLookupError):
-                    os.kill(template.process.pid, signal.SIGKILL)
+                await template.end()
 
 
-def _control_pair() -> tuple[socket.socket, socket.socket]:
+def control_pair() -> tuple[socket.socket, socket.socket]:
     """Return a pair of sockets of which the first sees who writes to the other."""
     ours, its = socket.socketpair()
     if sys.platform == "linux":

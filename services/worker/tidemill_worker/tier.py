@@ -55,7 +55,8 @@ class Launch:
     """The start of an image's Python with the container's bootstrap.
 
     descriptors: the sockets that it is told of.
-    kind, id: `--single` for one container, whose id it is; nothing for a template.
+    kind, id: `--single` for one container, whose id it is; `--snapshot` for a template with user code in
+        it, and what it is called; nothing for another template.
     environment: variables beside those that every program of the image has.
     web: the layer for web functions, if it serves such.
     equipment: what it has of this machine's GPUs and their driver.
@@ -104,7 +105,8 @@ class Place:
 # Where files of an image go, by the container's own path, and the folders that hold them here.
 Files = Sequence[tuple[str, Path]]
 
-# Told of a container that goes beyond a limit: its id, what there is to say, and whether it must end.
+# Told of a container that goes beyond a limit: its id, what there is to say, and whether it must end, for
+# which that is the reason, as `was killed at its memory limit of 64 MiB`.
 Report = Callable[[str, str, bool], None]
 
 

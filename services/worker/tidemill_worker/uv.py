@@ -5,8 +5,9 @@ import os
 import shutil
 import signal
 import sys
+import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,22 +49,29 @@ class Uv:
         self.children = children
         self.cache = cache
 
+    def sweep(self) -> None:
+        """Remove what programs that were killed left in the cache: older than any run can be."""
+        for left in self.cache.glob(".tmp*") if self.cache is not None else ():
+            if left.stat().st_mtime < time.time() - TIMEOUT:
+                shutil.rmtree(left, ignore_errors=True)
+
     async def run(
         self,
         *arguments: str | Path,
         search: str | None = None,
         env: Mapping[str, str] | None = None,
         say: Say = silent,
+        held: Sequence[int] = (),
     ) -> Ran:
         """Run uv to its end.
 
         `search` replaces the path on which it looks for interpreters; `env` are further variables; `say`
-        hears its complaints line by line, as they come.
+        hears its complaints line by line, as they come; `held` are descriptors that it keeps open.
         """
         environment = {**_environment(os.environ, search), **(env or {})}
         if self.cache is not None:
             environment["UV_CACHE_DIR"] = str(self.cache)
-        return await run(self.children, (program(), *map(str, arguments)), environment, say)
+        return await run(self.children, (program(), *map(str, arguments)), environment, say, held=held)
 
 
 async def run(
@@ -73,6 +81,7 @@ async def run(
     say: Say = silent,
     *,
     feed: bytes | None = None,
+    held: Sequence[int] = (),
     timeout: float = TIMEOUT,
 ) -> Ran:
     """Run a program to its end, and end it with all that it started if nobody waits for it any more."""
@@ -83,6 +92,7 @@ async def run(
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env=environment,
+            pass_fds=held,
             start_new_session=True,
             limit=_LINE,
         )

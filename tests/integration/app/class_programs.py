@@ -52,6 +52,11 @@ class Model(Base):
         inside = Model(size="inside")
         return [self.predict.local(1), inside.predict.remote(2), inside.where.remote(), os.getpid()]
 
+    @tidemill.method()
+    def gives_itself(self) -> list[Any]:
+        optional = self.where.with_options(env={"OPTION": "also"})
+        return [self.predict, self.count, optional, takes_method.remote(self.predict)]
+
     @tidemill.exit()
     def leave(self) -> None:
         print("left", self.size, flush=True)
@@ -107,6 +112,11 @@ def takes(model: Any) -> Any:
     return model.predict.remote(4)
 
 
+@app.function()
+def takes_method(method: Any) -> Any:
+    return method.remote(4)
+
+
 def make_serialized() -> Any:
     offset = 100
 
@@ -117,6 +127,10 @@ def make_serialized() -> Any:
         @tidemill.method()
         def add(self, x: int) -> int:
             return self.start + offset + x
+
+        @tidemill.method()
+        def add_twice(self, x: int) -> int:
+            return self.add.remote(x) + self.start  # type: ignore[no-any-return]
 
     return Serialized
 

@@ -63,9 +63,28 @@ def test_methods_call_their_own_class_and_objects_travel() -> None:
     assert programs.takes.remote(programs.Model(size="sent")) == (["base", "loaded sent"], 8)
 
 
+def test_methods_that_are_sent_elsewhere_keep_parameters_and_options(running: Client) -> None:
+    variant = programs.Model.with_options(env={"OPTION": "on"})  # type: ignore[attr-defined]
+    object_ = variant(size="own")
+    result = (["base", "loaded own"], 8)
+    assert programs.takes_method.remote(object_.predict) == result
+    call = object_.gives_itself.spawn()
+    predict, count, optional, sent = call.get()
+    for function in (predict, count, optional):
+        function.hydrate(client=running)
+    assert (predict.remote(4), sent) == (result, result)
+    assert predict.remote(1) == (["base", "loaded own"], 2)
+    assert list(count.remote_gen(2)) == [0, 1]
+    assert optional.remote()[1] == "also"
+    assert programs.takes_method.remote(predict) == result
+    names = [node.function_name for node in call.get_call_graph()]
+    assert names == ["Model.gives_itself"]
+
+
 @pytest.mark.usefixtures("running")
 def test_a_class_can_be_sent_by_value() -> None:
     assert programs.Serialized(start=10).add.remote(1) == 111
+    assert programs.Serialized(start=10).add_twice.remote(1) == 121
 
 
 @pytest.mark.usefixtures("running")

@@ -411,3 +411,16 @@ async def test_a_slow_reader_behind_a_join_stops_the_sender_in_front_of_it(stage
     with pytest.raises(exception.ServiceError):
         await sending
     await joined
+
+
+async def test_pieces_that_wait_are_gathered_where_their_ends_mean_nothing() -> None:
+    sent: list[Any] = []
+    reader = Duplex(sent.append, window=4_096, beat=0)
+    for number, (tag, data) in enumerate([(0, b"ab"), (0, b"cd"), (0, b"ef"), (1, b"gh"), (0, b"ij")]):
+        reader.feed((Kind.PIECE, number, tag, data))
+    gathered = []
+    reader.feed((Kind.END, 5, None))
+    while (content := await reader.gather(4)) is not None:
+        gathered.append(tuple(content))
+    assert gathered == [(0, b"abcd"), (0, b"ef"), (1, b"gh"), (0, b"ij")]
+    assert reader._in.taken == 5 * (2 + OVERHEAD)

@@ -11,7 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from tidemill._bus import blobs
 from tidemill._wire.control import Done
 from tidemill._wire.deploying import AppDeployed, DeployApp, StopDeployed
+from tidemill._wire.images import ImageInfo, PublishImage
 from tidemill._wire.specs import FunctionSpec, ImageSpec, Source
+from tidemill.image import image_id
 from tidemill_registry import bundles
 from tidemill_registry.database import new_engine
 
@@ -64,3 +66,19 @@ async def test_code_goes_when_nothing_that_can_be_called_refers_to_it(
     await tenant.ask("stop_deployed", StopDeployed("app"), Done)
     assert await collect(tomorrow) == len(used)
     assert await names(tenant) == {"kept by hand"}
+
+
+async def test_files_of_an_image_with_a_name_stay(tenant: Any, tables: AsyncEngine) -> None:
+    named, unnamed = [await stored(tenant, text) for text in ("named", "unnamed")]
+    images = [
+        ImageSpec((("debian_slim", {"build": each}),), attached=(("/data", each),))
+        for each in (named, unnamed)
+    ]
+    source = Source(module="m", qualname="f")
+    await deploy(tenant, *(FunctionSpec(f"f{n}", source, image=image) for n, image in enumerate(images)))
+    await tenant.ask("publish_image", PublishImage(image_id(images[0]), "named", "main"), ImageInfo)
+    await tenant.ask("stop_deployed", StopDeployed("app"), Done)
+    tomorrow = time.time() + bundles.UNUSED + 3_600
+    await bundles.collect(tables, tenant.bus, tenant.workspace, tomorrow)
+    assert named in await names(tenant)
+    assert unnamed not in await names(tenant)

@@ -1,16 +1,24 @@
 """What is kept of images."""
 
+from typing import Any
+
 import pytest
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 from stored_records import Records, spec
 
-from tidemill._wire.images import GetResolution, PutResolution, Resolution
+from tidemill._wire import coding
+from tidemill._wire.deploying import StopDeployed
+from tidemill._wire.images import GetImage, GetResolution, PublishImage, PutResolution, Resolution
 from tidemill._wire.secrets import PutAppSecret, RevealSecrets
-from tidemill._wire.specs import ImageSpec
-from tidemill.exception import InvalidError, PermissionDeniedError
-from tidemill_registry import images
+from tidemill._wire.specs import ImageSpec, Pool
+from tidemill.exception import InvalidError, NotFoundError, PermissionDeniedError
+from tidemill.image import image_id
+from tidemill_registry import image_recipes, images
+from tidemill_registry.apps import Apps
 from tidemill_registry.cipher import Keyring
 from tidemill_registry.database import database_clock
+from tidemill_registry.schema import PoolRow
 from tidemill_registry.secrets import Secrets
 
 
@@ -37,3 +45,58 @@ async def test_secrets_of_a_build_are_revealed_to_it_and_to_no_other(
     request = RevealSecrets(deployed.handles["other"].pool, (kept.secret_id,))
     with pytest.raises(PermissionDeniedError):
         await secrets.reveal(records.workspace, request)
+
+
+async def test_names_stand_for_what_they_stood_for_when_functions_were_published(
+    engine: AsyncEngine, records: Records
+) -> None:
+    async def published(*layers: Any, name: str = "app", **fields: Any) -> ImageSpec:
+        deployed = await records.deploy(spec(image=ImageSpec(layers, **fields)), name=name)
+        query = select(PoolRow.record).where(PoolRow.id == deployed.handles["f"].pool)
+        async with engine.connect() as connection:
+            return coding.decode(Pool, await connection.scalar(query)).spec.image
+
+    secrets = Secrets(engine, Keyring([b"1" * 32]), database_clock)
+    first, second = [
+        (await secrets.put_unnamed(records.workspace, PutAppSecret({"TOKEN": value}))).secret_id
+        for value in "ab"
+    ]
+    base = await published(
+        ("debian_slim", {}), ("pip_install", {"packages": ["a"], "secrets": [0]}), secrets=(first,)
+    )
+    request = PublishImage(image_id(base), "base", "main")
+    assert (await image_recipes.publish(engine, records.workspace, request)).image == image_id(base)
+    named, more = ("from_name", {"name": "base:latest"}), ("run_commands", {"commands": [], "secrets": [0]})
+    made = await published(named, more, name="other", secrets=(second,))
+    assert made.layers == (*base.layers, ("run_commands", {"commands": [], "secrets": [1]}))
+    assert made.secrets == (first, second)
+
+    newer = await published(("debian_slim", {"build": "x"}), name="newer")
+    await image_recipes.publish(engine, records.workspace, PublishImage(image_id(newer), "base", "main"))
+    assert (await published(named, name="third")).layers == newer.layers
+    found = await image_recipes.get(engine, records.workspace, GetImage("", "base", "main"))
+    assert found.image == image_id(newer)
+    for unknown in (GetImage("im-none"), GetImage("", "base:v2", "main"), GetImage(image_id(base))):
+        workspace = "elsewhere" if unknown.image == image_id(base) else records.workspace
+        with pytest.raises(NotFoundError):
+            await image_recipes.get(engine, workspace, unknown)
+    with pytest.raises(InvalidError, match="not a name for an image"):
+        await image_recipes.get(engine, records.workspace, GetImage("", "a b", "main"))
+
+
+async def test_what_an_image_with_a_name_was_made_of_stays(engine: AsyncEngine, records: Records) -> None:
+    secrets = Secrets(engine, Keyring([b"1" * 32]), database_clock)
+    kept, gone = [
+        (await secrets.put_unnamed(records.workspace, PutAppSecret({"TOKEN": value}))).secret_id
+        for value in "cd"
+    ]
+    images = [ImageSpec((("debian_slim", {"build": each}),), secrets=(each,)) for each in (kept, gone)]
+    await records.deploy(*(spec(f"f{n}", image=image) for n, image in enumerate(images)))
+    await image_recipes.publish(
+        engine, records.workspace, PublishImage(image_id(images[0]), "kept:v1", "main")
+    )
+    await Apps(engine, database_clock).stop_named(records.workspace, StopDeployed("app"))
+    await records.sql("UPDATE secrets SET updated_at = now() - interval '2 days'")
+    await secrets.collect()
+    query = "SELECT array_agg(id) FROM secrets WHERE id IN (:kept, :gone)"
+    assert await records.sql(query, kept=kept, gone=gone) == [kept]

@@ -4,6 +4,7 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import asyncpg
@@ -36,9 +37,10 @@ from tidemill._wire.calls import (
     State,
     runs_of,
 )
-from tidemill._wire.control import CallRecord
+from tidemill._wire.control import CallRecord, FunctionHandle
 from tidemill._wire.messages import Chunk, Payload, Try
-from tidemill._wire.specs import FunctionSpec
+from tidemill._wire.specs import ClassSpec, FunctionSpec, MethodSpec, Parameter
+from tidemill._wire.variants import GetVariant
 from tidemill_common import streams
 from tidemill_registry.database import new_engine
 from tidemill_registry.folding import RETENTION
@@ -266,6 +268,21 @@ async def test_calls_are_listed_newest_first_by_what_they_are(story: Story) -> N
     assert (await refused(story.calls(status="good"))).hint.startswith("there are pending, success")
 
 
+async def test_calls_of_methods_are_shown_and_found_as_such(story: Story, spec: Spec) -> None:
+    model = spec("Model", cls=ClassSpec((MethodSpec("predict"), MethodSpec("train"))))
+    app_id = await story.client.create("classes")
+    story.pools["Model"] = (await story.client.publish(app_id, model))["Model"].pool
+    predict, train, forged = calls = [ids.new(ids.CALL) for _ in range(3)]
+    for call, method in zip(calls, ("predict", "train", "drop"), strict=True):
+        await story.tell(story.record(call, State.QUEUED, 0, function="Model"))
+        await story.tell(story.record(call, State.SUCCESS, 0, function="Model", method=method))
+    assert (await story.details(predict)).call.function == "Model.predict"
+    assert (await story.graph(train)).calls[0].function == "Model.train"
+    assert (await story.details(forged)).call.function == "Model"  # which has no such method
+    assert [one.call for one in (await story.calls(function="Model.predict")).calls] == [predict]
+    assert {one.call for one in (await story.calls(function="Model")).calls} == set(calls)
+
+
 async def test_records_of_unknown_functions_and_nonsense_stop_nothing(
     own_story: Story, registry: Any
 ) -> None:
@@ -330,7 +347,7 @@ async def test_calls_are_forgotten_after_seven_days(own_story: Story, database: 
 # --- dead letters
 
 
-async def bury(story: Story, index: int = 0, **fields: Any) -> str:
+async def bury(story: Story, index: int = 0, pool: str = "", method: str = "", **fields: Any) -> str:
     """Publish a dead letter; return its input's id."""
     call = ids.new(ids.CALL)
     tries = (Try(0, "co-1", 1.0, 2.0, "ValueError: no"),)
@@ -342,9 +359,10 @@ async def bury(story: Story, index: int = 0, **fields: Any) -> str:
         [Payload(1, b"\x92\x90\x80")],
         1.0,
         tries=tries,
+        method=method,
     )
     letter = DeadLetter(
-        story.pools["f"],
+        pool or story.pools["f"],
         story.app_id,
         call,
         index,
@@ -420,6 +438,23 @@ async def test_a_dead_letter_is_replayed_once_by_the_present_function(story: Sto
     )
     assert coding.decode(CallRecord, stored.data).num_inputs == 1
     assert (await listed(story)).letters[0].replayed_as == again.call
+
+
+async def test_what_a_variant_gave_up_is_replayed_by_the_same_variant(story: Story, spec: Spec) -> None:
+    methods, parameters = (MethodSpec("predict"),), (Parameter("size", "str", False, "small"),)
+    model = spec("Model", cls=ClassSpec(methods, parameters))
+    base = (await story.client.publish(story.app_id, model))["Model"]
+    large = GetVariant(base.pool, {"size": "large"})
+    variant = await story.client.ask("get_variant", large, FunctionHandle)
+    named = await bury(story, pool=variant.pool, method="predict")
+    assert (await listed(story)).letters[0].function == "Model.predict"
+    newer = (await story.client.publish(story.app_id, replace(model, timeout=7.0)))["Model"]
+    again = await story.client.ask("replay_dead", ReplayDead(named), Replayed)
+    present = await story.client.ask("get_variant", replace(large, pool=newer.pool), FunctionHandle)
+    stream = subjects.stream_of(present.prefix)
+    (waiting,) = [one async for one in story.client.bus.read(stream, subjects.pool_inputs(present.prefix))]
+    chunk = coding.decode(Chunk, waiting.data)
+    assert (chunk.call, chunk.method) == (again.call, "predict")
 
 
 async def test_what_cannot_run_is_not_replayed(story: Story) -> None:

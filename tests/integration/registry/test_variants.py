@@ -50,6 +50,18 @@ async def test_equal_parameters_and_options_are_one_pool(records: Records) -> No
     assert (spec_.resources.cpu, spec_.timeout, spec_.autoscaling.max_containers) == (2.0, 9.0, 2)
 
 
+async def test_a_variant_of_a_variant_is_one_of_their_base(records: Records) -> None:
+    base = (await records.deploy(model())).handles["Model"]
+    request = GetVariant(base.pool, {"size": "large"})
+    handle, _ = await variants.get(records.engine, records.workspace, request, database_clock)
+    assert await variants.given(records.engine, base.function_id, handle.pool) == request
+    assert await variants.given(records.engine, base.function_id, base.pool) is None
+    with pytest.raises(NotFoundError):
+        await variants.given(records.engine, "fu-other", handle.pool)
+    further = await ask(records, handle, OTHER)
+    assert further == await ask(records, base, OTHER, size="large")
+
+
 async def test_an_option_that_is_the_declared_one_makes_no_other_pool(records: Records) -> None:
     base = (await records.deploy(spec("f", timeout=9.0))).handles["f"]
     assert await ask(records, base, Changes(timeout=9.0)) == base.pool

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -77,9 +78,19 @@ async def test_requests_above_a_limit_start_no_container(
         assert {answer.status_code for answer in answers} == {429}
         assert answers[0].headers["RateLimit-Policy"] == '"app";q=1;w=100'
         assert int(answers[0].headers["Retry-After"]) > 0
+        with_body = await client.post(url, content=b"x")
+        assert shape(answers[0]) == shape(with_body)
+        assert answers[0].json()["request_id"] != answers[1].json()["request_id"]
         assert containers(stack) <= before
     finally:
         assert stack.cli(*LIMIT, "remove", "--app", APP).returncode == 0
+
+
+def shape(answer: httpx.Response) -> dict[str, Any]:
+    """Return what is the same of every refusal, however soon it is made."""
+    waits = ("retry-after", "ratelimit", "date")
+    told = {name: value for name, value in answer.headers.items() if name not in waits}
+    return {"status": answer.status_code, **told, **answer.json(), "request_id": ""}
 
 
 async def is_limited(client: Client, url: str) -> bool:

@@ -4,12 +4,12 @@ import asyncio
 import io
 import tarfile
 import tempfile
-import zipfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from small_wheels import write_wheel
 from worker_stage import Stage
 
 from tidemill._bus.protocol import BusError
@@ -21,6 +21,7 @@ SETTINGS = {
     "TIDEMILL_WORKER_CPU": "2",
     "TIDEMILL_WORKER_MEMORY": "4096",
     "TIDEMILL_RUNTIME": "process",
+    "TIDEMILL_ALLOW_UNISOLATED": "1",
 }
 
 
@@ -129,16 +130,7 @@ async def stage(standing: Standing) -> AsyncIterator[Stage]:
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a wheel, `tidemill-probe`, and a source distribution, `tidemill-source-probe`."""
     folder = tmp_path_factory.mktemp("wheels")
-    info = "tidemill_probe-1.0.dist-info"
-    files = {
-        "tidemill_probe.py": "ANSWER = 42\n",
-        f"{info}/METADATA": "Metadata-Version: 2.1\nName: tidemill-probe\nVersion: 1.0\n",
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    record = "".join(f"{name},,\n" for name in (*files, f"{info}/RECORD"))
-    with zipfile.ZipFile(folder / "tidemill_probe-1.0-py3-none-any.whl", "w") as wheel:
-        for name, text in (*files.items(), (f"{info}/RECORD", record)):
-            wheel.writestr(name, text)
+    write_wheel(folder, "tidemill-probe", "ANSWER = 42\n")
     _write_source_distribution(folder)
     return folder
 

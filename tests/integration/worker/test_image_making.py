@@ -123,27 +123,22 @@ async def test_images_that_nobody_uses_make_room(
 async def test_a_worker_that_dies_in_the_middle_leaves_no_broken_image(
     alone: Stage, launch_worker: Callable[..., Any], wheels: Path, tmp_path: Path
 ) -> None:
+    """See `test_interrupted_builds.py` for every other moment."""
     folder = tmp_path / "images"
-    for moment in (".*.*/bin/python", ".*.*/lib/*/site-packages/*"):
-        worker = launch_worker(TIDEMILL_DATA_DIR=str(tmp_path))
-        state = await alone.until(lambda pid=worker.process.pid: state_of(alone, pid), PATIENCE)
-        image = ImageSpec((BASE, probe(wheels, build=ids.new(ids.IMAGE))))
-        pool = await alone.pool("def f(): pass", image=image)
-        await alone.ask_to_place(pool, worker=state.worker)
-        # Should the moment be over before it is seen, the image is whole.
-        before = len(list(folder.glob("[!.]*/bin")))
-        await alone.until(
-            lambda moment=moment, before=before: (
-                any(folder.glob(moment)) or len(list(folder.glob("[!.]*/bin"))) > before
-            ),
-            PATIENCE,
-        )
-        await worker.kill()
-        for made in (path for path in folder.iterdir() if not path.name.startswith(".")):
-            assert list(made.glob("lib/python*/site-packages/tidemill_probe.py")), made
+    moment, made = ".benches/*/*/environment/lib/*/site-packages/*", "[!.]*/lib/python*/site-packages"
+    worker = launch_worker(TIDEMILL_DATA_DIR=str(tmp_path))
+    state = await alone.until(lambda: state_of(alone, worker.process.pid), PATIENCE)
+    image = ImageSpec((BASE, probe(wheels, build=ids.new(ids.IMAGE))))
+    pool = await alone.pool("def f(): pass", image=image)
+    await alone.ask_to_place(pool, worker=state.worker)
+    # Should the moment be over before it is seen, the image is whole.
+    await alone.until(lambda: any(folder.glob(moment)) or any(folder.glob(made)), PATIENCE)
+    await worker.kill()
+    assert all((packages / "tidemill_probe.py").exists() for packages in folder.glob(made))
     worker = launch_worker(TIDEMILL_DATA_DIR=str(tmp_path))
     await worker.serving()
     assert not list(folder.glob(".*.*"))
+    assert not list(folder.glob(".benches/[!.]*/[0-9]*"))
 
 
 def state_of(stage: Stage, pid: int) -> WorkerState | None:

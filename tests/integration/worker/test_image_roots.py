@@ -2,15 +2,20 @@
 
 import asyncio
 import base64
+import dataclasses
 import hashlib
 import json
 import os
+import random
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +31,7 @@ from tidemill import Image, Secret, _source
 from tidemill._bus import blobs
 from tidemill._wire import ids
 from tidemill.exception import ImageBuildError
-from tidemill_worker import build_steps, debian
+from tidemill_worker import build_steps, debian, roots
 from tidemill_worker.children import Children
 
 pytestmark = [
@@ -72,7 +77,8 @@ def test_every_kind_of_layer_leaves_what_it_says_and_secrets_leave_nothing(
             [
                 "ARG NUMBER",
                 "COPY run.sh /copied",
-                "RUN --mount=type=secret,id=TOKEN wc -c < /run/secrets/TOKEN > /counted",
+                "RUN --mount=type=secret,id=TOKEN wc -c < /run/secrets/TOKEN > /counted; echo counted",
+                "RUN --mount=type=cache,target=/kept echo x >> /kept/it; wc -l < /kept/it; exit 0",
             ],
             context_files={"run.sh": str(tmp_path / "run.sh")},
             secrets=[token],
@@ -89,7 +95,8 @@ def test_every_kind_of_layer_leaves_what_it_says_and_secrets_leave_nothing(
     assert stage.said.count("16") == 1  # the secret's characters, as a command of a layer counts them
     assert stage.find(root, "counted").read_text() == "16\n"  # and one of a Dockerfile
     assert "ran as 0 with" in stage.text()
-    assert not [path for layer in root.layers for path in layer.glob("run/tidemill*")]
+    assert {"counted", "1"} <= set(stage.said)  # the last words of a Dockerfile's commands
+    assert not stage.find(root, "run/tidemill").is_dir()
     found = subprocess.run(
         ["grep", "-rlF", "quite 'a' secret", stage.folder], capture_output=True, text=True, check=False
     )
@@ -118,6 +125,43 @@ def test_builds_at_the_same_time_share_what_they_have_in_common(stage: RootStage
     assert stage.said.count("common") == 1
 
 
+def test_what_no_image_needs_leaves_the_store_and_what_is_built_on_stays(stage: RootStage) -> None:
+    async def build() -> None:
+        kept = await stage.build(SLIM.run_commands("echo kept > /mark"))
+        await stage.build(SLIM.run_commands("echo gone > /mark").run_commands("echo on top"))
+        (record := stage.folder / "kept-image").mkdir()
+        (record / roots.RECORD).write_text(json.dumps(dataclasses.asdict(kept), default=str))
+        await stage.roots.collect([record])
+        assert stage.kept() == set(kept.steps)
+        assert stage.find(kept, "mark").read_text() == "kept\n"
+
+    asyncio.run(build())
+
+
+def test_a_python_is_put_into_an_image_that_has_none(stage: RootStage, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "root.tar", "w", dereference=True) as tree:
+        for program in map(shutil.which, ("sh", "ldconfig", "env")):
+            assert program is not None
+            tree.add(program, f"bin/{Path(program).name}")
+            told = subprocess.run(["ldd", program], capture_output=True, text=True, check=False).stdout
+            for library in re.findall(r"(/\S+) \(0x", told):
+                tree.add(library, library.lstrip("/"))
+                for other in (
+                    Path(library).parent.glob("lib[mdpru]*.so.[0-6]") if "libc.so" in library else ()
+                ):
+                    if re.match(r"lib(?:m|dl|pthread|rt|util)\.", other.name):  # of the C library as well
+                        tree.add(other, str(other).lstrip("/"))
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nADD root.tar /\n")
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    bare = Image.from_dockerfile(tmp_path / "Dockerfile", ignore=["Dockerfile"])
+    with pytest.raises(ImageBuildError, match="the image has no Python"):
+        asyncio.run(stage.build(bare))
+    helped = Image.from_dockerfile(tmp_path / "Dockerfile", ignore=["Dockerfile"], add_python=version)
+    root = asyncio.run(stage.build(helped.run_commands("python3 -c 'import ssl; print(6 * 7)'")))
+    assert (root.python, root.version) == ("/usr/local/bin/python3", version)
+    assert "42" in stage.said
+
+
 def test_a_build_that_is_killed_leaves_nothing_behind(folder: Path) -> None:
     command = "touch /half; echo half done; exec sleep 60"
     program = [sys.executable, root_stage.__file__, str(folder), command]
@@ -138,8 +182,43 @@ def test_a_build_that_is_killed_leaves_nothing_behind(folder: Path) -> None:
     stage.roots.close()
 
 
+def test_builds_that_are_killed_at_any_moment_leave_no_broken_layer(folder: Path) -> None:
+    seed = random.randrange(1 << 32)
+    print("seed", seed)
+    chance = random.Random(seed)
+    commands = [f"head -c 3000000 /dev/zero > /kept-{seed}-{number}" for number in range(2)]
+    for command in commands:
+        program = [sys.executable, root_stage.__file__, str(folder), command]
+        with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as builder:
+            with suppress(subprocess.TimeoutExpired):
+                builder.wait(chance.uniform(0, 6))  # whenever that is, what follows holds
+            family = [builder.pid, *_children(builder.pid)]
+            with suppress(ProcessLookupError):
+                os.kill(chance.choice(family), signal.SIGKILL)
+            builder.communicate(timeout=120)
+        waiting.wait_until(lambda family=family: not any(map(_runs, family)), 60)
+    stage = RootStage(folder)
+    for number, command in enumerate(commands):
+        root = asyncio.run(stage.build(Image.debian_slim().run_commands(command)))
+        assert stage.find(root, f"kept-{seed}-{number}").stat().st_size == 3_000_000
+    assert stage.working() == []
+    assert not list(folder.glob("store-loans/.loan*"))
+    stage.roots.close()
+
+
+def _runs(pid: int) -> bool:
+    """Return whether a process runs, and is no zombie of somebody else's."""
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def _children(pid: int) -> list[int]:
-    found = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    try:
+        found = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []  # it ended just now
     return found + [below for child in found for below in _children(child)]
 
 

@@ -8,10 +8,11 @@ from typing import Any
 
 from worker_stage import WORKSPACE, Stage, eventually
 
-from tidemill._wire import coding, failure, ids, subjects
+from tidemill._wire import coding, failure, ids, phases, subjects
 from tidemill._wire.calls import DeadLetter, InputRecord, RecordBatch, State, runs_of
 from tidemill._wire.control import FunctionHandle
 from tidemill._wire.messages import Chunk, Try
+from tidemill._wire.phases import MOMENTS
 from tidemill._wire.scheduling import Cancelled
 from tidemill._wire.specs import Pool, RetryPolicy
 
@@ -61,6 +62,20 @@ async def test_inputs_that_finish_together_are_one_record(stage: Stage) -> None:
         assert (record.state, record.attempt, record.pool) == (State.SUCCESS, 0, pool.id)
         assert (record.parent, record.root, record.container) == ("in-1-0", "fc-1", container)
         assert began <= record.queued <= record.started <= record.finished <= time.time()
+
+
+async def test_an_input_that_waited_for_a_start_is_told_its_moments_and_no_later_one(stage: Stage) -> None:
+    pool = await stage.pool("import time\ntime.sleep(0.05)\ndef f():\n    pass")
+    first = await stage.call(pool, ())
+    await stage.place(pool)
+    (cold,) = await told(stage, first, State.SUCCESS)
+    assert len(cold.moments) == MOMENTS
+    assert cold.queued <= cold.moments[0]
+    assert list(cold.moments) == sorted(cold.moments)
+    spent = phases.of(cold.queued, cold.started, cold.finished, cold.moments)
+    assert spent["import"] >= 0.05
+    (warm,) = await told(stage, await stage.call(pool, ()), State.SUCCESS)
+    assert warm.moments == ()
 
 
 async def test_an_input_that_runs_for_long_is_told_before_it_ends(stage: Stage, tmp_path: Any) -> None:

@@ -10,6 +10,7 @@ from declared_classes import Base, Model, WithAsyncHook, app
 import tidemill as modal
 from tidemill import Cls, Function
 from tidemill._wire.specs import Batching, ClassSpec, Concurrency, MethodSpec, Parameter
+from tidemill._wire.variants import Changes
 from tidemill.exception import ExecutionError, InvalidError
 
 declaring: Any = modal.App("declaring")
@@ -104,6 +105,8 @@ def test_options_add_up_and_stay_where_nothing_is_given() -> None:
     changes = cls.with_concurrency(max_inputs=5)._given.changes
     assert (changes.cpu, changes.timeout, changes.env) == ((2.0, None), 9.0, {"A": "1"})
     assert (changes.memory, changes.concurrency) == (None, Concurrency(5, 5))
+    batches = cls.with_concurrency(max_inputs=5)._given.with_changes(Changes(batching=Batching(2, 1)))
+    assert (batches.changes.concurrency, batches.changes.batching) == (None, Batching(2, 1))
     with pytest.raises(InvalidError, match="max_containers has to be a whole number"):
         Model.with_options(max_containers=0)
     with pytest.raises(InvalidError, match="a class with a batched method has no other methods"):

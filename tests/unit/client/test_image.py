@@ -8,7 +8,7 @@ import pytest
 from tidemill import Image, _runtime, image
 from tidemill._wire import coding
 from tidemill._wire.specs import ImageSpec
-from tidemill.exception import InvalidError, UnimplementedError
+from tidemill.exception import ExecutionError, InvalidError, UnimplementedError
 
 
 def print_nothing() -> None:
@@ -176,10 +176,14 @@ def test_an_image_can_be_pickled_with_a_function_that_names_it() -> None:
     assert pickle.loads(pickle.dumps(made)) == made
 
 
-def test_what_an_image_cannot_do_yet_is_said() -> None:
-    with pytest.raises(AttributeError, match=r"Image\.publish is not in this version"):
-        Image.debian_slim().publish("name")
-    with pytest.raises(AttributeError, match=r"Image\.from_name is not in this version"):
-        Image.from_name("name")
+def test_an_image_has_an_id_when_it_was_built_or_is_named_by_one() -> None:
+    by_id = Image.from_id("im-1")
+    assert by_id.object_id == pickle.loads(pickle.dumps(by_id)).object_id == "im-1"
+    for unknown in (by_id.env({"A": "b"}), Image.from_name("a:v1"), Image.debian_slim()):
+        assert not unknown.is_hydrated
+        with pytest.raises(ExecutionError, match="has no id yet"):
+            unknown.object_id
+    with pytest.raises(InvalidError, match="not the id of an image"):
+        Image.from_id("fu-1")
     with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
         Image.debian_slim().nonsense

@@ -4,7 +4,7 @@ import declared
 import pytest
 
 from tidemill import App, Cron, Function, Image, Period, Retries, Secret, Volume, _runtime
-from tidemill._options import parse_gpus
+from tidemill._resources import parse_gpus
 from tidemill._wire.specs import FunctionSpec, Source
 from tidemill.exception import DeprecationError, InvalidError, UnimplementedError
 

@@ -52,7 +52,7 @@ main("x")  # type: ignore[arg-type]
 app.function(timeout="x")  # type: ignore[arg-type]
 app.function(nonsense=1)  # type: ignore[call-arg]
 tidemill.nonsense  # type: ignore[attr-defined]
-tidemill.Image.publish("x")  # type: ignore[attr-defined]
+tidemill.Image.nonsense("x")  # type: ignore[attr-defined]
 
 with app.run() as running:
     assert_type(running, App)

@@ -9,11 +9,12 @@ import cloudpickle
 import pytest
 
 from tidemill import _runtime, exception
+from tidemill._handled import Lookup
 from tidemill._runtime import Container, CurrentInput
 from tidemill._single import origin
 from tidemill._wire.control import FunctionHandle
 from tidemill.function_call import FunctionCall
-from tidemill.functions import Function, Lookup
+from tidemill.functions import Function
 
 HANDLE = FunctionHandle("fu-1", "double", "ap-1", "po-1", "tm.inputs.cpu.0.main.cpu.po-1")
 

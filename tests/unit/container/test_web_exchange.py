@@ -27,12 +27,17 @@ class Web:
     """The execution that an exchange belongs to, and what it was given to send."""
 
     ready_at = 0.0
+    start: tuple[float, ...] = ()
 
     def __init__(self, app: Callable[..., Any]) -> None:
         self.app = app
         self.state: dict[str, Any] = {"shared": 1}
         self.frames: list[Frame] = []
         self.outcome: tuple[int, Encoded] | None = None
+        self.noted: list[str] = []
+
+    def note(self, input_id: str) -> None:
+        self.noted.append(input_id)
 
     def transmit(self, _number: int, frame: Frame) -> None:
         self.frames.append(frame)

@@ -16,3 +16,12 @@ from tidemill_gateway.web.http import phases
 )
 def test_waiting_is_told_from_starting(age: float, run: float, ready: float, told: bytes) -> None:
     assert phases(age, (run, ready)) == told
+
+
+def test_a_new_container_tells_what_its_start_took() -> None:
+    told = phases(10.0, (0.5, 0.25, 1.0, 2.0, 1.0, 4.0, 0.5))
+    assert told == (
+        b"queue;dur=1000.0, place;dur=1000.0, image;dur=2000.0, start;dur=1000.0, import;dur=4000.0, "
+        b"enter;dur=500.0, run;dur=500.0"
+    )
+    assert phases(0.75, (0.25, 5.0, 1.0, 2.0, 1.0, 4.0, 0.5)).startswith(b"queue;dur=500.0, start;dur=0.0")

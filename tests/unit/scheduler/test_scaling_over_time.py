@@ -117,19 +117,60 @@ def test_whatever_arrives_is_finished_without_flapping(
     assert pool.started <= 16 * (1 + at / 5.0)
 
 
-def test_a_jump_to_500_calls_a_second_is_cleared_within_three_seconds_of_enough_slots() -> None:
-    pool = Simulated(seconds=0.02, slots=32)
-    replay(pool, [(number * 0.002, 1) for number in range(5_000)])
-    late = pool.waits[1_500:]  # what came after the first three seconds
-    assert max(late) < 0.05
-    assert max(pool.waits) < 1.0
+def by_chance(seed: int, rate: float, seconds: float) -> list[tuple[float, int]]:
+    """Return a trace of inputs that come by chance."""
+    dice, at, trace = random.Random(seed), 0.0, []
+    while at < seconds:
+        trace.append((at, 1))
+        at += dice.expovariate(rate)
+    return trace
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([0.012, 0.06, 0.2]), st.sampled_from([16, 100]))
+def test_a_jump_to_500_calls_a_second_is_cleared_within_three_seconds_of_enough_slots(
+    seed: int, start: float, slots: int
+) -> None:
+    trace = by_chance(seed, 500.0, 6.0)
+    pool = Simulated(seconds=0.02, slots=slots, start=start)
+    replay(pool, trace)
+    enough = pool.ready_at[11]  # ten are busy on average
+    late = [at + wait for (at, _), wait in zip(trace, pool.waits, strict=True) if wait > 0.05]
+    assert max(late) < enough + 3.0
+    assert pool.started <= 40
+
+
+def test_what_starts_slowly_is_started_no_more_often_than_it_is_of_use() -> None:
+    counts = []
+    for start in (0.012, 0.3):
+        pool = Simulated(seconds=0.02, slots=100, start=start)
+        replay(pool, by_chance(1, 300.0, 6.0))
+        counts.append(pool.started)
+    assert counts[1] <= counts[0]
+    assert counts[1] <= 12  # six are busy on average
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    seconds=st.sampled_from([0.05, 0.3, 1.0]),
+    busy=st.sampled_from([0.5, 2.0, 6.0]),
+    window=st.sampled_from([2.0, 10.0]),
+)
+def test_under_noise_containers_go_only_when_idle_and_come_only_when_missing(
+    seed: int, seconds: float, busy: float, window: float
+) -> None:
+    pool = Simulated(seconds, Autoscaling(scaledown_window=window))
+    last = 30.0
+    summary = replay(pool, by_chance(seed, busy / seconds, last))
+    assert all(idle >= window for idle in pool.stopped_after)
+    assert all(missing > 0 for missing in pool.missing)
+    assert summary.containers_started <= summary.most_containers * (1 + last / window)
+    assert summary.waiting <= 0.2 * max(summary.busy, 1.0)
 
 
 def test_noise_around_a_steady_load_starts_less_than_one_container_in_a_window() -> None:
-    dice, at, trace = random.Random(7), 0.0, []
-    while at < 300.0:
-        at += dice.expovariate(20.0)
-        trace.append((at, 1))
+    trace = by_chance(7, 20.0, 300.0)
     pool = Simulated(seconds=0.1, limits=Autoscaling(scaledown_window=10.0))
     summary = replay(pool, trace)
     assert summary.containers_started < 300.0 / 10.0

@@ -1,5 +1,6 @@
 """What uv keeps is compiled once, and stays what uv unpacked."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -19,3 +20,12 @@ async def test_packages_are_compiled_and_what_wheels_keep_for_other_places_is_no
     assert await bytecode.complete(Interpreter(version, sys.executable))
     assert [cached.parents[1].name for cached in wheel.rglob("*.pyc")] == ["package"]
     assert not await bytecode.complete(Interpreter(version, sys.executable))
+
+
+def test_what_a_killed_program_left_in_the_cache_goes_when_nobody_can_need_it(tmp_path: Path) -> None:
+    for name in (".tmpOld", ".tmpNew", "archive-v0"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").touch()
+    os.utime(tmp_path / ".tmpOld", (0, 0))
+    Uv(Children(), tmp_path).sweep()
+    assert {path.name for path in tmp_path.iterdir()} == {".tmpNew", "archive-v0"}

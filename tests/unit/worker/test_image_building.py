@@ -2,6 +2,7 @@
 
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from tidemill._wire.specs import ImageSpec
 from tidemill.exception import ImageBuildError
-from tidemill_worker import build_steps, recipes, space
+from tidemill_worker import build_steps, dockerfiles, recipes, roots, space
 from tidemill_worker.build_steps import Step, Written
 from tidemill_worker.space import Stored
 from tidemill_worker.uses import Uses
@@ -43,7 +44,7 @@ def test_a_layer_is_the_same_after_the_same_layers() -> None:
 )
 def test_nothing_that_users_write_becomes_part_of_a_script(variables: dict[str, str], command: str) -> None:
     script = build_steps.run(STEP, [command], variables=variables)
-    for line in script.replace(f"{build_steps._LISTEN}\n", "").splitlines():
+    for line in script.replace(f"{build_steps.LISTEN}\n", "").splitlines():
         assert line.startswith(
             (
                 "mkdir -p $(dirname /mnt/own/",
@@ -148,13 +149,92 @@ def test_options_that_reach_the_machine_are_found() -> None:
     assert daring(packages=["--index-url https://x"]) == ""
 
 
+def test_packages_are_wheels_of_an_index_and_no_variable_steers_their_installer() -> None:
+    def refused(package: str, **variables: str) -> bool:
+        install = recipes.install("pip_install", {"packages": [package]}, 2)
+        return bool(recipes.daring(install) or recipes.daring_variable(variables))
+
+    for fine in ("a", "a[b]>=1; python_version<'4'", "a @ https://x/a.whl", "a[b] @ git+https://h/a@v1"):
+        assert not refused(fine, GITHUB_TOKEN="x", UV_INDEX_MINE_PASSWORD="y", UV_DEFAULT_INDEX="https://x")
+    near = (
+        "./a",
+        "~/a",
+        "/a.whl",
+        "a.whl",
+        "file:///a",
+        "a @ file:///a#https://",
+        "git+ssh://h/a",
+        "a @ ${X}",
+    )
+    assert all(map(refused, near))
+    steering = ("GIT_SSH_COMMAND", "LD_PRELOAD", "UV_PYTHON", "https_proxy", "SSL_CERT_FILE", "PATH", "HOME")
+    assert all(refused("a", **{name: "x"}) for name in steering)
+
+
+def test_a_poetry_project_brings_no_plugins_and_every_project_its_lock() -> None:
+    for arguments in ({"pyproject": "requires-plugins", "lock": "x"}, {"pyproject": "", "lock": None}):
+        install = recipes.install("poetry_install_from_file", arguments, 2)
+        with pytest.raises(ImageBuildError, match=r"requires-plugins|needs its lock"):
+            recipes.refuse_daring(install, ())
+
+
 def test_a_dockerfile_has_no_layers_of_others() -> None:
     for text in ("FROM localhost/tidemill:key\n", "FROM x\nCOPY --from=localhost/tidemill:key / /\n"):
         with pytest.raises(ImageBuildError, match="others' layers"):
-            build_steps.dockerfile(STEP, "key", text, secrets={}, auth=False)
-    assert "--pull-never" in build_steps.lines(
-        STEP, "k", ["RUN x"], base=build_steps.image("old"), secrets={}
+            dockerfiles.build(STEP, "key", text, workspace="main", secrets={})
+    assert "--pull-never" in dockerfiles.lines(STEP, "k", ["RUN x"], workspace="main", secrets={})
+
+
+def test_commands_of_a_dockerfile_speak_through_a_pipe_whatever_their_shell_is() -> None:
+    text = (
+        "# syntax\nFROM a AS one\nRUN x \\\n  # why\n  SHELL\n"
+        'shell ["/bin/bash", \\\n "-c"]\nRUN y\nFROM b\nRUN z\n'
     )
+    assert dockerfiles.aloud(text).splitlines() == [
+        "# syntax",
+        "FROM a AS one",
+        'SHELL ["/run/tidemill/aloud", "/bin/sh", "-c"]',
+        "RUN x \\",
+        "  # why",
+        "  SHELL",
+        'SHELL ["/run/tidemill/aloud", "/bin/bash", "-c"]',
+        "RUN y",
+        "FROM b",
+        'SHELL ["/run/tidemill/aloud", "/bin/sh", "-c"]',
+        "RUN z",
+        'SHELL ["/bin/sh", "-c"]',
+    ]
+
+
+def test_conda_packages_come_from_their_channels_in_order() -> None:
+    command, files = build_steps.conda({"packages": ["a=1", "b>2"], "channels": ["x", "conda-forge"]})
+    assert command.splitlines()[-1].startswith(
+        "micromamba install -n base -y -c x -c conda-forge a=1 'b>2' && "
+    )
+    assert files == {}
+    told = {"packages": [], "channels": [], "spec": "dependencies: [a]\n", "suffix": ".yml"}
+    command, files = build_steps.conda(told)
+    assert "-f /run/tidemill/order/spec.yml" in command
+    assert files == {"spec.yml": "dependencies: [a]\n"}
+    ran = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=False, env={})
+    assert ran.returncode == 127
+    assert "begin it with Image.micromamba()" in ran.stderr
+
+
+def test_what_earlier_builds_left_belongs_to_a_workspace() -> None:
+    def key(layer: tuple[str, dict[str, Any]], workspace: str) -> str:
+        return build_steps.steps([BASE, layer], [], workspace)[0][-1].key
+
+    cached = ("dockerfile_commands", {"commands": ["RUN --mount=type=cache,target=/x make"]})
+    for layer in (cached, ("pip_install", {"packages": ["a"]})):
+        assert key(layer, "one") != key(layer, "other")
+    plain = ("dockerfile_commands", {"commands": ["RUN make"]})
+    assert key(plain, "one") == key(plain, "other")
+    scripts = {
+        workspace: dockerfiles.build(STEP, "k", "FROM x\n", workspace=workspace, secrets={})
+        for workspace in ("one", "other")
+    }
+    assert scripts["one"] != scripts["other"]
 
 
 async def test_an_image_that_is_used_is_nobodys_alone(tmp_path: Path) -> None:
@@ -168,3 +248,14 @@ async def test_an_image_that_is_used_is_nobodys_alone(tmp_path: Path) -> None:
     assert others.take("key") is None
     ours.release("co-2")
     assert others.take("key") is not None
+
+
+def test_an_image_whose_python_is_too_old_or_missing_is_refused_with_what_helps() -> None:
+    assert roots._checked_python("some warning\n/usr/bin/python3 3.12\n") == ("/usr/bin/python3", "3.12")
+    for told, why in (
+        ("/usr/bin/python3 3.9\n", "the image's Python is 3.9"),
+        ("", "the image has no Python"),
+    ):
+        with pytest.raises(ImageBuildError, match=why) as caught:
+            roots._checked_python(told)
+        assert "add_python" in caught.value.hint

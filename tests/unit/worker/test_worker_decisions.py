@@ -34,6 +34,7 @@ from tidemill_worker.decisions import (
     shares,
     slots,
     splits,
+    superfluous,
     verdict,
     wanted,
 )
@@ -61,6 +62,7 @@ FREE = Capacity(2.0, 1_000, {"H100": 2, "L4": 1})
         (Exit(-signal.SIGKILL, Killed.STOP), Fate.LOST, ""),
         (Exit(None, Killed.VIOLATION), Fate.FAILED, "broke the protocol"),
         (Exit(3, Killed.TIMEOUT), Fate.TIMED_OUT, ""),
+        (Exit(None, Killed.EXCESS, "wrote 18 MiB"), Fate.FAILED, "the container wrote 18 MiB"),
     ],
 )
 def test_what_a_function_does_to_itself_is_its_failure_and_the_rest_is_not(
@@ -195,3 +197,14 @@ def test_only_cores_can_be_promised_twice() -> None:
     assert fit(pool(Resources(cpu=1.0)), full, total, overcommit=True) == Grant()
     assert isinstance(fit(pool(Resources(cpu=1.0, memory=1_500)), full, total, overcommit=True), str)
     assert isinstance(fit(pool(Resources(cpu=3.0)), full, total, overcommit=True), str)
+
+
+def test_templates_end_when_nobody_uses_them_and_the_least_used_when_they_are_too_many_or_too_large() -> None:
+    one = {"new": (1000.0, 30), "older": (900.0, 30), "oldest": (800.0, 30)}
+    assert superfluous(one, 1000.0, most=9, memory=100) == []
+    assert superfluous(one, 1000.0, most=2, memory=100) == ["oldest"]
+    assert superfluous(one, 1000.0, most=9, memory=60) == ["oldest"]
+    assert superfluous(one, 1000.0, most=9, memory=10) == ["older", "oldest"], "the newest stays"
+    assert superfluous(one, 1550.0, most=9, memory=100) == ["older", "oldest"]
+    assert superfluous(one, 1601.0, most=9, memory=100) == ["new", "older", "oldest"]
+    assert superfluous({}, 0.0, most=9) == []

@@ -36,6 +36,7 @@ EXPIRES = 30.0  # seconds that a pull waits at the server
 HEARTBEAT = 5.0  # seconds between the signs of life of an idle one
 LOOK = 6.0  # seconds between looks: a pull without any sign in two of them is void
 MAKE_DELAY, MAX_MAKE_DELAY = 0.05, 2.0  # seconds between tries to make a missing consumer
+MANY = 16  # messages wanted at once from which on a pull is worth it only for a quarter of them
 MAX_LANES = 256  # pulls under way at the same time
 BACK_OFF = (0.1, 0.5)  # seconds, jittered, when the server takes no more pulls
 
@@ -181,7 +182,10 @@ class NatsPuller:
         """Pull for what is wanted and not asked for yet."""
         self._asking = False
         self._pull(self._first - self._first_credit, is_first=True)
-        self._pull(self._wanted - self._credit, is_first=False)
+        missing = self._wanted - self._credit
+        lasts = self._wanted >= MANY and self._credit and missing * 4 < self._wanted
+        if not lasts:  # one pull for each message would double their cost
+            self._pull(missing, is_first=False)
 
     def _pull(self, missing: int, *, is_first: bool) -> None:
         if missing <= 0 or self._blocked or not self._bus.connected or len(self._busy) == MAX_LANES:

@@ -109,6 +109,11 @@ class Input:
     started: datetime | None
     finished: datetime | None
     reason: str
+    phases: Annotated[
+        dict[str, float],
+        Field(description="seconds that it waited in the `queue` and for each part of its container's start, "
+              "where it waited for that (`place`, `image`, `start`, `import`, `enter`), and that it `run`"),
+    ]  # fmt: skip
 
     @classmethod
     def of(cls, info: InputDetails) -> "Input":
@@ -123,6 +128,7 @@ class Input:
             started=perhaps(info.started),
             finished=perhaps(info.finished),
             reason=info.reason,
+            phases=info.phases,
         )
 
 

@@ -17,10 +17,9 @@ from tidemill_gateway.proxy_auth import without_secrets
 from tidemill_gateway.sessions import Sessions
 from tidemill_gateway.web import feeds, http, once, sockets
 from tidemill_gateway.web.calls import Inbox, WebCall
-from tidemill_gateway.web.routes import Routes, Target
+from tidemill_gateway.web.routes import Routes, Target, label_of
 from tidemill_gateway.web.sets import Sets
 
-PREFIX = b"/f/"
 NOT_THERE = "there is no web function at this address"
 
 
@@ -102,17 +101,8 @@ class Front:
 
     def _label(self, scope: Scope) -> tuple[str | None, str]:
         """Return the label that a request is for, None for none, and the path that leads to it."""
-        for name, value in scope["headers"]:
-            if name == b"host":
-                host = value.partition(b":")[0].lower()
-                if host.endswith(self._suffix):
-                    return host[: -len(self._suffix)].decode("latin-1"), ""
-                break
-        raw: bytes = scope.get("raw_path") or b""
-        if raw.startswith(PREFIX):
-            label = raw[len(PREFIX) :].partition(b"/")[0].decode("latin-1")
-            return label, f"/f/{label}"
-        return None, ""
+        label, by_path = label_of(scope.get("raw_path") or b"", scope["headers"], self._suffix)
+        return label, f"/f/{label}" if by_path else ""
 
     async def _admit(self, target: Target, scope: Scope) -> tuple[Scope, str]:
         """Refuse a request, before anything is queued for it, or return it and the proxy token's id.

@@ -5,19 +5,23 @@ watches whether its client is still there; a body that does not come at once has
 """
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
 from starlette.types import Receive, Scope, Send
 
 from tidemill import exception
 from tidemill._bus.protocol import BusError
 from tidemill._duplex import HalfEnded
-from tidemill._wire.web import Headers, Request, Route
+from tidemill._wire import phases as phases_of_start
+from tidemill._wire.duplex import PIECE
+from tidemill._wire.web import Headers, Request, Route, Timing
 from tidemill_gateway.problems import Problem
 from tidemill_gateway.web import feeds
-from tidemill_gateway.web.calls import WebCall
+from tidemill_gateway.web.calls import Answer, WebCall
 from tidemill_gateway.web.events import MAX_EVENT, Event, Splitter
 from tidemill_gateway.web.feeds import Feeds
-from tidemill_gateway.web.protocol import end_with_trailers
+from tidemill_gateway.web.protocol import end_with_trailers, respond
 
 WATCH_AFTER = 0.1  # seconds without a response until somebody looks whether the client is still there
 BODY_TIMEOUT = 60.0  # seconds without a piece of a body
@@ -218,23 +222,26 @@ class _Exchange:
             await self._stream(*value)
         else:
             status, headers, body, timing = value
-            await self._start(status, headers, timing)
-            await self._send({"type": "http.response.body", "body": body})
+            kept = self._headers(headers, timing)
+            if not respond(self._scope, status, kept, body):
+                await self._send({"type": "http.response.start", "status": status, "headers": kept})
+                await self._send({"type": "http.response.body", "body": body})
 
-    async def _start(self, status: int, headers: Headers, timing: tuple[float, float]) -> None:
+    def _headers(self, headers: Headers, timing: Timing) -> Headers:
         kept = answered(headers)
         kept.append((b"server-timing", phases(self._call.age(), timing)))
-        await self._send({"type": "http.response.start", "status": status, "headers": kept})
+        return kept
 
-    async def _stream(self, status: int, headers: Headers, timing: tuple[float, float]) -> None:
+    async def _stream(self, status: int, headers: Headers, timing: Timing) -> None:
         """Pass a response on as it comes. One that breaks off is not ended, which cuts the connection."""
         stream, send = self._call.stream, self._send
         assert stream is not None
         self._begin_watch()
-        await self._start(status, headers, timing)
+        kept = self._headers(headers, timing)
+        await send({"type": "http.response.start", "status": status, "headers": kept})
         splitter = Splitter() if feeds.is_feed(self._scope, status, headers) else None
         try:
-            while (content := await stream.receive()) is not None:
+            while (content := await stream.gather(PIECE)) is not None:
                 if splitter is not None:
                     sent, events = splitter.held, splitter.feed(content.data)
                     if any(event.id for event in events):
@@ -277,8 +284,7 @@ class _Exchange:
         """Pass the body on; notice when the client leaves, or waits for too long."""
         call = self._call
         try:
-            async with asyncio.timeout(self._limit) as limit:
-                call.answer.add_done_callback(lambda _: _lift(limit))
+            async with _until_answered(call.answer, self._limit):
                 if self._more:
                     await self._upload()
                 while (await self._receive())["type"] != "http.disconnect":
@@ -321,19 +327,30 @@ class _Exchange:
             self._following.cancel()
 
 
-def phases(age: float, timing: tuple[float, float]) -> bytes:
+def phases(age: float, timing: Timing) -> bytes:
     """Return what a request's time went for: waiting for a container to be ready, and to take it; running.
 
     It is `age` seconds old. What is spent on its way counts as waiting.
     """
-    run, ready = timing
+    run, ready, *start = timing
     waited = max(0.0, age - run)
-    start = max(0.0, waited - ready)
+    if start and waited > ready:
+        found = {**phases_of_start.back_from(waited, ready, start), "run": run}
+        return b", ".join(b"%s;dur=%.1f" % (name.encode(), span * 1e3) for name, span in found.items())
+    starting = max(0.0, waited - ready)
     return b"queue;dur=%.1f, start;dur=%.1f, run;dur=%.1f" % (
-        (waited - start) * 1e3, start * 1e3, run * 1e3,
+        (waited - starting) * 1e3, starting * 1e3, run * 1e3,
     )  # fmt: skip
 
 
-def _lift(limit: asyncio.Timeout) -> None:
-    if not limit.expired() and limit.when() is not None:
-        limit.reschedule(None)
+@asynccontextmanager
+async def _until_answered(answer: "asyncio.Future[Answer]", seconds: float) -> AsyncIterator[None]:
+    """Raise `TimeoutError` in the block when no answer comes in time; with one it has all the time."""
+    async with asyncio.timeout(seconds) as limit:
+
+        def lift(_answer: "asyncio.Future[Answer]") -> None:
+            with suppress(RuntimeError):  # the block is over, or late
+                limit.reschedule(None)
+
+        answer.add_done_callback(lift)
+        yield

@@ -1,13 +1,32 @@
-"""uvicorn's protocol for HTTP/1.1, with bounds on the head of a request, and trailers of a response."""
+"""uvicorn's protocol for HTTP/1.1, with bounds on the head of a request, and trailers of a response.
+
+A request without a body that comes too soon is answered as soon as its head is read.
+"""
 
 from typing import Any, cast
 
 from starlette.types import Scope
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    HEADER_RE,
+    HEADER_VALUE_RE,
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
+
+from tidemill._wire.web import Headers
+from tidemill_gateway.web.refusals import Refusals
 
 MAX_HEAD = 64 * 1024  # bytes of a request line and its headers
 MAX_HEADERS = 512
 CYCLE = "tidemill.cycle"  # where a scope has what answers it
+
+
+# A request with one of these has more to it than its head.
+_MORE = frozenset((b"content-length", b"transfer-encoding", b"expect", b"upgrade", b"x-request-id"))
+_REFUSED = STATUS_LINE[429]
+_WITHOUT_BODY = frozenset((204, 205, 304))
+_ABOUT_CONNECTION = frozenset((b"connection", b"transfer-encoding"))
 
 
 class HeadTooLarge(Exception):
@@ -17,8 +36,10 @@ class HeadTooLarge(Exception):
 class Protocol(HttpToolsProtocol):
     """See `HttpToolsProtocol`."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
+    def __init__(self, *arguments: Any, refusals: Refusals, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self._refusals = refusals
+        self._refused = False  # the request that is being read
         self._head = 0  # bytes that came while a head was read; -1 while a body is
         self._too_large = False
 
@@ -41,13 +62,41 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """See `HttpToolsProtocol`."""
         self._head = -1
+        if (
+            self._refusals.any
+            and self._may_be_refused()
+            and (answer := self._refusals.of(self.url, self.headers))
+        ):
+            self._refuse(answer)
+            return
         super().on_headers_complete()
         cast(Scope, self.scope)[CYCLE] = self.cycle
 
     def on_message_complete(self) -> None:
         """See `HttpToolsProtocol`."""
         self._head = 0
-        super().on_message_complete()
+        if self._refused:
+            self._refused = False
+        else:
+            super().on_message_complete()
+
+    def _may_be_refused(self) -> bool:
+        """Return whether nothing but the head matters: no body, no earlier request that is unanswered."""
+        return (
+            (self.cycle is None or self.cycle.response_complete)
+            and not self.pipeline
+            and not self.flow.write_paused
+            and self.parser.get_method() != b"HEAD"
+            and self.parser.get_http_version() == "1.1"
+            and self.parser.should_keep_alive()
+            and not any(name in _MORE for name, _ in self.headers)
+        )
+
+    def _refuse(self, answer: bytes) -> None:
+        self._refused = True
+        dates = b"".join(b"%b: %b\r\n" % header for header in self.server_state.default_headers)
+        self.transport.write(_REFUSED + dates + answer)
+        self.on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what cannot be read, or is too large to be read."""
@@ -58,6 +107,44 @@ class Protocol(HttpToolsProtocol):
         self.transport.close()
 
 
+def respond(scope: Scope, status: int, headers: Headers, body: bytes) -> bool:
+    """Send a whole response in one write; return whether that is possible here, else nothing was sent.
+
+    What is unusual is left to `RequestResponseCycle.send`: that refuses what cannot be sent, too.
+    """
+    cycle = scope.get(CYCLE)
+    if (
+        cycle is None
+        or cycle.disconnected
+        or cycle.response_started
+        or cycle.flow.write_paused
+        or scope["method"] == "HEAD"
+        or not 200 <= status <= 599
+        or status in _WITHOUT_BODY
+    ):
+        return False
+    lines, has_length = [STATUS_LINE[status]], False
+    for name, value in (*cycle.default_headers, *headers):
+        low = name.lower()
+        if low == b"content-length":
+            has_length = True
+            if value != b"%d" % len(body):
+                return False
+        elif low in _ABOUT_CONNECTION:
+            return False
+        if HEADER_RE.search(low) or HEADER_VALUE_RE.search(value):
+            return False
+        lines += (low, b": ", value, b"\r\n")
+    if not has_length:
+        lines.append(b"content-length: %d\r\n" % len(body))
+    if not cycle.keep_alive:
+        lines.append(b"connection: close\r\n")
+    lines += (b"\r\n", body)
+    cycle.transport.write(b"".join(lines))
+    _finish(cycle)
+    return True
+
+
 def end_with_trailers(scope: Scope, trailers: list[tuple[bytes, bytes]]) -> bool:
     """End a response whose body has been sent, with trailers; return whether it can have any."""
     cycle = scope.get(CYCLE)
@@ -65,12 +152,17 @@ def end_with_trailers(scope: Scope, trailers: list[tuple[bytes, bytes]]) -> bool
         return False
     lines = b"".join(b"%s: %s\r\n" % (name, value) for name, value in trailers if _is_header(name, value))
     cycle.transport.write(b"0\r\n" + lines + b"\r\n")
-    cycle.response_complete = True
+    _finish(cycle)
+    return True
+
+
+def _finish(cycle: RequestResponseCycle) -> None:
+    """Note that all of a response was written."""
+    cycle.response_started = cycle.response_complete = True
     cycle.message_event.set()
     if not cycle.keep_alive:
         cycle.transport.close()
     cycle.on_response()
-    return True
 
 
 def _is_header(name: bytes, value: bytes) -> bool:

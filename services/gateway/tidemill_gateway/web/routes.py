@@ -1,6 +1,7 @@
 """The routes as this process knows them: the `routes` bucket, watched, so that a request asks nobody."""
 
 import asyncio
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import msgspec
@@ -12,9 +13,13 @@ from tidemill_common import streams
 from tidemill_common.bus.protocol import ServiceBus
 from tidemill_common.logging import Logger
 
+PREFIX = b"/f/"
 SOON = 0.5  # seconds for a route that was made a moment ago to be known here
 MAX_WAITING = 256  # requests that wait for that
 REWATCH = 0.5  # seconds before the bucket is watched again after an error
+
+
+Headers = Iterable[tuple[bytes, bytes]]
 
 
 class Target(NamedTuple):
@@ -78,6 +83,22 @@ class Routes:
             self._targets[label] = Target(route, _handle(route))
             self._changed.set()
             self._changed = asyncio.Event()
+
+
+def label_of(path: bytes, headers: Headers, suffix: bytes) -> tuple[str | None, bool]:
+    """Return the label that a request is for, None for none, and whether its path leads there.
+
+    Else it is that of a host: `suffix` is the domain, with its dot.
+    """
+    for name, value in headers:
+        if name == b"host":
+            host = value.partition(b":")[0].lower()
+            if host.endswith(suffix):
+                return host[: -len(suffix)].decode("latin-1"), False
+            break
+    if path.startswith(PREFIX):
+        return path[len(PREFIX) :].partition(b"?")[0].partition(b"/")[0].decode("latin-1"), True
+    return None, False
 
 
 def _handle(route: Route) -> FunctionHandle:

@@ -59,10 +59,14 @@ class Cgroups:
     `lacking` says what cannot be limited, and why.
     """
 
-    def __init__(self, folders: dict[str, Path], version: int, lacking: str = "") -> None:
+    def __init__(
+        self, folders: dict[str, Path], version: int, lacking: str = "", beside: Path | None = None
+    ) -> None:
+        """`beside` is the worker's own group, where it needs one."""
         self.version = version
         self.lacking = lacking
         self._folders = folders
+        self._beside = beside
 
     @classmethod
     def open(cls, name: str, memory: int) -> "Cgroups":
@@ -73,32 +77,57 @@ class Cgroups:
         mounts = _mounts()
         try:
             if all(controller in mounts for controller in _CONTROLLERS):
-                folders, version = _version_1(mounts, name), 1
+                found = cls(_version_1(mounts, name), 1)
             elif "" in mounts:
-                folders, version = _version_2(mounts[""], name), 2
+                found = cls.of_version_2(mounts[""], _own(""), name)
             else:
                 return cls({}, 0, "there are no control groups")
         except OSError as error:
             return cls({}, 0, f"control groups cannot be written: {error.strerror}")
+        folders = found._folders
         if not all(os.access(folder, os.W_OK) for folder in folders.values()):
             return cls({}, 0, "control groups cannot be written: they are somebody else's")
-        found = cls(folders, version)
         found.sweep()
         with suppress(OSError):
-            file = "memory.limit_in_bytes" if version == 1 else "memory.max"
+            file = "memory.limit_in_bytes" if found.version == 1 else "memory.max"
             (folders["memory"] / file).write_text(str(memory * _MIB))
         return found
 
+    @classmethod
+    def of_version_2(
+        cls, mount: Path, own: str, name: str, controllers: tuple[str, ...] = _CONTROLLERS
+    ) -> "Cgroups":
+        """Make the folder below the root of the tree, or, where that is not ours, below our `own` group.
+
+        A group that has processes cannot hand controllers down, unless it is the root: the worker moves
+        into a group of its own beside its containers'.
+
+        Raises:
+            OSError: neither can be written, or has other processes too.
+        """
+        beside, parent = None, mount
+        if not os.access(mount / "cgroup.subtree_control", os.W_OK):
+            parent = mount / own
+            beside = parent / f"{name}-worker"
+            beside.mkdir(exist_ok=True)
+            (beside / "cgroup.procs").write_text(str(os.getpid()))
+        folder = parent / name
+        for group in (parent, folder):
+            group.mkdir(exist_ok=True)
+            (group / "cgroup.subtree_control").write_text(" ".join(f"+{one}" for one in controllers))
+        return cls(dict.fromkeys(controllers, folder), 2, beside=beside)
+
     def add(self, container: str, pid: int, resources: Resources, tasks: int) -> None:
         """Put a container's first process into a group of its own; `OSError` if it cannot be."""
-        for controller, files in values(resources, self.version, tasks).items():
-            if controller in self._folders:
-                group = self._folders[controller] / container
-                group.mkdir(exist_ok=True)
-                for name, value in files.items():
+        limits = values(resources, self.version, tasks)
+        for folder in set(self._folders.values()):
+            group = folder / container
+            group.mkdir(exist_ok=True)
+            for controller in (one for one in limits if self._folders.get(one) == folder):
+                for name, value in limits[controller].items():
                     with suppress(*([OSError] if name in _OPTIONAL else [])):
                         (group / name).write_text(value)
-                (group / "cgroup.procs").write_text(str(pid))
+            (group / "cgroup.procs").write_text(str(pid))
 
     def memory(self, container: str) -> Memory | None:
         """Return what the kernel counted, or None where it does not count."""
@@ -143,13 +172,23 @@ class Cgroups:
         for folder in set(self._folders.values()):
             with suppress(OSError):
                 folder.rmdir()
+        if self._beside is not None:
+            with suppress(OSError):
+                self._leave(self._beside)
+
+    def _leave(self, beside: Path) -> None:
+        """Go back to where we were, which must hand nothing down for that."""
+        parent = beside.parent
+        (parent / "cgroup.subtree_control").write_text(" ".join(f"-{one}" for one in self._folders))
+        (parent / "cgroup.procs").write_text(str(os.getpid()))
+        beside.rmdir()
 
 
 def sweep(names: Iterable[str]) -> None:
     """Remove the groups that dead workers of these names left, wherever those were started."""
     for name in names:
         for mount in set(_mounts().values()):
-            for folder in list(mount.rglob(name)):
+            for folder in [*mount.rglob(name), *mount.rglob(f"{name}-worker")]:
                 for group in (*filter(Path.is_dir, folder.iterdir()), folder):
                     _remove(group)
 
@@ -219,23 +258,3 @@ def _version_1(mounts: dict[str, Path], name: str) -> dict[str, Path]:
         folders[controller] = folder / name
         folders[controller].mkdir(exist_ok=True)
     return folders
-
-
-def _version_2(mount: Path, name: str) -> dict[str, Path]:
-    """Make the folder below the root of the tree, or, where that is not ours, below our own group.
-
-    A group that has processes cannot hand controllers down, unless it is the root: the worker moves into a
-    group of its own beside its containers'.
-    """
-    if os.access(mount / "cgroup.subtree_control", os.W_OK):
-        parent = mount
-    else:
-        parent = mount / _own("")
-        beside = parent / f"{name}-worker"
-        beside.mkdir(exist_ok=True)
-        (beside / "cgroup.procs").write_text(str(os.getpid()))
-    folder = parent / name
-    for group in (parent, folder):
-        group.mkdir(exist_ok=True)
-        (group / "cgroup.subtree_control").write_text(" ".join(f"+{one}" for one in _CONTROLLERS))
-    return dict.fromkeys(_CONTROLLERS, folder)

@@ -7,7 +7,9 @@ from typing import Any
 
 from tidemill_worker.children import Children
 from tidemill_worker.sandbox import addresses, network, usernet
+from tidemill_worker.sandbox.forwarding import Forwarding
 from tidemill_worker.sandbox.network import NoEgress, Pairs
+from tidemill_worker.sandbox.slots import Slot
 from tidemill_worker.sandbox.usernet import UserNetwork
 
 PAUSE = 0.05  # seconds after a start until pairs are made for those to come
@@ -23,13 +25,15 @@ class Egress:
         self._preparing: asyncio.TimerHandle | None = None
 
     @classmethod
-    async def open(cls, slot: int, children: Children, refused: Iterable[str]) -> "Egress":
+    async def open(cls, slot: Slot, children: Children, refused: Iterable[str]) -> "Egress":
         """Prepare the way that there is."""
         try:
             if os.getuid():
                 return cls(UserNetwork.open(children, refused), (usernet.RESOLVER,), "")
             known = addresses.resolvers()
-            return cls(await asyncio.to_thread(Pairs.open, slot, known, tuple(refused)), known, "")
+            forwarding = Forwarding(slot.folder)
+            pairs = await asyncio.to_thread(Pairs.open, slot.number, forwarding, known, tuple(refused))
+            return cls(pairs, known, "")
         except NoEgress as error:
             return cls(None, (), str(error))
 
@@ -57,6 +61,11 @@ class Egress:
             self._preparing.cancel()
         if isinstance(way, Pairs):
             await asyncio.to_thread(way.close)
+
+    async def give_back(self, slot: Slot) -> None:
+        """Give back what was changed on the machine for all workers, if no other one is left."""
+        if not os.getuid():
+            await asyncio.to_thread(Forwarding(slot.folder).give_back, slot.has_others)
 
     def _prepare(self) -> None:
         self._preparing = None

@@ -2,6 +2,7 @@
 
     python -I -S launcher.py <layer> <descriptor of the plan>
     python -I -S launcher.py <layer> --remove <ids> <folder that containers wrote to>
+    python -I -S launcher.py <layer> --measure <ids>        is told such folders in lines, answers with bytes
 
     root                              an ordinary user
     │                                 ├── user namespace W, of which it is root: its own id and, with
@@ -67,6 +68,30 @@ def remove(ids: dict[str, int], path: str) -> None:
     """Remove a tree that containers' ids own, as root of the namespace that maps them."""
     _Ids.of(ids).enter_outer()
     shutil.rmtree(path, ignore_errors=True)
+
+
+def measure(ids: dict[str, int]) -> None:
+    """Say how much is in trees that containers' ids own, as root of the namespace that maps them."""
+    syscalls.die_with_parent(signal.SIGKILL)
+    _Ids.of(ids).enter_outer()
+    for line in sys.stdin:
+        sys.stdout.write(f"{size(line.rstrip())}\n")
+        sys.stdout.flush()
+
+
+def size(folder: str) -> int:
+    """Return the bytes that a tree takes on its disk. What disappears meanwhile does not count."""
+    total, left = 0, [folder]
+    while left:
+        try:
+            with os.scandir(left.pop()) as entries:
+                for entry in entries:
+                    total += entry.stat(follow_symlinks=False).st_blocks * 512
+                    if entry.is_dir(follow_symlinks=False):
+                        left.append(entry.path)
+        except OSError:
+            continue
+    return total
 
 
 class _Ids:
@@ -265,6 +290,8 @@ def _memory(data: bytes) -> int:
 
 if __name__ == "__main__" and sys.argv[2] == "--remove":
     remove(json.loads(sys.argv[3]), sys.argv[4])
+elif __name__ == "__main__" and sys.argv[2] == "--measure":
+    measure(json.loads(sys.argv[3]))
 elif __name__ == "__main__":
     with open(int(sys.argv[2]), "rb") as file:  # noqa: PTH123
         told = json.loads(file.read())

@@ -17,15 +17,14 @@ from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tidemill_worker.sandbox import addresses
+from tidemill_worker.sandbox.forwarding import Forwarding
 from tidemill_worker.sandbox.netlink import Netlink
 
 AHEAD = 4  # pairs that wait
 MTU = 1400  # bytes: small enough for the usual tunnels
-_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 # Where packets of containers may not go, unless the operator says otherwise: private, shared, link-local
 # (where clouds tell machines their secrets), multicast and reserved networks.
 PRIVATE = (
@@ -62,8 +61,12 @@ def pair_of(slot: int, number: int) -> Pair:
     return Pair(f"tm{slot}-{number}", f"tm{slot}p{number}", str(first), str(first + 1))
 
 
-def rules(slot: int, resolvers: Iterable[str], refused: Iterable[str]) -> str:
-    """Return the table of the worker in a slot, as nft reads it."""
+def rules(slot: int, resolvers: Iterable[str], refused: Iterable[str], outward: Iterable[str] = ()) -> str:
+    """Return the table of the worker in a slot, as nft reads it.
+
+    `outward` are interfaces that forward for containers only, and not from one to another.
+    """
+    named = ", ".join(f'"{each}"' for each in outward)
     ours, table = f'"tm{slot}-*"', table_of(slot)
     questions = ", ".join(resolvers)
     denied = ", ".join(refused) or "255.255.255.255"
@@ -79,6 +82,7 @@ table inet {table} {{
     }}
     chain forward {{
         type filter hook forward priority -10
+        {f"iifname {{ {named} }} oifname {{ {named} }} drop" if named else ""}
         oifname "tm*" iifname "tm*" reject with icmpx admin-prohibited
         {allowed if questions else ""}
         iifname {ours} ip daddr {{ {denied} }} reject with icmpx admin-prohibited
@@ -102,8 +106,16 @@ def table_of(slot: int) -> str:
 class Pairs:
     """The pairs of one worker."""
 
-    def __init__(self, slot: int, netlink: Netlink, resolvers: Iterable[str], refused: Iterable[str]) -> None:
+    def __init__(
+        self,
+        slot: int,
+        netlink: Netlink,
+        forwarding: Forwarding,
+        resolvers: Iterable[str],
+        refused: Iterable[str],
+    ) -> None:
         self._slot = slot
+        self._forwarding = forwarding
         self._resolvers = list(resolvers)
         self._refused = addresses.masked(dict.fromkeys((*refused, *addresses.own())))
         self._netlink = netlink
@@ -114,16 +126,21 @@ class Pairs:
         self._lock = threading.Lock()  # the kernel is asked in threads: it takes milliseconds
 
     @classmethod
-    def open(cls, slot: int, resolvers: Iterable[str], refused: Iterable[str]) -> "Pairs":
+    def open(
+        cls, slot: int, forwarding: Forwarding, resolvers: Iterable[str], refused: Iterable[str]
+    ) -> "Pairs":
         """Make the table and the first pairs; `NoEgress` if that cannot be."""
         program = _program()
         if program is None:
             raise NoEgress("nft is not installed: install the package nftables")
         sweep(slot)
-        _allow_forwarding()
-        _nft(program, rules(slot, resolvers, refused))
         try:
-            pairs = cls(slot, Netlink(), resolvers, refused)
+            outward = forwarding.allow()
+        except OSError as error:
+            raise NoEgress("this machine does not forward packets: set net.ipv4.ip_forward=1") from error
+        _nft(program, rules(slot, resolvers, refused, outward))
+        try:
+            pairs = cls(slot, Netlink(), forwarding, resolvers, refused)
             pairs.prepare()
         except OSError as error:
             raise NoEgress(f"no virtual interfaces can be made: {error}") from error
@@ -140,6 +157,7 @@ class Pairs:
             pair = pair_of(self._slot, number)
             self._netlink.add_pair(pair.name, pair.peer)
             self._netlink.start(pair.name, pair.host, 31, MTU)
+            self._forwarding.allow_from(pair.name)
             self._ready.append((number, pair))
 
     def give(self, container: str, pid: int) -> dict[str, Any]:
@@ -195,11 +213,3 @@ def _nft(program: str, text: str) -> None:
     ran = subprocess.run([program, "-f", "-"], input=text.encode(), capture_output=True, check=False)
     if ran.returncode:
         raise NoEgress(f"nft refuses the rules: {ran.stderr.decode(errors='replace').strip()[:300]}")
-
-
-def _allow_forwarding() -> None:
-    try:
-        if _FORWARD.read_text().strip() == "0":
-            _FORWARD.write_text("1")
-    except OSError as error:
-        raise NoEgress("this machine does not forward packets: set net.ipv4.ip_forward=1") from error

@@ -32,6 +32,24 @@ class Slot:
                 return cls(number, lock, path)
         raise OSError(f"{MOST} workers run on this machine")
 
+    @property
+    def folder(self) -> Path:
+        """What all workers of this user have together."""
+        return self._path.parent
+
+    def has_others(self) -> bool:
+        """Return whether workers in other slots live."""
+        for path in self.folder.glob("*.lock"):
+            if path != self._path:
+                try:
+                    lock = _lock(path, os.O_RDWR)
+                except FileNotFoundError:
+                    continue
+                if lock is None:
+                    return True
+                os.close(lock)
+        return False
+
     def abandoned(self) -> list[int]:
         """Return the slots of workers that died, which nobody has taken since."""
         found = []
@@ -50,9 +68,9 @@ class Slot:
             self._path.parent.rmdir()
 
 
-def _lock(path: Path) -> int | None:
+def _lock(path: Path, flags: int = os.O_RDWR | os.O_CREAT) -> int | None:
     """Return a descriptor that holds the lock, or None if somebody else holds it."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.fstat(descriptor).st_ino == path.stat().st_ino:  # else its last holder has just removed it

@@ -1,20 +1,21 @@
 """The bubblewrap tier, as the worker's runtime sees it.
 
 launch ──> launcher ──> bubblewrap ──> template ── fork ──> container's first process
+admit: disk ───────────────────────────────────────────────────┤
                                                                │ hello, by which its pid is seen
-admit: control groups, network  <──────────────────────────────┘
+       control groups, network  <──────────────────────────────┘
    └── go ──> no capability, seccomp ──> ready ──> init
 
-folder/<scratch of a template>/<container>/upper    what its containers wrote
+folder/<scratch of a template>/<container>/upper    what its containers wrote, if they have no disks
 """
 
 import asyncio
 import itertools
 import json
 import os
-import shutil
 import socket
 import struct
+import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -32,10 +33,12 @@ from tidemill_worker.children import Children
 from tidemill_worker.images import Image
 from tidemill_worker.sandbox import layout, program
 from tidemill_worker.sandbox.cgroups import Cgroups
-from tidemill_worker.sandbox.egress import Egress
+from tidemill_worker.sandbox.disks import Disks
+from tidemill_worker.sandbox.egress import PAUSE, Egress
+from tidemill_worker.sandbox.foreign import ForeignFiles
 from tidemill_worker.sandbox.ids import Ids
 from tidemill_worker.sandbox.network import NoEgress
-from tidemill_worker.sandbox.watching import Watch
+from tidemill_worker.sandbox.watching import Watch, Watched
 from tidemill_worker.tier import HOME, Files, ForkError, Launch, Launched, Place, Report, Sockets, passed_on
 
 HANDSHAKE = 10.0  # seconds that a container gets to say hello, and then to be ready
@@ -58,6 +61,7 @@ class Bubblewrap:
         ids: Ids,
         cgroups: Cgroups,
         egress: Egress,
+        disks: Disks | None,
         *,
         layer: Path,
         code: Path,
@@ -70,19 +74,28 @@ class Bubblewrap:
         self._children = children
         self._ids = ids
         self._cgroups = cgroups
+        self._disks = disks
+        self._preparing: asyncio.TimerHandle | None = None
         self._layer = layer
         self._code = code
         self._folder = folder
         self._tasks = tasks
         self._numbers = itertools.count()
-        self._watch = Watch(cgroups)
+        self._files = ForeignFiles(children, ids, layer)
+        self._watch = Watch(cgroups, self._files.size)
         self._scratch: dict[str, Path] = {}
+        self._mounts: dict[str, int] = {}
         self._copies: dict[str, list[tuple[str, str]]] = {}
 
     @property
     def has_own_ids(self) -> bool:
         """Whether containers have ids that own nothing, and not the worker's."""
         return self._ids.is_range
+
+    @property
+    def has_disks(self) -> bool:
+        """Whether containers have disks of limited size."""
+        return self._disks is not None
 
     async def launch(self, launch: Launch) -> Launched:
         """Start it inside bubblewrap."""
@@ -154,6 +167,7 @@ class Bubblewrap:
         disk = resources.ephemeral_disk or DISK
         try:
             async with asyncio.timeout(HANDSHAKE):
+                await self._give_disk(container, disk, control)
                 pid = await _hello(control)
                 # The kernel takes its time for both, and the container meanwhile makes its root.
                 _, network = await asyncio.gather(
@@ -170,8 +184,31 @@ class Bubblewrap:
                 "a function that needs none can have block_network=True"
             ) from error
         control.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
-        self._watch.add(container, self._scratch[container] / "upper", disk)
+        written = self._mounts.get(container, self._scratch[container] / "upper")
+        self._watch.add(container, Watched(pid, resources.memory_limit, disk, written))
         return Sockets(sockets.runner, control, pid)
+
+    async def _give_disk(self, container: str, size: int, control: socket.socket) -> None:
+        """Send a container the mount of a disk of its own, if there are such."""
+        if self._disks is None:
+            control.send(inside.DISK)
+            return
+        making = asyncio.ensure_future(asyncio.to_thread(self._disks.give, size))
+        try:
+            self._mounts[container] = mount = await asyncio.shield(making)
+        except (OSError, subprocess.SubprocessError) as error:
+            raise ForkError(f"its disk cannot be made: {error}") from error
+        except asyncio.CancelledError:
+            making.add_done_callback(_close_result)
+            raise
+        socket.send_fds(control, [inside.DISK], [mount])
+        loop = asyncio.get_running_loop()
+        self._preparing = self._preparing or loop.call_later(PAUSE, self._prepare_disks)
+
+    def _prepare_disks(self) -> None:
+        self._preparing = None
+        if self._disks is not None:
+            asyncio.get_running_loop().run_in_executor(None, self._disks.prepare)
 
     async def _limit(self, container: str, pid: int, resources: Resources) -> None:
         if self._cgroups.version:
@@ -181,7 +218,9 @@ class Bubblewrap:
         return {} if launched.blocked else await self.egress.give(container, pid)
 
     def _limits(self, disk: int) -> dict[str, int]:
-        limits = {"RLIMIT_CORE": 0, "RLIMIT_FSIZE": disk * _MIB}
+        limits = {"RLIMIT_CORE": 0}
+        if self._disks is None:
+            limits["RLIMIT_FSIZE"] = disk * _MIB
         return limits if self._cgroups.version else {**limits, "RLIMIT_NPROC": self._tasks}
 
     async def settle(self, container: str, image: Image, files: Files) -> Place:
@@ -216,37 +255,38 @@ class Bubblewrap:
         await self.egress.take_back(container)
         if self._cgroups.version:
             await asyncio.to_thread(self._cgroups.remove, container)
+        if (mount := self._mounts.pop(container, -1)) >= 0:
+            await asyncio.to_thread(os.close, mount)  # the last to do so unmounts it
         scratch = self._scratch.pop(container, None)
         if scratch is not None:
-            await self._remove(scratch)
-
-    async def _remove(self, path: Path) -> None:
-        """Remove what containers' ids own; an ordinary user can do so as root of its own namespace only."""
-        if self._ids.owns_files:
-            await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
-            return
-        ids = json.dumps({"first": self._ids.first, "first_group": self._ids.first_group})
-        async with self._children.starting():
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-I", "-S", _LAUNCHER, self._layer, "--remove", ids, str(path)
-            )
-            self._children.own.add(process.pid)
-        await process.wait()
-        self._children.own.discard(process.pid)
+            await self._files.remove(scratch)
 
     async def forget(self, launched: Launched) -> None:
         """Remove the folder in which the files of its containers grew."""
         if launched.scratch is not None:
-            await self._remove(launched.scratch)
+            await self._files.remove(launched.scratch)
 
     async def close(self) -> None:
         """Leave no group, interface, rule or file behind."""
         await self._watch.close()
+        await self._files.close()
+        if self._preparing is not None:
+            self._preparing.cancel()
         await self.egress.close()
+        if self._disks is not None:
+            await asyncio.to_thread(self._disks.close)
+        for mount in self._mounts.values():
+            await asyncio.to_thread(os.close, mount)
         await asyncio.to_thread(self._cgroups.close)
         for scratch in self._folder.glob("sandbox-*"):
-            await self._remove(scratch)
+            await self._files.remove(scratch)
         self._ids.release()
+        await self.egress.give_back(self._ids.slot)
+
+
+def _close_result(made: "asyncio.Future[int]") -> None:
+    if not made.cancelled() and not made.exception():
+        os.close(made.result())
 
 
 def _environment(image: Image) -> dict[str, str]:
