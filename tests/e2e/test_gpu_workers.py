@@ -32,6 +32,7 @@ class Fleet:
             "TIDEMILL_NATS_PASSWORD": kept["worker_secret"],
             "TIDEMILL_DATA_DIR": str(self._folder / "worker"),
             "TIDEMILL_RUNTIME": "process",
+            "TIDEMILL_ALLOW_UNISOLATED": "true",
             "TIDEMILL_WORKER_GPUS": gpus,
             "TIDEMILL_WORKER_CPU": "2",
         }
@@ -94,9 +95,12 @@ def test_two_kinds_of_workers_lose_nothing_when_the_one_with_gpus_is_killed_unde
 ) -> None:
     first = fleet.start("L4:2")
     program = stack.start_cli("run", "-q", f"{LOAD}::load", "--folder", str(tmp_path))
-    wait_until(lambda: len(list(tmp_path.glob("gpu-*"))) >= 5, what="for calls on GPUs to run")
+    wait_until(lambda: len(list(tmp_path.glob("gpu-*"))) >= 7, 60, "for calls on GPUs to run")
+    # Meanwhile its leases are known, so that nobody has to wait until they have run out.
+    assert "of 2 L4" in stack.cli("worker", "list").stdout
     first.kill()
     first.wait()
+    (tmp_path / "go").touch()
     fleet.start("T4,L4")
     output, errors = program.communicate(timeout=90)
     assert program.returncode == 0, f"{errors}\n{stack.logs()}"
