@@ -32,7 +32,7 @@ class Fleet:
             "TIDEMILL_NATS_PASSWORD": kept["worker_secret"],
             "TIDEMILL_DATA_DIR": str(self._folder / "worker"),
             "TIDEMILL_RUNTIME": "process",
-            "TIDEMILL_ALLOW_UNISOLATED": "true",
+            "TIDEMILL_ALLOW_UNISOLATED": "1",
             "TIDEMILL_WORKER_GPUS": gpus,
             "TIDEMILL_WORKER_CPU": "2",
         }

@@ -1,6 +1,7 @@
 """The lifespan of an ASGI app: begun before its container is ready, ended when the container ends."""
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from typing import Any
@@ -67,4 +68,7 @@ class Lifespan:
             self._is_supported = True
         elif kind == "lifespan.startup.failed":
             self._failure = str(message.get("message", ""))
+        elif kind == "lifespan.shutdown.failed":
+            told = f"the app did not end in order: {message.get('message', '')}"
+            sys.stderr.write(told.rstrip(": \n") + "\n")
         self._answered.set()

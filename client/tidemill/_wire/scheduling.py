@@ -35,6 +35,31 @@ class PoolStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class CountReady:
+    """`tm.internal.scheduler.count_ready`: containers that take inputs. Answered by `ReadyCounts`."""
+
+    pools: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MakeReady:
+    """`tm.internal.scheduler.make_ready`: have so many containers of pools before anybody calls them.
+
+    Answered by `ReadyCounts` when they are ready, or cannot be, and at the latest after so many seconds.
+    """
+
+    wanted: dict[str, int]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyCounts:
+    """How many containers of each pool take inputs."""
+
+    counts: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Placement:
     """`tm.workers.<id>.place`: the leader's order to start a container.
 

@@ -11,7 +11,7 @@ import msgspec
 
 from tidemill._wire import ids, subjects
 from tidemill._wire.control import FunctionHandle
-from tidemill._wire.specs import FunctionSpec, Pool, Resources, handle_of
+from tidemill._wire.specs import Concurrency, FunctionSpec, Pool, Resources, handle_of
 from tidemill._wire.variants import GetVariant
 from tidemill.exception import ConflictError, InvalidError
 from tidemill_registry import labels, records
@@ -329,6 +329,11 @@ def _superseded(known: KnownPool, strategy: str) -> Superseded:
     return Superseded(records.encode(retired), records.encode(pool.spec))
 
 
+def prepared(item: ServedPool) -> Superseded:
+    """Return the record of a pool that is to serve soon: until then it is one that does not."""
+    return _superseded(KnownPool(item.pool.id, item.digest, item.record, current=True), "rolling")
+
+
 # --- variants
 
 
@@ -351,7 +356,7 @@ def vary(spec: FunctionSpec, given: GetVariant) -> FunctionSpec:
     if changes.concurrency is not None:
         fields["batching"] = None
     elif changes.batching is not None:
-        fields["concurrency"] = None
+        fields["concurrency"] = Concurrency()
     return replace(
         spec,
         resources=resources,

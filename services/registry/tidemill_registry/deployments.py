@@ -90,14 +90,21 @@ async def roll_back(
         app_id = await lookups.app_id(connection, workspace, request.app, request.environment)
         app = await publishing.locked_app(connection, workspace, app_id, "roll back")
         await lookups.check_seen(connection, workspace, app_id, request.seen)
-        version = request.version or await _version_before(connection, app)
-        pools = await _pools_of(connection, app, version)
-        asked_for = PoolRow.id == any_(literal(pools, ARRAY(Text)))
-        known = await publishing.known(connection, app.id, asked_for)
-        publication = decisions.restore(app, known, pools, strategy=request.strategy)
+        version, publication = await restored(connection, app, request)
         details = Details(strategy=request.strategy, deployed_by=by, rolled_back_to=version)
         await publishing.write(connection, app, publication, details, clock)
     return _deployed(app, publication)
+
+
+async def restored(
+    connection: AsyncConnection, app: AppState, request: RollbackApp
+) -> tuple[int, Publication]:
+    """Return to which version a locked app goes back, and what that makes of it."""
+    version = request.version or await _version_before(connection, app)
+    pools = await _pools_of(connection, app, version)
+    asked_for = PoolRow.id == any_(literal(pools, ARRAY(Text)))
+    known = await publishing.known(connection, app.id, asked_for)
+    return version, decisions.restore(app, known, pools, strategy=request.strategy)
 
 
 async def _version_before(connection: AsyncConnection, app: AppState) -> int:

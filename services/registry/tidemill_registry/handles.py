@@ -2,48 +2,71 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from functools import wraps
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tidemill._wire.apps import AppDetails, FunctionsPublished, GetApp, PublishFunctions
 from tidemill._wire.control import FunctionHandle, GetFunction
-from tidemill._wire.deploying import FindFunctions, FunctionInfo, FunctionPage
+from tidemill._wire.deploying import (
+    AppDeployed,
+    DeployApp,
+    FindFunctions,
+    FunctionInfo,
+    FunctionPage,
+    RollbackApp,
+    RolloverApp,
+)
 from tidemill._wire.variants import GetUrlVariant, GetVariant
-from tidemill_registry import lookups, publishing, variants
+from tidemill_registry import deployments, lookups, publishing, variants
 from tidemill_registry.database import Clock
 from tidemill_registry.outbox import Publisher
 from tidemill_registry.routes import Urls
+from tidemill_registry.warming import Warming
+
+Change = Callable[..., Awaitable[AppDeployed]]
 
 
 class Handles:
     """Finds and makes what is called."""
 
-    def __init__(self, engine: AsyncEngine, publisher: Publisher, urls: Urls, clock: Clock) -> None:
+    def __init__(
+        self, engine: AsyncEngine, publisher: Publisher, urls: Urls, clock: Clock, warming: Warming
+    ) -> None:
         self._engine = engine
         self._publisher = publisher
         self._urls = urls
         self._clock = clock
+        self._warming = warming
 
     # --- made
 
     async def publish(self, workspace: str, request: PublishFunctions, by: str) -> FunctionsPublished:
         """Make or replace the functions of an app."""
+        await self._warming.before_publishing(workspace, request)
         published = await publishing.publish(self._engine, workspace, request, self._clock, by)
         await self._publisher.published()
         return FunctionsPublished(self._urls.all_told(published.handles))
 
-    def told(self, change: Callable[..., Awaitable[Any]]) -> Callable[[str, Any, str], Awaitable[object]]:
-        """Return a handler that answers when NATS knows what was changed: callers' demand must find it."""
+    async def deploy(self, workspace: str, request: DeployApp, by: str) -> AppDeployed:
+        """Make the next version of an app, which serves once its containers are ready."""
+        await self._warming.before_deploying(workspace, request)
+        return await self._told(deployments.deploy, workspace, request, by)
 
-        @wraps(change)  # its answer's type is told over $SRV.INFO
-        async def handle(workspace: str, request: Any, by: str) -> object:
-            answer = await change(self._engine, workspace, request, self._clock, by)
-            await self._publisher.published()
-            return replace(answer, handles=self._urls.all_told(answer.handles))
+    async def roll_back(self, workspace: str, request: RollbackApp, by: str) -> AppDeployed:
+        """Make a version of an earlier one's functions, which serves once its containers are ready."""
+        await self._warming.before_rolling_back(workspace, request)
+        return await self._told(deployments.roll_back, workspace, request, by)
 
-        return handle
+    async def roll_over(self, workspace: str, request: RolloverApp, by: str) -> AppDeployed:
+        """Make a version of the same functions in new containers."""
+        return await self._told(deployments.roll_over, workspace, request, by)
+
+    async def _told(self, change: Change, workspace: str, request: Any, by: str) -> AppDeployed:
+        """Answer when NATS knows what was changed: callers' demand must find it."""
+        answer = await change(self._engine, workspace, request, self._clock, by)
+        await self._publisher.published()
+        return replace(answer, handles=self._urls.all_told(answer.handles))
 
     # --- found
 

@@ -1,7 +1,7 @@
 """Making a version of an app: read what is there, decide, write it with what NATS must be told."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, LargeBinary, and_, any_, bindparam, insert, literal, or_, select, update
@@ -29,7 +29,14 @@ from tidemill_registry import (
 )
 from tidemill_registry.apps import Apps
 from tidemill_registry.database import Clock, transaction
-from tidemill_registry.decisions import AppState, KnownFunction, KnownPool, Publication
+from tidemill_registry.decisions import (
+    AppState,
+    KnownFunction,
+    KnownPool,
+    Publication,
+    ServedPool,
+    Superseded,
+)
 from tidemill_registry.schema import (
     App,
     Deployment,
@@ -77,18 +84,30 @@ async def publish_in(
     new_version: bool = False,
 ) -> Publication:
     """Publish for an app whose row is locked, in a transaction that the caller ends."""
+    publication = await decide(connection, app, functions, details.strategy, new_version=new_version)
+    await write(connection, app, publication, details, clock)
+    return publication
+
+
+async def decide(
+    connection: AsyncConnection,
+    app: AppState,
+    functions: Sequence[FunctionSpec],
+    strategy: str = "rolling",
+    *,
+    new_version: bool = False,
+) -> Publication:
+    """Return what publishing functions makes of an app whose row is locked."""
     functions = await image_recipes.settle(connection, app.workspace, app.environment, functions)
-    publication = decisions.publish(
+    return decisions.publish(
         app,
         await known(connection, app.id, _asked_for(functions)),
         functions,
         shards=streams.SHARDS,
         first_shard=random.randrange(streams.SHARDS),  # noqa: S311  # spreads load, hides nothing
-        strategy=details.strategy,
+        strategy=strategy,
         new_version=new_version,
     )
-    await write(connection, app, publication, details, clock)
-    return publication
 
 
 async def rehearse(engine: AsyncEngine, workspace: str, apps: Apps, clock: Clock) -> None:
@@ -168,7 +187,7 @@ async def write(
         made = publication.new_functions.items()
         rows = [{"id": function_id, "app_id": app.id, "name": name} for name, function_id in made]
         await connection.execute(insert(Function), rows)
-    await _write_pools(connection, publication)
+    await _write_pools(connection, publication, clock)
     told = [siblings.told(app.id, publication.version, publication.handles)]
     told += [outbox.put(item.pool.id, item.record) for item in changed]
     told += [outbox.put(pool, retired.record) for pool, retired in publication.superseded.items()]
@@ -201,22 +220,31 @@ async def _supersede(connection: AsyncConnection, publication: Publication, cloc
         )
 
 
-async def _write_pools(connection: AsyncConnection, publication: Publication) -> None:
-    made = [item for item in publication.served if not item.known]
-    if made:
-        rows = [
-            {
-                "id": item.pool.id,
-                "app_id": item.pool.app_id,
-                "function_id": item.pool.function_id,
-                "digest": item.digest,
-                "capability": item.pool.capability,
-                "shard": item.pool.shard,
-                "record": item.record,
-            }
-            for item in made
-        ]
-        await connection.execute(insert(PoolRow), rows)
+async def insert_pools(
+    connection: AsyncConnection,
+    made: Sequence[ServedPool],
+    retired: Mapping[str, Superseded],
+    clock: Clock,
+) -> None:
+    """Store pools that are new; those that are `retired` do not serve yet."""
+    rows = []
+    for item in made:
+        row = {
+            "id": item.pool.id,
+            "app_id": item.pool.app_id,
+            "function_id": item.pool.function_id,
+            "digest": item.digest,
+            "capability": item.pool.capability,
+            "shard": item.pool.shard,
+            "record": item.record,
+        }
+        if retired:
+            one = retired[item.pool.id]
+            row |= {"record": one.record, "served_spec": one.served_spec}
+        rows.append(row)
+    if rows:
+        statement = insert(PoolRow).values(superseded_at=clock()) if retired else insert(PoolRow)
+        await connection.execute(statement, rows)
         await image_recipes.keep(connection, (item.pool for item in made))
     uses = [
         {"pool_id": item.pool.id, "secret_id": secret}
@@ -225,6 +253,10 @@ async def _write_pools(connection: AsyncConnection, publication: Publication) ->
     ]
     if uses:
         await connection.execute(insert(PoolSecret), uses)
+
+
+async def _write_pools(connection: AsyncConnection, publication: Publication, clock: Clock) -> None:
+    await insert_pools(connection, [item for item in publication.served if not item.known], {}, clock)
     changed = [item for item in publication.served if item.known and item.changed]
     if changed:
         await connection.execute(

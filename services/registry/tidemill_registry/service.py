@@ -33,6 +33,7 @@ from tidemill_registry.secrets import Secrets
 from tidemill_registry.settings import RegistrySettings
 from tidemill_registry.sweeping import Sweep
 from tidemill_registry.tokens import Tokens
+from tidemill_registry.warming import Warming
 from tidemill_registry.workspaces import Workspaces
 
 VERSION = "1.0.0"  # of the requests, as the micro service tells it
@@ -88,7 +89,8 @@ class Registry:
         self._recording.attend(await self._workspaces.names())
         context.tasks.create_task(self._recording.run(), name="recording")
         urls = routes.Urls(self.settings.web_url)
-        handles = Handles(self._engine, self._publisher, urls, self._clock)
+        warming = Warming(self._engine, context.bus, self._publisher, self._clock, context.log)
+        handles = Handles(self._engine, self._publisher, urls, self._clock, warming)
         dead = DeadLetters(self._engine, context.bus, handles.get_variant)
         self._sweep = self._new_sweep(context, dead)
         context.tasks.create_task(self._sweep.run(), name="sweep")

@@ -159,6 +159,11 @@ class Leader:
         scaler.task = self._tasks.create_task(self._scale(scaler), name=f"pool {pool.id}")
         return scaler
 
+    async def find(self, pool: str) -> Scaler | None:
+        """Return a pool's loop, made if it has none; None where there is no such pool."""
+        known = self._replica.directory.get(pool) or await self._replica.directory.find(pool)
+        return None if known is None else self._scalers.get(pool) or self._scaler(known)
+
     async def _scale(self, scaler: Scaler) -> None:
         await self._settled.wait()
         await scaler.run()

@@ -33,6 +33,7 @@ from tidemill_scheduler.placing import Order, choose, explain, reclaim, unfit
 from tidemill_scheduler.queues import Backlog
 from tidemill_scheduler.replica import Replica
 from tidemill_scheduler.starts import WAIT, Starts
+from tidemill_scheduler.warming import Warm, raised
 from tidemill_scheduler.workers import Container, Spare
 
 LOOK_EVERY = 0.02  # seconds between two looks at a consumer, however many bells ring
@@ -46,6 +47,7 @@ FULL_PAUSE = 0.25  # seconds to the next look when no worker took anything; a re
 FIRST_ERROR_PAUSE, ERROR_PAUSE = 0.2, 1.0
 MORE_THAN_TIMEOUT = 10.0  # seconds on top of it for an input of a container that makes way
 ROOM_EVERY = 1.0  # seconds for containers that make room to end, before others are told to
+LEAVING = 2.0  # seconds for callers and gateways to hear that another version serves
 LINGER, LINGER_FAILED = 10.0, 120.0  # seconds for which a loop without work goes on
 
 
@@ -85,6 +87,8 @@ class Scaler:
         self._unfit_since: float | None = None
         self._told = float("-inf")
         self._trouble = ""
+        self._warm: Warm | None = None  # what is to be there before anybody calls
+        self._left = self._clock() if pool.superseded else float("-inf")  # when another version took over
 
     # --- bells
 
@@ -105,6 +109,12 @@ class Scaler:
         """Take in what a worker tells of a container's life."""
         self._starts.on_event(event)
         self.ring(room=event.state == "started")
+
+    def warm(self, count: int, seconds: float) -> Warm:
+        """Keep so many containers for a while, whether anybody calls or not."""
+        self._warm = Warm(count, self._clock() + seconds)
+        self._bell.set()
+        return self._warm
 
     # --- the loop
 
@@ -186,7 +196,9 @@ class Scaler:
         expect = self._expect(situation)
         if expect is None or decision.start:
             self._demanded = None
-        again = [again_in, expect, self._tell(situation, decision)]
+        again = [again_in, expect, self._tell(situation, decision), self._look_after_warm(situation)]
+        if (left := self._left + LEAVING - self._clock()) > 0:
+            again.append(left)
         return min((one for one in again if one is not None), default=None)
 
     async def _situation(self) -> Situation:
@@ -199,8 +211,9 @@ class Scaler:
         each = self.pool.spec.together
         self._look = Look(now, -(-waiting // each), done // each, ready)
         self._stretch = follow(self._stretch, self._look)
+        limits = rollouts.limits(self.pool)
         return Situation(
-            rollouts.limits(self.pool),
+            limits if self._warm is None else raised(limits, self._warm.count),
             containers,
             self._look,
             self._stretch,
@@ -209,6 +222,19 @@ class Scaler:
             single_use=self.pool.spec.single_use_containers,
             is_full=self.wants_room,
         )
+
+    def _look_after_warm(self, situation: Situation) -> float | None:
+        """Say when what was wanted ahead is there, or cannot be; return when it is no longer wanted."""
+        warm = self._warm
+        if warm is None:
+            return None
+        ready = situation.count(READY) >= situation.limits.min_containers
+        if ready or self._starts.failures.count or self.wants_room:
+            warm.done.set()
+        if warm.until <= situation.now:
+            self._warm = None
+            return 0.0
+        return warm.until - situation.now
 
     async def _consumer(self) -> ConsumerState:
         """Return the state of the pool's consumer, made again if it went away meanwhile."""
@@ -265,11 +291,18 @@ class Scaler:
             await self._placer.stop(tuple(chosen), "room")
 
     def _is_held(self) -> bool:
-        """Return whether the pool that took this one's place is still short of its minimum."""
+        """Return whether idle containers stay although another pool took this one's place.
+
+        They do while that one is short of its minimum, and for a moment in which not everybody who calls
+        has heard of it.
+        """
         if not self.pool.superseded:
             return False
         successor = self._replica.directory.serving(self.pool.function_id)
-        return successor is not None and self._replica.fleet.ready(successor.id) < successor.minimum
+        if successor is None:
+            return False
+        is_short = self._replica.fleet.ready(successor.id) < successor.minimum
+        return is_short or self._clock() < self._left + LEAVING
 
     async def _make_way(self, plan: rollouts.Plan) -> None:
         """Stop what is out of date; what is interrupted runs again at once, in a container of this pool."""
@@ -334,6 +367,8 @@ class Scaler:
 
     def update(self, pool: Pool) -> None:
         """Take a new record of the pool."""
+        if pool.superseded and not self.pool.superseded:
+            self._left = self._clock()
         self.pool = pool
         self._bell.set()
 

@@ -24,7 +24,14 @@ from tidemill._wire.autoscaling import GetPoolStats
 from tidemill._wire.containers import Execute, ListContainers, StopContainer
 from tidemill._wire.control import CancelCall, FindQueued
 from tidemill._wire.limits import LeaseTokens
-from tidemill._wire.scheduling import ContainerEvent, GetSchedulerStatus, ListWorkers, WorkerState
+from tidemill._wire.scheduling import (
+    ContainerEvent,
+    CountReady,
+    GetSchedulerStatus,
+    ListWorkers,
+    MakeReady,
+    WorkerState,
+)
 from tidemill_common.bus.protocol import Endpoint
 from tidemill_common.lease import Lease
 from tidemill_common.records import Recorder
@@ -41,6 +48,7 @@ from tidemill_scheduler.records import Records
 from tidemill_scheduler.replica import Replica
 from tidemill_scheduler.settings import Settings
 from tidemill_scheduler.timers import DueMover
+from tidemill_scheduler.warming import Warming
 from tidemill_scheduler.workers import SILENCE, Fleet
 
 LEASE = "scheduler"
@@ -192,9 +200,16 @@ def _leader_requests(replica: Replica, leader: Leader, endpoints: Endpoints) -> 
         "execute": made("execute", Execute, containers.execute),
     }
     lease_tokens = endpoints.internal("lease_tokens", LeaseTokens, leader.tokens.lease)
+    warming = Warming(replica.fleet, leader.find)
     return {
         **{subjects.scheduler(subjects.EVERY, verb): endpoint for verb, endpoint in table.items()},
         subjects.internal("scheduler", "lease_tokens"): lease_tokens,
+        subjects.internal("scheduler", "count_ready"): endpoints.internal(
+            "count_ready", CountReady, warming.count
+        ),
+        subjects.internal("scheduler", "make_ready"): endpoints.internal(
+            "make_ready", MakeReady, warming.make
+        ),
     }
 
 

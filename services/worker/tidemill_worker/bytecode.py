@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 
+from tidemill_worker.building import check
 from tidemill_worker.interpreters import Interpreter
 from tidemill_worker.uv import Uv, run
 
@@ -28,7 +29,11 @@ class Bytecode:
         self._one_at_a_time = asyncio.Lock()
 
     async def complete(self, interpreter: Interpreter) -> bool:
-        """Compile what is not; return whether there was anything."""
+        """Compile what is not; return whether there was anything.
+
+        Raises:
+            ImageBuildError: the compiler was ended, or could not write.
+        """
         if self._uv.cache is None:
             return False
         async with self._one_at_a_time:
@@ -36,8 +41,9 @@ class Bytecode:
             new = await asyncio.to_thread(_missing, self._uv.cache / ARCHIVES, record)
             if new:
                 command = (interpreter.path, "-I", "-S", "-c", _COMPILE, *map(str, new))
-                await run(self._uv.children, command, {}, timeout=TIMEOUT)
-                # What cannot be compiled tells its own error when it is imported.
+                # A module that cannot be compiled tells its own error when it is imported; a compiler that
+                # was ended, or had no room, has not done its work.
+                check(await run(self._uv.children, command, {}, timeout=TIMEOUT), "compiling packages")
                 with record.open("a") as file:
                     file.writelines(f"{folder.name}\n" for folder in new)
             return bool(new)

@@ -46,12 +46,21 @@ async def tree(folder: Path, mirror: str, children: Children, say: Say) -> Path:
                 RELEASE, str(making), f"deb {mirror} {RELEASE} main",
                 f"deb {mirror} {RELEASE}-updates main",
             )  # fmt: skip
-            ran = await run(children, command, dict(os.environ), timeout=TIMEOUT)
+            place = folder / ".mmdebstrap"  # cleared of what an interrupted one left there: the lock is ours
+            await asyncio.to_thread(_clear, place)
+            environment = {**os.environ, "TMPDIR": str(place)}
+            ran = await run(children, command, environment, held=(lock,), timeout=TIMEOUT)
             check(ran, "making the base of Image.debian_slim()")
             await asyncio.to_thread(_publish, making, archive)
+            await asyncio.to_thread(shutil.rmtree, place)
     finally:
         os.close(lock)
     return archive
+
+
+def _clear(place: Path) -> None:
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(mode=0o755)
 
 
 def _publish(making: Path, archive: Path) -> None:

@@ -48,6 +48,7 @@ def test_each_set_of_parameters_and_options_has_containers_of_its_own() -> None:
     large = programs.Model(size="large")
     assert large.predict.remote(1)[0] == ["base", "loaded large"]
     pid = large.where.remote()[0]
+    assert programs.Model(size="large").where.is_hydrated  # it is not asked for again
     assert programs.Model(size="large").where.remote() == (pid, "")
     optional = programs.Model.with_options(env={"OPTION": "on"})  # type: ignore[attr-defined]
     assert optional(size="large").where.remote()[1] == "on"
@@ -110,6 +111,7 @@ def test_a_deployed_class_is_found_by_name(running: Client) -> None:
     try:
         found = Cls.from_name("deployed-classes", "Model", client=running)
         assert found(size="found").predict.remote(3) == (["base", "loaded found"], 6)
+        assert found(size="found").predict.spawn(4).get() == (["base", "loaded found"], 8)
         pinned = Cls.from_name("deployed-classes", "Model", version=1, client=running)
         assert pinned.with_options(env={"OPTION": "on"})().where.remote()[1] == "on"
         with pytest.raises(TypeError, match="unexpected keyword argument 'sice'"):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from container_harness import Start, Template, eventually
 
+import tidemill
 from tidemill import exception
 from tidemill._container.frames import FromRunner, ToRunner
 from tidemill._wire import payload
@@ -96,11 +97,22 @@ def test_synchronous_code_runs_in_the_main_thread_without_a_loop(start: Start) -
     container = start(
         """
         import asyncio, threading
+        imported = threading.current_thread() is threading.main_thread()
         def f():
             try:
                 asyncio.get_running_loop()
             except RuntimeError:
-                return threading.current_thread() is threading.main_thread()
+                return imported, threading.current_thread() is threading.main_thread()
+        """
+    )
+    assert container.call() == (True, True)
+
+
+def test_async_code_runs_in_the_main_thread_too(start: Start) -> None:
+    container = start(
+        """
+        import threading
+        async def f(): return threading.current_thread() is threading.main_thread()
         """
     )
     assert container.call() is True
@@ -202,6 +214,7 @@ def test_the_current_input_is_known_to_the_function(start: Start) -> None:
     )
     first, second = container.results(container.give([(), ()]), 2)
     assert first[0] is False
+    assert tidemill.is_local()
     assert first[1].startswith("in-")
     assert first[1].endswith("-0")
     assert second[1].endswith("-1")
@@ -338,6 +351,12 @@ def test_a_module_that_fails_at_import_shows_only_its_own_frames(start: Start) -
             frames.append(frame.tb_frame.f_code.co_name)
         frame = frame.tb_next
     assert frames == ["<module>", "g"]
+
+
+def test_a_huge_exception_at_import_is_told_trimmed(start: Start) -> None:
+    with pytest.raises(ValueError, match="xxx") as caught:
+        start("raise ValueError('x' * 5_000_000)")
+    assert len(str(caught.value)) <= 2 << 20
 
 
 def test_a_module_that_exits_at_import_is_a_failed_start(start: Start) -> None:

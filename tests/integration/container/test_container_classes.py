@@ -1,6 +1,7 @@
 """Objects, hooks, inputs side by side and batches, as a runner runs them."""
 
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -102,6 +103,61 @@ def test_a_stop_signal_gives_the_input_back_and_runs_the_exit_hooks(start: Start
     assert container.exit_status() == 0
     assert container.returned(number) == [0]
     assert "left at last" in container.logged()[""]
+
+
+HOOKS = """
+    import os, sys, time
+    import tidemill
+
+    class Slow:
+        @tidemill.enter()
+        def begin(self):
+            print("entering", flush=True)
+            while os.path.exists({entering!r}):
+                time.sleep(0.01)
+
+        @tidemill.method()
+        def works(self):
+            return 1
+
+        @tidemill.exit()
+        def leave(self):
+            print("leaving", flush=True)
+            while os.path.exists({leaving!r}):
+                time.sleep(0.01)
+            print("left", flush=True)
+"""
+
+
+def printed(container: Container) -> str:
+    return "".join(container.logged().values())
+
+
+def test_a_signal_during_an_enter_hook_ends_the_container_in_order(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "entering").touch()
+    source = HOOKS.format(entering=str(tmp_path / "entering"), leaving=str(tmp_path / "leaving"))
+    container = start.prepare(source)
+    fields = {"container": "co-1", "module": "hello", "qualname": "Slow", "parameters": {}}
+    container.send(ToRunner.START, fields | {"sources": [str(start._folder)]})
+    container.frames.wait(lambda _frames: "entering" in printed(container))
+    container.order(ToInit.SIGNAL, signal.SIGINT)
+    container.frames.first(FromRunner.STOPPED)
+    assert container.exit_status() == 0
+    assert "Traceback" not in "".join(container.logged(2).values())
+
+
+def test_a_signal_during_an_exit_hook_lets_it_finish(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "leaving").touch()
+    source = HOOKS.format(entering=str(tmp_path / "entering"), leaving=str(tmp_path / "leaving"))
+    container = start(source, "Slow", parameters={})
+    assert call(container, "works") == 1
+    container.order(ToInit.SIGNAL, signal.SIGTERM)
+    container.frames.wait(lambda _frames: "leaving" in printed(container))
+    container.order(ToInit.SIGNAL, signal.SIGINT)
+    (tmp_path / "leaving").unlink()
+    container.frames.first(FromRunner.STOPPED)
+    assert container.exit_status() == 0
+    assert printed(container).endswith("left\n")
 
 
 def test_what_an_enter_hook_raises_is_a_failed_start(start: Start) -> None:

@@ -37,6 +37,27 @@ def test_a_minimum_starts_containers_without_a_call(client: Client, name: str, d
     wait_until(lambda: function.get_current_stats() == FunctionCurrentStats(0, 1, 0, 1))
 
 
+def test_every_setting_takes_effect_at_once(client: Client, name: str, deploy: Deploy) -> None:
+    deploy(slow=lambda: __import__("time").sleep(60))
+    function = Function.from_name(name, "slow", client=client)
+
+    def containers(count: int) -> None:
+        wait_until(lambda: function.get_current_stats().num_total_runners == count)
+
+    function.update_autoscaler(min_containers=3)
+    containers(3)
+    function.update_autoscaler(min_containers=0, max_containers=2)
+    containers(2)  # one that idles goes, though its window is a minute
+    function.update_autoscaler(scaledown_window=2)
+    containers(0)
+    call = function.spawn()
+    wait_until(lambda: function.get_current_stats().num_running_inputs == 1)
+    function.update_autoscaler(buffer_containers=1)
+    containers(2)
+    call.cancel()
+    containers(0)
+
+
 async def test_both_can_be_awaited(client: Client, name: str, deploy: Deploy) -> None:
     await asyncio.to_thread(deploy, number=1)
     function = Function.from_name(name, "number", client=client)

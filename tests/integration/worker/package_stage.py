@@ -43,8 +43,9 @@ def recipe(wheels: Path, package: str) -> Image:
 class PackageStage:
     """Builds images in one folder, as one worker does. `open` it on a loop, in a group of tasks."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, isolated: bool = False) -> None:
         self.folder = folder
+        self._isolated = isolated
         self._kept: dict[str, tuple[str, ...]] = {}
 
     async def open(self, tasks: asyncio.TaskGroup) -> None:
@@ -66,7 +67,7 @@ class PackageStage:
         records = Records(Recorder(bus, "wo-1", log, registry))
         node = Node("wo-1", bus, log, Metrics(registry), tasks, records)
         uv = Uv(Children(), self.folder / "uv")
-        environments = Environments(uv, Resolutions(node))
+        environments = Environments(uv, Resolutions(node), isolated=self._isolated)
         self.images = Images(
             self.folder / "images", node, environments, Interpreters(uv), None, budget=1 << 40
         )

@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -170,7 +171,14 @@ def traps() -> Iterator[dict[str, Any]]:
         }  # fmt: skip
 
 
-PUBLIC, PRIVATE = "198.18.7.2", "10.213.7.2"  # of a machine outside
+def outside_address(first: int, number: int) -> str:
+    """Return an address of a network of four between this machine and one outside, nobody else's."""
+    return str(IPv4Address(first + 4 * (os.getpid() % 16_000) + number))
+
+
+# For machines outside: a public network, which nobody routes, and a private one.
+PUBLIC_HERE, PUBLIC = (outside_address(int(IPv4Address("198.18.0.0")), number) for number in (1, 2))
+PRIVATE_HERE, PRIVATE = (outside_address(int(IPv4Address("10.213.0.0")), number) for number in (1, 2))
 ANSWER = """
 import socket
 with socket.create_server(("0.0.0.0", 0)) as server:
@@ -190,8 +198,8 @@ def outside() -> Iterator[int]:
     commands = f"""
         ip netns add {space}
         ip link add {near} type veth peer name {far} netns {space}
-        ip address add 198.18.7.1/30 dev {near}
-        ip address add 10.213.7.1/30 dev {near}
+        ip address add {PUBLIC_HERE}/30 dev {near}
+        ip address add {PRIVATE_HERE}/30 dev {near}
         ip link set {near} up
         ip -n {space} address add {PUBLIC}/30 dev {far}
         ip -n {space} address add {PRIVATE}/30 dev {far}
@@ -275,7 +283,7 @@ async def test_user_code_of_a_root_worker_gets_nowhere_and_its_limits_hold(
     )
     assert escapes == set()
     assert 10 < bombed.value < 40
-    assert public.value == "198.18.7.1", "the machine's own address, in front of the container's"
+    assert public.value == PUBLIC_HERE, "the machine's own address, in front of the container's"
     assert private.value == f"OSError {errno.EHOSTUNREACH}"
     assert blocked.value == f"OSError {errno.ENETUNREACH}"
     assert re.search(r"killed at its memory limit of 64 MiB \(peak 6\d MiB\)", str(limited.error))
@@ -348,7 +356,7 @@ async def test_user_code_of_an_ordinary_users_worker_gets_nowhere(
             call(alone, "ask", PUBLIC, outside),
             call(alone, "ask", PRIVATE, outside),
         )
-        assert public.value == "198.18.7.1", "the machine's own address, in front of the container's"
+        assert public.value == PUBLIC_HERE, "the machine's own address, in front of the container's"
         assert private.value == f"OSError {errno.EHOSTUNREACH}"
         assert re.search(r"killed at its memory limit of 64 MiB \(peak \d+ MiB\)", str(eaten.error))
         assert file.value == ("OSError", errno.EFBIG)
@@ -409,7 +417,8 @@ def test_a_worker_uses_a_control_group_that_was_delegated_to_its_user_and_leaves
         with suppress(OSError):
             (mount / name).rmdir()
         if not handed_down:
-            (mount / "cgroup.subtree_control").write_text(f"-{controller}")
+            with suppress(OSError):  # somebody else uses it by now
+                (mount / "cgroup.subtree_control").write_text(f"-{controller}")
     before, during, where, ended, after = json.loads(done.stdout)
     assert during == {".": 0, "mine-worker": 1, "mine": 0, "mine/co-1": 1}
     assert where == "co-1"
@@ -436,6 +445,8 @@ def left_behind() -> set[str]:
 
 def belongs_to_somebody(name: str) -> bool:
     """Return whether a live worker, of this test or of another, holds the slot that a name tells."""
+    if name == str(SLOTS / "forwarding"):  # all workers' together
+        return any(belongs_to_somebody(str(lock)) for lock in SLOTS.glob("*.lock"))
     slot = re.search(r"(?:root-|\btm|tidemill_|tidemill/)(\d+)", name)
     if slot is None:
         return False
@@ -496,8 +507,8 @@ async def test_containers_leave_nothing_behind_although_their_worker_is_killed(
         for container in containers:
             await alone.event(container, "stopped")
         had = had or held_by(worker.process.pid)
-    assert held_by(worker.process.pid) <= had + 20, "a container's files and sockets are closed"
-    assert not list((data / "containers").glob("*/sandbox-*/co-*"))
+    await alone.until(lambda: held_by(worker.process.pid) <= had + 20, 60.0)  # files and sockets
+    await alone.until(lambda: not list((data / "containers").glob("*/sandbox-*/co-*")))
     assert not [one for one in containers for _ in Path("/sys/fs/cgroup").rglob(one)]
     for _ in range(20):
         await alone.ask_to_place(pool, ids.new(ids.CONTAINER))
@@ -510,6 +521,6 @@ async def test_containers_leave_nothing_behind_although_their_worker_is_killed(
     await alone.until(lambda: alone.states)
     successor.send(signal.SIGTERM)
     assert await successor.ended() == 0
-    assert left_behind() - before == set()
-    assert disks(data) == []
+    await alone.until(lambda: left_behind() <= before, 60.0)
+    await alone.until(lambda: disks(data) == [], 60.0)
     assert set((data / "containers").glob("*")) <= folders

@@ -178,6 +178,24 @@ async def test_an_app_that_cannot_start_says_so() -> None:
         await Lifespan(app).start()
 
 
+@pytest.mark.parametrize("raises", [True, False])
+async def test_an_app_that_fails_at_its_end_has_ended_and_says_so(
+    raises: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def app(_scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        if raises:
+            raise ValueError("not even that")
+        await send({"type": "lifespan.shutdown.failed", "message": "not even that"})
+
+    lifespan = Lifespan(app)
+    await lifespan.start()
+    await lifespan.stop()
+    assert "not even that" in capsys.readouterr().err
+
+
 async def test_an_app_without_a_lifespan_is_none_the_worse() -> None:
     async def app(scope: Any, _receive: Any, _send: Any) -> None:
         raise ValueError(f"what is {scope['type']}?")

@@ -196,7 +196,7 @@ class Feeds:
         unring = await self._bus.subscribe(everything, lambda _: bell.set())
         unhear = await self._bus.subscribe(subjects.kept_feed(run), lambda _: bell.set())
         stream, number, sequence = subjects.feeds_stream(place.workspace), place.number, place.sequence
-        heard = time.monotonic()
+        heard = 0.0  # nobody yet
         try:
             while True:
                 bell.clear()
@@ -218,7 +218,7 @@ class Feeds:
                         await bell.wait()
                     heard = time.monotonic()
                 except TimeoutError:
-                    if time.monotonic() - heard > SILENCE:
+                    if not heard or time.monotonic() - heard > SILENCE:
                         raise Broken("its gateway has gone") from None
         finally:
             with suppress(BusError):

@@ -14,11 +14,9 @@ import itertools
 import json
 import os
 import socket
-import struct
 import subprocess
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +29,7 @@ from tidemill_worker import allocator
 from tidemill_worker.capacity import Reservation
 from tidemill_worker.children import Children
 from tidemill_worker.images import Image
-from tidemill_worker.sandbox import layout, program
+from tidemill_worker.sandbox import handshake, layout, program
 from tidemill_worker.sandbox.cgroups import Cgroups
 from tidemill_worker.sandbox.disks import Disks
 from tidemill_worker.sandbox.egress import PAUSE, Egress
@@ -45,8 +43,6 @@ HANDSHAKE = 10.0  # seconds that a container gets to say hello, and then to be r
 DISK = 16 * 1024  # MiB that a container may write, unless it says otherwise
 _LAUNCHER = Path(__file__).with_name("launcher.py")
 _MIB = 1 << 20
-_MAX_WORDS = 4096
-_CREDENTIALS = struct.Struct("=iII")  # pid, uid, gid
 
 
 class Bubblewrap:
@@ -168,14 +164,14 @@ class Bubblewrap:
         try:
             async with asyncio.timeout(HANDSHAKE):
                 await self._give_disk(container, disk, control)
-                pid = await _hello(control)
+                pid = await handshake.hello(control)
                 # The kernel takes its time for both, and the container meanwhile makes its root.
                 _, network = await asyncio.gather(
                     self._limit(container, pid, resources), self._connect(container, pid, launched)
                 )
                 copies = self._copies.pop(container, [])
-                _send(control, {"network": network, "limits": self._limits(disk), "copies": copies})
-                await _expect(control, inside.READY)
+                handshake.send(control, {"network": network, "limits": self._limits(disk), "copies": copies})
+                await handshake.expect(control, inside.READY)
         except TimeoutError as error:
             raise ForkError(f"the sandbox did not answer within {HANDSHAKE:g} s") from error
         except NoEgress as error:
@@ -292,52 +288,3 @@ def _close_result(made: "asyncio.Future[int]") -> None:
 def _environment(image: Image) -> dict[str, str]:
     """Return what every program of an image finds in its environment."""
     return passed_on() | allocator.VARIABLES | layout.variables(image)
-
-
-# --- the handshake, on a socket that becomes init's
-
-
-async def _hello(control: socket.socket) -> int:
-    """Return the pid, as this machine counts, of who says hello; `ForkError` for an apology."""
-    control.setblocking(False)
-    await _readable(control)
-    data, ancillary, _, _ = control.recvmsg(1, socket.CMSG_SPACE(_CREDENTIALS.size))
-    if data != inside.HELLO or not ancillary:
-        raise ForkError(await _apology(control, data))
-    return int(_CREDENTIALS.unpack(ancillary[0][2][: _CREDENTIALS.size])[0])
-
-
-def _send(control: socket.socket, value: dict[str, Any]) -> None:
-    data = msgpack.packb(value)
-    if control.send(len(data).to_bytes(4, "big") + data) != len(data) + 4:
-        raise ForkError("the sandbox does not listen")
-
-
-async def _expect(control: socket.socket, answer: bytes) -> None:
-    await _readable(control)
-    data = control.recv(1)
-    if data != answer:
-        raise ForkError(await _apology(control, data))
-
-
-async def _apology(control: socket.socket, begun: bytes) -> str:
-    """Return why there is no container."""
-    words = b""
-    while begun and len(words) < _MAX_WORDS:
-        await _readable(control)
-        piece = control.recv(_MAX_WORDS)
-        if not piece:
-            break
-        words += piece
-    return f"the sandbox could not be made: {words.decode(errors='replace') or 'it ended'}"
-
-
-async def _readable(control: socket.socket) -> None:
-    loop = asyncio.get_running_loop()
-    ready = asyncio.Event()
-    loop.add_reader(control.fileno(), ready.set)
-    try:
-        await ready.wait()
-    finally:
-        with suppress(ValueError):
-            loop.remove_reader(control.fileno())
