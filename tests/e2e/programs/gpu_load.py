@@ -14,6 +14,8 @@ app = tidemill.App("gpu-load")
 def on_gpu(folder: str, number: int) -> tuple[int, str]:
     Path(folder, f"gpu-{number}").touch()
     time.sleep(0.05)
+    while number >= 6 and not Path(folder, "go").exists():
+        time.sleep(0.02)
     return number, os.environ["CUDA_VISIBLE_DEVICES"]
 
 
