@@ -14,7 +14,7 @@ from tidemill.image import image_id
 from tidemill_worker import decisions, secrets, snapshots
 from tidemill_worker.building import Order
 from tidemill_worker.capacity import Reservation
-from tidemill_worker.driver import Driver
+from tidemill_worker.driver import Driver, Equipment
 from tidemill_worker.images import Image, Images
 from tidemill_worker.logs import STDOUT, Log
 from tidemill_worker.node import Node
@@ -92,20 +92,25 @@ class Runtime:
         configuration = _configuration(container, pool, handles, tuple(seen), serialized)._replace(
             env=variables, workdir=place.workdir, max_payload=self._node.bus.max_payload
         )
-        told = configuration._asdict()
-        sockets = None
-        if spec.options.get(snapshots.OPTION):
-            hear = partial(log.write_bytes, STDOUT, input_id="")
-            wish = Wish(image, container, reservation, surroundings, told, files, hear, log.say)
-            sockets = await self._snapshots.fork(wish)
-        if sockets is None and is_early:
-            sockets = await self._templates.start_alone(
-                image, container, reservation, {**surroundings, **variables}, place.workdir, equipment
-            )
-        elif sockets is None:
-            sockets = await self._templates.fork(image, container, reservation, surroundings)
+        wish = Wish(
+            image, container, reservation, surroundings, configuration._asdict(), files,
+            hear=partial(log.write_bytes, STDOUT, input_id=""), say=log.say,
+        )  # fmt: skip
+        sockets = await self._snapshots.fork(wish) if spec.options.get(snapshots.OPTION) else None
+        if sockets is None:
+            sockets = await self._fork(wish, equipment, is_early=is_early)
         phases = {"image": prepared - began, "start": time.perf_counter() - prepared}
-        return Start(sockets, told, phases)
+        return Start(sockets, configuration._asdict(), phases)
+
+    async def _fork(self, wish: Wish, equipment: Equipment, *, is_early: bool) -> Sockets:
+        """Return a container without its code; with a Python of its own for variables it needs early."""
+        if not is_early:
+            return await self._templates.fork(wish.image, wish.container, wish.reservation, wish.surroundings)
+        told = wish.configuration
+        return await self._templates.start_alone(
+            wish.image, wish.container, wish.reservation, {**wish.surroundings, **told["env"]},
+            told["workdir"], equipment,
+        )  # fmt: skip
 
     async def _files(self, pool: Pool, image: Image) -> list[tuple[str, Path]]:
         """Return where files of an image go, and the folders that hold them here."""
