@@ -9,7 +9,17 @@ from pathlib import Path
 import pytest
 from running_stacks import MortalStack, RunningStack, clean_environment, down, up
 
-from tidemill import Client
+from tidemill import Client, _client
+
+
+@pytest.fixture(autouse=True)
+def no_shared_client_stays_open() -> Iterator[None]:
+    """The client that this process shares would lead the next test to the server of this one."""
+    yield
+    client = _client._shared.client
+    assert client is None or client.is_closed() or client.caller is None, (
+        "close it, or use one of the test's own"
+    )
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,7 @@ ALLOWED = {
     "integration/client/test_maps.py first_last": "the work of a function",
     "integration/client/test_maps.py nap": "the work of a function",
     "integration/client/test_maps.py large": "the work of a function",
+    "integration/deploying/test_autoscaler.py slow": "the work of a function",
     "integration/deploying/test_autoscaler.py wait": "the work of a function",
     "integration/deploying/test_deploying.py slow": "the work of a function",
     "integration/deploying/test_replaced_containers.py work": "the work of a function",

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import together_programs as programs
+import together_program as programs
 from running_stacks import RunningStack
 from waiting import wait_until
 

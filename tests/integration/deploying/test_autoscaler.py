@@ -38,7 +38,10 @@ def test_a_minimum_starts_containers_without_a_call(client: Client, name: str, d
 
 
 def test_every_setting_takes_effect_at_once(client: Client, name: str, deploy: Deploy) -> None:
-    deploy(slow=lambda: __import__("time").sleep(60))
+    def slow() -> None:
+        __import__("time").sleep(60)
+
+    deploy(slow=slow)
     function = Function.from_name(name, "slow", client=client)
 
     def containers(count: int) -> None:

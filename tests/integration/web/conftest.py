@@ -9,6 +9,8 @@ from running_stacks import RunningStack
 from waiting import wait_until
 from web_site import APP, Site
 
+from tidemill import Client
+
 PROGRAM = Path(__file__).with_name("web_program.py")
 
 
@@ -27,4 +29,11 @@ def site(stack: RunningStack) -> Iterator[Site]:
 async def client() -> AsyncIterator[httpx.AsyncClient]:
     """A client that finds its own way to hosts below `.localhost`."""
     async with httpx.AsyncClient(timeout=60.0) as client:
+        yield client
+
+
+@pytest.fixture
+def own_client(stack: RunningStack) -> Iterator[Client]:
+    """A client of Tidemill itself; in this folder `client` is one of the web."""
+    with stack.client() as client:
         yield client

@@ -47,10 +47,8 @@ class Load:
 
 
 @pytest.fixture
-async def rolling(stack: RunningStack, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[RunningStack]:
+async def rolling(stack: RunningStack) -> AsyncIterator[RunningStack]:
     """A stack with the first version."""
-    for name, value in stack.environment.items():
-        monkeypatch.setenv(name, value)
     first = stack.start_cli("deploy", str(PROGRAM), environment={"ROLLING_SAID": "one"})
     _, errors = first.communicate(timeout=LONG)
     assert first.returncode == 0, errors
@@ -59,9 +57,9 @@ async def rolling(stack: RunningStack, monkeypatch: pytest.MonkeyPatch) -> Async
 
 
 async def test_calls_and_requests_go_to_a_new_version_once_it_is_ready(
-    rolling: RunningStack, tmp_path: Path
+    rolling: RunningStack, own_client: tidemill.Client, tmp_path: Path
 ) -> None:
-    answer = tidemill.Function.from_name("rolling", "answer")
+    answer = tidemill.Function.from_name("rolling", "answer", client=own_client)
     url = f"{rolling.info.gateway_url}/f/local--rolling-page/"
     async with httpx.AsyncClient(timeout=LONG) as web, asyncio.TaskGroup() as tasks:
 

@@ -63,17 +63,15 @@ async def test_a_web_server_that_ends_is_started_anew(site: Site, client: Client
     await until(answers)
 
 
-async def test_urls_are_told_inside_and_outside(site: Site) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in site.stack.environment.items():
-            patch.setenv(name, value)
-        web = tidemill.Function.from_name(APP, "web")
-        url = await web.get_web_url.aio()
-        assert url is not None
-        assert "local--web-program-web" in url
-        assert await tidemill.Function.from_name(APP, "tell_url").remote.aio() == url
-        with pytest.raises(exception.InvalidError, match="is a web function"):
-            await web.remote.aio()
+async def test_urls_are_told_inside_and_outside(site: Site, own_client: tidemill.Client) -> None:
+    web = tidemill.Function.from_name(APP, "web", client=own_client)
+    url = await web.get_web_url.aio()
+    assert url is not None
+    assert "local--web-program-web" in url
+    told = tidemill.Function.from_name(APP, "tell_url", client=own_client)
+    assert await told.remote.aio() == url
+    with pytest.raises(exception.InvalidError, match="is a web function"):
+        await web.remote.aio()
 
 
 async def test_an_app_that_cannot_be_made_is_an_error_soon(site: Site, client: Client) -> None:

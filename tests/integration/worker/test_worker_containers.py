@@ -95,8 +95,8 @@ async def test_a_container_goes_through_its_states(stage: Stage) -> None:
     (container,) = await stage.place(pool)
 
     def state() -> str:
-        (one,) = stage.states[stage.worker].containers
-        return one.state
+        told = [one.state for one in stage.states[stage.worker].containers if one.container == container]
+        return told[0] if told else "not told yet"
 
     await stage.until(lambda: state() == "idle")
     call = await stage.call(pool, (0.5,))

@@ -229,12 +229,13 @@ def test_a_bundle_is_named_by_its_content() -> None:
     assert all(hashlib.sha256(data).hexdigest() == name for name, data in packed.blobs.items())
 
 
-def test_a_bundle_can_be_unpacked(tmp_path: Path) -> None:
+def test_a_bundle_can_be_unpacked() -> None:
     long = "/".join(["folder_with_a_long_name"] * 8) + "/módulo.py"
     data = _source.pack({long: b"x = 2\n", "a.py": b""})
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-        archive.extractall(tmp_path, filter="data")
-    assert (tmp_path / long).read_bytes() == b"x = 2\n"
+        unpacked = archive.extractfile(long)
+        assert unpacked is not None
+        assert unpacked.read() == b"x = 2\n"
 
 
 def test_what_functions_share_is_read_once(importable: Path) -> None:
