@@ -276,8 +276,9 @@ class _Socket(Transport):
             self.cut()
 
     def cut(self) -> None:
-        if self._stream is not None:
-            self._stream.transport.abort()
+        stream = self._stream
+        if stream is not None and not stream.ended.done():  # early Pythons' TLS cannot be aborted twice
+            stream.transport.abort()
 
     def at_eof(self) -> bool:
         return self._stream is None or self._stream.ended.done()
