@@ -134,7 +134,8 @@ functions without containers (`benchmarks/suite_edge.py`).
 ## Containers
 
 First calls of functions that have no container, whose image's template is warm, and of such as need an
-interpreter of their own; 50 containers of one function from none; private memory of one of 200 that wait;
+interpreter of their own; calls that import numpy, each in a container of its own; 50 containers of one
+function from none; private memory of one of 200 that wait;
 with each runtime of [Isolation](isolation.md) (`benchmarks/suite_containers.py`).
 
 {containers_table}
@@ -216,6 +217,8 @@ CONTAINERS = tuple(
         ("start of a container", "start", "ms", "-"),
         ("first call at zero containers", "first_call", "ms", "30"),
         ("the same without a template", "first_call_plain", "ms", "200"),
+        ("call in a new container that imports numpy", "importing", "ms", "-"),
+        ("the same with a memory snapshot", "snapshot", "ms", "40"),
         ("50 containers from none", "burst", "s", "1.5"),
         ("private memory of a waiting container", "private", "MB", "5"),
     )

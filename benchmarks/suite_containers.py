@@ -22,6 +22,8 @@ Add = Callable[[str, float, str], None]
 TIDEMILL = str(Path(sys.executable).with_name("tidemill"))
 FIRST_CALLS = 20  # of functions that have no container yet, with a warm template
 PLAIN_STARTS = 5
+IMPORTING = 10
+REST = 0.2  # seconds for a container of one input to be gone
 BURST = 50  # containers from none at once
 IDLE = 200  # containers that wait
 
@@ -44,6 +46,18 @@ def meet(number):
 @app.function(name="idle", min_containers={idle})
 def idle():
     return None
+
+numbers = tidemill.Image.debian_slim().pip_install("numpy")
+with numbers.imports():
+    import numpy
+
+@app.function(name="snapped", image=numbers, enable_memory_snapshot=True, single_use_containers=True)
+def snapped(x):
+    return float(numpy.float64(x))
+
+@app.function(name="imported", image=numbers, single_use_containers=True)
+def imported(x):
+    return float(numpy.float64(x))
 """
 FUNCTION = """
 @app.function(name="{name}"{more})
@@ -100,6 +114,17 @@ def first_calls(add: Add, program: ModuleType, runtime: str) -> None:
             add(f"{runtime}_{metric}", (time.perf_counter() - begun) * 1e3, "ms")
 
 
+def importing(add: Add, program: ModuleType, runtime: str) -> None:
+    """Measure calls of functions that import numpy, each in a new container, with and without a snapshot."""
+    for metric, function in (("snapshot", program.snapped), ("importing", program.imported)):
+        for number in range(IMPORTING + 2):
+            begun = time.perf_counter()
+            function.remote(1)
+            if number > 1:  # image and snapshot have been made
+                add(f"{runtime}_{metric}", (time.perf_counter() - begun) * 1e3, "ms")
+            time.sleep(REST)
+
+
 def starts(add: Add, home: Path, runtime: str) -> None:
     """Take the worker's own word for how long containers took to be made."""
     for log in home.rglob("worker*.log"):
@@ -148,6 +173,7 @@ def measure(runtime: str, add: Add) -> None:
         with program.app.run():
             first_calls(add, program, runtime)
             starts(add, home, runtime)
+            importing(add, program, runtime)
             burst(add, program, runtime)
         waiting(add, folder, runtime)
 

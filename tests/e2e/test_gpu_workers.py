@@ -32,6 +32,7 @@ class Fleet:
             "TIDEMILL_NATS_PASSWORD": kept["worker_secret"],
             "TIDEMILL_DATA_DIR": str(self._folder / "worker"),
             "TIDEMILL_RUNTIME": "process",
+            "TIDEMILL_ALLOW_UNISOLATED": "1",
             "TIDEMILL_WORKER_GPUS": gpus,
             "TIDEMILL_WORKER_CPU": "2",
         }
@@ -88,6 +89,7 @@ def test_a_call_that_no_worker_can_run_says_what_is_missing_and_runs_when_one_co
     assert "declared" in stack.cli("status", "--verbose").stdout
 
 
+@pytest.mark.long
 def test_two_kinds_of_workers_lose_nothing_when_the_one_with_gpus_is_killed_under_load(
     stack: RunningStack, fleet: Fleet, tmp_path: Path
 ) -> None:

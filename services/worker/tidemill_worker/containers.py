@@ -315,10 +315,13 @@ class Containers:
         if container.ended.done():
             queue.on_end(container, container.ended.result())
             self._node.metrics.ends.labels(_short(container.ended.result())).inc()
-        if container.pid:
-            await self._reap(container.pid)
-            await self._sweep(container)
-        await self._runtime.clean(container.id)
+        try:
+            if container.pid:
+                await self._reap(container.pid)
+                await self._sweep(container)
+            await self._runtime.clean(container.id)
+        except Exception:  # what it had is given to others all the same
+            self._node.log.exception("something of a container is left behind", container=container.id)
         self._room.release(container.id)
         self._containers.pop(container.id, None)
         self._stopping.discard(container.id)

@@ -15,6 +15,8 @@ from tidemill_worker.metrics import Metrics
 from tidemill_worker.nvml import DriverError, Nvml
 from tidemill_worker.settings import Settings
 
+PATIENCE = 30.0  # seconds for the driver to wake its GPUs
+
 
 class Hardware:
     """GPUs, declared or discovered."""
@@ -59,10 +61,12 @@ async def _find(settings: Settings, log: Logger) -> tuple[Nvml | None, tuple[Dev
     if wanted != "auto":
         return None, devices.declared(wanted)
     try:
-        driver = await asyncio.to_thread(Nvml.open)
-        found = await asyncio.to_thread(driver.devices) if driver else ()
-    except DriverError as error:
-        log.warning("GPUs cannot be used: their driver does not work", why=str(error))
+        async with asyncio.timeout(PATIENCE):
+            driver = await asyncio.to_thread(Nvml.open)
+            found = await asyncio.to_thread(driver.devices) if driver else ()
+    except (DriverError, TimeoutError) as error:
+        why = str(error) or f"it does not answer within {PATIENCE:g} s"
+        log.warning("GPUs cannot be used: their driver does not work", why=why)
         return None, ()
     if driver and found:
         log.info("GPUs found", driver=driver.driver, cuda=driver.cuda, names=[one.name for one in found])

@@ -27,33 +27,27 @@ class Pretended:
     status: int = 0
 
 
+def compiled(folder: Path) -> Path:
+    """Make the library; return it."""
+    library = folder / "libnvidia-ml.so.1"
+    command = ["gcc", "-shared", "-fPIC", "-Wall", "-Werror", "-o", str(library), str(SOURCE)]
+    subprocess.run(command, check=True)
+    return library
+
+
 class PretendedGpus:
     """The GPUs of a machine that has none, by number."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, library: Path) -> None:
         self.folder = folder
         (folder / "use").mkdir(parents=True)
-        self.libraries = folder / "lib"
-        self.libraries.mkdir()
+        self._library = library
         self._gpus: list[Pretended] = []
-        subprocess.run(
-            [
-                "gcc",
-                "-shared",
-                "-fPIC",
-                "-Wall",
-                "-Werror",
-                "-o",
-                self.libraries / "libnvidia-ml.so.1",
-                SOURCE,
-            ],
-            check=True,
-        )
 
     @property
     def environment(self) -> dict[str, str]:
         """Return what makes a program believe in them."""
-        return {"LD_LIBRARY_PATH": str(self.libraries), "NVML_GPUS": str(self.folder)}
+        return {"LD_LIBRARY_PATH": str(self._library.parent), "NVML_GPUS": str(self.folder)}
 
     def put(self, *gpus: Pretended) -> None:
         """Have these GPUs, and no others, from now on."""

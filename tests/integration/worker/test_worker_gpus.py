@@ -3,11 +3,13 @@
 import os
 import shutil
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pretended_gpus import LOST, Pretended, PretendedGpus, needs_compiler
+from pretended_gpus import LOST, Pretended, PretendedGpus, compiled, needs_compiler
 from worker_stage import WORKSPACE, Stage, eventually
 
 from tidemill._wire import coding, subjects
@@ -43,10 +45,15 @@ def kernel(gpus):
 """
 
 
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compiled(tmp_path_factory.mktemp("nvml"))
+
+
 @pytest.fixture
-def gpus(tmp_path: Path) -> PretendedGpus:
+def gpus(tmp_path: Path, library: Path) -> PretendedGpus:
     """Two GPUs of one type and one of another."""
-    found = PretendedGpus(tmp_path / "nvml")
+    found = PretendedGpus(tmp_path / "nvml", library)
     found.put(
         Pretended("GPU-0", minor=4),
         Pretended("GPU-1", minor=5),
@@ -163,11 +170,11 @@ async def test_a_killed_worker_leaves_its_gpus_to_the_next_one(
     await alone.until(lambda: alone.states[theirs].free.gpus == {"L4": 2, "A100-80GB": 1})
 
 
-async def test_a_worker_whose_driver_does_not_work_runs_without_gpus(
-    alone: Stage, launch_worker: Any, gpus: PretendedGpus
-) -> None:
-    await start(alone, launch_worker, gpus, NVML_GPUS="")
-    assert alone.states[alone.worker].capabilities == ("cpu",)
+def test_a_driver_that_does_not_work_is_told_from_one_that_is_not_there(gpus: PretendedGpus) -> None:
+    code = "from tidemill_worker.nvml import Nvml; Nvml.open()"
+    command, broken = [sys.executable, "-c", code], gpus.environment | {"NVML_GPUS": ""}
+    done = subprocess.run(command, env={**os.environ, **broken}, capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines()[-1] == "tidemill_worker.nvml.DriverError: Driver Not Loaded"
 
 
 @pytest.mark.skipif(

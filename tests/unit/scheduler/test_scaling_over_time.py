@@ -136,7 +136,7 @@ def test_a_jump_to_500_calls_a_second_is_cleared_within_three_seconds_of_enough_
     replay(pool, trace)
     enough = pool.ready_at[11]  # ten are busy on average
     late = [at + wait for (at, _), wait in zip(trace, pool.waits, strict=True) if wait > 0.05]
-    assert max(late) < enough + 3.0
+    assert max(late, default=0.0) < enough + 3.0
     assert pool.started <= 40
 
 
