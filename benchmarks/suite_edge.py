@@ -87,7 +87,7 @@ def refusals(report: Report, hello: Peer, limited: str) -> None:
         time.sleep(0.05)
     address = f"http://127.0.0.1:{hello.port}{limited}"
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as pace:
-        pace.write(f"function delay() return {1_000 * PACED // PACE} end")
+        pace.write(f"function delay() return math.random(0, {2 * 1_000 * PACED // PACE}) end")
         pace.flush()
         paced = ["wrk", "-t1", f"-c{PACED}", f"-d{SECONDS + 2}", "--latency", "-s", pace.name, address]
         for _ in range(RUNS):
