@@ -3,8 +3,10 @@
 import asyncio
 import itertools
 import json
+import os
 import re
 import shutil
+import signal
 import ssl
 import subprocess
 from collections.abc import AsyncIterator
@@ -99,12 +101,13 @@ async def browser(profile: Path) -> AsyncIterator[Browser]:
                 ],
                 stdout=subprocess.DEVNULL,
                 stderr=stream,
+                start_new_session=True,
             )
         try:
             told = await until(lambda: _address(errors), 60.0, "for the browser")
             yield Browser(told)
         finally:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)  # its program starts others
             process.wait()
 
 
