@@ -65,6 +65,7 @@ class Roots:
         self._mirror = mirror
         self._uses = Uses(jail.store.with_name(f"{jail.store.name}-locks"))
         self._is_clean = False
+        self._preparing = asyncio.Lock()
         self._loans = folders.prepare(jail.store.with_name(f"{jail.store.name}-loans"))
 
     def key(self, recipe: Recipe, workspace: str) -> str:
@@ -121,16 +122,17 @@ class Roots:
 
     async def _prepare(self) -> None:
         """Make the store, and clean it of what a worker that died was building, if nobody else builds."""
-        await asyncio.to_thread(self._jail.prepare)
-        if self._is_clean:
-            return
-        self._is_clean = True
-        if (lock := self._uses.take(_BUILDING)) is not None:
-            try:
-                await self._jail.run(build_steps.CLEAN, {}, silent, timeout=TIMEOUT)
-            finally:
-                os.close(lock)
-        await self._uses.hold(_BUILDING, _WORKER)
+        async with self._preparing:  # builds that begin together wait until it is clean
+            await asyncio.to_thread(self._jail.prepare)
+            if self._is_clean:
+                return
+            if (lock := self._uses.take(_BUILDING)) is not None:
+                try:
+                    await self._jail.run(build_steps.CLEAN, {}, silent, timeout=TIMEOUT)
+                finally:
+                    os.close(lock)
+            await self._uses.hold(_BUILDING, _WORKER)
+            self._is_clean = True
 
     async def _layer(self, spec: ImageSpec, step: Step, order: Order, holder: str, say: Say) -> None:
         """See to it that a layer is in the store, and stays there for its holder."""

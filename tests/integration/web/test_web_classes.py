@@ -18,7 +18,8 @@ PROGRAM = Path(__file__).with_name("class_program.py")
 class Shops:
     """The methods of `class_program.py`."""
 
-    def __init__(self, stack: RunningStack) -> None:
+    def __init__(self, stack: RunningStack, client: tidemill.Client) -> None:
+        self.client = client
         self.gateway = stack.info.gateway_url
         self.web = httpx.AsyncClient(timeout=60.0)
 
@@ -30,23 +31,21 @@ class Shops:
 
 
 @pytest.fixture
-async def shops(stack: RunningStack, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Shops]:
+async def shops(stack: RunningStack, own_client: tidemill.Client) -> AsyncIterator[Shops]:
     """The classes, deployed."""
-    for name, value in stack.environment.items():
-        monkeypatch.setenv(name, value)
     done = stack.cli("deploy", str(PROGRAM))
     assert done.returncode == 0, done.stderr
     assert "Created function Shop.*." in done.stderr
     for made in ("Shop.look => ", "Shop.pay => ", "Shop.site => ", "Greeter.hello => "):
         assert f"Created web function {made}" in done.stderr
-    found = Shops(stack)
+    found = Shops(stack, own_client)
     yield found
     await found.web.aclose()
     assert stack.cli("app", "stop", APP, "-y").returncode == 0
 
 
 async def test_the_methods_of_a_class_answer_beside_each_other_with_one_object(shops: Shops) -> None:
-    shop = tidemill.Cls.from_name(APP, "Shop")()
+    shop = tidemill.Cls.from_name(APP, "Shop", client=shops.client)()
     assert await shop.sell.remote.aio("a lamp") == ["a lamp"]
     assert (await shops.get(f"{APP}-shop-look")).json() == {"sold": ["a lamp"]}
     paid = await shops.web.post(shops.url("web-classes-till"), json={"what": "a chair"})
@@ -62,7 +61,7 @@ async def test_the_methods_of_a_class_answer_beside_each_other_with_one_object(s
     assert [each async for each in shop.sell.map.aio(["x", "y"])]
     assert len((await shops.get(f"{APP}-shop-look", "/?more=z")).json()["sold"]) == 5
     assert (await shops.get(f"{APP}-shop-sell")).status_code == 404
-    stubborn = tidemill.Cls.from_name(APP, "Stubborn")()
+    stubborn = tidemill.Cls.from_name(APP, "Stubborn", client=shops.client)()
     assert await stubborn.order.remote.aio("a bed") == "a bed at 2"
     assert (await shops.get(f"{APP}-stubborn-fail")).status_code == 500
     assert await stubborn.order.remote.aio("a rug") == "a rug at 4"
@@ -87,7 +86,7 @@ async def test_the_methods_of_a_class_answer_beside_each_other_with_one_object(s
     other = (await shops.get(label, "/?greeting=Gr%C3%BC%C3%9F+dich&times=%2B2&loud=Yes&mark=%ff")).json()
     assert (other["said"], other["answered"]) == ("GRÜSS DICH GRÜSS DICH YOUÿ".upper(), 1)
     assert httpx.URL(other["url"]).params["greeting"] == "Grüß dich"
-    greeter = tidemill.Cls.from_name(APP, "Greeter")(greeting="Hi")
+    greeter = tidemill.Cls.from_name(APP, "Greeter", client=shops.client)(greeting="Hi")
     assert await greeter.bare.remote.aio() == "Hi 2"  # callers have the same object as URLs
     assert await greeter.hello.get_web_url.aio() == first["url"]
     for wrong, why in (
