@@ -7,6 +7,7 @@ sockets       one message back and forth; the memory of 1,000 open connections
 """
 
 import asyncio
+import contextlib
 import http.client
 import os
 import re
@@ -52,12 +53,16 @@ class Peer:
         return f"{scheme}://127.0.0.1:{self.port}{self.path}{rest}"
 
     def processor_seconds(self) -> float:
-        """Return the processor time that its processes have used."""
-        return sum(sum(process.cpu_times()[:2]) for process in self.processes)
+        """Return the processor time that its processes have used. Some end: templates that are replaced."""
+        used = 0.0
+        for process in self.processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                used += sum(process.cpu_times()[:2])
+        return used
 
     def memory(self) -> float:
         """Return the resident memory of its processes, in MB."""
-        return sum(process.memory_info().rss for process in self.processes) / 1e6
+        return sum(process.memory_info().rss for process in self.processes if process.is_running()) / 1e6
 
 
 def hello(report: Report, peer: Peer) -> None:
