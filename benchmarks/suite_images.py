@@ -37,6 +37,7 @@ def main() -> None:
                 (seconds,) = phases(home)[known:]
                 report.add(metric, seconds, "s")
                 forget(home)
+            tidemill.Client.from_env().close()  # the next run has another stack
     report.note(", ".join(PACKAGES))
     report.write()
 
