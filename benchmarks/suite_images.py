@@ -11,12 +11,10 @@ import tidemill
 
 PACKAGES = ("click", "humanize", "idna", "itsdangerous", "tabulate")
 
-image = tidemill.Image.debian_slim().uv_pip_install(*PACKAGES)
-
 
 def phases(home: Path) -> list[float]:
     """Return how long each container's image took, in the worker's own words."""
-    lines = (line for log in home.rglob("worker*.log") for line in log.read_text().splitlines())
+    lines = (line for log in (home / "logs").glob("worker*.log") for line in log.read_text().splitlines())
     return [json.loads(line)["image"] for line in lines if '"container ready"' in line]
 
 
@@ -30,6 +28,7 @@ def forget(home: Path) -> None:
 def main() -> None:
     report = Report("images")
     for _ in range(RUNS):
+        image = tidemill.Image.debian_slim().uv_pip_install(*PACKAGES)
         with stack("process") as home:
             for metric in ("image_cold", "image_warm", "image_warm", "image_warm"):
                 known = len(phases(home))
