@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from tidemill import exception
+from tidemill._container import syscalls
 from tidemill_worker.building import check
 from tidemill_worker.children import Children
 from tidemill_worker.uses import PAUSE, Uses
@@ -41,6 +42,7 @@ async def tree(folder: Path, mirror: str, children: Children, say: Say) -> Path:
             say(f"making the base: Debian {RELEASE}")
             making = archive.with_suffix(".making.tar")
             command = (
+                "unshare", "--mount",  # what it mounts ends with it, however that happens
                 program, "--variant=minbase", f"--include={','.join(PACKAGES)}", "--format=tar",
                 *(f"--dpkgopt=path-exclude={pattern}" for pattern in _LEFT_OUT),
                 RELEASE, str(making), f"deb {mirror} {RELEASE} main",
@@ -59,8 +61,16 @@ async def tree(folder: Path, mirror: str, children: Children, say: Say) -> Path:
 
 
 def _clear(place: Path) -> None:
+    """Empty a folder, but never through a mount: behind it may lie the machine's own devices."""
+    for mount in reversed(_mounts_in(place)):
+        syscalls.unmount(mount)
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(mode=0o755)
+
+
+def _mounts_in(place: Path) -> list[str]:
+    mounts = (line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines())
+    return [mount for mount in mounts if Path(mount).is_relative_to(place)]
 
 
 def _publish(making: Path, archive: Path) -> None:

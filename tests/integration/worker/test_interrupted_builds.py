@@ -16,6 +16,7 @@ import pytest
 import waiting
 from small_wheels import write_wheel
 
+from tidemill_worker import debian
 from tidemill_worker.benches import Benches
 from tidemill_worker.children import children_of
 from tidemill_worker.uses import Uses
@@ -149,3 +150,18 @@ async def test_a_program_that_outlives_its_worker_keeps_its_bench(tmp_path: Path
         Benches(tmp_path)
         assert not bench.folder.exists()
     shutil.rmtree(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0 and not os.environ.get("CI"), reason="only root can mount")
+def test_what_an_interrupted_base_left_mounted_is_not_emptied(tmp_path: Path) -> None:
+    outside, place = tmp_path / "outside", tmp_path / "place"
+    outside.mkdir()
+    (outside / "device").touch()
+    (place / "dev").mkdir(parents=True)
+    (place / "null").touch()
+    for source, target in ((outside, place / "dev"), (outside / "device", place / "null")):
+        subprocess.run(["mount", "--bind", source, target], check=True)
+    debian._clear(place)
+    assert (outside / "device").exists()
+    assert str(place) not in Path("/proc/self/mounts").read_text()
+    assert list(place.iterdir()) == []
