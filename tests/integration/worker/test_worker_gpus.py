@@ -36,9 +36,9 @@ def look(gpus=""):
 
 def kernel(gpus):
     import time
-    look(gpus)
-    while True:  # it does not hear that it is to stop
+    while True:  # it does not hear that it is to stop, from before anybody can see it compute
         try:
+            look(gpus)
             time.sleep(60)
         except BaseException:
             pass
