@@ -64,7 +64,7 @@ class Containers:
         self._runtime = runtime
         self._children = children
         self._leases = leases
-        self._outbox = Outbox(node, leases)
+        self.outbox = Outbox(node, leases)
         self._attempts = Attempts(node, leases)
         self._containers: dict[str, Container] = {}
         self._starting: dict[str, asyncio.Task[None]] = {}
@@ -359,7 +359,7 @@ class Containers:
         queue = self._pools.get(pool.id)
         if queue is None:
             queue = self._pools[pool.id] = PoolQueue(
-                self._node, pool, self._leases, self._outbox, self._attempts, self._stop_gracefully
+                self._node, pool, self._leases, self.outbox, self._attempts, self._stop_gracefully
             )
         return queue
 

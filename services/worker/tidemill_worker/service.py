@@ -180,6 +180,7 @@ class Worker:
         endpoints = Endpoints(context.log, context.metrics)
         await context.bus.subscribe(subjects.ALL_CANCELS, self._on_cancelled)
         await self._node.web.listen()
+        await self._containers.outbox.listen()
         await context.bus.serve(
             "tidemill-worker",
             VERSION,
