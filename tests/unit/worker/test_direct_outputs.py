@@ -1,4 +1,4 @@
-"""A response reaches its gateway, or is stored: it is never only on its way."""
+"""Outputs reach their caller, or are stored: they are never only on their way."""
 
 import asyncio
 from types import SimpleNamespace
@@ -10,42 +10,46 @@ from waiting import until
 
 from tidemill._bus.protocol import Message
 from tidemill._wire import ids, subjects
-from tidemill._wire.messages import Chunk, Format, Payload
-from tidemill._wire.web import ANSWER
+from tidemill._wire.messages import Chunk, Payload
 from tidemill_common.bus.memory import MemoryBus, MemoryServer
-from tidemill_worker import web_answers
-from tidemill_worker.web_answers import Answers
+from tidemill_worker import direct
+from tidemill_worker.direct import Direct, OutputMessage
 from tidemill_worker.work import Work
 
-WORKER, GATEWAY = ids.new(ids.WORKER), ids.new(ids.GATEWAY)
+WORKER = ids.new(ids.WORKER)
+REPLY = subjects.replies("main", ids.new(ids.CALLER))
 POOL: Any = SimpleNamespace(workspace="main", id="po-1")
 
 
-def request() -> Work:
-    chunk = Chunk(ids.new(ids.CALL), [0], 0, "r", [Payload(Format.HTTP, b"")], 1.0, gateway=GATEWAY)
-    return Work(cast(Any, None), POOL, chunk, 0.0)
+def outputs(data: bytes = b"outputs") -> OutputMessage:
+    chunk = Chunk.first(ids.new(ids.CALL), [0], [Payload(1, b"")], reply=REPLY)
+    return OutputMessage(Work(cast(Any, None), POOL, chunk, 0.0), REPLY, data, "id")
 
 
 class Stage:
-    """The responses of a worker, and what their gateway hears."""
+    """What one worker sends, and what its caller hears."""
 
     def __init__(self) -> None:
         server = MemoryServer()
-        self.bus, self.gateway = MemoryBus(server), MemoryBus(server)
-        self.heard: list[list[Any]] = []
-        self.settled: list[Work] = []
-        self.stored: list[str] = []
-        node: Any = SimpleNamespace(id=WORKER, bus=self.bus, web=SimpleNamespace())
-        self.answers = Answers(node, self.settled.append)
+        self.bus, self.caller = MemoryBus(server), MemoryBus(server)
+        self.heard: list[bytes] = []
+        self.taken: list[OutputMessage] = []
+        self.stored: list[OutputMessage] = []
+        node: Any = SimpleNamespace(id=WORKER, bus=self.bus)
+        self.direct = Direct(node, self.taken.append, self.stored.append)
 
     async def listen(self) -> None:
         def arrive(message: Message) -> None:
-            self.heard.append(msgspec.msgpack.decode(message.data))
+            self.heard.append(message.data)
 
-        await self.gateway.subscribe(subjects.stream("main", GATEWAY, down=True), arrive)
+        await self.caller.subscribe(subjects.outputs(REPLY), arrive)
+        await self.direct.listen()
 
-    def send(self, work: Work, response: bytes = b"response") -> bool:
-        return self.answers.send(work, response, lambda: self.stored.append(work.chunk.call))
+    def take(self, *numbers: int, workspace: str = "main") -> None:
+        self.tell(msgspec.msgpack.encode(numbers), workspace)
+
+    def tell(self, said: bytes, workspace: str = "main") -> None:
+        self.caller.publish(subjects.taken(workspace, WORKER), said)
 
 
 @pytest.fixture
@@ -55,51 +59,54 @@ async def stage() -> Stage:
     return made
 
 
-async def test_work_is_settled_when_its_response_was_taken(stage: Stage) -> None:
-    one, other = request(), request()
-    assert stage.send(one)
-    assert stage.send(other)
-    await until(lambda: len(stage.heard) == 2)
-    assert stage.heard[0] == [one.chunk.call, [ANSWER, WORKER, b"response"]]
-    assert (one.stores, stage.settled) == (1, [])
-    stage.answers.taken("main", [one.chunk.call, "fc-unknown"])
-    stage.answers.taken("another", [other.chunk.call])
-    stage.answers.taken("main", [one.chunk.call])
-    assert (one.stores, other.stores, stage.settled) == (0, 1, [one])
-
-
-async def test_a_response_that_nobody_takes_is_sent_again_and_then_stored(
+async def test_what_its_caller_has_is_neither_sent_again_nor_stored(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(web_answers, "PATIENCE", 0.01)
-    work = request()
-    assert stage.send(work)
+    monkeypatch.setattr(direct, "PATIENCE", 0.01)
+    one, other = outputs(b"one"), outputs(b"other")
+    stage.direct.send(1, one)
+    stage.take(1)
+    await until(lambda: stage.taken)
+    stage.direct.send(2, other)
     await until(lambda: stage.stored)
-    assert stage.stored == [work.chunk.call]
-    assert (work.stores, stage.settled) == (0, [])  # who stores it settles it
-    assert len(stage.heard) == web_answers.TRIES
-    assert stage.answers._bytes == 0
-    assert stage.send(work)
+    assert (stage.taken, stage.stored) == ([one], [other])
+    assert stage.heard == [b"one", *[b"other"] * direct.TRIES]
+    assert not stage.direct._bytes
 
 
-async def test_a_lost_connection_loses_no_response(stage: Stage) -> None:
-    work = request()
+async def test_only_who_is_of_its_workspace_can_say_to_have_an_output(stage: Stage) -> None:
+    one, other = outputs(b"one"), outputs(b"other")
+    stage.direct.send(1, one)
+    stage.direct.send(2, other)
+    stage.take(1, workspace="another")
+    stage.tell(b"no list of numbers")
+    stage.take(2, 3)
+    stage.take(2)
+    await until(lambda: stage.taken)
+    stage.take(1)
+    await until(lambda: len(stage.taken) == 2)
+    assert stage.taken == [other, one]
+
+
+async def test_a_lost_connection_loses_no_output(stage: Stage) -> None:
     stage.bus.disconnect()
-    assert stage.send(work)
+    stage.direct.send(1, outputs())
     await asyncio.sleep(0)
     assert not stage.heard
     stage.bus.reconnect()
     await until(lambda: stage.heard)
-    assert stage.heard[0][0] == work.chunk.call
+    assert stage.heard[0] == b"outputs"
 
 
-async def test_what_is_beyond_the_budget_or_comes_twice_is_stored_at_once(
+async def test_what_is_beyond_the_budget_is_stored_at_once(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(web_answers, "BUDGET", 1_000)
-    work = request()
-    assert stage.send(work, bytes(900))
-    assert not stage.send(request(), bytes(900))
-    assert not stage.send(work, b"")
-    stage.answers.taken("main", [work.chunk.call])
-    assert stage.send(request(), bytes(900))
+    monkeypatch.setattr(direct, "BUDGET", 1_000)
+    large, beyond = outputs(bytes(900)), outputs(bytes(901))
+    stage.direct.send(1, large)
+    stage.direct.send(2, beyond)
+    assert stage.stored == [beyond]
+    stage.take(1)
+    await until(lambda: stage.taken)
+    stage.direct.send(3, large)
+    assert stage.stored == [beyond]
