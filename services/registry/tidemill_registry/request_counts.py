@@ -84,10 +84,16 @@ async def count(engine: AsyncEngine, workspace: str, request: CountRequests) -> 
         .limit(request.limit)
     )
     async with transaction(engine) as connection:
-        total = await connection.scalar(_of(select(func.coalesce(number, 0)), workspace, request))
+        succeeded = await total(connection, workspace, request)
         found = (await connection.execute(_of(minutes, workspace, request))).all()
     listed = (RequestMinute(each.minute * MINUTE, each.function_id, int(each.succeeded)) for each in found)
-    return RequestCounts(int(total or 0), tuple(listed))
+    return RequestCounts(succeeded, tuple(listed))
+
+
+async def total(connection: AsyncConnection, workspace: str, request: CountRequests) -> int:
+    """Return how many requests have succeeded, without saying when."""
+    number = func.coalesce(func.sum(RequestCountRow.succeeded), 0)
+    return int(await connection.scalar(_of(select(number), workspace, request)) or 0)
 
 
 def _of(query: Select[*Columns], workspace: str, request: CountRequests) -> Select[*Columns]:
