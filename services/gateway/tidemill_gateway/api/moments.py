@@ -7,7 +7,7 @@ from pydantic import BeforeValidator
 
 
 def _written_out(value: object) -> object:
-    if isinstance(value, str) and not value[4:5] == "-":
+    if isinstance(value, str) and value[4:5] != "-":
         raise ValueError("a moment is written as 2026-01-31T12:00:00Z")
     return value
 
