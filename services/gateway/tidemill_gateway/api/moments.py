@@ -3,6 +3,7 @@
 from datetime import datetime
 from typing import Annotated
 
+from fastapi import Query
 from pydantic import BeforeValidator
 
 
@@ -13,3 +14,5 @@ def _written_out(value: object) -> object:
 
 
 Moment = Annotated[datetime, BeforeValidator(_written_out)]
+Since = Annotated[Moment | None, Query(description="from this time")]
+Until = Annotated[Moment | None, Query(description="before this time")]
