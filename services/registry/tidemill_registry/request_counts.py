@@ -22,6 +22,7 @@ from tidemill_registry.schema import Function, RequestCountRow
 MINUTE = 60.0
 MAX_LISTED = 10_080  # minutes of a week
 MOST = 2**53
+MAX_MINUTE = 2**31 - 1  # that the table can hold; years of four digits go beyond it
 
 Columns = TypeVarTuple("Columns")
 Key = tuple[str, int, str]  # pool, minute, source
@@ -108,7 +109,7 @@ def _of(query: Select[*Columns], workspace: str, request: CountRequests) -> Sele
         named = select(Function.id).where(Function.name == request.function)
         query = query.where(row.function_id.in_(named))
     if request.since is not None:
-        query = query.where(row.minute >= int(request.since // MINUTE))
+        query = query.where(row.minute >= int(max(0.0, min(request.since / MINUTE, MAX_MINUTE))))
     if request.until is not None:
         query = query.where(row.minute < request.until / MINUTE)
     return query
