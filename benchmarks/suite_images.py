@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from measure import RUNS, Report
-from suite_containers import stack
+from suite_containers import roomy
 
 import tidemill
 
@@ -29,7 +29,7 @@ def main() -> None:
     report = Report("images")
     for _ in range(RUNS):
         image = tidemill.Image.debian_slim().uv_pip_install(*PACKAGES)
-        with stack("process") as home:
+        with roomy("process") as home:
             for metric in ("image_cold", "image_warm", "image_warm", "image_warm"):
                 known = len(phases(home))
                 image.build()

@@ -4,19 +4,15 @@ import asyncio
 import json
 import os
 import random
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import load_functions as functions
 import psutil
 from measure import Report, percentile
+from stacks import stack
 
-TIDEMILL = str(Path(sys.executable).with_name("tidemill"))
 RATE = float(os.environ.get("BENCH_RATE", "500"))  # calls per second after the jump
 JUMP, NOISE = 10.0, 20.0  # seconds of each load
 LATE = 0.1  # seconds of waiting that show a backlog
@@ -24,18 +20,6 @@ STEADY = 3.0  # seconds after a jump from which no backlog is to be left
 NOISY_RATE = 20.0
 
 PARTS = ("nats", "scheduler", "worker")
-
-
-@contextmanager
-def stack() -> Iterator[Path]:
-    """Start a stack; yield its home."""
-    with tempfile.TemporaryDirectory(prefix="tm-", ignore_cleanup_errors=True) as home:
-        os.environ["TIDEMILL_HOME"] = home
-        subprocess.run([TIDEMILL, "up"], check=True, capture_output=True)
-        try:
-            yield Path(home)
-        finally:
-            subprocess.run([TIDEMILL, "down"], check=True, capture_output=True)
 
 
 async def calls(function: functions.Nap, seconds: float, gaps: Iterator[float]) -> list[tuple[float, float]]:
