@@ -160,16 +160,7 @@ class Caller:
     def store(self, subject: str, data: bytes, key: str) -> "asyncio.Future[None]":
         """Publish into a stream, persistently; the future fails with the caller's error."""
         done: asyncio.Future[None] = self.loop.create_future()
-
-        def stored() -> None:
-            if not done.done():
-                done.set_result(None)
-
-        def refused(error: BaseException) -> None:
-            if not done.done():
-                done.set_exception(error)
-
-        self._store(subject, data, key, stored, refused, STORE_TRIES)
+        self._store(subject, data, key, *settling(done), STORE_TRIES)
         return done
 
     def cancel(
@@ -346,6 +337,20 @@ def warn(message: str, hint: str = "") -> None:
 
 def _ignore(_trouble: Trouble) -> None:
     """Do nothing: callers wait, it is tried again."""
+
+
+def settling(done: "asyncio.Future[None]") -> tuple[Callable[[], None], Callable[[BaseException], None]]:
+    """Return what `Caller.submit` is to call, `stored` and `refused`, for a future that somebody awaits."""
+
+    def stored() -> None:
+        if not done.done():
+            done.set_result(None)
+
+    def refused(error: BaseException) -> None:
+        if not done.done():
+            done.set_exception(error)
+
+    return stored, refused
 
 
 def explain(error: BaseException) -> BaseException:
