@@ -1,6 +1,7 @@
 """A local stack for a suite, and programs that the suite has written."""
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 TIDEMILL = str(Path(sys.executable).with_name("tidemill"))
 
@@ -23,6 +25,12 @@ def stack(**settings: str) -> Iterator[Path]:
             yield Path(home)
         finally:
             subprocess.run([TIDEMILL, "down"], check=True, capture_output=True)
+
+
+def ready(home: Path) -> list[dict[str, Any]]:
+    """Return what the worker has said of each container that became ready, the first one first."""
+    lines = (line for log in (home / "logs").glob("worker*.log") for line in log.read_text().splitlines())
+    return [json.loads(line) for line in lines if '"container ready"' in line]
 
 
 def load(file: Path) -> ModuleType:

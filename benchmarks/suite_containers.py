@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 from measure import Report
-from stacks import TIDEMILL, load, stack
+from stacks import TIDEMILL, load, ready, stack
 
 Add = Callable[[str, float, str], None]
 
@@ -107,10 +107,8 @@ def importing(add: Add, program: ModuleType, runtime: str) -> None:
 
 def starts(add: Add, home: Path, runtime: str) -> None:
     """Take the worker's own word for how long containers took to be made."""
-    for log in home.rglob("worker*.log"):
-        for line in log.read_text().splitlines():
-            if '"container ready"' in line:
-                add(f"{runtime}_start", json.loads(line)["start"] * 1e3, "ms")
+    for said in ready(home):
+        add(f"{runtime}_start", said["start"] * 1e3, "ms")
 
 
 def burst(add: Add, program: ModuleType, runtime: str) -> None:
