@@ -72,7 +72,7 @@ class Gateway:
         front = Front(app, routes, sets, admission, self._sessions, inbox, feeds, context.log, domain)
         front.follow(context.bus)
         settings = self.settings
-        refusals = Refusals(routes, limits, settings.gateway_domain)
+        refusals = Refusals(routes, limits, domain)
         self._server = HttpServer(
             front, refusals, settings.gateway_host, settings.gateway_port, settings.gateway_trusted_proxies
         )
