@@ -12,7 +12,7 @@ from worker_stage import WORKSPACE, Stage, eventually
 
 from tidemill import exception
 from tidemill._container.processes import descendants
-from tidemill._wire import coding, subjects
+from tidemill._wire import coding, ids, subjects
 from tidemill._wire.messages import Chunk, Status
 from tidemill._wire.scheduling import Cancelled
 from tidemill._wire.specs import RetryPolicy
@@ -329,8 +329,6 @@ async def test_terminating_containers_kills_them_without_a_word(stage: Stage) ->
 async def test_inputs_of_a_cancelled_call_that_come_later_are_refused(stage: Stage, folder: Path) -> None:
     pool = await stage.pool("def f(path):\n    open(path, 'w').close()")
     await stage.place(pool)
-    from tidemill._wire import ids
-
     call = ids.new(ids.CALL)
     stage.bus.publish(subjects.cancel(WORKSPACE, call), coding.encode(Cancelled(WORKSPACE, call)))
     await stage.bus.flush()
@@ -361,3 +359,30 @@ async def test_a_broken_frame_ends_its_container_and_nothing_else(stage: Stage) 
     fine = await asyncio.gather(*[stage.result(await stage.call(pool, (False,))) for _ in range(3)])
     assert {one.container for one in fine} <= {first, second}
     await stage.settled(pool)
+
+
+async def test_a_container_that_says_nonsense_of_its_start_ends_and_is_told(
+    stage: Stage, folder: Path
+) -> None:
+    code = f"""
+        import msgpack, os, pathlib, stat
+
+        pathlib.Path({str(folder / "pid")!r}).write_text(str(os.getpid()))
+        said = msgpack.packb([1, {{"import": "soon", "enter": 0}}])
+        for fd in range(3, 64):
+            try:
+                if stat.S_ISSOCK(os.fstat(fd).st_mode):
+                    os.write(fd, len(said).to_bytes(4, "big") + said)
+            except OSError:
+                pass
+
+        def f():
+            pass
+        """
+    pool = await stage.pool(code)
+    container = ids.new(ids.CONTAINER)
+    assert (await stage.ask_to_place(pool, container)).accepted
+    event = await stage.event(container)
+    assert (event.state, "broke the protocol" in event.reason) == ("failed", True)
+    pid = int((folder / "pid").read_text())
+    await stage.until(lambda: not Path(f"/proc/{pid}").exists())

@@ -89,6 +89,21 @@ async def test_large_outputs_of_a_chunk_are_split_over_messages(stage: Stage) ->
     assert max(sizes) < 300_000
 
 
+async def test_outputs_that_their_caller_never_says_to_have_are_stored(stage: Stage) -> None:
+    pool = await stage.pool(DOUBLE)
+    await stage.place(pool)
+    heard: list[Outputs] = []
+    direct = subjects.outputs(stage.reply)
+    await stage.bus.subscribe(direct, lambda message: heard.append(coding.decode(Outputs, message.data)))
+    call = await stage.call(pool, (1,), direct=True)
+    await stage.until(lambda: heard)
+    assert await stage.backlog(pool) == 1
+    assert (await stage.result(call)).value == 2
+    await stage.settled(pool)
+    assert {(one.worker, one.number) for one in heard} == {(stage.worker, heard[0].number)}
+    assert len(heard) > 1
+
+
 async def test_kept_results_are_stored_one_by_one_and_the_first_wins(stage: Stage) -> None:
     pool = await stage.pool(DOUBLE)
     await stage.place(pool)
