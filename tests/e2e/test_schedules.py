@@ -57,7 +57,9 @@ def test_no_firing_is_missed_while_everything_but_nats_is_killed(
     for name, pid in victims.items():
         mortal_stack.wait_restarted(name, pid)
     seen = max(map(due, calls()))  # those before it that the worker had taken come again after it
-    wait_until(lambda: whole_until(calls()) >= seen + 3_000, 60, "for it to fire again, and for what was lost")
+    wait_until(
+        lambda: whole_until(calls()) >= seen + 3_000, 60, "for it to fire again, and for what was lost"
+    )
     wait_until(lambda: list(tmp_path.glob("try-*-1")), 60, "for a call that failed to be tried again")
     (tmp_path / "stop").touch()
     _, errors = process.communicate(timeout=60)
