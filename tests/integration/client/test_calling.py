@@ -79,7 +79,7 @@ def test_an_exit_in_the_function_is_raised_here_and_ends_nothing_else(worker: Pl
         f.remote(3)
     assert caught.value.code == 3
     with pytest.raises(SystemExit):
-        f.spawn(3).get(timeout=20)
+        f.spawn(3).get(timeout=60)
     assert g.remote(2) == 4
 
 
@@ -128,7 +128,7 @@ def test_large_arguments_and_results_give_the_same_values(worker: PlayedWorker) 
     assert f.remote(data) == data[::-1]
     inputs = [data, b"small", data[: INLINE_LIMIT + 1], data[: INLINE_LIMIT // 2]]
     assert list(f.map(inputs)) == [each[::-1] for each in inputs]
-    assert f.spawn(data).get(timeout=20) == data[::-1]
+    assert f.spawn(data).get(timeout=60) == data[::-1]
     assert any(isinstance(chunk.inputs[0].data, Blob) for chunk in worker.chunks_of_calls)
 
 
@@ -173,7 +173,7 @@ def test_functions_and_calls_travel_as_arguments(worker: PlayedWorker) -> None:
     assert sent[0].object_id == f.object_id
     assert sent[0].remote(3) == 9
     assert sent[1] == call
-    assert sent[1].get(timeout=20) == 36
+    assert sent[1].get(timeout=60) == 36
 
 
 # --- found by name
@@ -186,7 +186,7 @@ def test_a_function_is_found_by_its_name_when_it_is_used(worker: PlayedWorker) -
     assert f.remote(3) == 9
     assert f.object_id == deployed.handle.function_id
     assert list(Function.from_name("app", "square").map([1, 2])) == [1, 4]
-    assert Function.from_name("app", "square").spawn(3).get(timeout=20) == 9
+    assert Function.from_name("app", "square").spawn(3).get(timeout=60) == 9
     assert Function.from_id(deployed.handle.function_id).hydrate().name == "square"
 
 
@@ -212,7 +212,7 @@ def test_a_spawned_call_is_read_when_it_is_ready_and_stays_readable(worker: Play
     with pytest.raises(TimeoutError):
         call.get(timeout=0.05)
     worker._loop.call_soon_threadsafe(pool.held.set)
-    assert call.get(timeout=20) == 49
+    assert call.get(timeout=60) == 49
     assert call.get(timeout=0) == 49
     again = FunctionCall.from_id(call.object_id)
     assert again.get() == 49
@@ -233,7 +233,7 @@ def test_nothing_of_a_kept_result_of_a_restricted_function_is_unpickled(worker: 
 
 async def test_a_spawned_call_can_be_awaited(worker: PlayedWorker) -> None:
     call = await worker.function(square).spawn.aio(8)
-    assert await call.get.aio(timeout=20) == 64
+    assert await call.get.aio(timeout=60) == 64
 
 
 def test_gather_keeps_the_order_and_raises_the_first_failure(worker: PlayedWorker) -> None:
@@ -253,7 +253,7 @@ def test_a_cancelled_call_ends_with_an_error_and_its_input_does_not_start(worker
     call = f.spawn(2)
     call.cancel(terminate_containers=True)
     with pytest.raises(exception.RemoteError, match="cancelled"):
-        call.get(timeout=20)
+        call.get(timeout=60)
     assert worker.cancelled[-1].kept
     assert worker.cancelled[-1].terminate_containers
     worker._loop.call_soon_threadsafe(pool.held.set)
@@ -262,7 +262,7 @@ def test_a_cancelled_call_ends_with_an_error_and_its_input_does_not_start(worker
 
 def test_a_call_of_which_nothing_is_stored_any_more_has_expired(worker: PlayedWorker) -> None:
     call = worker.function(square).spawn(1)
-    assert (call.num_inputs(), call.get(timeout=20)) == (1, 1)  # the record was there, and is remembered
+    assert (call.num_inputs(), call.get(timeout=60)) == (1, 1)  # the record was there, and is remembered
     worker.do(
         worker.bus.purge(subjects.results_stream(WORKSPACE), subjects.call_results(WORKSPACE, call.object_id))
     )

@@ -77,7 +77,7 @@ def test_single_and_spawned_calls_survive_a_restart(
     restart()
     worker._loop.call_soon_threadsafe(pool.held.set)
     for thread in threads:
-        thread.join(40)
+        thread.join(60)
     assert sorted(results) == [16, 25]
 
 
@@ -157,7 +157,7 @@ def test_a_call_whose_output_has_expired_does_not_wait_for_ever(
     with pytest.raises(exception.OutputExpiredError):
         worker.caller_of(pool).remote(1)
     worker._loop.call_soon_threadsafe(held.held.set)
-    thread.join(20)
+    thread.join(60)
     assert results == [25]
 
 
@@ -177,7 +177,7 @@ def test_waiting_for_a_spawned_call_ends_with_the_client(worker: PlayedWorker, e
     thread.start()
     eventually(lambda: _client.current().caller._listeners)  # type: ignore[union-attr]
     _client.current().close()
-    thread.join(15)
+    thread.join(60)
     assert [type(error) for error in errors] == [exception.ClientClosed]
 
 
@@ -207,7 +207,7 @@ def test_a_call_made_while_the_server_was_away_hears_of_trouble_too(
     eventually(lambda: worker.chunks_of_calls[-1].call in caller.calls)
     eventually(lambda: (line := caller.pools._lines.get(pool.handle.pool)) and line.subscription)
     worker.tell_trouble(pool, "no image", exception.ImageBuildError("no such package"))
-    thread.join(20)
+    thread.join(60)
     assert [type(error) for error in errors] == [exception.ImageBuildError]
 
 
@@ -235,7 +235,7 @@ def test_replies_are_purged_while_a_slow_call_waits(
     assert sum(1 for _ in f.map(range(600))) == 600
     eventually(lambda: _stored_replies(worker) < 600 * 20_000 // 2)
     worker._loop.call_soon_threadsafe(slow.held.set)
-    thread.join(20)
+    thread.join(60)
     assert results == [49]
 
 
@@ -305,7 +305,7 @@ def _script(worker: PlayedWorker, function: Any, body: str) -> "subprocess.Popen
     ],
 )
 def test_a_program_ends_cleanly_whatever_is_open(worker: PlayedWorker, body: str) -> None:
-    out, err = _script(worker, square, body).communicate(timeout=30)
+    out, err = _script(worker, square, body).communicate(timeout=60)
     assert out == "9 [1]\n"
     assert err == ""
 
@@ -324,7 +324,7 @@ def test_ctrl_c_gives_up_at_once(worker: PlayedWorker, eventually: Any, call: st
     process.stdout.readline()
     eventually(lambda: worker.chunks_of_calls)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=10)
+    _, err = process.communicate(timeout=60)
     assert "KeyboardInterrupt" in err
     assert "Exception ignored" not in err
     if "spawn" not in call:
@@ -351,7 +351,7 @@ class Cable:
         self._listener.close()
         self._close_pairs()
         for thread in self._threads:
-            thread.join(20)
+            thread.join(60)
 
     def cut(self, seconds: float) -> None:
         """Break every connection, and refuse new ones for some seconds."""

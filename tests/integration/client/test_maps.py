@@ -304,7 +304,7 @@ async def test_a_spawned_map_that_is_given_up_half_way_leaves_nothing_running(wo
         await asyncio.Event().wait()
 
     spawning = asyncio.create_task(worker.caller_of(pool).experimental_spawn_map.aio(inputs()))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await read.wait()
         await asyncio.to_thread(wait_until, lambda: worker.chunks_of_calls)
         spawning.cancel()

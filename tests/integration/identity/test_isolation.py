@@ -64,11 +64,11 @@ def victim(two: Workspaces) -> Iterator[Victim]:
     with two.client(two.victim) as client, app.run(client=client):
         assert function.remote("call") == f"call: {SECRET}"
         call = function.spawn("kept")
-        assert call.get(timeout=20) == f"kept: {SECRET}"
+        assert call.get(timeout=60) == f"kept: {SECRET}"
         handle = function._present_handle()
         yield Victim(client, function, handle.app_id, handle.prefix, call.object_id)
         assert function.remote("still") == f"still: {SECRET}"
-        assert call.get(timeout=20) == f"kept: {SECRET}"
+        assert call.get(timeout=60) == f"kept: {SECRET}"
 
 
 @pytest.fixture
