@@ -135,7 +135,7 @@ def test_an_output_that_was_never_heard_is_found_in_the_stream(worker: PlayedWor
     caller = _client.current().caller
     assert caller is not None
     assert caller.replies._subscription is not None
-    asyncio.run_coroutine_threadsafe(caller.replies._subscription.close(), caller.loop).result(20)
+    asyncio.run_coroutine_threadsafe(caller.replies._subscription.close(), caller.loop).result(60)
     begun = time.monotonic()
     assert f.remote(3) == 9
     assert time.monotonic() - begun > 4
@@ -264,7 +264,7 @@ def test_a_forked_child_calls_over_a_connection_of_its_own(worker: PlayedWorker)
         finally:
             os._exit(status)
     try:
-        _, status = wait_until(lambda: ended if (ended := os.waitpid(pid, os.WNOHANG))[0] else None, 30)
+        _, status = wait_until(lambda: ended if (ended := os.waitpid(pid, os.WNOHANG))[0] else None)
     except AssertionError:
         os.kill(pid, signal.SIGKILL)
         raise
@@ -290,6 +290,7 @@ def _script(worker: PlayedWorker, function: Any, body: str) -> "subprocess.Popen
     handle = coding.encode(worker.deploy(function).handle).hex()
     return subprocess.Popen(
         [sys.executable, "-c", SCRIPT + body, handle],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -310,6 +311,25 @@ def test_a_program_ends_cleanly_whatever_is_open(worker: PlayedWorker, body: str
     assert err == ""
 
 
+# Tells when the main thread stands still in a wait, once it is asked: a signal that comes while it is only on
+# its way there finds nothing yet that could be given up, or is noticed when the wait is over.
+WATCH = """
+import threading, time
+main = threading.get_ident()
+def watch():
+    sys.stdin.readline()
+    same, before = 0, None
+    while same < 5:
+        time.sleep(0.04)
+        frame = sys._current_frames()[main]
+        seen = (frame, frame.f_lasti)
+        same = same + 1 if seen == before and frame.f_code.co_name == "wait" else 0
+        before = seen
+    print("waiting", flush=True)
+threading.Thread(target=watch, daemon=True).start()
+"""
+
+
 async def forever(x: int) -> None:
     await asyncio.Event().wait()
 
@@ -319,12 +339,18 @@ async def forever(x: int) -> None:
     ["f.remote(1)", "list(f.map([1]))", "f.for_each([1])", "f.spawn(1).get()", "f.spawn(1).get(timeout=50)"],
 )
 def test_ctrl_c_gives_up_at_once(worker: PlayedWorker, eventually: Any, call: str) -> None:
-    process = _script(worker, forever, f"print('calling', flush=True)\n{call}")
+    process = _script(worker, forever, f"{WATCH}\n{call}")
     assert process.stdout is not None
-    process.stdout.readline()
+    assert process.stdin is not None
     eventually(lambda: worker.chunks_of_calls)
+    process.stdin.write("it is on its way\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == "waiting\n"
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    try:
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert "KeyboardInterrupt" in err
     assert "Exception ignored" not in err
     if "spawn" not in call:
