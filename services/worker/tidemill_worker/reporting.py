@@ -22,6 +22,7 @@ EVERY = 1.0  # seconds between two reports without any change
 COALESCE = 0.01  # seconds from a change to its report
 AT_MOST_EVERY = 0.05  # seconds between two reports
 BUCKET_EVERY = 5.0
+GOODBYE = 5.0  # seconds for the record to be taken away
 
 _encode = msgspec.msgpack.Encoder().encode  # as `coding` does, without holding the loop up for a millisecond
 
@@ -36,6 +37,7 @@ class Reporter:
         self._loop = asyncio.get_running_loop()
         self._told = 0.0
         self._soon: asyncio.TimerHandle | None = None
+        self._leaving = False
 
     def changed(self) -> None:
         """Report soon."""
@@ -62,7 +64,7 @@ class Reporter:
         record_at = 0.0
         while True:
             self.tell()
-            if self._loop.time() >= record_at:
+            if self._loop.time() >= record_at and not self._leaving:
                 record_at = self._loop.time() + BUCKET_EVERY
                 await self._record()
             await asyncio.sleep(EVERY)
@@ -78,7 +80,8 @@ class Reporter:
 
     async def say_goodbye(self) -> None:
         """Report for the last time, and take the record away."""
+        self._leaving = True
         self.tell()
         with suppress(BusError, TimeoutError):
-            async with asyncio.timeout(EVERY):
+            async with asyncio.timeout(GOODBYE):
                 await self._node.bus.bucket(streams.WORKERS).delete(self._node.id)
