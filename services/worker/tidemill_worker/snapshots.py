@@ -29,6 +29,7 @@ from tidemill_worker.capacity import Reservation
 from tidemill_worker.children import Children
 from tidemill_worker.images import Image
 from tidemill_worker.node import Node
+from tidemill_worker.spares import Spares
 from tidemill_worker.templates import NoSnapshot, Template, Templates, control_pair
 from tidemill_worker.tier import Files, ForkError, Launch, Sockets, Tier
 
@@ -93,11 +94,20 @@ class _Snapshot:
 class Snapshots:
     """All snapshots of this worker. `memory` is how many MiB they may take together."""
 
-    def __init__(self, node: Node, children: Children, tier: Tier, templates: Templates, memory: int) -> None:
+    def __init__(
+        self,
+        node: Node,
+        children: Children,
+        tier: Tier,
+        templates: Templates,
+        spares: Spares,
+        memory: int,
+    ) -> None:
         self._node = node
         self._children = children
         self._tier = tier
         self._templates = templates
+        self._spares = spares
         self._memory = memory << 20
         self._snapshots: dict[str, _Snapshot] = {}
         self._refused: dict[str, str] = {}
@@ -114,10 +124,7 @@ class Snapshots:
         while not reason:
             try:
                 template = await self._get(key, wish)
-                sockets = await template.fork(wish.container, wish.surroundings, "")
-                return await self._templates.admit(
-                    wish.container, wish.reservation, template.launched, sockets
-                )
+                return await self._spares.container(template, wish.container, wish.reservation)
             except NoSnapshot as refusal:
                 reason = str(refusal)
                 if refusal.final:
