@@ -39,7 +39,9 @@ class Call:
         return None
 
 
-async def test_a_call_that_breaks_when_it_is_looked_after_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_call_that_breaks_when_it_is_looked_after_fails_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(_caller, "TICK", 0.001)
     caller, error = Caller(MemoryServer().connect(), "main"), RuntimeError("broken")
     broken, well = Call(caller, "fc-1", error), Call(caller, "fc-2")
