@@ -26,7 +26,7 @@ class Call:
     def on_outputs(self, items: list[RawOutput], seconds: float, container: str) -> None:
         raise AssertionError("nothing comes")
 
-    def on_tick(self, now: float) -> None:  # noqa: ARG002
+    def on_tick(self, now: float) -> None:
         self.looks += 1
         if self._error is not None:
             raise self._error
