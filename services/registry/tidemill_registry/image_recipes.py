@@ -162,7 +162,8 @@ async def _find(connection: AsyncConnection, workspace: str, request: GetImage) 
         query = query.join(ImageName, named).where(
             ImageName.environment_id == environment, ImageName.name == name
         )
-    row = (await connection.execute(query)).first()
+    storable = "\0" not in request.image
+    row = (await connection.execute(query)).first() if storable else None
     if row is None:
         raise NotFoundError(told, hint="build it: image.build(app), and .publish(name) to name it")
     image, record, app_id, when = row

@@ -76,7 +76,12 @@ async def test_names_stand_for_what_they_stood_for_when_functions_were_published
     assert (await published(named, name="third")).layers == newer.layers
     found = await image_recipes.get(engine, records.workspace, GetImage("", "base", "main"))
     assert found.image == image_id(newer)
-    for unknown in (GetImage("im-none"), GetImage("", "base:v2", "main"), GetImage(image_id(base))):
+    for unknown in (
+        GetImage("im-none"),
+        GetImage("im-\0"),
+        GetImage("", "base:v2", "main"),
+        GetImage(image_id(base)),
+    ):
         workspace = "elsewhere" if unknown.image == image_id(base) else records.workspace
         with pytest.raises(NotFoundError):
             await image_recipes.get(engine, workspace, unknown)
