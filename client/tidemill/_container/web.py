@@ -145,6 +145,8 @@ class WebExecution:
             if chunk is None:
                 self._no_more = True
                 self._pass_on(None)
+            elif self._interrupted:
+                continue  # it is given back, as it is
             elif chunk.method not in self._sites and self._others is not None:
                 self._pass_on(chunk)
             elif (task := chunk.start()) is None:
@@ -202,7 +204,7 @@ class WebExecution:
         at_once = self._outbox.add_frame(FromRunner.STREAM, number, frame)
         if _waits(frame) and not (at_once and frame[0] == Kind.PIECE):
             self._flush_in_turn()
-            if frame[0] == Kind.PIECE:
+            if frame[0] != Kind.CREDIT:
                 self._outbox.hold()  # an app may keep the loop for itself
         else:
             self._outbox.flush()
