@@ -1,14 +1,15 @@
 """Running the requests of web functions: ASGI apps on one event loop, many requests at once.
 
-reading thread ──> requests, frames of streams ──> loop ──> app ──> outputs and frames ──> worker
+worker ──> requests, frames of streams ──> loop ──> app ──> outputs and frames ──> worker
                                                     └─────> other methods of the same object
 
-The worker sends no more requests than may run. All that the reading thread has taken in meanwhile costs the
-loop one wake-up. A class has an app for each of its methods that answers the web; what else it can do runs
-on the same loop, as `ConcurrentExecution` has it.
+The worker sends no more requests than may run. The loop reads them itself (see `reading`); all that a thread
+has taken in meanwhile costs it one wake-up. A class has an app for each of its methods that answers the web;
+what else it can do runs on the same loop, as `ConcurrentExecution` has it.
 """
 
 import asyncio
+import socket
 import time
 from _queue import Empty, SimpleQueue
 from collections import deque
@@ -245,7 +246,17 @@ class WebExecution:
             self._noted = input_id
             self._outbox.frame(FromRunner.NOTE, input_id)
 
-    # --- the reading thread
+    def watch(self, sock: socket.socket, read: Callable[[], bool]) -> None:
+        """Have the loop call `read` whenever something has come on a socket, while that returns True."""
+        self._from_outside(self._loop.add_reader, sock, self._on_readable, sock, read)
+
+    def _on_readable(self, sock: socket.socket, read: Callable[[], bool]) -> None:
+        self._awake = True  # what comes needs no wake-up
+        if not read():
+            self._loop.remove_reader(sock)
+        self._turn()
+
+    # --- who reads: a thread, or the loop
 
     def wake(self) -> None:
         """Look into the inbox."""
