@@ -179,6 +179,9 @@ class MemoryBus:
 
     # --- the caller's bus
 
+    def send_now(self) -> None:
+        """See `ServiceBus.send_now`. Nothing waits for the end of a turn here."""
+
     def publish(
         self, subject: str, data: bytes, *, reply: str = "", headers: Mapping[str, str] | None = None
     ) -> None:
