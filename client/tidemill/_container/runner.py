@@ -8,8 +8,8 @@
 
 The main thread executes synchronous functions itself and writes their results itself. An async function
 gets an event loop there instead; one that answers web requests reads the socket itself where it can, see
-`reading`. A third thread sends what was held back to be sent together. Everything
-that is not always needed is imported when it is.
+`reading`. A third thread sends what was held back to be sent together. Everything that is not always needed
+is imported when it is.
 """
 
 import os

@@ -179,6 +179,10 @@ class MemoryBus:
 
     # --- the caller's bus
 
+    def soon(self, call: Callable[[], None]) -> None:
+        """See `ServiceBus.soon`."""
+        self._loop.call_soon(call)
+
     def send_now(self) -> None:
         """See `ServiceBus.send_now`. Nothing waits for the end of a turn here."""
 

@@ -160,7 +160,7 @@ class NatsServiceBus(NatsBus):
         return lambda: self._connection.unlisten(sid)
 
     def soon(self, call: Callable[[], None]) -> None:
-        """Run `call` once before this turn's write: what it publishes goes along."""
+        """See `ServiceBus.soon`."""
         self._soon(call)
 
     def later(self, delay: float, call: Callable[[], None]) -> asyncio.TimerHandle:
