@@ -136,17 +136,20 @@ class CoreBus:
         read: Callable[[bytes], Any],
         timeout: float,
         patience: float,
+        *,
+        before: tuple[bytes, ...] = (),
     ) -> "asyncio.Future[Any]":
         """Send what must be answered; the future holds what `read` makes of the answer.
 
-        With some `patience` (seconds) it is sent again after a reconnect, or when no answer comes.
+        With some `patience` (seconds) it is sent again after a reconnect, or when no answer comes; `before`
+        are publications that go along each time, and have the same answer.
         """
         size = len(data) + len(block)
         error = self._why_not if self._closing else self._unsendable(size)
         if error:
             return _failed(self._loop, error)
         token = str(next(self._tokens))
-        frame = publication(subject, f"{self._inbox}.u.{token}", block, data)
+        frame = before + publication(subject, f"{self._inbox}.u.{token}", block, data)
         return self._unanswered.add(token.encode(), frame, size, read, timeout, patience)
 
     def _unsendable(self, size: int) -> BusError | None:
@@ -252,11 +255,11 @@ class CoreBus:
 
     def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
         """See `Bus.on_reconnect`. Nothing is ever dropped on this side, so only reconnects call it."""
-        return _register(self._reconnect_callbacks, callback)
+        return register(self._reconnect_callbacks, callback)
 
     def on_disconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
         """See `Bus.on_disconnect`."""
-        return _register(self._disconnect_callbacks, callback)
+        return register(self._disconnect_callbacks, callback)
 
     # --- the connection's life
 
@@ -329,9 +332,8 @@ def _nothing() -> None:
     pass
 
 
-def _register(
-    callbacks: dict[object, Callable[[], None]], callback: Callable[[], None]
-) -> Callable[[], None]:
+def register(callbacks: dict[object, Callable[[], None]], callback: Callable[[], None]) -> Callable[[], None]:
+    """Add a callback; return what takes it away again."""
     key = object()
     callbacks[key] = callback
     return lambda: callbacks.pop(key, None) and None

@@ -438,6 +438,23 @@ async def test_closing_sends_what_is_buffered(nats: ConnectNats) -> None:
         assert [(await inbox.get()).data for _ in range(100)] == [b"%d" % n for n in range(100)]
 
 
+async def test_closing_sends_the_acknowledgements_of_this_turn(nats: ConnectNats) -> None:
+    bus, other = await nats(), await nats()
+    await bus.ensure_stream(INPUTS)
+    await bus.store("in.q.0", b"")
+    inbox: asyncio.Queue[Delivery] = asyncio.Queue()
+    bus.pull(QUEUE, inbox.put_nowait).want(1)
+    async with asyncio.timeout(5):
+        delivery = await inbox.get()
+    delivery.ack()
+    await bus.close()
+
+    async def is_gone() -> bool:
+        return await other.last("INPUTS", "in.q.0") is None
+
+    await until(is_gone)
+
+
 async def test_closing_without_a_server_ends(broker: Broker, nats: ConnectNats) -> None:
     bus = await nats()
     await bus.ensure_stream(KEPT)

@@ -82,6 +82,21 @@ async def test_an_acknowledged_message_is_gone(bus: ServiceBus, queue: ConsumerS
     assert (state.pending, state.ack_pending, state.delivered) == (0, 0, 3)
 
 
+async def test_messages_acknowledged_together_are_gone_together(bus: ServiceBus, queue: ConsumerSpec) -> None:
+    inbox: asyncio.Queue[Delivery] = asyncio.Queue()
+    await fill(bus, queue, 6)
+    other = replace(queue, name="other", filter=f"{queue.stream}.other.>")
+    await bus.store(f"{queue.stream}.other.0", b"other", msg_id="other")
+    bus.pull(other, inbox.put_nowait).want(1)
+    bus.pull(queue, inbox.put_nowait).want(5)
+    acks = [delivery.ack() for delivery in await taken(inbox, 6)]
+    acks[0].cancel()  # who no longer waits for one leaves the others alone
+    async with asyncio.timeout(5):
+        await asyncio.gather(*acks[1:])
+    left = [stored.data async for stored in bus.read(queue.stream, f"{queue.stream}.>")]
+    assert left == [b"5"]
+
+
 async def test_the_state_tells_waiting_and_taken(bus: ServiceBus, queue: ConsumerSpec) -> None:
     assert await bus.consumer_state(queue.stream, queue.name) is None
     await fill(bus, queue, 5)

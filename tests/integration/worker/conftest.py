@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import signal
 import tarfile
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sandbox_stage import FIRST_ID
 from small_wheels import write_wheel
 from worker_stage import Stage
 
@@ -36,15 +38,32 @@ def launch_worker(launch: Any, data: Path) -> Iterator[Callable[..., Any]]:
     """Start a worker with these settings beside the usual ones."""
 
     running: list[Any] = []
+    tidying: list[Any] = []
 
     def start(**settings: str) -> Any:
         usual = {"TIDEMILL_DATA_DIR": str(data), **SETTINGS}
-        running.append(launch("-m", "tidemill_worker", **{**usual, **settings}))
-        return running[-1]
+        worker = launch("-m", "tidemill_worker", **{**usual, **settings})
+        running.append(worker)
+        if settings.get("TIDEMILL_RUNTIME") == "bubblewrap":
+            tidying.append(worker)
+        return worker
 
     yield start
+    for worker in tidying:  # what a killed one has on the machine stays until the next one comes
+        if worker.process.poll() is None:
+            worker.send(signal.SIGTERM)
+            worker.process.wait(60)
     for worker in running:  # shown when the test fails
         print(worker.log.read_text())
+
+
+@pytest.fixture
+def sandboxing(launch_worker: Callable[..., Any]) -> Callable[..., Any]:
+    """Start a worker of root's that makes sandboxes. At the end it goes in order: nothing is left."""
+    usual = {
+        "TIDEMILL_RUNTIME": "bubblewrap", "TIDEMILL_WORKER_IDS": str(FIRST_ID), "TIDEMILL_DRAIN_TIMEOUT": "1",
+    }  # fmt: skip
+    return lambda **settings: launch_worker(**{**usual, **settings})
 
 
 @pytest.fixture
