@@ -40,6 +40,7 @@ from tidemill._wire.duplex import Frame, Kind
 from tidemill._wire.messages import Format, Status
 from tidemill._wire.web import HEAD, WEBSOCKET, Request
 
+CROWD = 8  # requests under way above which outputs wait one more turn of the loop for others
 STOPPED = failure.from_text("InternalFailure", "the container was told to stop while it answered")
 
 
@@ -232,7 +233,10 @@ class WebExecution:
     def _flush_in_turn(self) -> None:
         if not self._flush_due:
             self._flush_due = True
-            self._loop.call_soon(self._flush)
+            if len(self._exchanges) > CROWD:
+                self._loop.call_soon(self._loop.call_soon, self._flush)
+            else:
+                self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         self._flush_due = False
