@@ -24,7 +24,6 @@ from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tidemill import exception
 from tidemill._container import lifecycle, outcomes, sockets, streams, targets
 from tidemill._container.configuration import Configuration
 from tidemill._container.execution import Execution, Parts
@@ -72,8 +71,8 @@ class Runner:
 
     # --- the main thread
 
-    def run(self, problem: str) -> int:
-        """Live; return the exit status. `problem` is what went wrong before, or empty."""
+    def run(self) -> int:
+        """Live; return the exit status."""
         self._guard.install()
         streams.replace_standard_streams(self._outbox, self._guard)
         self._start_threads()
@@ -81,7 +80,7 @@ class Runner:
         os.register_at_fork(after_in_child=self._detach)
         configuration = Configuration.read(self._start.get())
         try:
-            serve = self._load(configuration, problem)
+            serve = self._load(configuration)
         except BaseException as error:
             return self._end(0) if self._guard.interrupted else self._fail_to_start(configuration, error)
         try:
@@ -92,10 +91,8 @@ class Runner:
         self._stop_taking(interrupted)
         return self._end(0)
 
-    def _load(self, configuration: Configuration, problem: str) -> Callable[[], list[Key]]:
+    def _load(self, configuration: Configuration) -> Callable[[], list[Key]]:
         """Import the user's code and say READY; return what serves its inputs until the end."""
-        if problem:
-            raise exception.ExecutionError(problem)
         began, moment = time.perf_counter(), time.time()
         self._link = link = Link(
             self._outbox, self._guard, configuration.max_payload, self._reading.by_thread
@@ -368,15 +365,8 @@ def _on_a_loop(slots: int) -> "type[AsyncExecution]":
     return AsyncExecution
 
 
-def run(
-    sock: socket.socket, workdir: str, reading: dict[int, int], writing: dict[int, int], tags: Tags
-) -> None:
+def run(sock: socket.socket, reading: dict[int, int], writing: dict[int, int], tags: Tags) -> None:
     """Be the runner on this socket, in a process that init has forked. Never returns."""
     os.setsid()
     lifecycle.connect_standard_streams(writing)
-    problem = ""
-    try:
-        lifecycle.enter_workdir(workdir)
-    except OSError as error:
-        problem = f"the working directory cannot be entered: {error}"
-    os._exit(Runner(sock, Tagger(tags, reading, writing)).run(problem))
+    os._exit(Runner(sock, Tagger(tags, reading, writing)).run())

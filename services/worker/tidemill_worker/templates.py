@@ -26,6 +26,7 @@ from tidemill_worker.driver import NOTHING, Equipment
 from tidemill_worker.framing import Frame, FrameProtocol
 from tidemill_worker.images import Image
 from tidemill_worker.node import Node
+from tidemill_worker.spares import Spares
 from tidemill_worker.tier import ForkError, Launch, Launched, Sockets, Tier
 
 START_TIMEOUT = 30.0  # seconds until a template that does not answer is given up
@@ -56,6 +57,7 @@ class Template:
         self.used = loop.time()
         self.is_gone = False
         self.report: dict[str, float] = {}
+        self.on_gone: Callable[[], None] = _ignore
         self._words = words  # what it writes to its standard error
         self._sending = sock.dup()
         self._sock = sock
@@ -80,16 +82,16 @@ class Template:
         except TimeoutError as error:
             raise ForkError(f"the image's Python did not start within {limit:.0f} s") from error
 
-    async def fork(self, container: str, environment: Mapping[str, str], workdir: str) -> Sockets:
-        """Return a new container; `ForkError` if it cannot be made."""
+    async def fork(self, container: str, *, ahead: bool = False) -> Sockets:
+        """Return a new container, made `ahead` of its need where all else goes first; `ForkError` if not."""
         ours_runner, its_runner = socket.socketpair()
         ours_control, its_control = control_pair()
         self.used = asyncio.get_running_loop().time()
         answer = self._forks[container] = asyncio.get_running_loop().create_future()
         try:
-            frame = sockets.pack((ToTemplate.FORK, container, dict(environment), workdir))
+            frame = sockets.pack((ToTemplate.FORK, container, ahead))
             await self._send(frame, [its_runner.fileno(), its_control.fileno()])
-            async with asyncio.timeout(FORK_TIMEOUT):
+            async with asyncio.timeout(START_TIMEOUT if ahead else FORK_TIMEOUT):
                 pid = await answer
         except BaseException as error:
             ours_runner.close()
@@ -146,6 +148,7 @@ class Template:
         for future in waiting:
             if not future.done():
                 future.set_exception(gone)
+        self.on_gone()
 
     def _last_words(self) -> str:
         size = self._words.seek(0, os.SEEK_END)
@@ -157,23 +160,26 @@ class Templates:
     """All templates of this worker, by image and network mode."""
 
     def __init__(
-        self, node: Node, children: Children, tier: Tier, web_layer: Callable[[], Awaitable[Path]]
+        self,
+        node: Node,
+        children: Children,
+        tier: Tier,
+        spares: Spares,
+        web_layer: Callable[[], Awaitable[Path]],
     ) -> None:
         """`web_layer` makes what web functions find beside what all containers run on."""
         self._node = node
         self._children = children
         self._tier = tier
+        self._spares = spares
         self.web_layer = web_layer
         self._tasks: dict[Key, asyncio.Task[Template]] = {}
 
-    async def fork(
-        self, image: Image, container: str, reservation: Reservation, environment: Mapping[str, str]
-    ) -> Sockets:
+    async def fork(self, image: Image, container: str, reservation: Reservation) -> Sockets:
         """Return a new container of an image."""
         pool = reservation.pool
         template = await self._get(image, (pool.workspace, image.key, pool.spec.block_network, pool.has_web))
-        sockets = await template.fork(container, environment, "")
-        return await self.admit(container, reservation, template.launched, sockets)
+        return await self._spares.container(template, container, reservation)
 
     async def start_alone(
         self,
@@ -207,18 +213,7 @@ class Templates:
         self._children.awaited.add(process.pid)
         self._node.spawn(self.reap(launched), f"reap {container}")
         sockets = Sockets(ours_runner, ours_control, process.pid)
-        return await self.admit(container, reservation, launched, sockets)
-
-    async def admit(
-        self, container: str, reservation: Reservation, launched: Launched, sockets: Sockets
-    ) -> Sockets:
-        """Have the tier admit a container; its sockets are closed if that cannot be."""
-        try:
-            return await self._tier.admit(container, reservation, launched, sockets)
-        except BaseException:
-            sockets.runner.close()
-            sockets.control.close()
-            raise
+        return await self._spares.admit(container, reservation, launched, sockets)
 
     async def _get(self, image: Image, key: Key) -> Template:
         task = self._tasks.get(key)
@@ -285,6 +280,10 @@ class Templates:
         for template in await asyncio.gather(*tasks, return_exceptions=True):
             if isinstance(template, Template):
                 await template.end()
+
+
+def _ignore() -> None:
+    """Do nothing."""
 
 
 def measures(report: Mapping[str, Any]) -> dict[str, float]:
