@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 from worker_stage import Stage
 
-NEEDS = pytest.mark.skipif(
-    "CI" not in os.environ and (os.getuid() != 0 or not all(map(shutil.which, ("bwrap", "nft")))),
-    reason="sandboxes of both kinds of worker are tried by root, with bubblewrap and nftables",
-)
+NEEDS = [
+    pytest.mark.skipif(
+        "CI" not in os.environ and (os.getuid() != 0 or not all(map(shutil.which, ("bwrap", "nft")))),
+        reason="sandboxes of both kinds of worker are tried by root, with bubblewrap and nftables",
+    ),
+    pytest.mark.timeout(300),  # they start hundreds of containers
+]
 
 FIRST_ID = 1_500_000_000 + 65536 * (os.getpid() % 1000)  # nobody else's, so that processes can be told
 USER = 64_123
