@@ -12,4 +12,4 @@ ConnectNats = Callable[..., Awaitable[NatsServiceBus]]
 
 async def connect_to(broker: Broker, user: str = "service") -> NatsServiceBus:
     """Return a new connection to a server."""
-    return await connect(broker.url, user, broker.settings.passwords[user], name="test")
+    return await connect(broker.url, user, broker.settings.passwords[user], name="test", timeout=20)

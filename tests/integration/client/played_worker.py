@@ -93,7 +93,7 @@ class PlayedWorker:
 
     async def _open(self) -> None:
         password = self._broker.settings.passwords["worker"]
-        self.bus = await nats.connect(self._broker.url, "worker", password)
+        self.bus = await nats.connect(self._broker.url, "worker", password, timeout=20)
         await streams.apply(self.bus, WORKSPACE)
         asked = {"cancel": self._cancel, "find_queued": self._find_queued}
         served = {subjects.scheduler(WORKSPACE, verb): answer for verb, answer in asked.items()}

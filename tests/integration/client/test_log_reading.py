@@ -101,7 +101,7 @@ async def test_a_range_of_time_is_read_from_its_beginning(bus: CountingBus) -> N
 async def test_following_misses_nothing_while_the_connection_is_away(
     bus: CountingBus, broker: Broker
 ) -> None:
-    writer = await connect(broker.url, "service", broker.settings.passwords["service"])
+    writer = await connect(broker.url, "service", broker.settings.passwords["service"], timeout=20)
     await print_lines(writer, 0)
     mine = reader(bus)
     after = await mine.last()

@@ -19,7 +19,7 @@ PROBE = str(Path(__file__).with_name("probe.py"))
 
 @pytest.fixture
 async def bus(broker: Broker) -> AsyncIterator[ServiceBus]:
-    bus = await connect(broker.url, "service", broker.settings.passwords["service"])
+    bus = await connect(broker.url, "service", broker.settings.passwords["service"], timeout=20)
     yield bus
     await bus.close()
 

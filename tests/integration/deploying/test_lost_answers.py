@@ -36,7 +36,7 @@ class PlayedRegistry:
 @pytest.fixture
 async def registry(broker: Broker, request: pytest.FixtureRequest) -> AsyncIterator[PlayedRegistry]:
     played = PlayedRegistry(request.param)
-    bus = await nats.connect(broker.url, "service", broker.settings.passwords["service"])
+    bus = await nats.connect(broker.url, "service", broker.settings.passwords["service"], timeout=20)
     await streams.apply(bus)
     verb = subjects.registry(WORKSPACE, "deploy_app")
     await bus.serve("registry", "1.0.0", {verb: played.deploy_app})

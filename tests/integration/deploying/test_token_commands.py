@@ -84,7 +84,7 @@ async def desk(folder: Path, tmp_path: Path) -> AsyncIterator[Desk]:
     broker = Broker(BrokerSettings(folder / "nats", passwords=SECRETS))
     await broker.start()
     desk = Desk(tmp_path, broker.url)
-    bus = await nats.connect(broker.url, "service", SECRETS["service"])
+    bus = await nats.connect(broker.url, "service", SECRETS["service"], timeout=20)
     await bus.serve("registry", "1.0.0", desk.registry.served())
     desk.file.write_text(
         f'[mill]\nserver_url = "{broker.url}"\ntoken_id = "{OLD}"\ntoken_secret = "{SECRETS[OLD]}"\n'

@@ -13,7 +13,7 @@ from tidemill_common.bus.nats import connect
 @pytest.fixture
 async def bus(broker: Any) -> Any:
     """A connection that has made the streams: the gateway may not, and waits for them."""
-    bus = await connect(broker.url, "service", broker.settings.passwords["service"])
+    bus = await connect(broker.url, "service", broker.settings.passwords["service"], timeout=20)
     await streams.apply(bus, "main")
     yield bus
     await bus.close()

@@ -41,7 +41,7 @@ class Workspaces:
     async def platform(self) -> AsyncIterator[NatsServiceBus]:
         """Return a connection that may see everything: the registry's."""
         password = credentials(self.stack)["passwords"]["registry"]
-        bus = await connect(self.url, "registry", password, name="observer")
+        bus = await connect(self.url, "registry", password, name="observer", timeout=20)
         try:
             yield bus
         finally:

@@ -97,7 +97,7 @@ def make_spec() -> Callable[..., FunctionSpec]:
 
 @pytest.fixture
 async def bus(broker: Broker) -> AsyncIterator[ServiceBus]:
-    bus = await connect(broker.url, "service", broker.settings.passwords["service"])
+    bus = await connect(broker.url, "service", broker.settings.passwords["service"], timeout=20)
     await streams.apply(bus, WORKSPACE)
     yield bus
     await bus.close()
@@ -142,7 +142,7 @@ class Standing:
         return registry
 
     async def connect(self, workspace: str = WORKSPACE) -> Client:
-        bus = await connect(self.broker.url, "service", self.broker.settings.passwords["service"])
+        bus = await connect(self.broker.url, "service", self.broker.settings.passwords["service"], timeout=20)
         return Client(bus, workspace)
 
     async def new_workspaces(self, count: int) -> list[str]:

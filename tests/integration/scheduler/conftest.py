@@ -32,7 +32,7 @@ async def parts(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     await server.start()
 
     async def connect() -> ServiceBus:
-        return await nats.connect(server.url, "service", server.settings.passwords["service"])
+        return await nats.connect(server.url, "service", server.settings.passwords["service"], timeout=20)
 
     async def restart(down: float) -> float:
         server.kill()

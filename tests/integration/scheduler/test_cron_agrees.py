@@ -48,7 +48,7 @@ async def bus(broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     zoneinfo.reset_tzpath(path)
     broker.kill()
     await broker.start()
-    bus = await nats.connect(broker.url, "service", broker.settings.passwords["service"])
+    bus = await nats.connect(broker.url, "service", broker.settings.passwords["service"], timeout=20)
     await streams.apply(bus)
     yield bus
     await bus.close()

@@ -24,7 +24,7 @@ async def stage(broker: Broker) -> AsyncIterator[Parts]:
     """The other parts, on the broker that the processes find."""
 
     async def connect() -> ServiceBus:
-        return await nats.connect(broker.url, "service", broker.settings.passwords["service"])
+        return await nats.connect(broker.url, "service", broker.settings.passwords["service"], timeout=20)
 
     parts = Parts(await connect(), connect, None)
     await streams.apply(parts.bus, "main")
