@@ -7,8 +7,9 @@
                               └── RECALL ── takes back what has not started
 
 The main thread executes synchronous functions itself and writes their results itself. An async function
-gets an event loop there instead. A third thread sends what was held back to be sent together. Everything
-that is not always needed is imported when it is.
+gets an event loop there instead; one that answers web requests reads the socket itself where it can, see
+`reading`. A third thread sends what was held back to be sent together. Everything that is not always needed
+is imported when it is.
 """
 
 import os
@@ -31,6 +32,7 @@ from tidemill._container.guard import LOADING, Guard, Key
 from tidemill._container.link import Link
 from tidemill._container.outbox import Outbox
 from tidemill._container.outcomes import NotTransported, Outcomes
+from tidemill._container.reading import Reading
 from tidemill._container.sockets import Frame
 from tidemill._container.tags import Tagger, Tags
 from tidemill._container.targets import Hook, Program
@@ -52,6 +54,7 @@ class Runner:
 
     def __init__(self, sock: socket.socket, tagger: Tagger) -> None:
         self._sock = sock
+        self._reading = Reading(sockets.Reader(sock), self._handle, partial(os._exit, 1))
         self._tagger = tagger
         self._outbox = Outbox(sock)
         self._guard = Guard(self._on_interrupt)
@@ -91,7 +94,9 @@ class Runner:
     def _load(self, configuration: Configuration) -> Callable[[], list[Key]]:
         """Import the user's code and say READY; return what serves its inputs until the end."""
         began, moment = time.perf_counter(), time.time()
-        self._link = link = Link(self._outbox, self._guard, configuration.max_payload)
+        self._link = link = Link(
+            self._outbox, self._guard, configuration.max_payload, self._reading.by_thread
+        )
         terminal = self._terminal = Terminal(self._outbox, interactive=configuration.interactive)
         terminal.install()
         taken = _taken()
@@ -161,7 +166,15 @@ class Runner:
             on_finished=self._forget,
             enter=partial(self._enter, parts.program),
         )
-        return self._web.serve
+        return partial(self._serve_web, self._web)
+
+    def _serve_web(self, web: "WebExecution") -> list[Key]:
+        """Answer requests until there are no more; see `WebExecution.serve`."""
+        self._reading.let_loop(partial(web.watch, self._sock))
+        try:
+            return web.serve()
+        finally:
+            self._reading.by_thread()
 
     def _serve(self, execution: Execution) -> list[Key]:
         """Run chunks until there are no more; return the input that a stop signal interrupted, if any."""
@@ -227,19 +240,14 @@ class Runner:
         """Start them so that signals are left to the main thread, and with small stacks."""
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT_TO_MAIN)
         size = threading.stack_size(_STACK)
-        for target in (self._read, self._outbox.tick):
-            threading.Thread(target=target, name=f"tidemill-{target.__name__}", daemon=True).start()
+        for name, target in (("read", self._reading.run), ("tick", self._outbox.tick)):
+            threading.Thread(target=target, name=f"tidemill-{name}", daemon=True).start()
         threading.stack_size(size)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def _read(self) -> None:
-        """Handle frames until the worker is gone; then everything here goes too."""
-        try:
-            for frame in sockets.read(self._sock):
-                self._handlers[frame[0]](self, frame)
-        except BaseException as error:
-            os.write(2, f"tidemill: the worker sent what cannot be understood: {error!r}\n".encode())
-        os._exit(1)
+    def _handle(self, frame: Frame) -> None:
+        """Take a frame of the worker, in the thread that reads, or on the loop that answers requests."""
+        self._handlers[frame[0]](self, frame)
 
     def _on_start(self, frame: Frame) -> None:
         self._start.put(frame[1])

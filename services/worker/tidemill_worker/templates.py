@@ -31,6 +31,7 @@ from tidemill_worker.tier import ForkError, Launch, Launched, Sockets, Tier
 
 START_TIMEOUT = 30.0  # seconds until a template that does not answer is given up
 FORK_TIMEOUT = 10.0
+END_TIMEOUT = 1.0  # seconds for a template to end by itself
 MAX_TEMPLATES = 32
 _LAST_WORDS = 4096  # bytes of what a template said that its failure tells
 
@@ -61,6 +62,7 @@ class Template:
         self._words = words  # what it writes to its standard error
         self._sending = sock.dup()
         self._sock = sock
+        self._is_open = False
         self._ready: asyncio.Future[None] = loop.create_future()
         self._forks: dict[str, asyncio.Future[int]] = {}
         self._protocol = FrameProtocol(self._on_frame, self._on_lost)
@@ -74,6 +76,7 @@ class Template:
         """
         loop = asyncio.get_running_loop()
         await loop.create_unix_connection(lambda: self._protocol, sock=self._sock)
+        self._is_open = True
         if order:
             self._protocol.send(order)
         try:
@@ -116,16 +119,22 @@ class Template:
 
     def close(self) -> None:
         """End it. Its containers go on."""
-        self._protocol.close()
+        if self._is_open:
+            self._protocol.close()
+        elif not self.is_gone:
+            self._sock.close()
+            self._ready.cancel()
+            self._on_lost()
 
     async def end(self) -> None:
         """End it, by force if it must be, with its containers."""
         self.close()
         with suppress(TimeoutError):
-            async with asyncio.timeout(1.0):
+            async with asyncio.timeout(END_TIMEOUT):
                 await self.process.wait()
-        with suppress(ProcessLookupError):
-            os.kill(self.process.pid, signal.SIGKILL)
+        if self.process.returncode is None:  # else its number may be another's by now
+            with suppress(ProcessLookupError):
+                os.kill(self.process.pid, signal.SIGKILL)
 
     def _on_frame(self, frame: Frame) -> None:
         match frame:
@@ -140,6 +149,8 @@ class Template:
                 self._forks[container].set_exception(ForkError(message))
 
     def _on_lost(self) -> None:
+        if self.is_gone:
+            return
         self.is_gone = True
         self._sending.close()
         gone = ForkError(f"the image's Python ended {self._last_words()}".rstrip())

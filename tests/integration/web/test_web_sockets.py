@@ -1,14 +1,17 @@
 """WebSockets to an ASGI app and to a web server in a container."""
 
 import asyncio
+import functools
 
 import httpx
 import pytest
 import websockets
 from waiting import until
 from web_site import Site
-from websockets.asyncio.client import connect
+from websockets.asyncio import client as web_client
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+connect = functools.partial(web_client.connect, open_timeout=60)  # a container may only start
 
 
 async def test_messages_of_every_kind_and_size_come_back(site: Site) -> None:
@@ -100,10 +103,10 @@ async def test_what_breaks_the_protocol_closes_the_connection(site: Site, frame:
         f"GET {site.path('web')}/echo HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
     )
-    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)
+    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
     assert head.startswith(b"HTTP/1.1 101")
     writer.write(frame)
-    answer = await asyncio.wait_for(reader.read(), 30)
+    answer = await asyncio.wait_for(reader.read(), 60)
     assert answer[0] == 0x88, answer
     assert int.from_bytes(answer[2:4], "big") == code
     writer.close()

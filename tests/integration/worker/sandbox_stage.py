@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 from worker_stage import Stage
 
-NEEDS = pytest.mark.skipif(
-    "CI" not in os.environ and (os.getuid() != 0 or not all(map(shutil.which, ("bwrap", "nft")))),
-    reason="sandboxes of both kinds of worker are tried by root, with bubblewrap and nftables",
-)
+NEEDS = [
+    pytest.mark.skipif(
+        "CI" not in os.environ and (os.getuid() != 0 or not all(map(shutil.which, ("bwrap", "nft")))),
+        reason="sandboxes of both kinds of worker are tried by root, with bubblewrap and nftables",
+    ),
+    pytest.mark.timeout(300),  # they start hundreds of containers
+]
 
 FIRST_ID = 1_500_000_000 + 65536 * (os.getpid() % 1000)  # nobody else's, so that processes can be told
 USER = 64_123
@@ -100,7 +103,7 @@ async def call(stage: Stage, function: str, *arguments: Any, **spec: Any) -> Any
     pool = await stage.pool(CODE, function, **spec)
     await stage.place(pool)
     call = await stage.call(pool, arguments)
-    return (await stage.results(call, timeout=30.0))[0]
+    return (await stage.results(call, timeout=60.0))[0]
 
 
 def groups_of(worker: int) -> set[str]:
