@@ -21,11 +21,28 @@ if sys.platform == "linux":
     import ctypes
 
     _libc = ctypes.CDLL(None, use_errno=True)
+    _held = ctypes.PyDLL(None, use_errno=True)  # its functions keep the interpreter's lock
 
 
 def become_subreaper() -> bool:
     """Make orphaned descendants children of this process; return whether this system can do so."""
     return sys.platform == "linux" and bool(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
+
+
+def fork_for_init(*, has_user_code: bool) -> int:
+    """Fork a process that runs nothing but init, or that only forks it; this one has a single thread.
+
+    Nothing is called after it of what makes locks, threads and random numbers those of a copy. A runner
+    needs that, and has it from its own fork. Here it would touch, and so copy, half a megabyte of what the
+    processes share. What user code has registered is called: where that ends a fork, it ends this one.
+    """
+    if has_user_code or sys.platform != "linux":
+        return os.fork()
+    pid = int(_held.fork())
+    if pid < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return pid
 
 
 def die_with(parent: int) -> None:

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 import msgpack
 
-from tidemill._container import syscalls
+from tidemill._container import processes, syscalls
 from tidemill._container.syscalls import (
     MS_BIND,
     MS_NODEV,
@@ -85,7 +85,7 @@ class Enter:
             OSError: no process or no namespace could be made.
         """
         reading, writing = os.pipe()
-        child = os.fork()
+        child = processes.fork_for_init(has_user_code=bool(self._aside))
         if not child:
             os.close(reading)
             self._leave(writing, control, container)
@@ -121,7 +121,7 @@ class Enter:
                 _unshare_user(self._maps)
                 self._maps.close()
             syscalls.unshare(_NAMESPACES)
-            pid = os.fork()
+            pid = processes.fork_for_init(has_user_code=bool(self._aside))
         except OSError as error:
             _apologise(control, error)
         if pid:

@@ -143,7 +143,10 @@ class Template:
 
     def _make(self, container: str, own: list[int]) -> None:
         try:
-            pid = os.fork() if self._enter is None else self._enter.fork(own[1], container)
+            if self._enter is not None:
+                pid = self._enter.fork(own[1], container)
+            else:
+                pid = processes.fork_for_init(has_user_code=_snapshot() is not None)
         except OSError as error:
             self._answer(FromTemplate.FAILED, container, f"no process could be made: {error}")
         else:
@@ -160,7 +163,7 @@ class Template:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._sock.close()
-            if (snapshot := sys.modules.get("tidemill._container.snapshot")) is not None:
+            if (snapshot := _snapshot()) is not None:
                 snapshot.wake()
             others = [fd for _container, descriptors in self._ahead for fd in descriptors]
             for fd in (self._wake, *self._descriptors, *others):
@@ -266,6 +269,11 @@ def _run_container(runner_fd: int, control_fd: int) -> None:
 
     init.run(socket.socket(fileno=control_fd), theirs, start_runner)
     os._exit(0)
+
+
+def _snapshot() -> Any:
+    """Return the module of snapshots, if this process is one."""
+    return sys.modules.get("tidemill._container.snapshot")
 
 
 def _fail() -> None:
