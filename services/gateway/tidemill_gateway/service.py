@@ -37,6 +37,7 @@ class Gateway:
         from tidemill_gateway.rate_limits import RateLimits
         from tidemill_gateway.server import HttpServer
         from tidemill_gateway.sessions import Sessions
+        from tidemill_gateway.web.broker import Broker
         from tidemill_gateway.web.calls import Inbox
         from tidemill_gateway.web.feeds import Feeds
         from tidemill_gateway.web.front import Front
@@ -69,8 +70,8 @@ class Gateway:
         sets = Sets(self._sessions, context.log)
         context.tasks.create_task(sets.run(), name="sets of parameters")
         domain = self.settings.gateway_domain
-        front = Front(app, routes, sets, admission, self._sessions, inbox, feeds, context.log, domain)
-        front.follow(context.bus)
+        broker = Broker(context.bus)
+        front = Front(app, broker, routes, sets, admission, self._sessions, inbox, feeds, context.log, domain)
         settings = self.settings
         refusals = Refusals(routes, limits, settings.gateway_domain)
         self._server = HttpServer(

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -60,17 +59,27 @@ async def test_every_loss_is_an_honest_end_and_the_stack_goes_on(
         await asyncio.to_thread(stack.wait_restarted, "worker", old)
         assert await until(lambda: answers(client, url))
 
-        # NATS: 503 at once, and no restart of anything else.
+        # NATS: what is queued comes back, all else is 503 at once, and nothing else is started again.
         gateway = stack.part("gateway").pid
         supervisor = stack.info.pid
+        passed, unknown = client.build_request("GET", url), client.build_request("GET", f"{url}-unknown")
+        kept = client.build_request("POST", url, headers={"idempotency-key": "lost"})
+        asked = asyncio.create_task(client.get(f"{url}/?1", headers={"x-note": str(tmp_path / "queued")}))
+        await until((tmp_path / "queued").exists)
+        assert (await client.get(url)).text == "done"  # so the gateway has heard that the other one is stored
         os.kill(supervisor, signal.SIGSTOP)  # nobody starts it again meanwhile
         try:
+            os.kill(stack.part("nats").pid or 0, signal.SIGSTOP)  # it says nothing any more
+            waiting = [asyncio.create_task(client.send(each)) for each in (passed, kept)]
+            await client.get(f"{stack.info.gateway_url}/healthz")
             old = stack.kill("nats")
-            refused = await until(lambda: refusal(client, url))
-            assert refused.json()["code"] == "service"
-            assert refused.elapsed.total_seconds() < 1.0  # it waits for nothing
+            for answer in await asyncio.gather(*waiting):
+                assert is_unreachable(answer)
+            for each in (passed, kept, unknown):
+                assert await fastest(client, each) < 0.1
         finally:
             os.kill(supervisor, signal.SIGCONT)
+        assert (await asked).text == "done"
         await asyncio.to_thread(stack.wait_restarted, "nats", old)
         assert await until(lambda: answers(client, url))
         assert stack.part("gateway").pid == gateway
@@ -92,12 +101,16 @@ async def test_every_loss_is_an_honest_end_and_the_stack_goes_on(
         await asyncio.to_thread(stack.wait_restarted, "gateway", old)
 
 
-async def refusal(client: httpx.AsyncClient, url: str) -> httpx.Response | None:
-    """Return a 503, once there is one."""
-    begun_at = time.monotonic()
-    try:
-        answer = await client.get(url, timeout=2)
-    except httpx.TransportError:
-        return None
-    assert time.monotonic() - begun_at < 20
-    return answer if answer.status_code == 503 else None
+async def fastest(client: httpx.AsyncClient, request: httpx.Request) -> float:
+    """Return the seconds in which a request is refused: the least of a few, as the machine is busy."""
+    seconds = []
+    for _ in range(10):
+        answer = await client.send(request)
+        assert is_unreachable(answer)
+        seconds.append(answer.elapsed.total_seconds())
+    return min(seconds)
+
+
+def is_unreachable(answer: httpx.Response) -> bool:
+    assert answer.status_code == 503, answer.text
+    return answer.json()["code"] == "service" and bool(answer.headers["retry-after"])
