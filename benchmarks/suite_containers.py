@@ -1,25 +1,23 @@
 """The start of containers on a local stack, as plain processes and in sandboxes: how fast, and how heavy."""
 
-import importlib.util
 import json
-import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import psutil
 from measure import Report
+from stacks import TIDEMILL, load, ready, stack
 
 Add = Callable[[str, float, str], None]
 
-TIDEMILL = str(Path(sys.executable).with_name("tidemill"))
 FIRST_CALLS = 20  # of functions that have no container yet, with a warm template
 PLAIN_STARTS = 5
 IMPORTING = 10
@@ -66,38 +64,20 @@ def {name}(x):
 """
 
 
-@contextmanager
-def stack(runtime: str) -> Iterator[Path]:
-    """Start a stack whose worker takes as many containers as are asked of it; yield its home."""
-    with tempfile.TemporaryDirectory(prefix="tm-", ignore_cleanup_errors=True) as home:
-        os.environ |= {
-            "TIDEMILL_HOME": home,
-            "TIDEMILL_RUNTIME": runtime,
-            "TIDEMILL_WORKER_CPU": "1000",
-            "TIDEMILL_WORKER_MEMORY": "1000000",
-        }
-        subprocess.run([TIDEMILL, "up"], check=True, capture_output=True)
-        try:
-            yield Path(home)
-        finally:
-            subprocess.run([TIDEMILL, "down"], check=True, capture_output=True)
+def roomy(runtime: str) -> AbstractContextManager[Path]:
+    """Return a stack whose worker takes as many containers as are asked of it."""
+    return stack(TIDEMILL_RUNTIME=runtime, TIDEMILL_WORKER_CPU="1000", TIDEMILL_WORKER_MEMORY="1000000")
 
 
-def load(folder: Path, idle: int) -> ModuleType:
-    """Return the program as a module."""
+def write(folder: Path, idle: int) -> Path:
+    """Write the program."""
     named = [f"warm{number}" for number in range(FIRST_CALLS + 1)]
     functions = [FUNCTION.format(name=name, more="") for name in named]
     plain = ', env={"PYTHONUNBUFFERED": "1"}'  # what an interpreter reads at its start cannot be forked
     functions += [FUNCTION.format(name=f"plain{number}", more=plain) for number in range(PLAIN_STARTS)]
     file = folder / f"containers{idle}.py"
     file.write_text(PROGRAM.format(functions="".join(functions), idle=idle))
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[file.stem] = module
-    spec.loader.exec_module(module)
-    return module
+    return file
 
 
 def first_calls(add: Add, program: ModuleType, runtime: str) -> None:
@@ -127,10 +107,8 @@ def importing(add: Add, program: ModuleType, runtime: str) -> None:
 
 def starts(add: Add, home: Path, runtime: str) -> None:
     """Take the worker's own word for how long containers took to be made."""
-    for log in home.rglob("worker*.log"):
-        for line in log.read_text().splitlines():
-            if '"container ready"' in line:
-                add(f"{runtime}_start", json.loads(line)["start"] * 1e3, "ms")
+    for said in ready(home):
+        add(f"{runtime}_start", said["start"] * 1e3, "ms")
 
 
 def burst(add: Add, program: ModuleType, runtime: str) -> None:
@@ -141,7 +119,7 @@ def burst(add: Add, program: ModuleType, runtime: str) -> None:
 
 def waiting(add: Add, folder: Path, runtime: str) -> None:
     """Measure the private memory of containers that wait."""
-    program = load(folder, IDLE)
+    program = load(write(folder, IDLE))
     program.app.deploy()
     begun = time.perf_counter()
     while len(found := containers("idle")) < IDLE:
@@ -167,9 +145,9 @@ def containers(state: str) -> list[int]:
 
 def measure(runtime: str, add: Add) -> None:
     """Measure one runtime."""
-    with stack(runtime) as home, tempfile.TemporaryDirectory() as name:
+    with roomy(runtime) as home, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        program = load(folder, 0)
+        program = load(write(folder, 0))
         with program.app.run():
             first_calls(add, program, runtime)
             starts(add, home, runtime)

@@ -1,21 +1,16 @@
 """Deployments on a local stack: how long they take, alone and beside 10,000 deployed functions."""
 
-import importlib.util
 import json
-import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 
 import psutil
 from measure import RUNS, Report, percentile
+from stacks import TIDEMILL, load, stack
 
-TIDEMILL = str(Path(sys.executable).with_name("tidemill"))
 MANY, PER_APP = 10_000, 100  # functions
 APPS = 1_000  # in a listing
 CALLS = 300
@@ -47,34 +42,12 @@ print((first - sorted(warm)[25]) * 1e3)
 """
 
 
-@contextmanager
-def stack() -> Iterator[dict[str, str]]:
-    """Start a stack in a home of its own; yield the environment in which programs find it."""
-    with tempfile.TemporaryDirectory(prefix="tm-", ignore_cleanup_errors=True) as home:
-        os.environ["TIDEMILL_HOME"] = home
-        subprocess.run([TIDEMILL, "up"], check=True, capture_output=True)
-        try:
-            yield dict(os.environ)
-        finally:
-            subprocess.run([TIDEMILL, "down"], check=True, capture_output=True)
-
-
 def write(folder: Path, name: str, functions: int, constant: int) -> Path:
     """Write the program of an app with so many functions."""
     bodies = "".join(FUNCTION.format(number=number, constant=constant) for number in range(functions))
     file = folder / f"{name.replace('-', '_')}.py"
     file.write_text(PROGRAM.format(name=name, functions=bodies))
     return file
-
-
-def load(file: Path) -> ModuleType:
-    """Import a program."""
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[file.stem] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def seconds(*command: str) -> float:

@@ -5,11 +5,8 @@ first         the first request of web functions without containers, beside the 
 """
 
 import http.client
-import importlib.util
-import os
 import re
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -17,7 +14,8 @@ from types import ModuleType
 
 from measure import RUNS, Report
 from servers import folder
-from suite_web import SECONDS, TIDEMILL, Peer, figures, wrk
+from stacks import load, stack
+from suite_web import SECONDS, Peer, figures, run, wrk
 
 from tidemill._stack import StackInfo
 
@@ -54,21 +52,11 @@ def plain{number}() -> None:
 """
 
 
-def run(*words: str) -> None:
-    subprocess.run([TIDEMILL, *words], check=True, stdout=subprocess.DEVNULL)
-
-
-def load() -> ModuleType:
-    """Return the program as a module."""
+def write() -> Path:
+    """Write the program."""
     file = folder() / "edge.py"
     file.write_text(PROGRAM + "".join(PAGE.format(number=number) for number in range(COLD + 1)))
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[file.stem] = module
-    spec.loader.exec_module(module)
-    return module
+    return file
 
 
 def ask(port: int, path: str) -> int:
@@ -125,24 +113,19 @@ def first(report: Report, program: ModuleType, port: int) -> None:
 
 def main() -> None:
     report = Report("edge")
-    home = folder() / "home"
-    os.environ["TIDEMILL_HOME"] = str(home)
-    run("up")
-    try:
-        program = load()
+    with stack() as home:
+        program = load(write())
         program.app.deploy()
         program.limited_app.deploy()
         run("workspace", "rate-limit", "set", "--rate", "1000000", "--burst", "1000000")
-        stack = StackInfo.from_json((Path(home) / "stack.json").read_bytes())
-        port = int(stack.gateway_url.rpartition(":")[2])
+        info = StackInfo.from_json((home / "stack.json").read_bytes())
+        port = int(info.gateway_url.rpartition(":")[2])
         hello = Peer("tidemill", port, "/f/local--edge-hello", [])
         limited = "/f/local--edge-limited-limited/"
         while ask(port, "/f/local--edge-hello/") != 200 or ask(port, limited) == 404:
             time.sleep(0.05)
         first(report, program, port)
         refusals(report, hello, limited)
-    finally:
-        run("down")
     report.write()
 
 

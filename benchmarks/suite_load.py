@@ -4,19 +4,15 @@ import asyncio
 import json
 import os
 import random
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import load_functions as functions
 import psutil
 from measure import Report, percentile
+from stacks import ready, stack
 
-TIDEMILL = str(Path(sys.executable).with_name("tidemill"))
 RATE = float(os.environ.get("BENCH_RATE", "500"))  # calls per second after the jump
 JUMP, NOISE = 10.0, 20.0  # seconds of each load
 LATE = 0.1  # seconds of waiting that show a backlog
@@ -24,18 +20,6 @@ STEADY = 3.0  # seconds after a jump from which no backlog is to be left
 NOISY_RATE = 20.0
 
 PARTS = ("nats", "scheduler", "worker")
-
-
-@contextmanager
-def stack() -> Iterator[Path]:
-    """Start a stack; yield its home."""
-    with tempfile.TemporaryDirectory(prefix="tm-", ignore_cleanup_errors=True) as home:
-        os.environ["TIDEMILL_HOME"] = home
-        subprocess.run([TIDEMILL, "up"], check=True, capture_output=True)
-        try:
-            yield Path(home)
-        finally:
-            subprocess.run([TIDEMILL, "down"], check=True, capture_output=True)
 
 
 async def calls(function: functions.Nap, seconds: float, gaps: Iterator[float]) -> list[tuple[float, float]]:
@@ -67,11 +51,6 @@ def chances(rate: float, seconds: float, seed: int) -> Iterator[float]:
     return iter([dice.expovariate(rate) for _ in range(int(rate * seconds))])
 
 
-def started(home: Path) -> int:
-    """Return how many containers have become ready so far, by the worker's own word."""
-    return sum(log.read_text().count('"container ready"') for log in home.rglob("worker*.log"))
-
-
 def processor_seconds(home: Path) -> dict[str, float]:
     """Return what each part of the stack has used so far."""
     parts = {one["name"]: one["pid"] for one in json.loads((home / "stack.json").read_text())["parts"]}
@@ -84,23 +63,23 @@ def processor_seconds(home: Path) -> dict[str, float]:
 
 def jump(report: Report, home: Path, run: int) -> None:
     """Let calls of 20 ms begin to come at full rate, where no container is."""
-    function, before, there = functions.naps[run], processor_seconds(home), started(home)
+    function, before, there = functions.naps[run], processor_seconds(home), len(ready(home))
     waits = asyncio.run(calls(function, 0.02, steps(RATE, JUMP)))
     late = [at + wait for at, wait in waits if wait > LATE]
     report.add("jump_cleared", max(late, default=0.0), "s")
     report.latency("jump_wait", [wait for _, wait in waits])
     report.latency("steady_wait", [wait for at, wait in waits if at > STEADY])
-    report.add("jump_containers", started(home) - there, "containers")
+    report.add("jump_containers", len(ready(home)) - there, "containers")
     for part, seconds in processor_seconds(home).items():
         report.add(f"jump_{part}", (seconds - before[part]) / JUMP * 100, "% of a core")
 
 
 def noise(report: Report, home: Path, run: int) -> None:
     """Let calls of 100 ms come by chance, to containers that end after two idle seconds."""
-    there = started(home)
+    there = len(ready(home))
     waits = asyncio.run(calls(functions.noisy, 0.1, chances(NOISY_RATE, NOISE, run)))
     report.add("noise_wait_p50", percentile([wait for _, wait in waits], 0.5) * 1e3, "ms")
-    report.add("noise_containers", (started(home) - there) / NOISE * 60, "containers/min")
+    report.add("noise_containers", (len(ready(home)) - there) / NOISE * 60, "containers/min")
 
 
 def main() -> None:

@@ -10,10 +10,10 @@ from typing import Any
 
 from functions import app, cold_pool, identity, nap
 from measure import RUNS, Report
+from stacks import TIDEMILL
 from workload import Peer, measure
 
 HELLO = Path(__file__).parent.parent / "examples" / "hello.py"
-TIDEMILL = Path(sys.executable).with_name("tidemill")
 
 
 def fan(values: Iterable[Any]) -> list[Any]:

@@ -20,7 +20,8 @@ from pathlib import Path
 
 import psutil
 from measure import RUNS, Report
-from servers import folder, free_port, start, wait_for_port
+from servers import free_port, start, wait_for_port
+from stacks import TIDEMILL, stack
 from websockets.asyncio.client import ClientConnection, connect
 
 from tidemill._stack import StackInfo
@@ -31,7 +32,6 @@ LARGEST = int(os.environ.get("BENCH_LARGEST", "4096"))  # megabytes of the one l
 SOCKETS = int(os.environ.get("BENCH_SOCKETS", "1000"))
 EVENTS = 200  # requests for events in a run
 ROUND_TRIPS = 1_000
-TIDEMILL = Path(sys.executable).with_name("tidemill")
 UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 
 
@@ -168,19 +168,17 @@ async def sockets(report: Report, peer: Peer) -> None:
     await asyncio.gather(*(socket.close() for socket in opened))
 
 
+def run(*words: str) -> None:
+    subprocess.run([TIDEMILL, *words], check=True, stdout=subprocess.DEVNULL)
+
+
 def tidemill(home: Path) -> Peer:
-    """Start a stack, deploy the app, and wait for its container."""
-    environment = {**os.environ, "TIDEMILL_HOME": str(home)}
-
-    def run(*words: str) -> None:
-        subprocess.run([TIDEMILL, *words], check=True, env=environment, stdout=subprocess.DEVNULL)
-
-    run("up")
+    """Deploy the app on a stack, and wait for its container."""
     run("deploy", str(Path(__file__).with_name("web_functions.py")))
     run("workspace", "rate-limit", "set", "--rate", "1000000", "--burst", "1000000")
-    stack = StackInfo.from_json((home / "stack.json").read_bytes())
-    parts = {part.name: psutil.Process(part.pid) for part in stack.parts}
-    port = int(stack.gateway_url.rpartition(":")[2])
+    info = StackInfo.from_json((home / "stack.json").read_bytes())
+    parts = {part.name: psutil.Process(part.pid) for part in info.parts}
+    port = int(info.gateway_url.rpartition(":")[2])
     peer = Peer("tidemill", port, "/f/local--web-bench-web", [])
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     connection.request("GET", f"{peer.path}/")
@@ -203,15 +201,12 @@ def main() -> None:
     if shutil.which("wrk") is None:
         sys.exit("wrk is missing: install the package wrk")
     report = Report("web")
-    home = folder() / "home"
-    try:
+    with stack() as home:
         for peer in (uvicorn(), tidemill(home)):
             hello(report, peer)
             events(report, peer)
             bodies(report, peer)
             asyncio.run(sockets(report, peer))
-    finally:
-        subprocess.run([TIDEMILL, "down"], env={**os.environ, "TIDEMILL_HOME": str(home)}, check=False)
     report.note("one container of up to 1,000 requests at once; wrk and the clients on the same processors")
     report.write()
 

@@ -34,6 +34,7 @@ from tidemill._lost import SILENT_MAX, Lost, silent_since
 from tidemill._outcome import Outcome
 from tidemill._pools import Pools
 from tidemill._replies import Replies
+from tidemill._taken import Taken
 from tidemill._wire import coding, failure, ids, subjects
 from tidemill._wire.control import CancelCall, FindQueued, FunctionHandle, Queued, Trouble
 from tidemill._wire.messages import Blob
@@ -63,6 +64,7 @@ class Caller:
             bus, subjects.replies_stream(workspace), self.reply, self._take, self._submissions
         )
         self.dropped = 0  # outputs that came for the second time, or after their call had ended
+        self._taken = Taken(bus, workspace)
         self._transfers = asyncio.Semaphore(TRANSFERS)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._listeners: list[tuple[str, Callable[[Trouble], None]]] = []
@@ -160,16 +162,7 @@ class Caller:
     def store(self, subject: str, data: bytes, key: str) -> "asyncio.Future[None]":
         """Publish into a stream, persistently; the future fails with the caller's error."""
         done: asyncio.Future[None] = self.loop.create_future()
-
-        def stored() -> None:
-            if not done.done():
-                done.set_result(None)
-
-        def refused(error: BaseException) -> None:
-            if not done.done():
-                done.set_exception(error)
-
-        self._store(subject, data, key, stored, refused, STORE_TRIES)
+        self._store(subject, data, key, *settling(done), STORE_TRIES)
         return done
 
     def cancel(
@@ -244,7 +237,9 @@ class Caller:
 
     def _take(self, data: bytes) -> None:
         try:
-            call_id, _, items, seconds, container = msgpack.unpackb(data)[:5]
+            call_id, _, items, seconds, container, *way = msgpack.unpackb(data)
+            if way and way[0]:
+                self._taken.note(*way)
             call = self.calls.get(call_id)
             if call is None:
                 self.dropped += len(items)
@@ -317,6 +312,7 @@ class Caller:
     async def close(self) -> None:
         """Fail what is outstanding and leave nothing behind."""
         self._undo()
+        self._taken.tell()
         for close in self._closers:
             await close()
         if self._ticking is not None:
@@ -346,6 +342,20 @@ def warn(message: str, hint: str = "") -> None:
 
 def _ignore(_trouble: Trouble) -> None:
     """Do nothing: callers wait, it is tried again."""
+
+
+def settling(done: "asyncio.Future[None]") -> tuple[Callable[[], None], Callable[[BaseException], None]]:
+    """Return what `Caller.submit` is to call, `stored` and `refused`, for a future that somebody awaits."""
+
+    def stored() -> None:
+        if not done.done():
+            done.set_result(None)
+
+    def refused(error: BaseException) -> None:
+        if not done.done():
+            done.set_exception(error)
+
+    return stored, refused
 
 
 def explain(error: BaseException) -> BaseException:

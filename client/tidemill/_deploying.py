@@ -27,7 +27,7 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 STRATEGIES = ("rolling", "recreate")
-DEPLOY_TIMEOUT = 15.0  # seconds of one try: the registry itself waits for at most 5
+DEPLOY_TIMEOUT = 15.0  # seconds of one try: a version waits for its containers for up to 10 of them
 TRIES = 3
 
 

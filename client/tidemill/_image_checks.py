@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from tidemill import _names
+from tidemill import _given, _names
 from tidemill._image_parts import BuildSecrets
 from tidemill._wire import ids
 from tidemill.config import config
@@ -144,22 +144,12 @@ def variables(what: str, given: Any) -> dict[str, str]:
 def resources(operation: str, cpu: Any, memory: Any) -> dict[str, Any]:
     """Return the cores and MiB that a build needs, if they are given."""
     found: dict[str, Any] = {}
+    kinds: _given.Kinds
     for name, given, kinds in (("cpu", cpu, (int, float)), ("memory", memory, (int,))):
-        if given is None:
-            continue
-        if isinstance(given, bool) or not isinstance(given, kinds) or not given > 0:
-            raise InvalidError(f"Image.{operation}: {name} has to be a positive number, not {given!r}")
-        found[name] = given
+        if given is not None:
+            _given.check_number(f"Image.{operation}: {name}", given, kinds)
+            found[name] = given
     return found
-
-
-def place(operation: str, cloud: Any, region: Any) -> None:
-    """Check where a build is asked for; it takes place where the functions are that use the image."""
-    regions = (region,) if isinstance(region, str) or region is None else region
-    if not isinstance(cloud, str | None) or not all(isinstance(each, str | None) for each in regions):
-        raise InvalidError(
-            f"Image.{operation}: cloud and region have to be strings, not {cloud!r}, {region!r}"
-        )
 
 
 def refuse(operation: str, **options: Any) -> None:

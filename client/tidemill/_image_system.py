@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Self
 
 from tidemill import _image_checks as checks
+from tidemill import _resources
 from tidemill._image_packages import Gpu, Variables
 from tidemill._image_parts import (
     Ignore,
@@ -193,7 +194,7 @@ class System(Recipe):
             "run_function",
             volumes=volumes, network_file_systems=network_file_systems, gpu=gpu,
         )  # fmt: skip
-        checks.place("run_function", cloud, region)
+        _resources.labels({"cloud": cloud, "region": region})  # which only have to be such
         if not callable(raw_f) or not hasattr(raw_f, "__code__"):
             raise InvalidError(
                 f"Image.run_function takes a plain function, not {raw_f!r}",

@@ -214,12 +214,15 @@ async def find_container(
     except BusError as error:
         raise explain(error) from error
     found = next((one for one in (await running()).containers if one.container == container), None)
-    if last is None and found is None:
+    if found is not None:
+        app_id = found.app_id
+    elif last is not None:
+        app_id = subjects.app_of_logs(last.subject)
+    else:
         raise exception.NotFoundError(
             f"no container {container} runs, and no output of one is kept",
             hint="`tidemill container list` shows those that run, `tidemill call info` those of a call",
         )
-    app_id = found.app_id if found is not None else subjects.app_of_logs(last.subject) if last else ""
     return Selection(subject, container=container), container_ending(app_id, container, running)
 
 

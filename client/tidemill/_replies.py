@@ -1,8 +1,9 @@
 """What arrives on this process's reply subject: every message at least once, in any order.
 
-Messages come over a core subscription, which is fast and may lose some: over a reconnect, to a slow
-reader, to a broken route between servers. The stream has them all, so it is read again whenever
-something may be missing. What is read again is known by its sequence: a core message carries none.
+Messages come over core subscriptions, which are fast and may lose some: over a reconnect, to a slow
+reader, to a broken route between servers. What is not stored, its worker sends until it hears that it is
+here. The stream has all others, so it is read again whenever something may be missing. What is read again
+is known by its sequence: a core message carries none.
 
 The subject is purged as it fills. A message may go when every input that was outstanding when it was
 stored has its output; a *mark* remembers up to which sequence and until which submission that is.
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable
 
 from tidemill._bus.protocol import Bus, BusError, Message, Subscription
+from tidemill._wire import subjects
 
 PURGE_BYTES = 64 << 20  # received since the last mark
 IDLE_BYTES = 1 << 20  # the same, when nothing is outstanding; less is left to `close` and to the stream's age
@@ -40,7 +42,7 @@ class Replies:
         self._subject = subject
         self._take = take
         self._submissions = submissions
-        self._subscription: Subscription | None = None
+        self._subscriptions: list[Subscription] = []
         self._read_to = 0  # sequence up to which the stream was read
         self._wanted = False
         self._reading: asyncio.Task[None] | None = None
@@ -53,7 +55,12 @@ class Replies:
 
     async def open(self) -> None:
         """Subscribe; nothing that is published afterwards is missed for good."""
-        self._subscription = await self._bus.subscribe(self._subject, self._on_message)
+        direct = subjects.outputs(self._subject)
+        for opening in (
+            self._bus.subscribe(self._subject, self._on_message),
+            self._bus.subscribe(direct, lambda message: self._take(message.data)),
+        ):
+            self._subscriptions.append(await opening)
 
     def _on_message(self, message: Message) -> None:
         self._received += len(message.data)
@@ -142,7 +149,7 @@ class Replies:
         for task in (self._reading, self._purging):
             if task is not None:
                 task.cancel()
-        if self._subscription is not None:
-            await self._subscription.close()
+        for subscription in self._subscriptions:
+            await subscription.close()
         if self._submissions()[0]:
             await self._bus.purge(self._stream, self._subject)

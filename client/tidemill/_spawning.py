@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tidemill import _client, exception
-from tidemill._caller import warn
+from tidemill._caller import settling, warn
 from tidemill._feed import NEVER, Feed
 from tidemill._map_call import BACKOFF, BACKOFF_MAX, TOLD_AFTER
 from tidemill._wire import coding, ids, subjects
@@ -191,15 +191,7 @@ async def _submit(
         call, [index], [payload], origin=origin, collect=handle.is_generator, method=handle.method
     )
     queued: asyncio.Future[None] = caller.loop.create_future()
-
-    def stored() -> None:
-        if not queued.done():
-            queued.set_result(None)
-
-    def refused(error: BaseException) -> None:
-        if not queued.done():
-            queued.set_exception(error)
-
+    stored, refused = settling(queued)
     caller.submit(handle, call, index, coding.encode(chunk), stored=stored, refused=refused)
     await queued
 

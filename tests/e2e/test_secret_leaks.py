@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,8 @@ def forms(text: str) -> list[bytes]:
 
 def files_with(folder: Path, text: str) -> list[Path]:
     found = []
-    for file in folder.rglob("*"):
+    # Folders go away while they are walked through, which is an error for `Path.rglob`.
+    for file in (Path(place, name) for place, _, names in os.walk(folder) for name in names):
         with contextlib.suppress(OSError):  # it went away, or is a socket
             if file.is_file() and any(form in file.read_bytes() for form in forms(text)):
                 found.append(file)

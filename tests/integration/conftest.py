@@ -18,7 +18,7 @@ from tidemill_local.broker import Broker, BrokerSettings
 from tidemill_local.database import Database
 
 START_TIMEOUT = 60.0  # seconds
-END_TIMEOUT = 15.0
+END_TIMEOUT = 60.0
 
 
 class Running:

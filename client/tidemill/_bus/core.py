@@ -252,11 +252,11 @@ class CoreBus:
 
     def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
         """See `Bus.on_reconnect`. Nothing is ever dropped on this side, so only reconnects call it."""
-        return _register(self._reconnect_callbacks, callback)
+        return register(self._reconnect_callbacks, callback)
 
     def on_disconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
         """See `Bus.on_disconnect`."""
-        return _register(self._disconnect_callbacks, callback)
+        return register(self._disconnect_callbacks, callback)
 
     # --- the connection's life
 
@@ -329,9 +329,8 @@ def _nothing() -> None:
     pass
 
 
-def _register(
-    callbacks: dict[object, Callable[[], None]], callback: Callable[[], None]
-) -> Callable[[], None]:
+def register(callbacks: dict[object, Callable[[], None]], callback: Callable[[], None]) -> Callable[[], None]:
+    """Add a callback; return what takes it away again."""
     key = object()
     callbacks[key] = callback
     return lambda: callbacks.pop(key, None) and None

@@ -94,6 +94,7 @@ class Chunk(NamedTuple):
     `collect` asks for all that a generator yields as one result, a list, instead of as a stream.
     `gateway` is where the duplex stream of a web request leads to (see `tidemill._wire.web`).
     `method` names the method of a class.
+    `direct` tells that the caller takes outputs past the stream, and says which it has (see `Outputs`).
     """
 
     call: str
@@ -110,6 +111,7 @@ class Chunk(NamedTuple):
     collect: bool = False
     gateway: str = ""
     method: str = ""
+    direct: bool = False
 
     @classmethod
     def first(
@@ -126,7 +128,9 @@ class Chunk(NamedTuple):
         """Return inputs at their first attempt. `origin` is the input that makes the call, and its root."""
         parent, root = origin
         sent, root = time.time(), root or call
-        return cls(call, indices, 0, reply, inputs, sent, 0, 0, parent, root, (), collect, "", method)
+        return cls(
+            call, indices, 0, reply, inputs, sent, 0, 0, parent, root, (), collect, "", method, bool(reply)
+        )
 
 
 class Output(NamedTuple):
@@ -142,13 +146,19 @@ class Output(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """Outputs of one call in one message. `seconds` is the time spent executing all of them."""
+    """Outputs of one call in one message. `seconds` is the time spent executing all of them.
+
+    What is not stored has a `number` of its `worker`, which keeps it until somebody tells it, by the number
+    and on `subjects.taken`, to have it.
+    """
 
     call: str
     attempt: int
     items: list[Output]
     seconds: float
     container: str = ""
+    worker: str = ""
+    number: int = 0
 
 
 class Credit(NamedTuple):

@@ -116,6 +116,21 @@ def is_reply(ws: str, subject: str) -> bool:
     return subject.startswith(prefix) and _TOKEN.fullmatch(subject, len(prefix)) is not None
 
 
+def outputs(reply: str) -> str:
+    """Return the subject on which a caller hears outputs that are not stored, by that of its `replies`."""
+    return "tm.outputs" + reply.removeprefix("tm.replies")
+
+
+def taken(ws: str, worker_id: str) -> str:
+    """Return the subject on which a worker hears who has its outputs; `*` for `ws` stands for each."""
+    return f"tm.taken.{ws if ws == EVERY else workspace(ws)}.{token(worker_id)}"
+
+
+def workspace_of_taken(subject: str) -> str:
+    """Return the workspace of callers that tell a worker which outputs they have."""
+    return subject.split(".")[2]
+
+
 def replies_stream(ws: str) -> str:
     """Return the name of the stream that keeps the outputs of a workspace's attached calls."""
     return f"REPLIES_{workspace(ws)}"

@@ -24,9 +24,6 @@ HTTP, WEBSOCKET = "http", "websocket"  # kinds of requests, as ASGI names them
 MAX_KEPT = 16 << 20  # bytes of a response that is kept
 MAX_INLINE = 128 * 1024  # bytes of a response that travels in one message, and of a request's first piece
 
-# A whole response goes the way of a stream's frames: `ANSWER`, the worker's id, the encoded `Response`. That
-# it has some, a gateway says beside an empty call: `TAKEN`, their calls. See `web_answers` of the worker.
-ANSWER, TAKEN = -1, -2
 OPENED = 0  # the first element of what a worker sends first, in the place of a frame's kind: its id follows
 HEAD, ACCEPT, CONTINUE = "head", "accept", "continue"  # names of control frames; the last asks for the body
 

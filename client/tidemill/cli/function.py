@@ -72,12 +72,14 @@ def stats(app: str, name: str, environment: str | None, as_json: bool) -> None:
     """Show how much of a function waits and runs now, and how many web requests it has answered."""
     found = _function(app, name, environment)
     now = found.get_current_stats()
+    handle = found._present_handle()
+    answers = handle is not None and handle.web_labels()
     record = {
         "Backlog": now.backlog,
         "Running": now.num_running_inputs,
         "Containers": now.num_total_runners,
         "Headroom": now.input_headroom,
-        **({"Requests in the last hour": _answered(found.object_id)} if found.get_web_url() else {}),
+        **({"Requests in the last hour": _answered(found.object_id)} if answers else {}),
     }
     listing.show_record(record, as_json=as_json)
 

@@ -49,6 +49,7 @@ SERVICES = (
     "tm.results.*.*.call",
     "tm.scheduler.*.*",
     "tm.streams.*.*.up",
+    "tm.taken.*.*",
     "$O.*.C.*",
     "$O.*.M.*",
 )
@@ -64,6 +65,7 @@ _API_THRESHOLD = "30s"  # between two messages of an answer
 # What members may hear of the platform.
 STREAMS = (
     "tm.replies.*.*",
+    "tm.outputs.*.*",
     "tm.results.*.>",
     "tm.trouble.*.*",
     "tm.logs.*.>",
@@ -115,6 +117,7 @@ def member(workspace: str, user: str) -> Rights:
             f"tm.registry.{ws}.*",
             f"tm.scheduler.{ws}.*",
             f"tm.streams.{ws}.*.up",
+            f"tm.taken.{ws}.*",
             f"$O.{bucket}.C.*",
             f"$O.{bucket}.M.*",
             *_named(own, _GET, _BATCH),
@@ -123,6 +126,7 @@ def member(workspace: str, user: str) -> Rights:
         subscribe=(
             f"{subjects.inbox(user)}.>",
             f"tm.replies.{ws}.*",
+            f"tm.outputs.{ws}.*",
             f"tm.results.{ws}.>",
             f"tm.trouble.{ws}.*",
             f"tm.logs.{ws}.>",
@@ -150,6 +154,8 @@ def worker(kind: str, user: str) -> Rights:
             "tm.timers.*.*.*.*",
             "tm.dead.>",
             "tm.replies.*.*",
+            "tm.outputs.*.*",
+            "tm.taken.*.*",
             "tm.results.*.>",
             "tm.logs.*.>",
             "tm.events.*.container.*",
@@ -180,6 +186,8 @@ def worker(kind: str, user: str) -> Rights:
             "tm.cancel.*.*",
             "tm.credit.*.*.*",
             "tm.streams.*.*.up",
+            "tm.taken.*.*",
+            "tm.outputs.*.*",
             "tm.replies.*.*",
             "tm.results.*.>",
             "tm.trouble.*.*",

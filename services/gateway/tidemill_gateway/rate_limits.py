@@ -68,6 +68,7 @@ class RateLimits:
         self._limits: dict[str, Limit] = {}
         self._keys: dict[tuple[str, ...], str] = {}
         self._allowances: dict[str, Allowance] = {}
+        self._of: dict[Origin, list[Allowance]] = {}  # as long as no limit changes, and none is forgotten
         self._to_ask: dict[str, Allowance] = {}
         self._bell = asyncio.Event()
         self._answered = asyncio.Event()  # replaced at every answer
@@ -137,6 +138,14 @@ class RateLimits:
         return Refusal(first.kind, first.limit, first.wait(self._clock()))
 
     def _allowances_of(self, origin: Origin, now: float) -> list[Allowance]:
+        found = self._of.get(origin)
+        if found is None:
+            if len(self._of) > MAX_KEYS:
+                self._of.clear()
+            found = self._of[origin] = self._find_allowances(origin, now)
+        return found
+
+    def _find_allowances(self, origin: Origin, now: float) -> list[Allowance]:
         wanted = [(WORKSPACE, "", "")]
         if origin.app:
             wanted.append((APP, origin.environment, origin.app))
@@ -185,6 +194,7 @@ class RateLimits:
 
     async def _follow(self) -> None:
         async for key, value in self._bus.bucket(streams.LIMITS).watch():
+            self._of.clear()
             try:
                 if value is not None:
                     self._limits[key] = coding.decode(LimitRecord, value).limit
@@ -250,6 +260,7 @@ class RateLimits:
                     self._ask_about(allowance)
                 elif allowance.is_forgotten(now):
                     del self._allowances[key]
+                    self._of.clear()
 
     async def close(self) -> None:
         """Give everything back."""

@@ -9,7 +9,6 @@ if TYPE_CHECKING:
     from tidemill_gateway.rate_limits import RateLimits
     from tidemill_gateway.server import HttpServer
     from tidemill_gateway.sessions import Sessions
-    from tidemill_gateway.web.calls import Inbox
 
 
 class Gateway:
@@ -20,7 +19,6 @@ class Gateway:
     def __init__(self, settings: GatewaySettings) -> None:
         self.settings = settings
         self._server: HttpServer | None = None
-        self._inbox: Inbox | None = None
         self._sessions: Sessions | None = None
         self._limits: RateLimits | None = None
 
@@ -63,7 +61,6 @@ class Gateway:
         app = new_app(context.health, api, PREFIX)
         inbox, routes = Inbox(context.bus), Routes(context.bus, context.log)
         await inbox.listen()
-        self._inbox = inbox
         feeds = Feeds(context.bus, context.tasks.create_task, context.log)
         await feeds.listen()
         context.tasks.create_task(routes.watch(), name="routes")
@@ -73,7 +70,7 @@ class Gateway:
         broker = Broker(context.bus)
         front = Front(app, broker, routes, sets, admission, self._sessions, inbox, feeds, context.log, domain)
         settings = self.settings
-        refusals = Refusals(routes, limits, settings.gateway_domain)
+        refusals = Refusals(routes, limits, domain)
         self._server = HttpServer(
             front, refusals, settings.gateway_host, settings.gateway_port, settings.gateway_trusted_proxies
         )
@@ -88,8 +85,6 @@ class Gateway:
         """Finish the requests under way."""
         if self._server is not None:
             await self._server.stop()
-        if self._inbox is not None:
-            self._inbox.tell_taken()
         if self._limits is not None:
             await self._limits.close()
         if self._sessions is not None:

@@ -28,10 +28,13 @@ class Session:
         self.caller = caller
         self.token_id = token_id
 
-    async def registry(self, verb: str, message: object, answer: type[Answer]) -> Answer:
+    async def registry(
+        self, verb: str, message: object, answer: type[Answer], timeout: float = REQUEST_TIMEOUT
+    ) -> Answer:
         """Ask the registry; raises the error that it gives, or `ServiceError` when it gives nothing."""
         signed = subjects.signed(self.workspace, verb)
-        return await ask(self.bus, signed, message, answer, headers=signature(self.token_id))
+        headers = signature(self.token_id)
+        return await ask(self.bus, signed, message, answer, timeout=timeout, headers=headers)
 
     async def page(self, verb: str, message: object, answer: type[Answer], cursor: str) -> Answer:
         """Ask the registry for a page of a list; `NotFoundError` when the cursor leads nowhere."""
@@ -85,11 +88,12 @@ async def ask(
     message: object,
     answer: type[Answer],
     *,
+    timeout: float = REQUEST_TIMEOUT,
     headers: Mapping[str, str] | None = None,
 ) -> Answer:
     """Ask a service and return its answer, checked against its type, or raise what it was refused with."""
     try:
-        data = await bus.request(subject, coding.encode(message), timeout=REQUEST_TIMEOUT, headers=headers)
+        data = await bus.request(subject, coding.encode(message), timeout=timeout, headers=headers)
         return msgspec.msgpack.decode(data, type=answer)
     except NoResponder as error:
         service = "scheduler" if subject.startswith("tm.scheduler.") else "registry"

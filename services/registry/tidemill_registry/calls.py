@@ -104,12 +104,12 @@ class Calls:
         shown: list[CallSummary] = []
         before = request.before
         requests = 0
-        if not before and request.status in ("", SUCCESS):
-            wanted = CountRequests(
-                request.app_id, request.function_id, request.function, request.since, request.until, limit=1
-            )
-            requests = (await request_counts.count(self._engine, workspace, wanted)).succeeded
         async with transaction(self._engine) as connection:
+            if not before and request.status in ("", SUCCESS):
+                wanted = CountRequests(
+                    request.app_id, request.function_id, request.function, request.since, request.until
+                )
+                requests = await request_counts.total(connection, workspace, wanted)
             for _ in range(max(1, SCANNED // request.limit)):
                 found = await self._page(connection, workspace, request, before)
                 before = found[-1] if len(found) == request.limit else ""

@@ -231,7 +231,7 @@ class Recording:
         return count
 
 
-# The inner query walks the beginning of the primary key; replicas that meet skip each other's rows.
+# The inner query walks the beginning of an index; replicas that meet skip each other's rows.
 _FORGET = tuple(
     (
         text(

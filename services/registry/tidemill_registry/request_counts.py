@@ -22,6 +22,7 @@ from tidemill_registry.schema import Function, RequestCountRow
 MINUTE = 60.0
 MAX_LISTED = 10_080  # minutes of a week
 MOST = 2**53
+MAX_MINUTE = 2**31 - 1  # that the table can hold; years of four digits go beyond it
 
 Columns = TypeVarTuple("Columns")
 Key = tuple[str, int, str]  # pool, minute, source
@@ -84,10 +85,16 @@ async def count(engine: AsyncEngine, workspace: str, request: CountRequests) -> 
         .limit(request.limit)
     )
     async with transaction(engine) as connection:
-        total = await connection.scalar(_of(select(func.coalesce(number, 0)), workspace, request))
+        succeeded = await total(connection, workspace, request)
         found = (await connection.execute(_of(minutes, workspace, request))).all()
     listed = (RequestMinute(each.minute * MINUTE, each.function_id, int(each.succeeded)) for each in found)
-    return RequestCounts(int(total or 0), tuple(listed))
+    return RequestCounts(succeeded, tuple(listed))
+
+
+async def total(connection: AsyncConnection, workspace: str, request: CountRequests) -> int:
+    """Return how many requests have succeeded, without saying when."""
+    number = func.coalesce(func.sum(RequestCountRow.succeeded), 0)
+    return int(await connection.scalar(_of(select(number), workspace, request)) or 0)
 
 
 def _of(query: Select[*Columns], workspace: str, request: CountRequests) -> Select[*Columns]:
@@ -102,7 +109,7 @@ def _of(query: Select[*Columns], workspace: str, request: CountRequests) -> Sele
         named = select(Function.id).where(Function.name == request.function)
         query = query.where(row.function_id.in_(named))
     if request.since is not None:
-        query = query.where(row.minute >= int(request.since // MINUTE))
+        query = query.where(row.minute >= int(max(0.0, min(request.since / MINUTE, MAX_MINUTE))))
     if request.until is not None:
         query = query.where(row.minute < request.until / MINUTE)
     return query

@@ -27,7 +27,7 @@ from tidemill_registry.dead_letters import DeadLetters
 from tidemill_registry.handles import Handles
 from tidemill_registry.outbox import Publisher
 from tidemill_registry.recording import Recording
-from tidemill_registry.requests import Parts, Requests
+from tidemill_registry.requests import Requests
 from tidemill_registry.revocations import Revocations
 from tidemill_registry.secrets import Secrets
 from tidemill_registry.settings import RegistrySettings
@@ -95,7 +95,7 @@ class Registry:
         self._sweep = self._new_sweep(context, dead)
         context.tasks.create_task(self._sweep.run(), name="sweep")
         context.bus.on_reconnect(self._after_reconnect)
-        requests = Requests(self._parts(context.bus, handles, dead))
+        requests = self._requests(context.bus, handles, dead)
         endpoints = requests.endpoints(Endpoints(context.log, context.metrics))
         self._end_serving = await context.bus.serve("tidemill-registry", VERSION, endpoints)
         self._sweep.listen()
@@ -114,8 +114,8 @@ class Registry:
             dead=dead,
         )
 
-    def _parts(self, bus: ServiceBus, handles: Handles, dead: DeadLetters) -> Parts:
-        return Parts(
+    def _requests(self, bus: ServiceBus, handles: Handles, dead: DeadLetters) -> Requests:
+        return Requests(
             engine=self._engine,
             bus=bus,
             publisher=self._publisher,

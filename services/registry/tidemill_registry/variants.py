@@ -131,7 +131,9 @@ async def _known(
         return None
     if row.is_old:
         noted = {"asked_at": clock()} if of_url else {"asked_at": clock(), "of_url": False}
-        await connection.execute(update(PoolRow).where(PoolRow.id == row.id).values(noted))
+        noting = update(PoolRow).where(PoolRow.id == row.id).values(noted)
+        if await connection.scalar(noting.returning(PoolRow.id)) is None:
+            return None  # it went meanwhile
     return handle_of(records.pool(row.record)), row.pending
 
 
@@ -185,22 +187,22 @@ async def _make_room(connection: AsyncConnection, pool: Pool, clock: Clock) -> N
     await connection.execute(
         select(Function.id).where(Function.id == pool.function_id).with_for_update(key_share=True)
     )
-    is_idle = PoolRow.asked_at < clock() - func.make_interval(0, 0, 0, 0, 0, 0, URL_IDLE)
-    query = select(PoolRow.id, is_idle.label("is_idle")).where(
-        PoolRow.function_id == pool.function_id, PoolRow.of_url
-    )
-    rows = (await connection.execute(query.order_by(PoolRow.asked_at))).all()
-    surplus = len(rows) - MAX_OF_URLS + 1
+    query = select(PoolRow.id).where(PoolRow.function_id == pool.function_id, PoolRow.of_url)
+    held = (await connection.scalars(query.order_by(PoolRow.asked_at))).all()
+    surplus = len(held) - MAX_OF_URLS + 1
     if surplus <= 0:
         return
-    leaving = [row.id for row in rows[:surplus] if row.is_idle]
-    if len(leaving) < surplus:
+    is_idle = PoolRow.asked_at < clock() - func.make_interval(0, 0, 0, 0, 0, 0, URL_IDLE)
+    longest = PoolRow.id == any_(literal(held[:surplus], ARRAY(Text)))
+    # One that is asked for meanwhile stays.
+    leaving = delete(PoolRow).where(longest, PoolRow.of_url, is_idle).returning(PoolRow.id)
+    gone = (await connection.scalars(leaving)).all()
+    if len(gone) < surplus:
         raise ResourceExhaustedError(
             f"{pool.spec.name} is in use with {MAX_OF_URLS} sets of parameters from URLs",
             hint=f"one that no request names for {URL_IDLE:g} s makes room",
         )
-    await connection.execute(delete(PoolRow).where(PoolRow.id == any_(literal(leaving, ARRAY(Text)))))
-    await outbox.enqueue(connection, [outbox.remove(each) for each in leaving])
+    await outbox.enqueue(connection, [outbox.remove(each) for each in gone])
 
 
 # --- with their bases

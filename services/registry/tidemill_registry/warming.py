@@ -28,7 +28,7 @@ from tidemill._wire.specs import FunctionSpec
 from tidemill_common.bus.protocol import ServiceBus
 from tidemill_common.logging import Logger
 from tidemill_registry import checks, deployments, lookups, outbox, publishing, secrets, siblings
-from tidemill_registry.database import Clock, transaction
+from tidemill_registry.database import Clock, question, transaction
 from tidemill_registry.decisions import AppState, Publication, prepared
 from tidemill_registry.schema import Function, PoolRow
 
@@ -94,7 +94,7 @@ class Warming:
 
     async def _warm(self, workspace: str, app: str, environment: str) -> "_Warm | None":
         """Return what of an app is warm: None where nothing is, or nobody knows."""
-        async with self._engine.connect() as connection:
+        async with question(self._engine) as connection:
             try:
                 app_id = await lookups.app_id(connection, workspace, app, environment)
             except exception.NotFoundError:

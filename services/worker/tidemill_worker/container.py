@@ -81,7 +81,7 @@ class Container:
         self.killed: Killed | None = None
         self.log = Log(node, pool, container_id)
         # The phases of its start in seconds, or the failure that it reports instead.
-        self.ready: asyncio.Future[dict[str, Any] | bytes] = loop.create_future()
+        self.ready: asyncio.Future[dict[str, float] | bytes] = loop.create_future()
         self.ended: asyncio.Future[Exit] = loop.create_future()
         self.examine: Callable[[], str] = lambda: ""  # says what limit ended it, if one did
         self.drained = asyncio.Event()  # it takes no more, and nothing runs
@@ -309,10 +309,11 @@ class Container:
     def _on_ready(self, report: dict[str, Any]) -> None:
         self.is_async = bool(report.get("async"))
         self.has_exit_hooks = bool(report.get("exits"))
+        phases = {phase: float(report[phase]) for phase in ("import", "enter")}
         if not self.ready.done():
             if self.phase is Phase.STARTING:
                 self._enter(Phase.IDLE)
-            self.ready.set_result(report)
+            self.ready.set_result(phases)
 
     def _on_start_failed(self, failure: bytes) -> None:
         if not self.ready.done():

@@ -64,7 +64,7 @@ class Containers:
         self._runtime = runtime
         self._children = children
         self._leases = leases
-        self._outbox = Outbox(node, leases)
+        self.outbox = Outbox(node, leases)
         self._attempts = Attempts(node, leases)
         self._containers: dict[str, Container] = {}
         self._starting: dict[str, asyncio.Task[None]] = {}
@@ -222,8 +222,7 @@ class Containers:
         container.configure({**start.configuration, "began": container.began})
         if container.pool.spec.block_network and not self._runtime.tier.isolates:
             container.log.say("the network is not blocked: this worker's containers are plain processes")
-        report = await self._report(container)
-        loading = {phase: float(report[phase]) for phase in ("import", "enter")}
+        loading = await self._loading(container)
         ready = time.time()
         entered = ready - loading["enter"]
         moments = (*container.began, entered - loading["import"], entered, ready)
@@ -231,8 +230,8 @@ class Containers:
         placed = container.began[1] - container.began[0]
         self._tell_ready(container, {"place": placed, **start.phases, **loading})
 
-    async def _report(self, container: Container) -> dict[str, Any]:
-        """Return what the runner reports when it is ready."""
+    async def _loading(self, container: Container) -> dict[str, float]:
+        """Return what the runner's phases took, when it is ready."""
         spec = container.pool.spec
         limit = decisions.startup_limit(spec)
         either: set[asyncio.Future[Any]] = {container.ready, container.ended}
@@ -243,10 +242,10 @@ class Containers:
                 raise StartFailed(failure.from_text("FunctionTimeoutError", message))
             message = f"the container {_in_words(container.ended.result())} before it was ready"
             raise StartFailed(failure.from_text("ExecutionError", message))
-        report = container.ready.result()
-        if isinstance(report, bytes):
-            raise StartFailed(report)
-        return report
+        result = container.ready.result()
+        if isinstance(result, bytes):
+            raise StartFailed(result)
+        return result
 
     def _tell_ready(self, container: Container, phases: dict[str, float]) -> None:
         for phase, seconds in phases.items():
@@ -359,7 +358,7 @@ class Containers:
         queue = self._pools.get(pool.id)
         if queue is None:
             queue = self._pools[pool.id] = PoolQueue(
-                self._node, pool, self._leases, self._outbox, self._attempts, self._stop_gracefully
+                self._node, pool, self._leases, self.outbox, self._attempts, self._stop_gracefully
             )
         return queue
 

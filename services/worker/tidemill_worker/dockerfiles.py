@@ -26,6 +26,8 @@ from tidemill_worker.build_steps import (
 NEVER = "--pull-never"
 _FROM = re.compile(r"^\s*FROM\s+(?:--\S+\s+)*(\S+)", re.MULTILINE | re.IGNORECASE)
 _SHELL = re.compile(r"\s*SHELL\s+(\[.*\])\s*", re.IGNORECASE | re.DOTALL)
+_DOCUMENT = re.compile(r"""(?:^|\s)\d*<<-?(["']?)(\w+)\1(?=\s|$)""")  # `<<EOF` in what follows RUN
+_TAKES_DOCUMENTS = re.compile(r"\s*(?:ONBUILD\s+)?(?:RUN|COPY|ADD)\s", re.IGNORECASE)
 _ALOUD = f"{INSIDE}/aloud"
 
 # What RUN's shell is run by: buildah may lose what a command says right before it ends, this pipe does not.
@@ -117,19 +119,40 @@ def aloud(text: str) -> str:
 
 
 def _instructions(text: str) -> Iterator[str]:
-    """Yield instructions, each with the lines that go on with it; comments stand alone or inside of one."""
+    """Yield instructions, each with the lines that go on with it, and its here-documents.
+
+    Comments stand alone or inside of one.
+    """
     pending: list[str] = []
+    documents: list[str] = []  # that are open, by the lines that end them
     for line in text.splitlines():
         pending.append(line)
-        is_comment = line.lstrip().startswith("#")
-        if (len(pending) > 1 and (is_comment or not line.strip())) or (
-            not is_comment and line.rstrip().endswith("\\")
-        ):
+        if documents:
+            if line.lstrip("\t") == documents[0]:
+                del documents[0]
+        elif _goes_on(line, is_first=len(pending) == 1):
             continue
-        yield "\n".join(pending)
-        pending = []
+        else:
+            documents = _documents("\n".join(pending))
+        if not documents:
+            yield "\n".join(pending)
+            pending = []
     if pending:
         yield "\n".join(pending)
+
+
+def _goes_on(line: str, *, is_first: bool) -> bool:
+    """Return whether an instruction does not end with a line of it."""
+    is_comment = line.lstrip().startswith("#")
+    return (not is_first and (is_comment or not line.strip())) or (
+        not is_comment and line.rstrip().endswith("\\")
+    )
+
+
+def _documents(instruction: str) -> list[str]:
+    """Return the lines that end the here-documents which follow an instruction."""
+    found = _DOCUMENT.findall(instruction) if _TAKES_DOCUMENTS.match(instruction) else []
+    return [name for _quote, name in found]
 
 
 def _words(array: str) -> list[str]:

@@ -67,9 +67,8 @@ class Environments:
         layers = await self._resolved(making) if recipe.installs else ()
         await self._fill(making, layers)
         if recipe.installs and await self._bytecode.complete(interpreter):
-            await asyncio.to_thread(
-                shutil.rmtree, bench.environment
-            )  # its files have bytecode beside them now
+            # Its files have bytecode beside them now.
+            await asyncio.to_thread(shutil.rmtree, bench.environment)
             await self._fill(replace(making, say=silent), layers)
 
     def forget(self) -> None:

@@ -150,6 +150,8 @@ class Gpus:
 
     def fail(self, gpu: Gpu, why: str) -> bool:
         """Set a GPU aside that does not answer; return whether that is news."""
+        if gpu.standing is Standing.TAKEN:
+            return False  # since it was asked: it is looked at again when it is back
         return self._enter(gpu, Standing.ASIDE, f"the driver cannot reach it: {why}")
 
     def _enter(self, gpu: Gpu, standing: Standing, note: str = "") -> bool:

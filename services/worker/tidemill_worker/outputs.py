@@ -1,13 +1,13 @@
 """What containers produced, on its way to the callers: packed, stored, then the input is acknowledged.
 
-attached calls   `Outputs` on the caller's subject, each message closed at 256 KiB
+attached calls   `Outputs` to the caller, past the stream where it says so (see `direct`); each message
+                 closed at 256 KiB
 kept calls       one output on its own subject; the first one there wins
 above the limit  the payload goes into the object store before
 """
 
 import asyncio
 import itertools
-from typing import NamedTuple
 
 import msgspec
 
@@ -16,9 +16,9 @@ from tidemill._bus.protocol import AlreadyHeld, BusError, PubAck
 from tidemill._wire import failure, subjects
 from tidemill._wire.messages import Blob, Format, Status
 from tidemill._wire.payload import INLINE_LIMIT, MESSAGE_LIMIT
+from tidemill_worker.direct import Direct, OutputMessage
 from tidemill_worker.leases import Leases
 from tidemill_worker.node import Node
-from tidemill_worker.web_answers import Answers
 from tidemill_worker.work import Work
 
 RETRY_STORE = 1.0  # seconds until a store that was refused is tried again
@@ -30,26 +30,21 @@ _encode = msgspec.msgpack.Encoder().encode
 Item = tuple[int, int, tuple[int, "bytes | Blob"], int]
 
 
-class _Message(NamedTuple):
-    """One message of outputs until the broker has it."""
-
-    work: Work
-    subject: str
-    data: bytes
-    msg_id: str
-
-
 class Outbox:
     """Stores outputs and settles the work they belong to."""
 
     def __init__(self, node: Node, leases: Leases) -> None:
         self._node = node
         self._leases = leases
-        self._answers = Answers(node, leases.settle)
+        self._direct = Direct(node, self._settle, self._store)
         # Never the same for two messages: two runs of one attempt may group their outputs differently.
         self._run = node.id[-16:]
-        self._count = itertools.count()
+        self._count = itertools.count(1)
         self._statuses = {status: node.metrics.outputs.labels(status.name.lower()) for status in Status}
+
+    async def listen(self) -> None:
+        """Hear what callers have."""
+        await self._direct.listen()
 
     def finish(self, work: Work, items: list[Item], seconds: float, container: str) -> None:
         """Send terminal outputs; the work is acknowledged when they, and all others, are stored."""
@@ -65,19 +60,10 @@ class Outbox:
         if large:
             work.stores += 1
             self._node.spawn(self._send_large(work, items, seconds, container), "large outputs")
-        elif work.chunk.gateway and self._answer(work, items, seconds, container):
-            pass
         elif not work.chunk.reply:
             self._keep(work, items, container)
         else:
             self._reply(work, items, seconds, container)
-
-    def _answer(self, work: Work, items: list[Item], seconds: float, container: str) -> bool:
-        """Send a whole response straight to its gateway, if these items are one."""
-        (_, status, (form, data), _), *others = items
-        if others or status != Status.SUCCESS or form != Format.HTTP or not isinstance(data, bytes):
-            return False
-        return self._answers.send(work, data, lambda: self._reply(work, items, seconds, container))
 
     def end(self, work: Work, indices: list[int], status: Status, data: bytes, container: str = "") -> None:
         """End inputs with a failure of our own."""
@@ -108,32 +94,38 @@ class Outbox:
         for item in items:
             length = len(item[2][1]) + _OVERHEAD
             if batch and size + length > MESSAGE_LIMIT:
-                self._store_batch(work, work.chunk.reply, batch, each, container)
+                self._send_batch(work, work.chunk.reply, batch, each, container)
                 batch, size = [], 0
             batch.append(item)
             size += length
-        self._store_batch(work, work.chunk.reply, batch, each, container)
+        self._send_batch(work, work.chunk.reply, batch, each, container)
 
     def _keep(self, work: Work, items: list[Item], container: str) -> None:
         """Store each result under its own name. Pieces of a stream have no such place."""
         for item in items:
             if item[1] != Status.YIELD:
                 subject = subjects.result(work.workspace, work.chunk.call, item[0])
-                self._store_batch(work, subject, [item], 0.0, container)
+                self._send_batch(work, subject, [item], 0.0, container)
 
-    def _store_batch(self, work: Work, subject: str, batch: list[Item], each: float, container: str) -> None:
-        chunk = work.chunk
-        data = _encode((chunk.call, chunk.attempt, batch, each * len(batch), container))
+    def _send_batch(self, work: Work, subject: str, batch: list[Item], each: float, container: str) -> None:
+        chunk, number = work.chunk, next(self._count)
+        direct = chunk.direct and subject == chunk.reply
+        way = (self._node.id, number) if direct else ()
+        data = _encode((chunk.call, chunk.attempt, batch, each * len(batch), container, *way))
+        message = OutputMessage(work, subject, data, f"{self._run}.{number}")
         work.stores += 1
-        self._store(_Message(work, subject, data, f"{self._run}.{next(self._count)}"))
+        if direct:
+            self._direct.send(number, message)
+        else:
+            self._store(message)
 
-    def _store(self, message: _Message) -> None:
+    def _store(self, message: OutputMessage) -> None:
         def stored(answer: "asyncio.Future[PubAck]") -> None:
             self._stored(message, answer)
 
         self._node.bus.store(message.subject, message.data, msg_id=message.msg_id).add_done_callback(stored)
 
-    def _stored(self, message: _Message, answer: "asyncio.Future[PubAck]") -> None:
+    def _stored(self, message: OutputMessage, answer: "asyncio.Future[PubAck]") -> None:
         if answer.cancelled():
             return  # the worker ends; the lease brings the input to another
         error = answer.exception()
@@ -143,6 +135,9 @@ class Outbox:
             return
         if error is not None:
             self._node.metrics.rejected.inc()  # another run was first: its result stands
+        self._settle(message)
+
+    def _settle(self, message: OutputMessage) -> None:
         message.work.stores -= 1
         self._leases.settle(message.work)
 

@@ -37,10 +37,16 @@ class Permissions:
         blob_names = rf"\$O\.blobs_{ws}\.M\.[A-Za-z0-9_=-]{{1,256}}"
         inputs = rf"tm\.inputs\.(?:cpu|gpu)\.\d{{1,4}}\.{ws}\.TOKEN\.(TOKEN)\.TOKEN\.\d{{1,19}}\.\d{{1,9}}"
         self._input = _table(inputs)
-        self._publish = _table(rf"tm\.demand\.{ws}\.TOKEN", rf"tm\.credit\.{ws}\.TOKEN\.\d{{1,19}}")
+        self._publish = _table(
+            rf"tm\.demand\.{ws}\.TOKEN",
+            rf"tm\.credit\.{ws}\.TOKEN\.\d{{1,19}}",
+            rf"tm\.taken\.{ws}\.TOKEN",
+        )
         self._store = _table(inputs, rf"tm\.results\.{ws}\.TOKEN\.call", blobs, blob_names)
         self._request = _table(rf"tm\.registry\.{ws}\.TOKEN", rf"tm\.scheduler\.{ws}\.(?:cancel|find_queued)")
-        self._subscribe = _table(replies, results, logs, events, rf"tm\.trouble\.{ws}\.TOKEN")
+        self._subscribe = _table(
+            replies, rf"tm\.outputs\.{ws}\.TOKEN", results, logs, events, rf"tm\.trouble\.{ws}\.TOKEN"
+        )
         self._read = {
             subjects.replies_stream(workspace): _table(replies),
             subjects.results_stream(workspace): _table(results),

@@ -81,20 +81,21 @@ class Records:
     def finished(self, work: "Work", items: "list[Item]", seconds: float, container: str) -> None:
         """Tell that inputs have ended for good; they were executed for so many seconds in all."""
         now = time.time()
-        started = now - seconds if container else 0.0
+        span = (now - seconds if container else 0.0), now
         good = [item[0] for item in items if item[1] in _GOOD]
         if good and work.chunk.gateway:
             self._recorder.count(work.pool.workspace, work.pool.app_id, work.pool.id)
             if not work.noted and not self._waited_for(work, container):
-                self._remember(_record(work, good, State.SUCCESS, container, (started, now)))
+                self._remember(self._record(work, good, State.SUCCESS, container, span))
                 return
         if good:
-            self._tell(work, good, State.SUCCESS, container, (started, now))
+            self._add(work.pool, self._record(work, good, State.SUCCESS, container, span))
         if len(good) < len(items):
             for index, status, (form, data), _ in items:
                 if status not in _GOOD:
                     reason = _reason(form, data) if index < DETAILED else ""
-                    self._tell(work, [index], _STATES[Status(status)], container, (started, now), reason)
+                    state = _STATES[Status(status)]
+                    self._add(work.pool, self._record(work, [index], state, container, span, reason))
 
     def note(self, container: "Container", input_id: str) -> None:
         """Have a request recorded that somebody may know of; also when it was only counted a moment ago."""
@@ -106,8 +107,10 @@ class Records:
             if part.work.chunk.call == call:
                 part.work.noted = True
                 return
-        if record := self._counted.pop(call, None):
-            self._recorder.add(container.pool.workspace, container.pool.app_id, record)
+        record = self._counted.get(call)
+        if record is not None and record.container == container.id:  # nobody may name another's request
+            del self._counted[call]
+            self._add(container.pool, record)
 
     def calls(self, container: "Container", data: bytes) -> None:
         """Have the request recorded in which a container calls a function: it is part of a call graph."""
@@ -122,7 +125,8 @@ class Records:
     def retried(self, work: "Work", indices: Iterable[int], tried: Try) -> None:
         """Tell that an attempt ended and another follows."""
         span = tried.started, tried.finished
-        self._tell(work, list(indices), State.RETRIED, tried.container, span, tried.reason)
+        record = self._record(work, list(indices), State.RETRIED, tried.container, span, tried.reason)
+        self._add(work.pool, record)
 
     def submitted(self, pool: Pool, subject: str, data: bytes) -> None:
         """Tell that a container of a pool has called a function."""
@@ -134,7 +138,7 @@ class Records:
             head.call, runs_of(head.indices), State.QUEUED, head.attempt, target.pool,
             head.parent, head.root, "", head.sent, 0.0, 0.0, method=head.method,
         )  # fmt: skip
-        self._recorder.add(pool.workspace, pool.app_id, record)
+        self._add(pool, record)
 
     async def watch(self, containers: "Mapping[str, Container]") -> None:
         """Tell of inputs that run for long, for ever."""
@@ -152,10 +156,14 @@ class Records:
             if part.running not in (-1, part.told):
                 part.told = part.running
                 part.work.noted = True
-                started = time.time() - since
-                self._tell(part.work, [part.running], State.STARTED, container.id, (started, 0.0))
+                span = time.time() - since, 0.0
+                record = self._record(part.work, [part.running], State.STARTED, container.id, span)
+                self._add(part.work.pool, record)
 
-    def _tell(
+    def _add(self, pool: Pool, record: InputRecord) -> None:
+        self._recorder.add(pool.workspace, pool.app_id, record)
+
+    def _record(
         self,
         work: "Work",
         indices: list[int],
@@ -163,31 +171,17 @@ class Records:
         container: str,
         span: tuple[float, float],
         reason: str = "",
-    ) -> None:
-        moments = self._waited_for(work, container)
-        record = _record(work, indices, state, container, span, reason, moments)
-        self._recorder.add(work.pool.workspace, work.pool.app_id, record)
+    ) -> InputRecord:
+        chunk = work.chunk
+        return InputRecord(
+            chunk.call, runs_of(indices), state, chunk.attempt, work.pool.id, chunk.parent, chunk.root,
+            container, chunk.sent, span[0], span[1], reason, self._waited_for(work, container), chunk.method,
+        )  # fmt: skip
 
     def _waited_for(self, work: "Work", container: str) -> tuple[float, ...]:
         """Return the moments of a container's start, if an input was there before it was ready."""
         moments = self._starts.get(container, ())
         return moments if moments and work.chunk.sent < moments[-1] else ()
-
-
-def _record(
-    work: "Work",
-    indices: list[int],
-    state: State,
-    container: str,
-    span: tuple[float, float],
-    reason: str = "",
-    moments: tuple[float, ...] = (),
-) -> InputRecord:
-    chunk = work.chunk
-    return InputRecord(
-        chunk.call, runs_of(indices), state, chunk.attempt, work.pool.id, chunk.parent, chunk.root,
-        container, chunk.sent, span[0], span[1], reason, moments, chunk.method,
-    )  # fmt: skip
 
 
 def _reason(form: int, data: bytes | Blob) -> str:

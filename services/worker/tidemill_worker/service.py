@@ -143,12 +143,12 @@ class Worker:
             await self._templates.close()
             await self._tier.close()
             await self._children.sweep()
-            self._hardware.close()
             shutil.rmtree(self._folder, ignore_errors=True)
             self._lock_path.unlink(missing_ok=True)
             self._node.deadlines.close()
             await self._recorder.close()
             await self._reporter.say_goodbye()
+            self._hardware.close()  # last: a driver that hangs may not let go
 
     def state(self) -> WorkerState:
         """Return what the worker reports of itself."""
@@ -180,6 +180,7 @@ class Worker:
         endpoints = Endpoints(context.log, context.metrics)
         await context.bus.subscribe(subjects.ALL_CANCELS, self._on_cancelled)
         await self._node.web.listen()
+        await self._containers.outbox.listen()
         await context.bus.serve(
             "tidemill-worker",
             VERSION,

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import msgspec
@@ -34,6 +35,7 @@ from tidemill_worker.tier import Files, ForkError, Launch, Sockets, Tier
 
 OPTION = "enable_memory_snapshot"
 MAX_SNAPSHOTS = 64
+TRIES = 3  # to fork a container, each from a new snapshot, if each of them ends
 LOOK_EVERY = 30.0  # seconds between looks for those that nobody uses
 MAX_REFUSED = 1024  # of which the reason is remembered
 _LATE = 5.0  # seconds that the last of the output gets
@@ -110,24 +112,29 @@ class Snapshots:
             ForkError: no process could be made.
         """
         key = wish.key()
-        reason = self._refused.get(key) or _unfit(wish.reservation.pool)
-        while not reason:
+        try:
+            if reason := self._refused.get(key) or _unfit(wish.reservation.pool):
+                raise NoSnapshot(reason, final=False)
+            template, sockets = await self._forked(key, wish)
+        except NoSnapshot as refusal:
+            if refusal.final:
+                self._remember(key, str(refusal))
+            wish.say(f"started without its memory snapshot: {refusal}")
+            return None
+        return await self._templates.admit(wish.container, wish.reservation, template.launched, sockets)
+
+    async def _forked(self, key: str, wish: Wish) -> tuple[Template, Sockets]:
+        """Fork a container, from another snapshot where one has ended; not for ever: forks may be its end."""
+        for tries in count(1):
+            template = await self._get(key, wish)
             try:
-                template = await self._get(key, wish)
-                sockets = await template.fork(wish.container, wish.surroundings, "")
-                return await self._templates.admit(
-                    wish.container, wish.reservation, template.launched, sockets
-                )
-            except NoSnapshot as refusal:
-                reason = str(refusal)
-                if refusal.final:
-                    self._remember(key, reason)
-            except ForkError:  # it has ended in between: another one is made, which tells if it cannot be
-                snapshot = self._snapshots.get(key)
-                if snapshot is None or not snapshot.is_over or snapshot.task.exception():
+                return template, await template.fork(wish.container, wish.surroundings, "")
+            except ForkError as error:
+                if not template.is_gone:
                     raise
-        wish.say(f"started without its memory snapshot: {reason}")
-        return None
+                if tries == TRIES:
+                    raise NoSnapshot(f"it has ended when it was to be forked: {error}", final=True) from error
+        raise AssertionError
 
     async def run(self) -> None:
         """End snapshots and templates that nobody used for long, for ever."""
@@ -212,8 +219,8 @@ class Snapshots:
         template = Template(launched, ours, words)
         self._node.spawn(self._see_end(name, template), f"reap snapshot {name}")
         try:
-            heard = await _listen(output, wish.hear)
             with control:
+                heard = await _listen(output, wish.hear)
                 await self._tier.admit(name, wish.reservation, launched, Sockets(ours, control, 0))
             told = {**wish.configuration, "workdir": place.workdir}
             await template.open(decisions.startup_limit(pool.spec) + _LATE, (ToTemplate.TAKE, told))

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from math import inf
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,6 +32,8 @@ START_TIMEOUT = 30.0  # seconds until a template that does not answer is given u
 FORK_TIMEOUT = 10.0
 MAX_TEMPLATES = 32
 _LAST_WORDS = 4096  # bytes of what a template said that its failure tells
+
+_MEASURES = ("import", "enter", "memory")
 
 Key = tuple[str, str, bool, bool]  # workspace, image, whether the network is blocked, for the web
 
@@ -125,7 +128,7 @@ class Template:
     def _on_frame(self, frame: Frame) -> None:
         match frame:
             case [FromTemplate.READY, _pid, report]:
-                self.report = report
+                self.report = measures(report)
                 self._ready.set_result(None)
             case [FromTemplate.REFUSED, reason, final]:
                 self._ready.set_exception(NoSnapshot(reason, final=final))
@@ -282,6 +285,14 @@ class Templates:
         for template in await asyncio.gather(*tasks, return_exceptions=True):
             if isinstance(template, Template):
                 await template.end()
+
+
+def measures(report: Mapping[str, Any]) -> dict[str, float]:
+    """Return what a template says of the snapshot that it is; `ValueError` for what user code made up."""
+    found = {name: float(report.get(name, 0)) for name in _MEASURES}
+    if not all(0 <= value < inf for value in found.values()):
+        raise ValueError("a snapshot cannot take that long, or be that large")
+    return found
 
 
 def control_pair() -> tuple[socket.socket, socket.socket]:

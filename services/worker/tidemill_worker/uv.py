@@ -52,8 +52,9 @@ class Uv:
     def sweep(self) -> None:
         """Remove what programs that were killed left in the cache: older than any run can be."""
         for left in self.cache.glob(".tmp*") if self.cache is not None else ():
-            if left.stat().st_mtime < time.time() - TIMEOUT:
-                shutil.rmtree(left, ignore_errors=True)
+            with suppress(FileNotFoundError):  # a program of another worker's removed it just now
+                if left.stat().st_mtime < time.time() - TIMEOUT:
+                    shutil.rmtree(left, ignore_errors=True)
 
     async def run(
         self,

@@ -5,7 +5,6 @@ gateway <── tm.streams.<ws>.<gateway>.down ── (call, frame) <── oute
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -13,7 +12,7 @@ from tidemill._bus.protocol import Message
 from tidemill._duplex import Duplex
 from tidemill._wire import subjects
 from tidemill._wire.duplex import Frame
-from tidemill._wire.web import OPENED, TAKEN
+from tidemill._wire.web import OPENED
 from tidemill_common.bus.protocol import ServiceBus
 from tidemill_worker.work import Work
 
@@ -29,7 +28,6 @@ class WebStreams:
     def __init__(self, worker: str, bus: ServiceBus) -> None:
         self._worker = worker
         self._bus = bus
-        self.on_taken: Callable[[str, Sequence[str]], None] = lambda _workspace, _calls: None
         self._ends: dict[Key, Duplex] = {}
         self._none_left = asyncio.Event()
         self._none_left.set()
@@ -70,9 +68,7 @@ class WebStreams:
         except msgspec.DecodeError:
             return  # whoever sent it misses an answer
         workspace = subjects.workspace_of_stream(message.subject)
-        if not call and len(frame) == 2 and frame[0] == TAKEN and isinstance(frame[1], list):
-            self.on_taken(workspace, frame[1])
-        elif (end := self._ends.get((workspace, call))) is not None:
+        if (end := self._ends.get((workspace, call))) is not None:
             end.feed(frame)
 
     def _beat(self) -> None:

@@ -141,6 +141,7 @@ def next_chunk(
         old.collect,
         old.gateway,
         old.method,
+        old.direct,
     )
 
 

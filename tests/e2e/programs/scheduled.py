@@ -1,4 +1,4 @@
-"""A function that a schedule runs, and leaves a file for each of its calls."""
+"""Functions that schedules run, and that leave a file for each of their calls."""
 
 import os
 import time
@@ -26,6 +26,20 @@ def fails_once() -> None:
     Path(folder, f"try-{call}-{tries}").touch()
     if tries == 0:
         raise RuntimeError("the first try fails")
+
+
+@app.function(schedule=tidemill.Period(seconds=1), env={"MARKS": os.environ.get("MARKS", "")})
+def overlaps() -> None:
+    """Wait until another run is under way too; every run waits, as any of them may be the first."""
+    folder, call = Path(os.environ["MARKS"]), tidemill.current_function_call_id()
+    mark, together = Path(folder, f"running-{call}"), Path(folder, "together")
+    mark.touch()
+    deadline = time.monotonic() + 60
+    while not together.exists() and time.monotonic() < deadline:
+        if len(list(folder.glob("running-*"))) > 1:
+            together.touch()
+        time.sleep(0.02)
+    mark.unlink()
 
 
 @app.local_entrypoint()

@@ -134,8 +134,8 @@ def test_an_output_that_was_never_heard_is_found_in_the_stream(worker: PlayedWor
     assert f.remote(1) == 1
     caller = _client.current().caller
     assert caller is not None
-    assert caller.replies._subscription is not None
-    asyncio.run_coroutine_threadsafe(caller.replies._subscription.close(), caller.loop).result(20)
+    for subscription in caller.replies._subscriptions:
+        asyncio.run_coroutine_threadsafe(subscription.close(), caller.loop).result(20)
     begun = time.monotonic()
     assert f.remote(3) == 9
     assert time.monotonic() - begun > 4

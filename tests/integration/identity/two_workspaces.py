@@ -161,6 +161,8 @@ def every_subject(ws: str, prefix: str, app: str, call: str) -> dict[str, str]:
         "call_inputs": subjects.call_inputs(prefix, call),
         "inputs": subjects.inputs(prefix, ids.new(ids.CALL), 0, 0),
         "replies": subjects.replies(ws, ids.new(ids.CALLER)),
+        "outputs": subjects.outputs(subjects.replies(ws, ids.new(ids.CALLER))),
+        "taken": subjects.taken(ws, "wo-1"),
         "result": subjects.result(ws, call, 0),
         "call_record": subjects.call_record(ws, call),
         "claim": subjects.claim(ws, "ik-1"),
@@ -207,9 +209,9 @@ def every_subject(ws: str, prefix: str, app: str, call: str) -> dict[str, str]:
 NO_SUBJECT = {
     "token", "workspace", "kind_of", "inputs_stream", "inputs_prefix", "stream_of", "workspace_of",
     "parse_inputs", "input_key", "is_reply", "replies_stream", "results_stream", "events_stream",
-    "logs_stream", "feeds_stream", "workspace_of_stream", "demanded", "requester", "is_signed", "is_firing",
-    "schedule_of",
-    "workspace_of_event", "pool_of_prefix", "app_of_logs", "blobs_bucket", "blobs_stream",
+    "logs_stream", "feeds_stream", "workspace_of_stream", "workspace_of_taken", "demanded", "requester",
+    "is_signed", "is_firing", "schedule_of", "workspace_of_event", "pool_of_prefix", "app_of_logs",
+    "blobs_bucket", "blobs_stream",
 }  # fmt: skip
 
 # What a member may do with such a subject in its own workspace.
@@ -219,14 +221,15 @@ MAY_PUBLISH = {
     "claim",
     "demand",
     "credit",
+    "taken",
     "registry",
     "scheduler",
     "blob_chunks",
     "blob_record",
 }
 MAY_SUBSCRIBE = {
-    "replies", "result", "call_record", "claim", "call_results", "trouble", "event", "app_events", "records",
-    "logs", "app_logs", "container_logs", "stream", "terminal",
+    "replies", "outputs", "result", "call_record", "claim", "call_results", "trouble", "event", "app_events",
+    "records", "logs", "app_logs", "container_logs", "stream", "terminal",
 }  # fmt: skip
 
 # --- every operation of JetStream
@@ -248,8 +251,9 @@ OF_NO_STREAM = (
     "$KV.leases.scheduler", "$KV.workers.wo-1", "$KV.routes.x", "tm.anything", "anything",
 )  # fmt: skip
 WIDE = (
-    ">", "*", "tm.>", "tm.*.*", "tm.*.*.>", "tm.replies.>", "tm.replies.*.*", "_INBOX.>", "_INBOX.*.>",
-    "_R_.>", "$JS.>", "$JS.EVENT.>", "$KV.>", "$O.>", "$SYS.>", "$SRV.>",
+    ">", "*", "tm.>", "tm.*.*", "tm.*.*.>", "tm.replies.>", "tm.replies.*.*", "tm.outputs.>",
+    "tm.outputs.*.*", "_INBOX.>", "_INBOX.*.>", "_R_.>", "$JS.>", "$JS.EVENT.>", "$KV.>", "$O.>",
+    "$SYS.>", "$SRV.>",
 )  # fmt: skip
 
 

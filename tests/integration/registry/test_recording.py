@@ -47,6 +47,8 @@ from tidemill_registry.folding import RETENTION
 
 Spec = Callable[..., FunctionSpec]
 
+END_OF_YEARS = 253_402_300_799.0  # the last moment that is written with four digits
+
 
 class Story:
     """An app with two functions, and what a test says happened to their inputs."""
@@ -492,6 +494,8 @@ async def test_requests_are_counted_once_however_often_they_are_told(story: Stor
     assert sorted(each.succeeded for each in found.minutes) == [2, 14, 200]
     assert (await all_of(function="f", since=story.began)).succeeded == 14
     assert (await all_of(until=minute * 60.0)).succeeded == 200
+    assert (await all_of(since=story.began, until=END_OF_YEARS)).succeeded == 16
+    assert (await all_of(since=END_OF_YEARS, until=END_OF_YEARS)).succeeded == 0
     assert (await story.calls()).requests == 216
     assert (await story.calls(status="failure")).requests == 0
 

@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import text
 from stored_records import Records, spec
 
 from tidemill._wire import coding
@@ -32,6 +33,26 @@ async def ask(records: Records, base: FunctionHandle, changes: Changes | None = 
     assert handle.function_id == base.function_id
     assert (await pool(records, handle.pool)).prefix == handle.prefix
     return handle.pool
+
+
+async def of_url(records: Records, base: FunctionHandle, size: str) -> str:
+    request = GetVariant(base.pool, {"size": size})
+    handle, _ = await variants.get(records.engine, records.workspace, request, database_clock, of_url=True)
+    return handle.pool
+
+
+async def refused(records: Records, base: FunctionHandle, size: str) -> str:
+    with pytest.raises(ResourceExhaustedError) as caught:
+        await of_url(records, base, size)
+    return str(caught.value)
+
+
+async def somebody_waits(records: Records) -> None:
+    """Return when a transaction waits for a row that another one has changed."""
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%pools%'"
+    async with asyncio.timeout(30):
+        while not await records.sql(waiting):
+            await asyncio.sleep(0.01)
 
 
 async def pool(records: Records, pool_id: str) -> Pool:
@@ -134,32 +155,26 @@ async def test_sets_of_urls_are_few_and_idle_ones_make_room(
     monkeypatch.setattr(variants, "MAX_OF_URLS", 2)
     base = (await records.deploy(model())).handles["Model"]
 
-    async def of_url(size: str) -> str:
-        request = GetVariant(base.pool, {"size": size})
-        return (await variants.get(records.engine, records.workspace, request, database_clock, of_url=True))[
-            0
-        ].pool
-
     async def is_gone(pool: str) -> bool:
         told = "SELECT count(*) FROM outbox WHERE kind = 'delete' AND key = :id"
         return bool(await records.sql(told, id=pool))
 
-    first, second = await of_url("a"), await of_url("b")
-    assert await of_url("a") == first
+    first, second = await of_url(records, base, "a"), await of_url(records, base, "b")
+    assert await of_url(records, base, "a") == first
     with pytest.raises(ResourceExhaustedError, match="in use with 2 sets of parameters from URLs"):
-        await of_url("c")
+        await of_url(records, base, "c")
     assert await ask(records, base, size="sdk") not in (first, second)  # callers have a bound of their own
     for idle in (first, second):
         await records.sql("UPDATE pools SET asked_at = now() - interval '61 s' WHERE id = :id", id=idle)
-    assert await of_url("b") == second  # asked for again: it stays
-    third = await of_url("c")
+    assert await of_url(records, base, "b") == second  # asked for again: it stays
+    third = await of_url(records, base, "c")
     assert (await is_gone(first), await is_gone(second)) == (True, False)
     with pytest.raises(ResourceExhaustedError):
-        await of_url("a")
+        await of_url(records, base, "a")
 
     await records.sql("UPDATE pools SET asked_at = now() - interval '61 s' WHERE id = :id", id=third)
     assert await ask(records, base, size="c") == third  # now it is a caller's, and stays
-    assert await of_url("a") != first
+    assert await of_url(records, base, "a") != first
     assert not await is_gone(third)
 
 
@@ -169,19 +184,40 @@ async def test_requests_for_sets_at_the_same_time_keep_the_bound(
     monkeypatch.setattr(variants, "MAX_OF_URLS", 3)
     base = (await records.deploy(model())).handles["Model"]
 
-    async def of_url(size: int) -> str:
-        request = GetVariant(base.pool, {"size": str(size)})
-        handle, _ = await variants.get(
-            records.engine, records.workspace, request, database_clock, of_url=True
-        )
-        return handle.pool
-
-    sizes = [number % 5 for number in range(15)]
-    got = await asyncio.gather(*map(of_url, sizes), return_exceptions=True)
+    sizes = [str(number % 5) for number in range(15)]
+    asked = (of_url(records, base, size) for size in sizes)
+    got = await asyncio.gather(*asked, return_exceptions=True)
     assert {type(each) for each in got} == {str, ResourceExhaustedError}
     assert len({each for each in got if isinstance(each, str)}) == 3
     held = "SELECT count(*) FROM pools WHERE of_url AND variant_of = :id"
     assert await records.sql(held, id=base.pool) == 3
+
+
+async def test_a_set_that_is_asked_for_while_another_wants_its_room_stays(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(variants, "MAX_OF_URLS", 1)
+    base = (await records.deploy(model())).handles["Model"]
+    first = await of_url(records, base, "a")
+    await records.sql("UPDATE pools SET asked_at = now() - interval '61 s' WHERE id = :id", id=first)
+    async with asyncio.TaskGroup() as tasks, records.engine.begin() as other:
+        await other.execute(text("UPDATE pools SET asked_at = now() WHERE id = :id"), {"id": first})
+        wanted = tasks.create_task(refused(records, base, "b"))
+        await somebody_waits(records)
+    assert "in use with 1 sets" in wanted.result()
+    assert await of_url(records, base, "a") == first
+
+
+async def test_a_set_that_goes_while_it_is_asked_for_is_made_again(records: Records) -> None:
+    base = (await records.deploy(model())).handles["Model"]
+    first = await of_url(records, base, "a")
+    await records.sql("UPDATE pools SET asked_at = now() - interval '61 s' WHERE id = :id", id=first)
+    async with asyncio.TaskGroup() as tasks, records.engine.begin() as other:
+        await other.execute(text("DELETE FROM pools WHERE id = :id"), {"id": first})
+        wanted = tasks.create_task(of_url(records, base, "a"))
+        await somebody_waits(records)
+    assert wanted.result() != first
+    assert (await pool(records, wanted.result())).spec.parameters == {"size": "a"}
 
 
 async def test_a_method_of_a_class_without_required_parameters_is_found_by_name(records: Records) -> None:

@@ -44,7 +44,9 @@ async def shops(stack: RunningStack, own_client: tidemill.Client) -> AsyncIterat
     assert stack.cli("app", "stop", APP, "-y").returncode == 0
 
 
-async def test_the_methods_of_a_class_answer_beside_each_other_with_one_object(shops: Shops) -> None:
+async def test_the_methods_of_a_class_answer_beside_each_other_with_one_object(
+    stack: RunningStack, shops: Shops
+) -> None:
     shop = tidemill.Cls.from_name(APP, "Shop", client=shops.client)()
     assert await shop.sell.remote.aio("a lamp") == ["a lamp"]
     assert (await shops.get(f"{APP}-shop-look")).json() == {"sold": ["a lamp"]}
@@ -77,6 +79,7 @@ async def test_the_methods_of_a_class_answer_beside_each_other_with_one_object(s
     assert await waits()  # the object is still there: only the input was ended
     with pytest.raises(tidemill.exception.InvalidError, match="is a web function"):
         await shop.look.remote.aio()
+    assert "requests_in_the_last_hour" in stack.cli("function", "stats", APP, "Shop", "--json").stdout
 
     label = f"{APP}-greeter-hello"
     first = (await shops.get(label, "/?greeting=Hi&name=Ada")).json()

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import signal
 import tarfile
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sandbox_stage import FIRST_ID
 from small_wheels import write_wheel
 from worker_stage import Stage
 
@@ -45,6 +47,23 @@ def launch_worker(launch: Any, data: Path) -> Iterator[Callable[..., Any]]:
     yield start
     for worker in running:  # shown when the test fails
         print(worker.log.read_text())
+
+
+@pytest.fixture
+def sandboxing(launch_worker: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+    """Start a worker of root's that makes sandboxes. At the end it goes in order: nothing is left."""
+    started = []
+
+    def start(**settings: str) -> Any:
+        usual = {"TIDEMILL_RUNTIME": "bubblewrap", "TIDEMILL_WORKER_IDS": str(FIRST_ID)}
+        started.append(launch_worker(**{**usual, "TIDEMILL_DRAIN_TIMEOUT": "1", **settings}))
+        return started[-1]
+
+    yield start
+    for worker in started:
+        if worker.process.poll() is None:
+            worker.send(signal.SIGTERM)
+            worker.process.wait(30)
 
 
 @pytest.fixture

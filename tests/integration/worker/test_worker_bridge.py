@@ -11,6 +11,7 @@ from tidemill_common import streams
 
 BUS = """
     import asyncio, time
+    import msgpack
     from tidemill import _runtime
     from tidemill._bus import blobs
     from tidemill._bus.protocol import BusError, RequestFailed
@@ -21,13 +22,16 @@ BUS = """
         caller, id = ids.new(ids.CALLER), ids.new(ids.CALL)
         arrived = asyncio.get_running_loop().create_future()
         reply = subjects.replies("main", caller)
-        live = await bus.subscribe(reply, lambda message: arrived.set_result(message.data))
-        chunk = Chunk(id, [0], 0, reply, [Payload(*payload.encode_call((value,), {}))], 0.0)
+        live = await bus.subscribe(
+            subjects.outputs(reply), lambda message: arrived.set_result(message.data)
+        )
+        chunk = Chunk.first(id, [0], [Payload(*payload.encode_call((value,), {}))], reply=reply)
         key = subjects.input_key(id, 0, 0)
         await bus.store(subjects.inputs(prefix, id, 0, 0), coding.encode(chunk), msg_id=key)
-        (output,) = coding.decode(Outputs, await arrived).items
+        outputs = coding.decode(Outputs, await arrived)
+        bus.publish(subjects.taken("main", outputs.worker), msgpack.packb([outputs.number]))
         await live.close()
-        return payload.decode(*output.payload)
+        return payload.decode(*outputs.items[0].payload)
 """
 
 
@@ -45,6 +49,9 @@ async def test_a_function_calls_another_through_its_worker(stage: Stage) -> None
     await stage.place(inner)
     await stage.place(outer)
     assert (await stage.result(await stage.call(outer, (inner.prefix, 41)))).value == 42
+    await stage.settled(inner)
+    stored = {one.subject async for one in stage.bus.read("REPLIES_main", "tm.replies.main.*")}
+    assert stored == {stage.reply}
 
 
 async def test_a_container_knows_the_functions_of_its_version(stage: Stage) -> None:
@@ -98,6 +105,7 @@ FORBIDDEN = {
     "rollup": 'await bus.store("$O.blobs_main.C.x", b"", msg_id="x", headers={"Nats-Rollup": "all"})',
     "listen": 'await bus.subscribe("tm.inputs.>", print)',
     "listen to all": 'await bus.subscribe("tm.replies.main.*", print)',
+    "listen to all outputs": 'await bus.subscribe("tm.outputs.main.*", print)',
     "ask": 'await bus.request("tm.workers.wo-1.stop", b"")',
     "read": 'await bus.last("INPUTS_cpu_0", "tm.inputs.>")',
     "remove": 'await bus.purge("INPUTS_cpu_0", "tm.inputs.>")',

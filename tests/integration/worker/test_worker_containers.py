@@ -14,12 +14,21 @@ from worker_stage import Stage, eventually
 from tidemill import exception
 from tidemill._bus.protocol import BusError
 from tidemill._container.processes import descendants
-from tidemill._wire import coding, failure, ids, subjects
+from tidemill._wire import coding, failure, ids
 from tidemill._wire.phases import OF_START
 from tidemill._wire.scheduling import Capacity, WorkerState
 from tidemill._wire.specs import ImageSpec, Resources
 
 FINE = "def f(x):\n    return x"
+# Its inputs say that they run, and do so until somebody opens the gate, a file.
+GATED = """
+    import os, time
+    def f(gate):
+        print("runs", flush=True)
+        while not os.path.exists(gate):
+            time.sleep(0.01)
+        return 1
+"""
 
 
 async def test_a_worker_tells_what_it_is_and_has(stage: Stage) -> None:
@@ -90,17 +99,19 @@ async def test_orders_of_an_earlier_leader_are_refused(own_stage: Stage) -> None
     assert (refused.accepted, refused.reason) == (False, "term 4 is over")
 
 
-async def test_a_container_goes_through_its_states(stage: Stage) -> None:
-    pool = await stage.pool("import time\ndef f(n):\n    time.sleep(n)")
+async def test_a_container_goes_through_its_states(stage: Stage, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    pool = await stage.pool(GATED)
     (container,) = await stage.place(pool)
 
     def state() -> str:
-        told = [one.state for one in stage.states[stage.worker].containers if one.container == container]
+        told = [one.state for one in stage.containers if one.container == container]
         return told[0] if told else "not told yet"
 
     await stage.until(lambda: state() == "idle")
-    call = await stage.call(pool, (0.5,))
+    call = await stage.call(pool, (str(gate),))
     await stage.until(lambda: state() == "busy")
+    gate.touch()
     await stage.result(call)
     await stage.until(lambda: state() == "idle")
     await stage.stop(container)
@@ -173,18 +184,24 @@ async def test_a_start_can_be_called_off_without_a_word_to_the_user(
     assert stage.logs == []
 
 
-async def test_a_graceful_stop_waits_for_the_running_input(stage: Stage) -> None:
-    pool = await stage.pool("import time\ndef f(n):\n    time.sleep(n)\n    return n")
+async def test_a_graceful_stop_waits_for_the_running_input(stage: Stage, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    pool = await stage.pool(GATED)
     (container,) = await stage.place(pool)
-    call = await stage.call(pool, (0.3,), (0.2,))
-    await stage.until(lambda: any(one.state == "busy" for one in stage.states[stage.worker].containers))
+    call = await stage.call(pool, (str(gate),), (str(gate),))
+    await stage.until(lambda: "runs" in stage.text())
     await stage.stop(container)
+
+    async def is_back() -> bool:
+        return await stage.backlog(pool) == 2
+
+    await eventually(is_back)  # the one that had not started, beside the chunk that it came in
+    gate.touch()
     await stage.event(container, "stopped")
-    assert (await stage.result(call)).value == 0.3
-    # The one that had not started is back in the queue, with nothing used up.
-    await stage.place(pool)
+    assert [(one.value, one.container) for one in await stage.results(call)] == [(1, container)]
+    (other,) = await stage.place(pool)
     _, second = await stage.results(call, 2)
-    assert second.value == 0.2
+    assert (second.value, second.container) == (1, other)
     await stage.settled(pool)
 
 
@@ -281,32 +298,24 @@ async def test_a_worker_that_is_told_to_end_finishes_what_runs_and_leaves_nothin
     own_stage: Stage, process: Any, data: Path, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
-    code = """
-        import os, time
-        def f(gate):
-            while not os.path.exists(gate): time.sleep(0.01)
-            return 1
-    """
-    pool = await own_stage.pool(code)
+    pool = await own_stage.pool(GATED)
     await own_stage.place(pool)
     call = await own_stage.call(pool, (str(gate),), (str(gate),))
     later = await own_stage.call(pool, (str(gate),))
-    await own_stage.until(
-        lambda: any(one.state == "busy" for one in own_stage.states[own_stage.worker].containers)
-    )
+    await own_stage.until(lambda: "runs" in own_stage.text())
     tree = descendants(process.process.pid)
     process.send(signal.SIGTERM)
-    # It is told of as stopping when what has not started was asked back.
-    await own_stage.until(
-        lambda: [one.state for one in own_stage.states[own_stage.worker].containers] == ["stopping"]
-    )
+
+    async def is_back() -> bool:
+        return await own_stage.backlog(pool) == 3
+
+    await eventually(is_back)  # what has not started, beside the chunk that it came in and the later one
     gate.touch()
     assert await process.ended() == 0
     assert own_stage.states[own_stage.worker].draining
     assert [one.value for one in await own_stage.results(call)] == [1]
     assert not own_stage.terminal(later)
-    waiting = [one async for one in own_stage.bus.read(pool.stream, subjects.pool_inputs(pool.prefix))]
-    assert len(waiting) == 2
+    assert await own_stage.backlog(pool) == 2
 
     async def none_left() -> bool:
         return not any(os.path.exists(f"/proc/{pid}") for pid in tree)
@@ -328,22 +337,26 @@ async def test_a_new_worker_removes_what_a_killed_one_left(
     assert not left.exists()
 
 
-async def test_work_goes_on_after_a_restart_of_the_broker(own_stage: Stage, broker: Any) -> None:
-    pool = await own_stage.pool("import time\ndef f(n):\n    time.sleep(n)\n    return n")
+async def test_work_goes_on_after_a_restart_of_the_broker(
+    own_stage: Stage, broker: Any, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    pool = await own_stage.pool(GATED)
     await own_stage.place(pool)
-    call = await own_stage.call(pool, (2,))
-    await own_stage.until(
-        lambda: any(one.state == "busy" for one in own_stage.states[own_stage.worker].containers)
-    )
+    call = await own_stage.call(pool, (str(gate),))
+    await own_stage.until(lambda: "runs" in own_stage.text())
     await broker.restart()
-    assert (await own_stage.result(call)).value == 2
+    own_stage.states.clear()
+    await own_stage.until(lambda: own_stage.states)  # the worker is connected again, and this side hears
+    gate.touch()
+    assert (await own_stage.result(call)).value == 1
 
     async def answers() -> str | None:
         try:
-            return await own_stage.call(pool, (0,))
+            return await own_stage.call(pool, (str(gate),))
         except BusError:
             return None
 
     again = await eventually(answers)
-    assert (await own_stage.result(again)).value == 0
+    assert (await own_stage.result(again)).value == 1
     await own_stage.settled(pool)

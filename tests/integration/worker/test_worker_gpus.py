@@ -50,14 +50,18 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return compiled(tmp_path_factory.mktemp("nvml"))
 
 
+# Workers of one machine claim GPUs by their names: those of tests that run beside these have others.
+L4, OTHER_L4, A100 = (f"GPU-{os.getpid()}-{number}" for number in range(3))
+
+
 @pytest.fixture
 def gpus(tmp_path: Path, library: Path) -> PretendedGpus:
     """Two GPUs of one type and one of another."""
     found = PretendedGpus(tmp_path / "nvml", library)
     found.put(
-        Pretended("GPU-0", minor=4),
-        Pretended("GPU-1", minor=5),
-        Pretended("GPU-2", "NVIDIA A100-SXM4-80GB", 81_920, 6),
+        Pretended(L4, minor=4),
+        Pretended(OTHER_L4, minor=5),
+        Pretended(A100, "NVIDIA A100-SXM4-80GB", 81_920, 6),
     )
     return found
 
@@ -80,7 +84,7 @@ def standings(alone: Stage) -> dict[str, str]:
 async def test_a_worker_tells_the_gpus_that_its_driver_knows(
     alone: Stage, launch_worker: Any, gpus: PretendedGpus
 ) -> None:
-    gpus.use("GPU-1", os.getpid(), 700)  # somebody else's
+    gpus.use(OTHER_L4, os.getpid(), 700)  # somebody else's
     await start(alone, launch_worker, gpus)
     state = alone.states[alone.worker]
     assert state.driver == "550.54.15, CUDA 12.4"
@@ -91,7 +95,7 @@ async def test_a_worker_tells_the_gpus_that_its_driver_knows(
         ("NVIDIA L4", 23_034, "in use elsewhere"),
         ("NVIDIA A100-SXM4-80GB", 81_920, "free"),
     ]
-    (gpus.folder / "use" / f"GPU-1.{os.getpid()}").unlink()
+    (gpus.folder / "use" / f"{OTHER_L4}.{os.getpid()}").unlink()
     await alone.until(lambda: alone.states[alone.worker].free.gpus["L4"] == 2)
 
 
@@ -103,20 +107,20 @@ async def test_a_gpu_is_offered_again_when_the_memory_of_the_last_container_is_b
     (container,) = await alone.place(pool)
     look = (await alone.result(await alone.call(pool, (str(gpus.folder),)))).value
     assert look | {"nodes": []} == {
-        "CUDA_VISIBLE_DEVICES": "0,1", "NVIDIA_VISIBLE_DEVICES": "GPU-0,GPU-1",
+        "CUDA_VISIBLE_DEVICES": "0,1", "NVIDIA_VISIBLE_DEVICES": f"{L4},{OTHER_L4}",
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID", "cuda": 12_040, "nodes": [],
     }  # fmt: skip
-    await alone.until(lambda: alone.states[alone.worker].containers[0].gpus == {"L4": 2})
-    assert standings(alone) == {"GPU-0": "taken", "GPU-1": "taken", "GPU-2": "free"}
-    gpus.put(Pretended("GPU-0", used=9_000), Pretended("GPU-1"), Pretended("GPU-2"))
+    await alone.until(lambda: [one.gpus for one in alone.containers] == [{"L4": 2}])
+    assert standings(alone) == {L4: "taken", OTHER_L4: "taken", A100: "free"}
+    gpus.put(Pretended(L4, used=9_000), Pretended(OTHER_L4), Pretended(A100))
     await alone.stop(container, graceful=False)
     await alone.event(container, "stopped")
-    await alone.until(lambda: standings(alone)["GPU-1"] == "free")
-    assert standings(alone)["GPU-0"] == "clearing"
+    await alone.until(lambda: standings(alone)[OTHER_L4] == "free")
+    assert standings(alone)[L4] == "clearing"
     refused = await alone.ask_to_place(pool)
     assert (refused.accepted, refused.reason) == (False, "no 2 x L4 is free")
-    gpus.put(Pretended("GPU-0"), Pretended("GPU-1"), Pretended("GPU-2"))
-    await alone.until(lambda: standings(alone)["GPU-0"] == "free")
+    gpus.put(Pretended(L4), Pretended(OTHER_L4), Pretended(A100))
+    await alone.until(lambda: standings(alone)[L4] == "free")
     await alone.place(pool)
 
 
@@ -127,11 +131,11 @@ async def test_cancelling_what_computes_without_hearing_it_frees_the_gpu(
     pool = await pool_of(alone, "kernel", gpus=(("A100", 1),))
     (container,) = await alone.place(pool)
     call = await alone.call(pool, (str(gpus.folder),))
-    await eventually(lambda: exists(gpus, "GPU-2"))
+    await eventually(lambda: exists(gpus, A100))
     alone.bus.publish(subjects.cancel(WORKSPACE, call), coding.encode(Cancelled(WORKSPACE, call)))
     assert (await alone.result(call)).output.status == Status.CANCELLED
     await alone.event(container, "stopped")
-    await alone.until(lambda: standings(alone)["GPU-2"] == "free")
+    await alone.until(lambda: standings(alone)[A100] == "free")
 
 
 async def exists(gpus: PretendedGpus, uuid: str) -> bool:
@@ -144,11 +148,11 @@ async def test_a_gpu_that_is_lost_is_set_aside_and_told(
     worker = await start(alone, launch_worker, gpus)
     pool = await pool_of(alone, gpus=(("A100", 1),))
     (container,) = await alone.place(pool)
-    gpus.put(Pretended("GPU-0"), Pretended("GPU-1"), Pretended("GPU-2", status=LOST))
+    gpus.put(Pretended(L4), Pretended(OTHER_L4), Pretended(A100, status=LOST))
     await alone.stop(container, graceful=False)
     event = await alone.event(container, "kept_gpu")
-    assert event.reason == "its GPU GPU-2 is set aside: the driver cannot reach it: GPU is lost"
-    await alone.until(lambda: standings(alone)["GPU-2"] == "set aside")
+    assert event.reason == f"its GPU {A100} is set aside: the driver cannot reach it: GPU is lost"
+    await alone.until(lambda: standings(alone)[A100] == "set aside")
     assert alone.states[alone.worker].total.gpus == {"L4": 2, "A100-80GB": 0}
     assert "tidemill_worker_gpus_set_aside_total 1.0" in (await worker.get("/metrics"))[1]
 
@@ -189,7 +193,7 @@ async def test_a_sandbox_has_the_nodes_of_its_own_gpus_and_the_driver(
     await alone.place(pool)
     look = (await alone.result(await alone.call(pool, ()))).value
     assert look["CUDA_VISIBLE_DEVICES"] == "0"
-    assert look["NVIDIA_VISIBLE_DEVICES"] == "GPU-0"
+    assert look["NVIDIA_VISIBLE_DEVICES"] == L4
     assert look["cuda"] == 12_040
     assert look["nodes"] == ["nvidia4", "nvidiactl"]
 

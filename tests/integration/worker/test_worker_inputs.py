@@ -1,7 +1,7 @@
 """Inputs go in, outputs come out, and nothing is acknowledged before it is stored."""
 
-import asyncio
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -84,8 +84,24 @@ async def test_large_outputs_of_a_chunk_are_split_over_messages(stage: Stage) ->
     await stage.bus.subscribe(stage.reply, lambda message: sizes.append(len(message.data)))
     outputs = await stage.results(await stage.call(pool, *((100_000,) for _ in range(10))), 10)
     assert all(len(one.value) == 100_000 for one in outputs)
+    await stage.until(lambda: sum(sizes) > 10 * 100_000)
     assert len(sizes) >= 5
     assert max(sizes) < 300_000
+
+
+async def test_outputs_that_their_caller_never_says_to_have_are_stored(stage: Stage) -> None:
+    pool = await stage.pool(DOUBLE)
+    await stage.place(pool)
+    heard: list[Outputs] = []
+    direct = subjects.outputs(stage.reply)
+    await stage.bus.subscribe(direct, lambda message: heard.append(coding.decode(Outputs, message.data)))
+    call = await stage.call(pool, (1,), direct=True)
+    await stage.until(lambda: heard)
+    assert await stage.backlog(pool) == 1
+    assert (await stage.result(call)).value == 2
+    await stage.settled(pool)
+    assert {(one.worker, one.number) for one in heard} == {(stage.worker, heard[0].number)}
+    assert len(heard) > 1
 
 
 async def test_kept_results_are_stored_one_by_one_and_the_first_wins(stage: Stage) -> None:
@@ -174,22 +190,21 @@ async def test_what_cannot_be_read_is_kept_among_the_dead(stage: Stage) -> None:
     assert (letter.chunk, letter.readable, letter.app) == (b"nonsense", False, pool.app_id)
 
 
-SLEEP = """
-    import time
-    def f(seconds):
-        time.sleep(seconds)
-        return seconds
+MEET = """
+    import os, time
+    def f(meeting):
+        open(f"{meeting}/{os.getpid()}", "a").close()
+        while len(os.listdir(meeting)) < 2:
+            time.sleep(0.01)
 """
 
 
-async def test_an_idle_container_takes_its_share_of_a_chunk(stage: Stage) -> None:
-    pool = await stage.pool(SLEEP)
-    await stage.place(pool, 2)
-    await asyncio.gather(*[stage.result(await stage.call(pool, (0.0,))) for _ in range(4)])
-    outputs = await stage.results(await stage.call(pool, *((0.15,) for _ in range(8))), 8)
-    shares = [one.container for one in outputs]
-    assert {shares.count(container) for container in set(shares)} <= {3, 4, 5}
-    assert len(set(shares)) == 2
+async def test_an_idle_container_takes_its_share_of_a_chunk(stage: Stage, tmp_path: Path) -> None:
+    pool = await stage.pool(MEET)
+    containers = await stage.place(pool, 2)
+    call = await stage.call(pool, *((str(tmp_path),) for _ in range(8)))
+    outputs = await stage.results(call, 8)  # none ends before both have begun
+    assert {one.container for one in outputs} == set(containers)
     await stage.settled(pool)
 
 

@@ -81,6 +81,43 @@ async def test_what_a_copy_would_lose_is_refused_with_the_reason_and_the_contain
         await stage.event(container, "stopped")
 
 
+async def test_a_snapshot_that_no_fork_outlives_is_not_made_for_ever(stage: Stage) -> None:
+    code = "import os\nos.register_at_fork(before=lambda: os._exit(7))\ndef f(): return 'ran'"
+    pool = await stage.pool(code, options=SNAPSHOT)
+    for _ in range(2):  # made a few times for the first, and never again
+        (container,) = await stage.place(pool)
+        assert (await stage.result(await stage.call(pool, ()))).value == "ran"
+        await stage.until(
+            lambda one=container: (
+                "without its memory snapshot: it has ended when it was to be forked" in stage.text(one)
+            )
+        )
+        await stage.stop(container)
+        await stage.event(container, "stopped")
+
+
+async def test_user_code_cannot_say_for_its_snapshot_what_that_is(stage: Stage) -> None:
+    code = """
+        import msgpack, os, stat
+
+        said = msgpack.packb([1, 0, {"memory": "none"}])
+        for fd in range(3, 64):
+            try:
+                if stat.S_ISSOCK(os.fstat(fd).st_mode):
+                    os.write(fd, len(said).to_bytes(4, "big") + said)
+            except OSError:
+                pass
+
+        def f():
+            pass
+        """
+    pool = await stage.pool(code, options=SNAPSHOT)
+    container = ids.new(ids.CONTAINER)
+    assert (await stage.ask_to_place(pool, container)).accepted
+    event = await stage.event(container)
+    assert (event.state, "the image's Python ended" in event.reason) == ("failed", True)
+
+
 async def test_a_hook_that_raises_is_told_as_in_any_other_start(stage: Stage) -> None:
     code = "def f(): pass\nraise LookupError('no model here')"
     pool = await stage.pool(code, options=SNAPSHOT)

@@ -17,7 +17,14 @@ from tidemill._bus.protocol import Message
 from tidemill._wire import coding, failure, ids, payload, subjects
 from tidemill._wire.images import GetResolution, PutResolution, Resolution
 from tidemill._wire.messages import Chunk, Credit, LogRecord, Output, Outputs, Payload, Status
-from tidemill._wire.scheduling import ContainerEvent, Placement, PlacementAnswer, StopContainers, WorkerState
+from tidemill._wire.scheduling import (
+    ContainerEvent,
+    ContainerState,
+    Placement,
+    PlacementAnswer,
+    StopContainers,
+    WorkerState,
+)
 from tidemill._wire.specs import FunctionSpec, ImageSpec, Pool, Source
 from tidemill_common import streams
 from tidemill_common.bus.nats import NatsServiceBus
@@ -131,6 +138,11 @@ class Stage:
     @property
     def worker(self) -> str:
         return next(iter(self.states))
+
+    @property
+    def containers(self) -> tuple[ContainerState, ...]:
+        """Those of the first worker, as far as its last report tells."""
+        return self.states[self.worker].containers
 
     async def pool(self, code: str, function: str = "f", **spec: Any) -> Pool:
         """Make the record of a pool whose function stands in `code`."""

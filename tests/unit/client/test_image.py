@@ -2,6 +2,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,6 +80,26 @@ def test_build_options_of_later_versions_are_refused_and_not_forgotten() -> None
         Image.debian_slim().run_commands("true", volumes={"/data": object()})
     with pytest.raises(UnimplementedError, match="gpu"):
         Image.debian_slim().run_function(print_nothing, gpu="H100")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"cpu": 0},
+        {"cpu": float("inf")},
+        {"memory": 0.5},
+        {"memory": True},
+        {"region": 5},
+        {"cloud": ["a", "b"]},
+    ],
+)
+def test_what_a_build_needs_and_where_it_may_be_is_checked_as_for_functions(given: dict[str, Any]) -> None:
+    with pytest.raises(InvalidError, match=next(iter(given))):
+        Image.debian_slim().run_function(print_nothing, **given)
+    made = Image.debian_slim().run_function(
+        print_nothing, cpu=0.5, memory=512, cloud="auto", region=["a", "b"]
+    )
+    assert made._layers[1][1].items() >= {"cpu": 0.5, "memory": 512}.items()
 
 
 def test_equal_recipes_have_equal_keys_in_every_process() -> None:

@@ -123,6 +123,16 @@ def test_a_gpu_that_does_not_answer_is_set_aside_and_remembers_its_container() -
     gpus.close()
 
 
+def test_a_gpu_that_was_taken_while_the_driver_hung_stays_its_containers() -> None:
+    gpus = Gpus([found()], Clock())
+    (asked,) = gpus.open()
+    gpus.take(Holder("co-1", POOL), "L4", 1)
+    assert not gpus.fail(asked, "it does not answer within 10 s")
+    assert look(gpus, IDLE) == ["taken"], "it is not offered to others"
+    gpus.give_back("co-1")
+    assert look(gpus, IDLE) == ["free"]
+
+
 def test_a_gpu_that_others_use_is_not_offered_until_they_stop() -> None:
     gpus = Gpus([found()], Clock())
     assert look(gpus, Reading(700, 1)) == ["in use elsewhere"]

@@ -206,6 +206,18 @@ def test_commands_of_a_dockerfile_speak_through_a_pipe_whatever_their_shell_is()
     ]
 
 
+def test_what_a_here_document_says_is_no_instruction() -> None:
+    text = (
+        "FROM a\nRUN python3 <<EOF && cat 3<<-'end'\nfrom os import path\nSHELL [\"x\"]\nEOF\n"
+        "FROM b\n\tend\nRUN echo $((1<<EOF))\nFROM c\n"
+    )
+    shell = 'SHELL ["/run/tidemill/aloud", "/bin/sh", "-c"]'
+    lines = text.splitlines()
+    assert dockerfiles.aloud(text).splitlines() == [
+        lines[0], shell, *lines[1:], shell, 'SHELL ["/bin/sh", "-c"]',
+    ]  # fmt: skip
+
+
 def test_conda_packages_come_from_their_channels_in_order() -> None:
     command, files = build_steps.conda({"packages": ["a=1", "b>2"], "channels": ["x", "conda-forge"]})
     assert command.splitlines()[-1].startswith(

@@ -89,6 +89,8 @@ async def test_a_request_that_was_noted_is_recorded_and_counted(worker: Worker) 
     worker.records.note(worker.container, "nonsense")
     worker.finish(one)
     worker.finish(other)
+    another = SimpleNamespace(pool=SimpleNamespace(workspace="another"), parts={}, id="co-2")
+    worker.records.note(cast(Any, another), name(other))
     assert await worker.told() == (2, {one.chunk.call: State.SUCCESS})
 
 

@@ -322,6 +322,12 @@ def test_containers_may_store_what_calls_need(subject: str) -> None:
     assert MAY.may_store(subject, "id", {})
 
 
+def test_containers_say_which_outputs_they_have_in_their_own_workspace_only() -> None:
+    assert MAY.may_publish("tm.taken.main.wo-1", {})
+    assert not MAY.may_publish("tm.taken.other.wo-1", {})
+    assert not MAY.may_publish("tm.taken.main.wo-1", {"Nats-TTL": "never"})
+
+
 @pytest.mark.parametrize(
     "subject",
     [
@@ -356,6 +362,7 @@ def test_wildcards_are_for_results_logs_and_events_of_one_thing() -> None:
     assert MAY.may_read("LOGS_main", "tm.logs.main.ap-1.>")
     assert not MAY.may_subscribe("tm.results.main.*.0")
     assert not MAY.may_subscribe("tm.replies.main.*")
+    assert not MAY.may_subscribe("tm.outputs.main.*")
     assert not MAY.may_read("LOGS_main", "tm.logs.main.>")
     assert not MAY.may_purge("RESULTS_main", "tm.results.main.fc-1.0")
 

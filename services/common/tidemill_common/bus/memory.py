@@ -9,7 +9,7 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
-from tidemill._bus.core import service_refusal
+from tidemill._bus.core import register, service_refusal
 from tidemill._bus.framing import NO_HEADERS, checked
 from tidemill._bus.jetstream import NO_CONSUMER, NO_STREAM
 from tidemill._bus.protocol import (
@@ -269,11 +269,11 @@ class MemoryBus:
 
     def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
         """See `Bus.on_reconnect`."""
-        return _register(self._reconnect_callbacks, callback)
+        return register(self._reconnect_callbacks, callback)
 
     def on_disconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
         """See `Bus.on_disconnect`."""
-        return _register(self._disconnect_callbacks, callback)
+        return register(self._disconnect_callbacks, callback)
 
     def _check_connected(self) -> None:
         if not self._connected:
@@ -357,11 +357,3 @@ class MemoryBus:
 def _answer(future: "asyncio.Future[Message]", reply: Message) -> None:
     if not future.done():
         future.set_result(reply)
-
-
-def _register(
-    callbacks: dict[object, Callable[[], None]], callback: Callable[[], None]
-) -> Callable[[], None]:
-    key = object()
-    callbacks[key] = callback
-    return lambda: callbacks.pop(key, None) and None

@@ -25,6 +25,8 @@ def _session(request: Request) -> Session:
 
 Requester = Annotated[Session, Depends(_session)]
 Environment = Annotated[str, Query(pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="the app's environment")]
+OfApp = Annotated[str, Query(pattern=r"^(ap-[A-Za-z0-9]{1,60})?$", description="the id of an app")]
+OfFunction = Annotated[str, Query(pattern=r"^[^\x00]{0,256}$", description="a function's name")]
 Limit = Annotated[int, Query(ge=1, le=1_000, description="of how many items a page is at most")]
 Cursor = Annotated[
     str,

@@ -37,6 +37,7 @@ from tidemill_gateway.sessions import Session
 router = APIRouter(tags=["apps"])
 
 CHANGE_TRIES = 5  # of a change that others are always faster with
+ROLLBACK_TIMEOUT = 30.0  # seconds: the version waits for its containers for up to 10 of them
 
 AppRef = Annotated[
     str,
@@ -169,7 +170,7 @@ async def roll_back(
     present = await _checked(request, requester, app, environment)
     order = order or RollbackOrder()
     wanted = deploying.RollbackApp(app, environment, order.version, order.strategy, present)
-    going = requester.registry("rollback_app", wanted, deploying.AppDeployed)
+    going = requester.registry("rollback_app", wanted, deploying.AppDeployed, ROLLBACK_TIMEOUT)
     return _deployed(await change(request, going, lambda: _details(requester, app, environment)))
 
 

@@ -14,7 +14,17 @@ from tidemill._kept import KeptCall
 from tidemill._outcome import Outcome
 from tidemill._wire import calls as wire
 from tidemill_gateway import calling, decisions, problems, values
-from tidemill_gateway.api.answering import JSON, Cursor, Environment, Limit, Requester, show, show_page
+from tidemill_gateway.api.answering import (
+    JSON,
+    Cursor,
+    Environment,
+    Limit,
+    OfApp,
+    OfFunction,
+    Requester,
+    show,
+    show_page,
+)
 from tidemill_gateway.api.apps import AppRef
 from tidemill_gateway.api.call_models import (
     Accepted,
@@ -27,7 +37,7 @@ from tidemill_gateway.api.call_models import (
     SucceededRequests,
 )
 from tidemill_gateway.api.models import Page, fields_of
-from tidemill_gateway.api.moments import Moment
+from tidemill_gateway.api.moments import Since, Until
 from tidemill_gateway.handles import Wanted
 from tidemill_gateway.problems import Problem
 from tidemill_gateway.rate_limits import Origin
@@ -109,11 +119,11 @@ async def call_function(
 async def list_calls(
     request: Request,
     requester: Requester,
-    app: Annotated[str, Query(pattern=r"^(ap-[A-Za-z0-9]{1,60})?$", description="the id of an app")] = "",
-    function: Annotated[str, Query(pattern=r"^[^\x00]{0,256}$")] = "",
+    app: OfApp = "",
+    function: OfFunction = "",
     status: Annotated[Status | None, Query()] = None,
-    since: Annotated[Moment | None, Query()] = None,
-    until: Annotated[Moment | None, Query()] = None,
+    since: Since = None,
+    until: Until = None,
     limit: Limit = 100,
     cursor: Cursor = "",
 ) -> Response:
@@ -135,10 +145,10 @@ async def list_calls(
 async def count_requests(
     request: Request,
     requester: Requester,
-    app: Annotated[str, Query(pattern=r"^(ap-[A-Za-z0-9]{1,60})?$", description="the id of an app")] = "",
-    function: Annotated[str, Query(pattern=r"^[^\x00]{0,256}$")] = "",
-    since: Annotated[Moment | None, Query()] = None,
-    until: Annotated[Moment | None, Query()] = None,
+    app: OfApp = "",
+    function: OfFunction = "",
+    since: Since = None,
+    until: Until = None,
     limit: Annotated[int, Query(ge=1, le=10_080, description="of how many minutes are told")] = 1_440,
 ) -> Response:
     """Count requests to web functions that succeeded. Most of them are no calls that `/calls` lists."""

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from tidemill._wire.containers import ContainerInfo, ContainerList, ListContainers, StopContainer
 from tidemill._wire.control import Done
 from tidemill._wire.scheduling import ListWorkers, WorkerList, WorkerState
-from tidemill_gateway.api.answering import Cursor, Limit, Requester, show_page
+from tidemill_gateway.api.answering import Cursor, Limit, OfApp, Requester, show_page
 from tidemill_gateway.api.models import Page, moment
 
 router = APIRouter(tags=["containers"])
@@ -116,7 +116,7 @@ async def list_workers(
 async def list_containers(
     request: Request,
     requester: Requester,
-    app: Annotated[str, Query(pattern=r"^(ap-[A-Za-z0-9]{1,60})?$", description="the id of an app")] = "",
+    app: OfApp = "",
     limit: Limit = 100,
     cursor: Cursor = "",
 ) -> Response:

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 from pydantic import Field
 
 from tidemill._wire import calls as wire
 from tidemill._wire.messages import Try
-from tidemill_gateway.api.answering import Cursor, Limit, Requester, show, show_page
+from tidemill_gateway.api.answering import Cursor, Limit, OfApp, OfFunction, Requester, show, show_page
 from tidemill_gateway.api.models import Page, fields_of, moment
 
 router = APIRouter(tags=["dead letters"])
@@ -95,8 +95,8 @@ class Replayed:
 async def list_dead_letters(
     request: Request,
     requester: Requester,
-    app: Annotated[str, Query(pattern=r"^(ap-[A-Za-z0-9]{1,60})?$", description="the id of an app")] = "",
-    function: Annotated[str, Query(pattern=r"^[^\x00]{0,256}$", description="a function's name")] = "",
+    app: OfApp = "",
+    function: OfFunction = "",
     limit: Limit = 100,
     cursor: Cursor = "",
 ) -> Response:

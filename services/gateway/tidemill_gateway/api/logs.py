@@ -20,7 +20,7 @@ from tidemill_gateway.api.answering import Environment, Requester, show
 from tidemill_gateway.api.apps import AppRef
 from tidemill_gateway.api.calls import CallRef
 from tidemill_gateway.api.containers import ContainerRef
-from tidemill_gateway.api.moments import Moment
+from tidemill_gateway.api.moments import Since, Until
 from tidemill_gateway.following import EVENTS, NDJSON, Followers, Following
 from tidemill_gateway.sessions import Session
 
@@ -38,8 +38,6 @@ Search = Annotated[str, Query(max_length=1_000, description="only lines that con
 Source = Annotated[
     Literal["stdout", "stderr", "system"] | None, Query(description="only lines of this source")
 ]
-Since = Annotated[Moment | None, Query(description="from this time")]
-Until = Annotated[Moment | None, Query(description="before this time")]
 Tail = Annotated[
     int | None,
     Query(ge=1, le=MAX_LINES, description=f"only so many of the last lines; {DEFAULT_TAIL} without a range"),

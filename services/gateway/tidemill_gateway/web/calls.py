@@ -7,14 +7,13 @@ on_frame     what a worker says on the stream: opened, head or accept, then the 
 import asyncio
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 import msgspec
 
 from tidemill import exception
 from tidemill._attached import RawOutput
-from tidemill._bus.protocol import BusError, Message
+from tidemill._bus.protocol import Message
 from tidemill._caller import Caller
 from tidemill._duplex import Duplex
 from tidemill._outcome import Outcome
@@ -22,7 +21,7 @@ from tidemill._wire import ids, subjects
 from tidemill._wire.control import Trouble
 from tidemill._wire.duplex import Frame
 from tidemill._wire.messages import Format, Status
-from tidemill._wire.web import ACCEPT, ANSWER, CONTINUE, HEAD, OPENED, TAKEN, Timing
+from tidemill._wire.web import ACCEPT, CONTINUE, HEAD, OPENED, Timing
 from tidemill_common.bus.protocol import ServiceBus
 from tidemill_gateway import problems
 from tidemill_gateway.problems import Problem
@@ -32,7 +31,6 @@ encode = msgspec.msgpack.Encoder().encode
 _frame = msgspec.msgpack.Decoder(tuple[str, tuple[Any, ...]]).decode
 response = msgspec.msgpack.Decoder(tuple[int, list[tuple[bytes, bytes]], bytes, Timing]).decode
 
-TAKEN_AFTER = 0.01  # seconds until a worker is told that its responses are here
 LOST = "InternalFailure"  # the kind of failure of what was taken and is not run again
 
 Fields = Sequence[Any]  # of a `Request`
@@ -73,7 +71,7 @@ class WebCall:
         payload = (Format.HTTP, encode(request))
         chunk = (
             self.id, (0,), 0, caller.reply, (payload,), time.time(), 0, 0, "", self.id, (), False,
-            self._inbox.id, self.handle.method,
+            self._inbox.id, self.handle.method, True,
         )  # fmt: skip
         caller.begin(self)
         self._inbox.calls[self.id] = self
@@ -124,11 +122,6 @@ class WebCall:
                 self._take_response(data)
             else:
                 self.fail(of_failure(Outcome(status, form, data)))
-
-    def on_answer(self, data: bytes) -> None:
-        """Take the whole response."""
-        self._caller.end(self)
-        self._take_response(data)
 
     def _take_response(self, data: bytes) -> None:
         try:
@@ -196,7 +189,6 @@ class Inbox:
         self.calls: dict[str, WebCall] = {}
         self._given_up: list[WebCall] = []  # since the connection was lost
         self._bus = bus
-        self._taken: dict[tuple[str, str], list[str]] = {}  # responses, by workspace and worker
 
     async def listen(self) -> None:
         """Hear what workers send."""
@@ -223,28 +215,8 @@ class Inbox:
             call, frame = _frame(message.data)
         except msgspec.DecodeError:
             return  # whoever sent it misses an answer
-        found = self.calls.get(call)
-        if len(frame) == 3 and frame[0] == ANSWER:
-            _, worker, answered = frame
-            self._note_taken(subjects.workspace_of_stream(message.subject), str(worker), call)
-            if found and isinstance(answered, bytes):
-                found.on_answer(answered)
-        elif found:
+        if (found := self.calls.get(call)) is not None:
             found.on_frame(frame)
-
-    def _note_taken(self, workspace: str, worker: str, call: str) -> None:
-        """Let a worker know soon that this process has a response, whether anybody waits for it or not."""
-        if not self._taken:
-            asyncio.get_running_loop().call_later(TAKEN_AFTER, self.tell_taken)
-        self._taken.setdefault((workspace, worker), []).append(call)
-
-    def tell_taken(self) -> None:
-        """Let workers know now of the responses that are here."""
-        taken, self._taken = self._taken, {}
-        for (workspace, worker), calls in taken.items():
-            with suppress(BusError, ValueError):  # the worker sends the responses again, or stores them
-                subject = subjects.stream(workspace, worker, down=False)
-                self._bus.publish(subject, encode(("", (TAKEN, calls))))
 
     def _lose(self) -> None:
         """Answer what may not have reached the broker; what is queued keeps its place and waits."""

@@ -1,6 +1,7 @@
 """uvicorn's protocol for HTTP/1.1, with bounds on the head of a request, and trailers of a response.
 
-A request without a body that comes too soon is answered as soon as its head is read.
+A request without a body that comes too soon is answered as soon as its head is read, or before that where
+the same was refused before. A connection has one timer, however many requests come.
 """
 
 from typing import Any, cast
@@ -40,17 +41,33 @@ class Protocol(HttpToolsProtocol):
         super().__init__(*arguments, **options)
         self._refusals = refusals
         self._refused = False  # the request that is being read
+        self._unread = False  # the end of a request is still to come
+        self._begun, self._refused_now = 0, 0  # requests in what is being read, and those of them refused
+        self._idle_since: float | None = None  # loop time; None while a request is read or answered
         self._head = 0  # bytes that came while a head was read; -1 while a body is
         self._too_large = False
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
+        is_first = self._refusals.any and not self._unread and self._is_free()
+        if is_first and (answer := self._refusals.again(data)):
+            self._send_refusal(answer)
+            return
         if self._head >= 0:
             self._head += len(data)
+        self._begun, self._refused_now = 0, 0
         super().data_received(data)
+        if is_first and self._begun == self._refused_now == 1 and not self._unread:
+            self._refusals.remember(data, self.url, self.headers)
         if self._head > MAX_HEAD and not self.transport.is_closing():
             self._too_large = True
             self.send_400_response("")
+
+    def on_message_begin(self) -> None:
+        """See `HttpToolsProtocol`."""
+        self._unread = True
+        self._begun += 1
+        super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header. What is raised here ends the connection with `send_400_response`."""
@@ -75,6 +92,7 @@ class Protocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """See `HttpToolsProtocol`."""
         self._head = 0
+        self._unread = False
         if self._refused:
             self._refused = False
         else:
@@ -83,20 +101,67 @@ class Protocol(HttpToolsProtocol):
     def _may_be_refused(self) -> bool:
         """Return whether nothing but the head matters: no body, no earlier request that is unanswered."""
         return (
-            (self.cycle is None or self.cycle.response_complete)
-            and not self.pipeline
-            and not self.flow.write_paused
+            self._is_free()
             and self.parser.get_method() != b"HEAD"
             and self.parser.get_http_version() == "1.1"
             and self.parser.should_keep_alive()
             and not any(name in _MORE for name, _ in self.headers)
         )
 
+    def _is_free(self) -> bool:
+        """Return whether a response may be written: none is under way, or waits to be taken."""
+        return (
+            (self.cycle is None or self.cycle.response_complete)
+            and not self.pipeline
+            and not self.flow.write_paused
+            and not self.transport.is_closing()
+        )
+
     def _refuse(self, answer: bytes) -> None:
         self._refused = True
-        dates = b"".join(b"%b: %b\r\n" % header for header in self.server_state.default_headers)
-        self.transport.write(_REFUSED + dates + answer)
+        self._refused_now += 1
+        self._send_refusal(answer)
+
+    def _send_refusal(self, answer: bytes) -> None:
+        self.transport.write(self._refusals.status(_REFUSED, self.server_state.default_headers) + answer)
         self.on_response_complete()
+
+    # --- connections on which nothing comes
+
+    def on_response_complete(self) -> None:
+        """See `HttpToolsProtocol`, which makes a timer for each response."""
+        if self.pipeline or self.transport.is_closing():
+            super().on_response_complete()
+            return
+        self.server_state.total_requests += 1
+        self.flow.resume_reading()
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._look_after(self.timeout_keep_alive)
+
+    def _look_after(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close the connection if nothing has come since the last response for long enough."""
+        self.timeout_keep_alive_task = None
+        if self._idle_since is None or self.transport.is_closing():
+            return  # the next response looks again
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self._look_after(left)
+        else:
+            self.transport.close()
+
+    def _unset_keepalive_if_required(self) -> None:
+        self._idle_since = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See `asyncio.Protocol`."""
+        super().connection_lost(exc)
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what cannot be read, or is too large to be read."""

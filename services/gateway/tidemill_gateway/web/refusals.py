@@ -2,9 +2,11 @@
 
 A flood of them must not take the processor from those that are admitted. So whether a request is refused is
 looked up between its head and everything else, and the answer is made once for each limit and second; only
-the id of the request, and the date, are put in.
+the id of the request, and the date, are put in. Who is refused often sends the same again: a request that is,
+byte for byte, one that was refused before is not even read.
 """
 
+import random
 import secrets
 
 from tidemill_gateway import problems
@@ -13,6 +15,8 @@ from tidemill_gateway.rate_limits import Origin, RateLimits, Refusal
 from tidemill_gateway.web.routes import Headers, Routes, label_of
 
 MAX_MADE = 256
+MAX_SEEN = 1_024  # requests that were refused
+MAX_SEEN_SIZE = 2_048  # bytes of each
 _ID = secrets.token_hex(8)  # stands for the id of a request while an answer is made
 
 Parts = tuple[bytes, bytes]  # of an answer: before the id of the request, and behind it
@@ -26,6 +30,8 @@ class Refusals:
         self._limits = limits
         self._suffix = b"." + domain.encode()
         self._made: dict[tuple[str, float, float, int], Parts] = {}
+        self._seen: dict[bytes, str] = {}  # labels, by all bytes of a request
+        self._dated: tuple[Headers, bytes] = ([], b"")
 
     @property
     def any(self) -> bool:
@@ -38,7 +44,33 @@ class Refusals:
         What needs a proxy token is not decided here: strangers are refused for another reason.
         """
         label, _ = label_of(url, headers, self._suffix)
-        target = self._routes.find(label) if label is not None else None
+        return self._answer(label) if label is not None else None
+
+    def remember(self, request: bytes, url: bytes, headers: Headers) -> None:
+        """Remember all that was received of a request that was refused."""
+        if len(request) > MAX_SEEN_SIZE:
+            return
+        label, _ = label_of(url, headers, self._suffix)
+        if label is not None:
+            if len(self._seen) >= MAX_SEEN:
+                self._seen.clear()
+            self._seen[request] = label
+
+    def again(self, request: bytes) -> bytes | None:
+        """Return what `of` says of a request that is remembered; else None."""
+        label = self._seen.get(request)
+        return self._answer(label) if label is not None else None
+
+    def status(self, line: bytes, headers: Headers) -> bytes:
+        """Return a status line and the headers that the server has for every response: the date's second."""
+        known, made = self._dated
+        if known is not headers:
+            made = line + b"".join(b"%b: %b\r\n" % header for header in headers)
+            self._dated = headers, made
+        return made
+
+    def _answer(self, label: str) -> bytes | None:
+        target = self._routes.find(label)
         if target is None or target.route.requires_proxy_auth:
             return None
         route = target.route
@@ -46,7 +78,7 @@ class Refusals:
         if refusal is None:
             return None
         before, behind = self._parts(refusal)
-        return b"%b%b%b" % (before, secrets.token_hex(8).encode(), behind)
+        return b"%b%016x%b" % (before, random.getrandbits(64), behind)
 
     def _parts(self, refusal: Refusal) -> Parts:
         key = refusal.kind, refusal.limit.rate, refusal.limit.burst, retry_after(refusal)

@@ -123,6 +123,7 @@ class Sets:
                     del self._sets[key]
 
     async def _ask_again(self, pool: str, one: _Set) -> None:
+        one.used = False  # whatever the answer is: what is gone must not be asked about for ever
         try:
             await self._ask(pool, one)
         except exception.Error as error:

@@ -9,7 +9,7 @@ where the function says so by `memory=(request, limit)`; a request alone is what
 import os
 import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,11 +186,16 @@ class Cgroups:
 
 def sweep(names: Iterable[str]) -> None:
     """Remove the groups that dead workers of these names left, wherever those were started."""
-    for name in names:
-        for mount in set(_mounts().values()):
-            for folder in [*mount.rglob(name), *mount.rglob(f"{name}-worker")]:
-                for group in (*filter(Path.is_dir, folder.iterdir()), folder):
-                    _remove(group)
+    left = {each for name in names for each in (name, f"{name}-worker")}
+    for mount in set(_mounts().values()):
+        for folder in named(mount, left):
+            for group in (*filter(Path.is_dir, folder.iterdir()), folder):
+                _remove(group)
+
+
+def named(mount: Path, names: Collection[str]) -> list[Path]:
+    """Return the groups of these names, wherever in a hierarchy. Others come and go meanwhile."""
+    return [Path(place, group) for place, groups, _ in os.walk(mount) for group in groups if group in names]
 
 
 def _remove(group: Path) -> None:

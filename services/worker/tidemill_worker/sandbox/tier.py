@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -187,7 +188,8 @@ class Bubblewrap:
     async def _give_disk(self, container: str, size: int, control: socket.socket) -> None:
         """Send a container the mount of a disk of its own, if there are such."""
         if self._disks is None:
-            control.send(inside.DISK)
+            with suppress(BrokenPipeError):  # it has ended, which is seen by its hello
+                control.send(inside.DISK)
             return
         making = asyncio.ensure_future(asyncio.to_thread(self._disks.give, size))
         try:
@@ -197,7 +199,8 @@ class Bubblewrap:
         except asyncio.CancelledError:
             making.add_done_callback(_close_result)
             raise
-        socket.send_fds(control, [inside.DISK], [mount])
+        with suppress(BrokenPipeError):
+            socket.send_fds(control, [inside.DISK], [mount])
         loop = asyncio.get_running_loop()
         self._preparing = self._preparing or loop.call_later(PAUSE, self._prepare_disks)
 

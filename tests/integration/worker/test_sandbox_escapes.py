@@ -1,133 +1,35 @@
-"""Sandboxes: user code tries to get out, goes beyond its limits, and leaves nothing behind."""
+"""User code in sandboxes tries to get out and goes beyond its limits: what holds is what the docs say."""
 
 import asyncio
 import errno
-import fcntl
 import functools
 import json
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import sandbox_stage
+from sandbox_stage import USER, call
 from worker_stage import Stage
 
-from tidemill._wire import ids, isolation
+from tidemill._wire import isolation
 from tidemill._wire.specs import Resources
 from tidemill_worker.sandbox import addresses
 from tidemill_worker.sandbox.disks import Disks, NoDisks
 
-pytestmark = pytest.mark.skipif(
-    "CI" not in os.environ and (os.getuid() != 0 or not all(map(shutil.which, ("bwrap", "nft")))),
-    reason="sandboxes of both kinds of worker are tried by root, with bubblewrap and nftables",
-)
+pytestmark = sandbox_stage.NEEDS
 
 DOCS = Path(__file__).parents[3] / "docs" / "isolation.md"
-FIRST_ID = 1_500_000_000 + 65536 * (os.getpid() % 1000)  # nobody else's, so that processes can be told
-USER = 64_123
-
-CODE = """
-import os, time
-from tidemill._container import trials
-
-def attack(told, ports):
-    found = trials.run(told)
-    for port in ports:
-        found[f"port {port}"] = trials._loopback({"port": port})
-    return found
-
-def settle(name):
-    global stays
-    answer, stays = trials.settle(name)
-    return answer
-
-def bomb():
-    children = []
-    try:
-        while True:
-            pid = os.fork()
-            if not pid:
-                time.sleep(60)
-                os._exit(0)
-            children.append(pid)
-    except OSError:
-        return len(children)
-
-def fill():
-    try:
-        with open("/tmp/large", "wb") as file:
-            while True:
-                file.write(bytes(1 << 20))
-    except OSError as error:
-        return type(error).__name__, error.errno
-
-def fill_with_many():
-    number = 0
-    try:
-        while True:
-            with open(f"/root/{number}", "wb") as file:
-                file.write(bytes(1 << 20))
-            number += 1
-    except OSError:
-        return number
-
-def eat():
-    return len(bytearray(256 << 20))
-
-def keeps():
-    kept = [bytearray(os.urandom(1 << 20)) for _ in range(128)]
-    time.sleep(600)
-    return len(kept)
-
-def child_eats():
-    import subprocess, sys
-    return subprocess.run([sys.executable, "-c", "bytearray(256 << 20)"]).returncode
-
-def ask(address, port):
-    import socket
-    try:
-        with socket.create_connection((address, port), 5) as sock:
-            return sock.recv(100).decode()
-    except OSError as error:
-        return f"{type(error).__name__} {error.errno}"
-
-def look():
-    import pathlib, sys
-    return {
-        "uid": os.getuid(), "hostname": os.uname().nodename, "cwd": os.getcwd(),
-        "sys": os.path.exists("/sys/kernel"),
-        "names": os.listdir("/etc"), "pids": [n for n in os.listdir("/proc") if n.isdigit()],
-        "writable": bool(pathlib.Path("/var/mine").write_text("x")), "python": sys.executable,
-    }
-"""
-
-
-@pytest.fixture
-def sandboxing(launch_worker: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
-    """Start a worker of root's that makes sandboxes. At the end it goes in order: nothing is left."""
-    started = []
-
-    def start(**settings: str) -> Any:
-        usual = {"TIDEMILL_RUNTIME": "bubblewrap", "TIDEMILL_WORKER_IDS": str(FIRST_ID)}
-        started.append(launch_worker(**{**usual, "TIDEMILL_DRAIN_TIMEOUT": "1", **settings}))
-        return started[-1]
-
-    yield start
-    for worker in started:
-        if worker.process.poll() is None:
-            worker.send(signal.SIGTERM)
-            worker.process.wait(30)
 
 
 @pytest.fixture(scope="module")
@@ -217,14 +119,6 @@ def outside() -> Iterator[int]:
         subprocess.run(["ip", "netns", "delete", space], check=False)
 
 
-async def call(stage: Stage, function: str, *arguments: Any, **spec: Any) -> Any:
-    """Run one function in a container of its own; return the output as it arrived."""
-    pool = await stage.pool(CODE, function, **spec)
-    await stage.place(pool)
-    call = await stage.call(pool, arguments)
-    return (await stage.results(call, timeout=30.0))[0]
-
-
 async def attacked(stage: Stage, traps: dict[str, Any], ports: list[int]) -> set[str]:
     """Return what user code could do that it should not."""
     neighbour = (await call(stage, "settle", "beside")).value
@@ -297,20 +191,6 @@ async def test_user_code_of_a_root_worker_gets_nowhere_and_its_limits_hold(
     assert len(seen.value["pids"]) == 2, "init and runner"
 
 
-async def test_what_goes_beyond_memory_or_disk_is_told(alone: Stage, sandboxing: Callable[..., Any]) -> None:
-    await sandboxing().serving()
-    child, disk = await asyncio.gather(
-        call(alone, "child_eats", resources=Resources(memory_limit=64)),
-        call(alone, "fill_with_many", resources=Resources(ephemeral_disk=16)),
-    )
-    assert child.value == -signal.SIGKILL
-    assert disk.value >= 16, "what it asked for is there"
-    await alone.until(
-        lambda: "a process was killed at the container's memory limit of 64 MiB" in alone.text()
-    )
-    await alone.until(lambda: "its ephemeral disk of 16 MiB is full" in alone.text())
-
-
 @pytest.fixture
 def only() -> Iterator[Callable[[str], str]]:
     """Make a search path on which there is one of the programs for the network, and what else is needed."""
@@ -381,146 +261,3 @@ async def test_a_worker_that_holds_nothing_back_starts_only_where_that_is_allowe
     state = await alone.until(lambda: next(iter(alone.states.values()), None))
     assert state.runtime == "process"
     assert state.note.startswith("no sandbox: the ids of containers cannot be mapped")
-
-
-def test_a_machine_forwards_for_containers_only_and_only_while_they_are_there() -> None:
-    program = Path(__file__).with_name("machine_with_one_uplink.py")
-    done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
-    before, answer, during, after, left = json.loads(done.stdout)
-    assert answer == "198.18.7.1", "the machine's own address, in front of the container's"
-    assert (before, during, after) == (["0", "0"], ["0", "1"], ["0", "0"])
-    assert left == []
-
-
-def version_2() -> Path | None:
-    """Return where control groups of version 2 are, if those have a controller that can be handed down."""
-    for line in Path("/proc/self/mounts").read_text().splitlines():
-        _, path, kind, *_rest = line.split()
-        if kind == "cgroup2" and (Path(path) / "cgroup.controllers").read_text().split():
-            return Path(path)
-    return None
-
-
-@pytest.mark.skipif(version_2() is None, reason="there are no control groups of version 2")
-def test_a_worker_uses_a_control_group_that_was_delegated_to_its_user_and_leaves_it_as_it_was() -> None:
-    mount, name = version_2(), f"tidemill-test-{os.getpid()}"
-    assert mount is not None
-    (controller,) = (mount / "cgroup.controllers").read_text().split()[:1]
-    handed_down = controller in (mount / "cgroup.subtree_control").read_text().split()
-    (mount / "cgroup.subtree_control").write_text(f"+{controller}")
-    try:
-        program = [sys.executable, Path(__file__).with_name("delegated_group.py"), mount, name, str(USER)]
-        done = subprocess.run(program, capture_output=True, text=True, timeout=60, check=False)
-        assert done.returncode == 0, done.stderr
-    finally:
-        with suppress(OSError):
-            (mount / name).rmdir()
-        if not handed_down:
-            with suppress(OSError):  # somebody else uses it by now
-                (mount / "cgroup.subtree_control").write_text(f"-{controller}")
-    before, during, where, ended, after = json.loads(done.stdout)
-    assert during == {".": 0, "mine-worker": 1, "mine": 0, "mine/co-1": 1}
-    assert where == "co-1"
-    assert ended == -signal.SIGKILL
-    assert before == after == {".": 1}
-
-
-SLOTS = Path("/run/tidemill")
-
-
-def left_behind() -> set[str]:
-    """Return everything of workers and containers that outlives processes and belongs to no live worker."""
-    tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True).stdout
-    names = {
-        *(str(path) for path in Path("/sys/fs/cgroup").rglob("tidemill-root-*")),
-        *(name for _, name in socket.if_nameindex() if re.match(r"tm\d+[-p]", name)),
-        *(line for line in tables.splitlines() if "tidemill_" in line),
-        *map(str, SLOTS.glob("*")),
-        *(line for line in Path("/proc/self/mounts").read_text().splitlines() if "tidemill" in line),
-        *sandboxed(),
-    }
-    return {name for name in names if not belongs_to_somebody(name)}
-
-
-def belongs_to_somebody(name: str) -> bool:
-    """Return whether a live worker, of this test or of another, holds the slot that a name tells."""
-    if name == str(SLOTS / "forwarding"):  # all workers' together
-        return any(belongs_to_somebody(str(lock)) for lock in SLOTS.glob("*.lock"))
-    slot = re.search(r"(?:root-|\btm|tidemill_|tidemill/)(\d+)", name)
-    if slot is None:
-        return False
-    try:
-        with (SLOTS / f"{slot[1]}.lock").open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
-
-
-def sandboxed() -> Iterator[str]:
-    """Yield the processes that run under the ids of this test's sandboxes."""
-    for status in Path("/proc").glob("[0-9]*/status"):
-        try:
-            text = status.read_text()
-        except OSError:
-            continue
-        uid = int(text.partition("\nUid:\t")[2].split("\t")[0])
-        if FIRST_ID <= uid < FIRST_ID + 65536:
-            yield status.parent.name
-
-
-def disks(folder: Path) -> list[str]:
-    """Return the files in a folder that loop devices have, whether those files have names or not."""
-    found = []
-    for path in Path("/sys/block").glob("loop*/loop/backing_file"):
-        with suppress(OSError):
-            found.append(path.read_text())
-    return [name for name in found if name.startswith(str(folder))]
-
-
-def mounted(folder: Path) -> list[str]:
-    """Return the mounts of this machine that have to do with a folder."""
-    return [line for line in Path("/proc/self/mounts").read_text().splitlines() if str(folder) in line]
-
-
-def held_by(pid: int) -> int:
-    """Return how many files and sockets a process has open."""
-    return len(os.listdir(f"/proc/{pid}/fd"))
-
-
-async def test_containers_leave_nothing_behind_although_their_worker_is_killed(
-    alone: Stage, sandboxing: Callable[..., Any], data: Path
-) -> None:
-    before, folders = left_behind(), set((data / "containers").glob("*"))  # others work there, too
-    count = int(os.environ.get("TIDEMILL_TEST_STARTS", "200"))
-    worker = sandboxing(TIDEMILL_WORKER_CPU="1000", TIDEMILL_WORKER_MEMORY="100000")
-    await worker.serving()
-    pool = await alone.pool(CODE, "look")
-    had = 0
-    for _ in range(count // 20):
-        containers = await alone.place(pool, 20)
-        assert not mounted(data), "what containers have mounted is in their own sight only"
-        await alone.stop(*containers, graceful=False)
-        for container in containers:
-            await alone.event(container, "stopped")
-        had = had or held_by(worker.process.pid)
-    await alone.until(lambda: held_by(worker.process.pid) <= had + 20, 60.0)  # files and sockets
-    await alone.until(lambda: not list((data / "containers").glob("*/sandbox-*/co-*")))
-    assert not [one for one in containers for _ in Path("/sys/fs/cgroup").rglob(one)]
-    for _ in range(20):
-        await alone.ask_to_place(pool, ids.new(ids.CONTAINER))
-    await worker.kill()
-    await alone.until(lambda: not list(sandboxed()) and not disks(data), 60.0)
-
-    alone.states.clear()
-    successor = sandboxing()
-    await successor.serving()
-    await alone.until(lambda: alone.states)
-    successor.send(signal.SIGTERM)
-    assert await successor.ended() == 0
-    await alone.until(lambda: left_behind() <= before, 60.0)
-    await alone.until(lambda: disks(data) == [], 60.0)
-    assert set((data / "containers").glob("*")) <= folders
