@@ -59,7 +59,8 @@ class Gateway:
             PUBLIC,
         )
         app = new_app(context.health, api, PREFIX)
-        inbox, routes = Inbox(context.bus), Routes(context.bus, context.log)
+        broker = Broker(context.bus)
+        inbox, routes = Inbox(context.bus, broker), Routes(context.bus, context.log)
         await inbox.listen()
         feeds = Feeds(context.bus, context.tasks.create_task, context.log)
         await feeds.listen()
@@ -67,7 +68,6 @@ class Gateway:
         sets = Sets(self._sessions, context.log)
         context.tasks.create_task(sets.run(), name="sets of parameters")
         domain = self.settings.gateway_domain
-        broker = Broker(context.bus)
         front = Front(app, broker, routes, sets, admission, self._sessions, inbox, feeds, context.log, domain)
         settings = self.settings
         refusals = Refusals(routes, limits, domain)

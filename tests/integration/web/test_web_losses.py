@@ -70,9 +70,12 @@ async def test_every_loss_is_an_honest_end_and_the_stack_goes_on(
         os.kill(supervisor, signal.SIGSTOP)  # nobody starts it again meanwhile
         try:
             os.kill(stack.part("nats").pid or 0, signal.SIGSTOP)  # it says nothing any more
-            waiting = [asyncio.create_task(client.send(each)) for each in (passed, kept)]
+            lost = asyncio.Event()
+            read = client.build_request("POST", url, content=in_two(lost), headers={"content-length": "2"})
+            waiting = [asyncio.create_task(client.send(each)) for each in (passed, kept, read)]
             await client.get(f"{stack.info.gateway_url}/healthz")
             old = stack.kill("nats")
+            lost.set()
             for answer in await asyncio.gather(*waiting):
                 assert is_unreachable(answer)
             for each in (passed, kept, unknown):
@@ -99,6 +102,13 @@ async def test_every_loss_is_an_honest_end_and_the_stack_goes_on(
         os.kill(old, signal.SIGTERM)
         assert (await asked).text == "done"
         await asyncio.to_thread(stack.wait_restarted, "gateway", old)
+
+
+async def in_two(second: asyncio.Event) -> AsyncIterator[bytes]:
+    """Give a body of which the second half comes when it may."""
+    yield b"1"
+    await second.wait()
+    yield b"2"
 
 
 async def fastest(client: httpx.AsyncClient, request: httpx.Request) -> float:

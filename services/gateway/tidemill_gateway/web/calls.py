@@ -25,6 +25,7 @@ from tidemill._wire.web import ACCEPT, CONTINUE, HEAD, OPENED, Timing
 from tidemill_common.bus.protocol import ServiceBus
 from tidemill_gateway import problems
 from tidemill_gateway.problems import Problem
+from tidemill_gateway.web.broker import Broker
 from tidemill_gateway.web.routes import Target
 
 encode = msgspec.msgpack.Encoder().encode
@@ -65,7 +66,8 @@ class WebCall:
         self._since = 0.0
 
     def start(self, request: Fields) -> None:
-        """Queue it."""
+        """Queue it. Raises `Problem` where the broker was lost while it was read."""
+        self._inbox.broker.check()
         caller = self._caller
         self._since = time.monotonic()
         payload = (Format.HTTP, encode(request))
@@ -184,8 +186,9 @@ class WebCall:
 class Inbox:
     """Where workers send the frames of this process's streams: one subject for all of them."""
 
-    def __init__(self, bus: ServiceBus) -> None:
+    def __init__(self, bus: ServiceBus, broker: Broker) -> None:
         self.id = ids.new(ids.GATEWAY)
+        self.broker = broker
         self.calls: dict[str, WebCall] = {}
         self._given_up: list[WebCall] = []  # since the connection was lost
         self._bus = bus

@@ -82,7 +82,8 @@ class Front:
             return
         if (event := feeds.last_id(scope)) is not None:
             requester = feeds.requester(target.route, scope, token)
-            found = await self._feeds.find(target.route.workspace, requester, event)
+            async with self._broker.needed():
+                found = await self._feeds.find(target.route.workspace, requester, event)
             if found is not None:
                 await http.resume(found, self._feeds, receive, send)
                 return
@@ -113,7 +114,6 @@ class Front:
         Raises `Problem`.
         """
         token = await self._admission.admit(target.route, scope["headers"])
-        self._broker.check()  # it may have been lost while the limits were asked
         if token:
             scope = {**scope, "headers": without_secrets(scope["headers"])}
         return scope, token
