@@ -11,7 +11,7 @@ import termios
 import time
 from typing import Self
 
-PATIENCE = 30.0  # seconds
+PATIENCE = 60.0  # seconds
 
 
 class AtTerminal:

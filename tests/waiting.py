@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-PATIENCE = 20.0  # seconds
+PATIENCE = 60.0  # seconds: a machine may be busy with other things
 PAUSE = 0.005
 
 

@@ -179,7 +179,7 @@ def test_colour_is_for_terminals_that_want_it(stack: RunningStack) -> None:
         ours, theirs = pty.openpty()
         command = [sys.executable, "-m", "tidemill.cli", "run", "nowhere.py"]
         process = start(command, environment, stderr=theirs, stdout=subprocess.PIPE)
-        process.communicate(timeout=30)
+        process.communicate(timeout=60)
         os.close(theirs)
         text = os.read(ours, 4096).decode()
         os.close(ours)
@@ -196,7 +196,7 @@ def test_help_needs_little_of_python() -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=30,
+        timeout=60,
     )
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert not imported & {"asyncio", "rich", "nats", "msgpack", "cloudpickle", "uvloop"}

@@ -130,7 +130,7 @@ def test_apps_are_listed_and_shown(deployed: Deployed) -> None:
     page = urllib.request.Request(deployed.cli("app", "dashboard", deployed.name).stdout.strip())
     token = f"{deployed.stack.info.token_id}:{deployed.stack.info.token_secret}"
     page.add_header("Authorization", f"Bearer {token}")
-    with urllib.request.urlopen(page, timeout=20) as answer:
+    with urllib.request.urlopen(page, timeout=60) as answer:
         assert json.load(answer)["id"] == app["app_id"]
 
 
@@ -161,7 +161,7 @@ def test_output_is_followed_until_it_is_interrupted(deployed: Deployed) -> None:
     assert deployed.call() == "low"
     assert process.stdout.readline() == "saying low\n"
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=20)
+    _, said = process.communicate(timeout=60)
     assert process.returncode == 0, said
 
 
@@ -249,7 +249,8 @@ def test_status_tells_of_the_server_that_the_profile_names(stack: RunningStack, 
     done = run_cli("status", "--json", environment=stack.environment | elsewhere)
     assert done.returncode == 0, done.stderr
     shown = json.loads(done.stdout)
-    assert (shown["server_url"], len(shown["workers"]), shown["parts"]) == (info.server_url, 1, [])
+    assert (shown["server_url"], shown["parts"]) == (info.server_url, [])
+    assert shown["workers"]
 
 
 # --- environments

@@ -83,9 +83,14 @@ def test_a_call_that_no_worker_can_run_says_what_is_missing_and_runs_when_one_co
     wait_until(lambda: said in (tmp_path / "errors").read_text(), what="to hear what is missing")
     assert call.poll() is None
     fleet.start("H100")
-    assert call.communicate(timeout=60)[0] == output
-    listed = json.loads(stack.cli("worker", "list", "--json").stdout)
-    assert "1 of 1 H100" in [each["gpus"] for each in listed]
+    assert call.communicate(timeout=90)[0] == output
+
+    def is_free_again() -> bool:
+        """Tell whether the worker has reported that the GPU can be had: a moment after the run's end."""
+        listed = json.loads(stack.cli("worker", "list", "--json").stdout)
+        return "1 of 1 H100" in [each["gpus"] for each in listed]
+
+    wait_until(is_free_again, what="for the GPU to be free")
     assert "declared" in stack.cli("status", "--verbose").stdout
 
 

@@ -11,7 +11,7 @@ from tidemill.exception import NotFoundError
 PROGRAM = Path(__file__).parent / "programs" / "losses.py"
 
 
-def finish(process, stack: RunningStack, timeout: float = 60) -> str:
+def finish(process, stack: RunningStack, timeout: float = 90) -> str:
     output, errors = process.communicate(timeout=timeout)
     assert process.returncode == 0, f"{errors}\n{stack.logs()}"
     return output
@@ -83,9 +83,10 @@ def test_a_request_waits_for_a_connection_that_was_lost(mortal_stack: RunningSta
     with mortal_stack.client() as client:
         nowhere = Function.from_name("nowhere", "nothing", client=client)
         for _ in range(2):
-            mortal_stack.kill("nats")
+            killed = mortal_stack.kill("nats")
             with pytest.raises(NotFoundError):
                 nowhere.hydrate()
+            mortal_stack.wait_restarted("nats", killed)  # told a moment after it serves
 
 
 @pytest.mark.parametrize("order", ["--ordered", "--no-ordered"])
@@ -95,7 +96,7 @@ def test_nats_restarted_during_a_map_loses_and_doubles_nothing(
     process = mortal_stack.start_cli("run", "-q", f"{PROGRAM}::long_map", "--folder", str(tmp_path), order)
     wait_until((tmp_path / "under-way").exists, what="for the map to be under way")
     mortal_stack.wait_restarted("nats", mortal_stack.kill("nats"))
-    assert finish(process, mortal_stack, timeout=90) == "exact\n"
+    assert finish(process, mortal_stack) == "exact\n"
 
 
 @pytest.mark.long

@@ -2,7 +2,9 @@
 
 import json
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from running_stacks import RunningStack, wait_until
@@ -10,6 +12,19 @@ from running_stacks import RunningStack, wait_until
 from tidemill._wire.phases import OF_START
 
 TREE = Path(__file__).parent / "programs" / "tree.py"
+
+Record = dict[str, Any]
+
+
+def recorded(stack: RunningStack, call: str, is_so: Callable[[Record], object]) -> Record:
+    """Return what is recorded of a call once it is so: records follow what they tell of."""
+
+    def look() -> Record | None:
+        found: Record | None = json.loads(stack.cli("call", "info", call, "--json").stdout or "null")
+        return found if found and is_so(found) else None
+
+    record: Record = wait_until(look, what=f"for the record of {call}")
+    return record
 
 
 def test_the_graph_of_a_call_is_exact_over_every_kind_of_call(stack: RunningStack) -> None:
@@ -22,10 +37,13 @@ def test_the_graph_of_a_call_is_exact_over_every_kind_of_call(stack: RunningStac
     down = ("down", "SUCCESS", [("down", "SUCCESS", [("down", "SUCCESS", [])])])
     assert shape == str([("trunk", "SUCCESS", [branch, down])])
     assert rest == ["True", "tree True", "1", "1"]
+    is_whole = {"status": "success", "graph": "terminated"}
+    record = recorded(
+        stack, call, lambda found: all(text in str(found[key]) for key, text in is_whole.items())
+    )
     shown = stack.cli("call", "info", call)
     assert shown.stdout.count("── leaf  ") == 3, shown.stderr
     assert "sleeps  terminated" in shown.stdout
-    record = json.loads(stack.cli("call", "info", call, "--json").stdout)
     assert (record["status"], record["num_inputs"], record["function"]) == ("success", 1, "trunk")
     assert record["inputs"][0]["started_at"] > record["inputs"][0]["queued_at"]
     assert list(record["inputs"][0]["phases"]) == ["queue", *OF_START, "run"], "it waited for a container"
@@ -37,9 +55,12 @@ def test_the_graph_of_a_call_is_exact_over_every_kind_of_call(stack: RunningStac
 def test_calls_of_many_inputs_are_recorded_to_a_bound_and_timeouts_as_such(stack: RunningStack) -> None:
     done = stack.cli("run", "-q", f"{TREE}::counted")
     assert done.stdout == "{'SUCCESS'} 500\nTIMEOUT\n", done.stderr
-    listed = json.loads(stack.cli("call", "list", "--function", "leaf", "--json").stdout)
-    (call,) = (call for call in listed if call["num_inputs"] == 1_500)
-    assert call["counts"] == {"success": 1_500}
+
+    def is_counted() -> bool:
+        listed = json.loads(stack.cli("call", "list", "--function", "leaf", "--json").stdout)
+        return [call["counts"] for call in listed if call["num_inputs"] == 1_500] == [{"success": 1_500}]
+
+    wait_until(is_counted, what="for all inputs to be recorded")
     assert "leaf" in stack.cli("call", "list", "--status", "success").stdout
 
 
@@ -58,14 +79,9 @@ def test_what_was_given_up_is_shown_and_replayed_once(stack: RunningStack) -> No
     assert "was replayed before" in second.stderr
     assert "was replayed before" not in first.stderr
     again = first.stdout.strip()
-    details = wait_until(
-        lambda: (
-            (found := json.loads(stack.cli("call", "info", again, "--json").stdout))["status"] != "pending"
-            and found
-        )
-    )
+    details = recorded(stack, again, lambda found: found["status"] != "pending")
     assert (details["status"], details["function"]) == ("failure", "fails")
-    running.communicate("\n", timeout=30)
+    running.communicate("\n", timeout=60)
     assert running.returncode == 0
 
 

@@ -77,7 +77,7 @@ def test_classes_the_web_and_timeouts_are_the_same_in_sandboxes_and_the_stack_is
         "(3, 1) [0, 1, 2]",
         "[8, 5]",
         '"Hello, mill of 0!"',
-        "FunctionTimeoutError: the input ran for longer than its timeout of 1 s",
+        "FunctionTimeoutError: the input ran for longer than its timeout of 4 s",
         "2",
     ]
     wait_until(lambda: not of_container(container), what="for all processes of the container to be gone")

@@ -164,7 +164,7 @@ async def api_wsgi(client: Client) -> None:
 
 async def api_sockets(client: Client) -> None:
     url = await client.deploy("web_api_sockets", "ws_app", around=AROUND)
-    async with connect(f"{url.replace('http', 'ws', 1)}/ws") as socket:
+    async with connect(f"{url.replace('http', 'ws', 1)}/ws", open_timeout=90) as socket:
         await socket.send("hello")
         assert await socket.recv() == "HELLO"
 

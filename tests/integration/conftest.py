@@ -64,7 +64,8 @@ class Running:
 
     def records(self) -> list[dict[str, Any]]:
         """Return what it logged so far."""
-        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        whole = self.log.read_text().rpartition("\n")[0]  # the last line may only be half written
+        return [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
 
     async def get(self, path: str, address: str = "") -> tuple[int, str]:
         """Return status and body of a GET."""

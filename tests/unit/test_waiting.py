@@ -19,7 +19,6 @@ ALLOWED = {
     "integration/client/played_worker.py": "the work of a generator",
     "integration/client/test_failures.py slow_square": "the work of a function",
     "integration/client/test_maps.py later_first": "the work of a function",
-    "integration/client/test_maps.py first_last": "the work of a function",
     "integration/client/test_maps.py nap": "the work of a function",
     "integration/client/test_maps.py large": "the work of a function",
     "integration/deploying/test_autoscaler.py slow": "the work of a function",

@@ -136,17 +136,20 @@ class CoreBus:
         read: Callable[[bytes], Any],
         timeout: float,
         patience: float,
+        *,
+        before: tuple[bytes, ...] = (),
     ) -> "asyncio.Future[Any]":
         """Send what must be answered; the future holds what `read` makes of the answer.
 
-        With some `patience` (seconds) it is sent again after a reconnect, or when no answer comes.
+        With some `patience` (seconds) it is sent again after a reconnect, or when no answer comes; `before`
+        are publications that go along each time, and have the same answer.
         """
         size = len(data) + len(block)
         error = self._why_not if self._closing else self._unsendable(size)
         if error:
             return _failed(self._loop, error)
         token = str(next(self._tokens))
-        frame = publication(subject, f"{self._inbox}.u.{token}", block, data)
+        frame = before + publication(subject, f"{self._inbox}.u.{token}", block, data)
         return self._unanswered.add(token.encode(), frame, size, read, timeout, patience)
 
     def _unsendable(self, size: int) -> BusError | None:

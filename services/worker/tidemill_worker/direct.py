@@ -108,12 +108,14 @@ class Direct:
     def _look(self) -> None:
         """Send again, or store, what was not taken in time."""
         now = self._loop.time()
-        for number, sent in [item for item in self._sent.items() if item[1].again_at <= now]:
-            if sent.tries < TRIES:
-                self._publish(sent)
-            else:
-                self._store(self._forget(number))
-        self._look_later = self._loop.call_later(PATIENCE / 4, self._look) if self._sent else None
+        try:
+            for number, sent in [item for item in self._sent.items() if item[1].again_at <= now]:
+                if sent.tries < TRIES:
+                    self._publish(sent)
+                else:
+                    self._store(self._forget(number))
+        finally:  # whatever one of them meets: the others live on these looks
+            self._look_later = self._loop.call_later(PATIENCE / 4, self._look) if self._sent else None
 
     def _send_all_again(self) -> None:
         for sent in self._sent.values():

@@ -1,7 +1,8 @@
 """The output of user code on its way to LOGS: in batches, in order, within a bound.
 
 A batch leaves after 50 ms, at 256 KiB, or before the outputs of the input it belongs to, so that a
-caller sees the text before the result. What the broker does not take in time is dropped, and said so.
+caller sees the text before the result. What the broker does not take in time is dropped, and said so as
+soon as there is room again.
 """
 
 import asyncio
@@ -38,7 +39,8 @@ class Log:
         self._records: list[LogRecord] = []
         self._size = 0  # of the batch
         self._outside = 0  # bytes that the broker has not confirmed
-        self._dropped = 0  # lines
+        self._drops = False  # whether something was dropped that is not told yet
+        self._dropped = 0  # ends of lines in it
         self._timer: asyncio.TimerHandle | None = None
         self._count = 0
         self._decoders = {
@@ -79,13 +81,10 @@ class Log:
         stored.add_done_callback(lambda answer: self._stored(size, answer))
 
     def _add(self, stream: int, text: str, when: float, input_id: str) -> None:
-        if self._outside + self._size > BUDGET:
+        if self._is_full:
             self._drop(text)
             return
-        if self._dropped:
-            note = f"[{self._dropped} lines dropped]\n"
-            self._dropped = 0
-            self._add(OURS, note, when, "")
+        self._tell_drops()
         self._records.append(LogRecord(stream, text, when, input_id, self._pool.spec.name, self._container))
         self._size += len(text) + _OVERHEAD
         if self._size >= BATCH // 2:
@@ -93,13 +92,27 @@ class Log:
         elif self._timer is None:
             self._timer = self._loop.call_later(FLUSH_AFTER, self.flush)
 
+    @property
+    def _is_full(self) -> bool:
+        return self._outside + self._size > BUDGET
+
     def _drop(self, text: str) -> None:
-        lines = text.count("\n") or 1
+        """Leave a piece out. Pieces are not lines: of a line that is torn its end counts."""
+        lines = text.count("\n")
+        self._drops = True
         self._dropped += lines
         self._node.metrics.dropped.inc(lines)
 
+    def _tell_drops(self) -> None:
+        """Say what is missing here."""
+        if self._drops and not self._is_full:
+            note = f"[{max(1, self._dropped)} lines dropped]\n"
+            self._drops, self._dropped = False, 0
+            self._add(OURS, note, time.time(), "")
+
     def _stored(self, size: int, answer: "asyncio.Future[PubAck]") -> None:
         self._outside -= size
+        self._tell_drops()
         if answer.cancelled() or not (error := answer.exception()):
             return
         level = self._node.log.warning if isinstance(error, BusError) else self._node.log.error

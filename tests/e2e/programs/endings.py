@@ -28,7 +28,7 @@ def begin(folder: str) -> None:
     Path(folder, "parent").write_text(str(os.getpid()))
 
 
-@app.function(timeout=2)
+@app.function(timeout=6)  # enough for its child to start on a busy machine
 def never_ends(folder: str) -> None:
     begin(folder)
     while True:

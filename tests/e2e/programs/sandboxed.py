@@ -39,7 +39,7 @@ def greeting(name: str) -> str:
     return f"Hello, {name} of {os.getuid()}!"
 
 
-@app.function(timeout=1)
+@app.function(timeout=4)  # enough to begin on a busy machine
 def never_ends() -> None:
     stubborn = "import signal, time; signal.signal(15, 1); signal.signal(2, 1); time.sleep(600)"
     subprocess.Popen([sys.executable, "-c", stubborn], start_new_session=True)

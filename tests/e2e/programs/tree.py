@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections import Counter
 
 import tidemill
 
@@ -56,17 +57,33 @@ def shape(nodes: list) -> list:
     return sorted((node.function_name, node.status.name, shape(node.children)) for node in nodes)
 
 
+def statuses(nodes: list) -> Counter:
+    """Return how many nodes of trees have which status."""
+    children = (statuses(node.children) for node in nodes)
+    return sum(children, Counter(node.status.name for node in nodes))
+
+
+def settled(read, is_so):
+    """Return what is read once it is so, at the latest after a minute: records follow what they tell of."""
+    deadline = time.monotonic() + 60
+    while not is_so(found := read()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return found
+
+
 @app.local_entrypoint()
 def graph() -> None:
     call = trunk.spawn()
     waiting = tidemill.FunctionCall.from_id(call.get())
-    nodes = call.get_call_graph()
+    all_known = {"SUCCESS": 7, "FAILURE": 1, "PENDING": 1}
+    nodes = settled(call.get_call_graph, lambda nodes: statuses(nodes) == all_known)
     print(shape(nodes))
     print(waiting.get_call_graph()[0].function_call_id == call.object_id)
     print(nodes[0].module_name, nodes[0].task_id.startswith("co-"))
     waiting.cancel()
     print([node[1] for node in shape(nodes[0].children[1].children)].count("PENDING"))
-    print(str(shape(call.get_call_graph())).count("TERMINATED"))
+    after = settled(call.get_call_graph, lambda nodes: statuses(nodes)["TERMINATED"])
+    print(statuses(after)["TERMINATED"])
     print(call.object_id)
 
 
@@ -74,12 +91,14 @@ def graph() -> None:
 def counted() -> None:
     call = leaf.experimental_spawn_map(range(3, 1_503))
     assert sum(call.iter()) == sum(range(3, 1_503))
-    print({node.status.name for node in call.get_call_graph()}, len(call.get_call_graph()))
+    nodes = settled(call.get_call_graph, lambda nodes: statuses(nodes) == {"SUCCESS": 500})
+    print({node.status.name for node in nodes}, len(nodes))
     slow = late.spawn()
     try:
         slow.get()
     except tidemill.exception.FunctionTimeoutError:
-        print(slow.get_call_graph()[0].status.name)
+        nodes = settled(slow.get_call_graph, lambda nodes: statuses(nodes) == {"TIMEOUT": 1})
+        print(nodes[0].status.name)
 
 
 @app.local_entrypoint()
@@ -99,8 +118,8 @@ def logs() -> None:
     call.get()
     fails.remote(1)
     fails.remote(2)
-    while len(list(fails.logs.fetch())) < 2:
-        time.sleep(0.05)
+    printed = {"the trunk\n", "failing with 1\n", "failing with 2\n", "ValueError: two\n"}
+    settled(lambda: {entry.message for entry in app.logs.fetch()}, lambda found: found >= printed)
     print([entry.message for entry in call.logs.fetch()])
     print([(entry.message, entry.source) for entry in fails.logs.tail(1)])
     print([entry.message for entry in app.logs.tail(search="with 1")])

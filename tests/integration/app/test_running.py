@@ -250,7 +250,7 @@ def test_an_interrupted_program_stops_its_app(stack: RunningStack) -> None:
             assert line
         process.send_signal(signal.SIGINT)
         errors = process.stderr.read()
-        assert process.wait(30) == -signal.SIGINT
+        assert process.wait(60) == -signal.SIGINT
     assert "App aborted." in errors
     assert "KeyboardInterrupt" in errors
 
@@ -267,7 +267,7 @@ def test_a_broker_that_restarts_loses_no_output_and_repeats_none(mortal_stack: R
         shown = [process.stdout.readline() for _ in range(30)]
         mortal_stack.wait_restarted("nats", mortal_stack.kill("nats"))
         shown.append(process.stdout.read())
-        assert process.wait(30) == 0, process.stderr.read()
+        assert process.wait(60) == 0, process.stderr.read()
     assert "".join(shown) == "".join(f"line {number}\n" for number in range(150))
 
 

@@ -17,13 +17,13 @@ barrier = threading.Barrier(4)
 @tidemill.concurrent(max_inputs=4)
 def meets(x: int) -> tuple[int, int, str | None]:
     if x >= 0:
-        barrier.wait(20)
+        barrier.wait(60)
     else:
         threading.Event().wait()
     return x, os.getpid(), tidemill.current_input_id()
 
 
-@app.cls(max_containers=1, timeout=2)
+@app.cls(max_containers=1, timeout=4)
 @tidemill.concurrent(max_inputs=4)
 class Tasks:
     @tidemill.method()
@@ -34,7 +34,7 @@ class Tasks:
 
 
 @app.function(max_containers=1)
-@tidemill.batched(max_batch_size=3, wait_ms=5_000)
+@tidemill.batched(max_batch_size=3, wait_ms=60_000)
 def full(x: list[int]) -> list[tuple[int, int]]:
     return [(each, len(x)) for each in x]
 

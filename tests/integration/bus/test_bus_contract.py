@@ -21,7 +21,7 @@ from tidemill_common.bus.protocol import ServiceBus, StreamSpec
 
 
 async def received(inbox: "asyncio.Queue[Message]") -> Message:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         return await inbox.get()
 
 
@@ -82,7 +82,7 @@ async def test_a_queue_group_shares_the_messages(new_bus: Connect, name: str) ->
     publisher = await new_bus()
     for _ in range(200):
         publisher.publish(name, b"")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await done.wait()
     assert min(counts) > 0
 

@@ -30,7 +30,7 @@ async def bus(clock: MovedClock) -> MemoryBus:
 
 
 async def next_of(inbox: "asyncio.Queue[Delivery]") -> Delivery:
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(60):
         return await inbox.get()
 
 

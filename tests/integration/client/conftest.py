@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from waiting import wait_until
+from waiting import PATIENCE, wait_until
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -57,7 +57,7 @@ class Restart:
 def eventually() -> "Callable[[Callable[[], object]], None]":
     """Block until a condition holds, for a bounded time."""
 
-    def eventually(condition: "Callable[[], object]", bound: float = 20.0) -> None:
+    def eventually(condition: "Callable[[], object]", bound: float = PATIENCE) -> None:
         wait_until(condition, bound)
 
     return eventually

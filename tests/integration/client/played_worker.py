@@ -36,7 +36,7 @@ from tidemill_common.bus import nats
 from tidemill_common.bus.protocol import Delivery
 from tidemill_local.broker import WORKSPACE, Broker
 
-BOUND = 30.0  # seconds that anything here may take
+BOUND = 60.0  # seconds that anything here may take
 
 
 class PlayedPool:

@@ -131,7 +131,7 @@ def test_a_missing_piece_is_given_up_when_the_stream_was_read_and_not_before(
     async def look_much_later() -> None:
         call.on_tick(time.monotonic() + 100)
 
-    asyncio.run_coroutine_threadsafe(look_much_later(), caller.loop).result(10)
+    asyncio.run_coroutine_threadsafe(look_much_later(), caller.loop).result(60)
     assert not call._ended
     asyncio.run(connected.start())
     call._gap_since -= 100

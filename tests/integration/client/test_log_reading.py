@@ -18,7 +18,7 @@ from tidemill_common import streams
 from tidemill_common.bus.nats import NatsServiceBus, connect
 from tidemill_local.broker import Broker
 
-BOUND = 20.0
+BOUND = 60.0
 
 
 class CountingBus(NatsServiceBus):
@@ -35,7 +35,7 @@ class CountingBus(NatsServiceBus):
 @pytest.fixture
 async def bus(broker: Broker) -> AsyncIterator[CountingBus]:
     bus = CountingBus()
-    await bus.open(broker.url, "service", broker.settings.passwords["service"], name="test", timeout=5.0)
+    await bus.open(broker.url, "service", broker.settings.passwords["service"], name="test", timeout=30.0)
     await streams.apply_workspace(bus, WORKSPACE)
     yield bus
     await bus.close()

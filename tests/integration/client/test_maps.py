@@ -5,6 +5,7 @@ import gc
 import itertools
 import threading
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,16 @@ def test_results_come_in_the_order_of_the_inputs(worker: PlayedWorker) -> None:
 
 
 def test_results_come_as_they_are_ready_when_order_does_not_matter(worker: PlayedWorker) -> None:
+    others, done = asyncio.Event(), 0
+
     async def first_last(x: int) -> int:
-        await asyncio.sleep(0.3 if x == 0 else 0)
+        nonlocal done
+        if x == 0:
+            await others.wait()
+        else:
+            done += 1
+        if done == 9:
+            others.set()
         return x
 
     results = list(worker.function(first_last).map(range(10), order_outputs=False))
@@ -123,7 +132,7 @@ def test_inputs_are_sent_as_they_come(worker: PlayedWorker) -> None:
     def inputs() -> Iterator[int]:
         for x in range(5):
             yield x
-            assert arrived.wait(20)
+            assert arrived.wait(60)
             arrived.clear()
 
     for value in worker.function(square).map(inputs()):
@@ -138,7 +147,7 @@ def test_slow_iterators_do_not_hold_other_calls_up(worker: PlayedWorker) -> None
 
     def inputs() -> Iterator[int]:
         yield 1
-        assert go_on.wait(20)
+        assert go_on.wait(60)
         yield 2
 
     maps = [iter(f.map(inputs())) for _ in range(3)]
@@ -241,11 +250,16 @@ def test_something_that_cannot_be_iterated_is_refused(worker: PlayedWorker) -> N
 
 def test_slow_functions_keep_single_inputs_and_all_slots(worker: PlayedWorker) -> None:
     active = most = 0
+    all_slots = asyncio.Event()
 
     async def nap(x: int) -> int:
         nonlocal active, most
         active += 1
         most = max(most, active)
+        if most == 16:
+            all_slots.set()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(all_slots.wait(), 30)
         await asyncio.sleep(0.02)
         active -= 1
         return x
@@ -304,7 +318,7 @@ async def test_a_spawned_map_that_is_given_up_half_way_leaves_nothing_running(wo
         await asyncio.Event().wait()
 
     spawning = asyncio.create_task(worker.caller_of(pool).experimental_spawn_map.aio(inputs()))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await read.wait()
         await asyncio.to_thread(wait_until, lambda: worker.chunks_of_calls)
         spawning.cancel()

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tidemill_common import streams
@@ -45,9 +46,16 @@ async def test_readiness_is_its_own_word_and_that_of_nats(
 ) -> None:
     probe = launch(PROBE)
     await probe.serving()
-    assert await probe.get("/readyz") == (503, "nobody has asked yet\n")
+
+    async def answers(*expected: object) -> None:
+        async def look() -> bool:
+            return bool(await probe.get("/readyz") == expected)
+
+        await until(look, what=f"for {expected}")
+
+    await answers(503, "nobody has asked yet\n")
     await bus.request("tm.probe.ask", b"x")
-    assert await probe.get("/readyz") == (200, "ready\n")
+    await answers(200, "ready\n")
     broker.kill()
     status, reason = await probe.get("/readyz")
     assert status == 503
@@ -59,23 +67,19 @@ async def test_it_is_alive_but_not_ready_while_nats_is_away_and_starts_when_it_c
     launch: Any, broker: Broker, until: Callable[..., Any]
 ) -> None:
     broker.kill()
-    port = await asyncio.to_thread(_free_port)
-    probe = launch(PROBE, TIDEMILL_HEALTH_PORT=str(port))
+    probe = launch(PROBE)
     await until(lambda: "cannot reach NATS yet" in messages(probe))
-    address = f"127.0.0.1:{port}"
+    (address,) = _listening(probe.process.pid)
     assert (await probe.get("/healthz", address))[0] == 200
     assert await probe.get("/readyz", address) == (503, "not connected to NATS yet\n")
     await broker.start()
     assert (await probe.serving())["address"] == address
 
 
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def _listening(pid: int) -> list[str]:
+    """Return where a process listens."""
+    found = psutil.Process(pid).net_connections(kind="tcp")
+    return [f"{one.laddr.ip}:{one.laddr.port}" for one in found if one.status == psutil.CONN_LISTEN]
 
 
 async def test_it_goes_on_after_a_restart_of_nats(
@@ -105,7 +109,7 @@ async def test_told_to_stop_it_finishes_what_it_took_and_exits_with_0(
 ) -> None:
     probe = launch(PROBE)
     await probe.serving()
-    asked = asyncio.create_task(bus.request("tm.probe.ask", b"slow"))
+    asked = asyncio.create_task(bus.request("tm.probe.ask", b"slow", timeout=60))
     await bus.request("tm.probe.ask", b"x")
     probe.send(number)
     assert await asked == b"slow"

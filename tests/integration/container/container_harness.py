@@ -19,7 +19,7 @@ from tidemill._container.frames import FromInit, FromRunner, FromTemplate, ToIni
 from tidemill._wire import failure, payload
 from tidemill._wire.messages import Status
 
-PATIENCE = 20.0  # seconds for anything to happen
+PATIENCE = 60.0  # seconds for anything to happen
 BOOTSTRAP = Path(bootstrap.__file__)
 CALL = "fc-01ja8m3k9x4q7w2v5y6z0b1c2d"
 

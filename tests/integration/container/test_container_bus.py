@@ -26,7 +26,7 @@ from tidemill._bus.protocol import BusError
 loop = asyncio.new_event_loop()
 threading.Thread(target=loop.run_forever, daemon=True).start()
 def on_loop(coroutine):
-    return asyncio.run_coroutine_threadsafe(coroutine, loop).result(20)
+    return asyncio.run_coroutine_threadsafe(coroutine, loop).result(60)
 """
 
 

@@ -57,8 +57,8 @@ def test_the_function_sees_its_cancellation_and_the_container_goes_on(start: Sta
         {kind}def f(sleep):
             if not sleep:
                 return seen
-            print("running")
             try:
+                print("running")
                 {wait}
             except BaseException as error:
                 seen.append(type(error).__name__)
@@ -114,8 +114,8 @@ def test_code_that_swallows_its_cancellation_keeps_its_result(start: Start, kind
         f"""
         import asyncio, time
         {kind}def f():
-            print("running")
             try:
+                print("running")
                 {wait}
             except BaseException:
                 return "swallowed"
@@ -141,9 +141,9 @@ def test_code_in_c_that_holds_the_interpreter_ends_by_the_kill(start: Start) -> 
         """
         import ctypes, os
         def f():
-            os.write(1, b"running")
             while True:
                 try:
+                    os.write(1, b"running")
                     ctypes.PyDLL(None).sleep(1000)
                 except BaseException:
                     pass

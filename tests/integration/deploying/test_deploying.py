@@ -184,7 +184,7 @@ def test_a_call_under_way_is_finished_by_its_version(client: Client, name: str, 
     deploy(work=slow)
     call = Function.from_name(name, "work", client=client).spawn()
     deploy(work="second")
-    assert call.get(timeout=30) == "first"
+    assert call.get(timeout=60) == "first"
     assert Function.from_name(name, "work", client=client).remote() == "second"
 
 

@@ -12,11 +12,13 @@ from tidemill import App, Client, Function
 
 
 def deploy(client: Client, name: str, text: str, marks: Path, strategy: str = "rolling") -> None:
-    """Deploy a version whose function leaves a mark, works for a second if told to, and returns a text."""
+    """Deploy a version whose function leaves a mark, works long once if told to, and tells a text."""
 
-    def work(seconds: float = 0.0) -> tuple[str, int]:
+    def work(long: bool = False) -> tuple[str, int]:
+        is_first = not list(marks.iterdir())
         (marks / f"{text}-{time.time()}").touch()
-        time.sleep(seconds)
+        if long and is_first:
+            time.sleep(100)
         return text, os.getpid()
 
     app = App(name)
@@ -37,12 +39,11 @@ def test_recreate_interrupts_what_runs_and_its_own_version_runs_it_again(
     client: Client, stack: RunningStack, name: str, tmp_path: Path
 ) -> None:
     deploy(client, name, "first", tmp_path)
-    call = Function.from_name(name, "work", client=client).spawn(3.0)
+    call = Function.from_name(name, "work", client=client).spawn(True)
     wait_until(lambda: marked(tmp_path, "first"), what="for the call to run")
-    before = containers(stack, name)
+    before = wait_until(lambda: containers(stack, name), what="for the report of its container")
     deploy(client, name, "second", tmp_path, strategy="recreate")
-    assert before
-    assert not before & containers(stack, name)
+    wait_until(lambda: not before & containers(stack, name), what="for the report of its end")
     assert Function.from_name(name, "work", client=client).remote()[0] == "second"
     assert call.get(timeout=60)[0] == "first"  # it has no retries, and used up none
     assert marked(tmp_path, "first") == 2

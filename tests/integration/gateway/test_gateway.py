@@ -26,9 +26,13 @@ async def gateway(launch: Any, bus: Any) -> Any:
     return gateway
 
 
-async def test_it_answers_health_readiness_and_metrics_on_its_own_address(gateway: Any) -> None:
+async def test_it_answers_health_readiness_and_metrics_on_its_own_address(gateway: Any, until: Any) -> None:
     assert await gateway.get("/healthz") == (200, "ok\n")
-    assert await gateway.get("/readyz") == (200, "ready\n")
+
+    async def is_ready() -> bool:  # a check that takes long is answered otherwise
+        return bool(await gateway.get("/readyz") == (200, "ready\n"))
+
+    await until(is_ready)
     status, text = await gateway.get("/metrics")
     assert status == 200
     assert 'tidemill_service_info{service="gateway"' in text

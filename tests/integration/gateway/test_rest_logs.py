@@ -118,8 +118,12 @@ async def test_a_stream_ends_with_its_app(api: Api, stack: RunningStack) -> None
 
 async def test_a_container_is_followed_until_it_has_ended(api: Api, app_id: str) -> None:
     await say(api, "from some container")
-    running = (await api.get("/containers", params={"app": app_id})).json()["items"]
-    container = next(each["id"] for each in running if each["function"] == "say")
+
+    async def reported() -> str | None:
+        running = (await api.get("/containers", params={"app": app_id})).json()["items"]
+        return next((each["id"] for each in running if each["function"] == "say"), None)
+
+    container = await until(reported, what="for the report of the container")
     path = f"/containers/{container}/logs/stream"
     async with api.stream("GET", path, params={"tail": 1}) as answer:
         received = answer.aiter_lines()
@@ -147,7 +151,12 @@ async def test_what_was_given_up_is_shown_and_replayed_once(api: Api, app_id: st
     assert "ValueError: not dead" in (await api.get(path)).json()["traceback"]
     first, second = [(await api.post(f"{path}/replay")).json() for _ in range(2)]
     assert (first["again"], second) == (False, first | {"again": True})
-    assert (await api.get(first["url"].removeprefix("/api/v1"))).json()["function"] == "give_up"
+
+    async def is_recorded() -> bool:
+        answer = await api.get(first["url"].removeprefix("/api/v1"))
+        return answer.status_code == 200 and answer.json()["function"] == "give_up"
+
+    await until(is_recorded, what="for the record of the replay")
     assert (await api.get("/dead-letters/in-1-0")).status_code == 404
     assert (await api.get("/dead-letters?cursor=ab")).status_code == 404
     page = await api.get("/dead-letters?limit=1")

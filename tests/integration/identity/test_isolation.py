@@ -64,11 +64,11 @@ def victim(two: Workspaces) -> Iterator[Victim]:
     with two.client(two.victim) as client, app.run(client=client):
         assert function.remote("call") == f"call: {SECRET}"
         call = function.spawn("kept")
-        assert call.get(timeout=20) == f"kept: {SECRET}"
+        assert call.get(timeout=60) == f"kept: {SECRET}"
         handle = function._present_handle()
         yield Victim(client, function, handle.app_id, handle.prefix, call.object_id)
         assert function.remote("still") == f"still: {SECRET}"
-        assert call.get(timeout=20) == f"kept: {SECRET}"
+        assert call.get(timeout=60) == f"kept: {SECRET}"
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ async def test_answers_of_the_server_reach_nobody_else(two: Workspaces, victim: 
             await platform.subscribe(subject, lambda message: watched.append((message.subject, message.data)))
         call = ids.new(ids.CALL)
         record = subjects.call_record(INTRUDER, call)
-        acknowledged = await raw.client.request(record, b"forged", timeout=10)
+        acknowledged = await raw.client.request(record, b"forged", timeout=60)
         assert json.loads(acknowledged.data)["stream"] == subjects.results_stream(INTRUDER)
         get = f"$JS.API.DIRECT.GET.{subjects.results_stream(INTRUDER)}"
         targets = [
@@ -167,7 +167,7 @@ async def test_answers_of_the_server_reach_nobody_else(two: Workspaces, victim: 
             await raw.client.publish(other, b"%d" % number, reply=target)
             await raw.client.publish(subjects.registry(INTRUDER, "list_apps"), b"\x80", reply=target)
         await raw.settled()
-        answer = await raw.client.request(get, json.dumps({"last_by_subj": record}).encode(), timeout=10)
+        answer = await raw.client.request(get, json.dumps({"last_by_subj": record}).encode(), timeout=60)
         assert answer.data == b"forged"  # the server has answered everything before
         await platform.flush()
         own = f"tm.results.{INTRUDER}."
@@ -220,7 +220,7 @@ async def attack(literal, wide, streams, prefix, call):
 
     for subject in literal:
         await refused(f"store {subject}", bus.store(subject, b"x", msg_id="x"))
-        await refused(f"request {subject}", bus.request(subject, b"\\x80", timeout=2))
+        await refused(f"request {subject}", bus.request(subject, b"\\x80", timeout=30))
     for subject in (*literal, *wide):
         await refused(f"subscribe {subject}", bus.subscribe(subject, print))
         for stream in streams:

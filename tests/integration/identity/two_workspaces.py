@@ -91,7 +91,7 @@ class Raw:
     async def settled(self) -> None:
         """Return when the server has answered everything: nats-py's ping overtakes what waits to be sent."""
         for _ in range(2):
-            await self.client.flush(timeout=10)
+            await self.client.flush(timeout=60)
 
     async def may_publish(self, *tried: str) -> list[str]:
         """Return the subjects that the server lets this connection publish on."""

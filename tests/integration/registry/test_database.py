@@ -130,7 +130,7 @@ async def test_the_server_ends_when_its_owner_is_killed_and_the_next_owner_can_s
     assert owner.stdout is not None
     server = int(owner.stdout.readline())
     owner.send_signal(signal.SIGKILL)
-    owner.wait(10)
+    owner.wait(60)
     owner.stdout.close()
     database = Database(folder / "db", durable=False)
     await database.start()  # waits for the one before to be gone

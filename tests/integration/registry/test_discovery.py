@@ -25,7 +25,7 @@ async def ask_all(raw: Any, subject: str, answers: int) -> list[dict[str, Any]]:
     inbox = raw.new_inbox()
     subscription = await raw.subscribe(inbox)
     await raw.publish(subject, b"", reply=inbox)
-    return [json.loads((await subscription.next_msg(timeout=10)).data) for _ in range(answers)]
+    return [json.loads((await subscription.next_msg(timeout=60)).data) for _ in range(answers)]
 
 
 async def test_every_replica_answers_a_ping(raw: Any, start_registry: Any) -> None:
@@ -35,7 +35,7 @@ async def test_every_replica_answers_a_ping(raw: Any, start_registry: Any) -> No
     for pong in pongs:
         assert pong["type"] == "io.nats.micro.v1.ping_response"
         assert pong["name"] == SERVICE
-        one = await raw.request(f"$SRV.PING.{SERVICE}.{pong['id']}", b"", timeout=10)
+        one = await raw.request(f"$SRV.PING.{SERVICE}.{pong['id']}", b"", timeout=60)
         assert json.loads(one.data)["id"] == pong["id"]
 
 
@@ -61,7 +61,7 @@ async def test_its_endpoints_are_told_with_the_schemas_of_what_they_take_and_giv
 async def test_its_statistics_count_requests_and_errors(raw: Any, start_registry: Any) -> None:
     await start_registry()
     subject = subjects.registry("main", "get_app")
-    refusal = await raw.request(subject, msgpack.packb({"app_id": "ap-none"}), timeout=10)
+    refusal = await raw.request(subject, msgpack.packb({"app_id": "ap-none"}), timeout=60)
     assert refusal.headers["Nats-Service-Error-Code"] == "not_found"
     assert msgpack.unpackb(refusal.data)["code"] == "not_found"
     stats = (await ask_all(raw, f"$SRV.STATS.{SERVICE}", 1))[0]

@@ -13,6 +13,7 @@ from refusals import refused
 from sqlalchemy import text
 from waiting import until
 
+from tidemill._bus.protocol import RequestFailed
 from tidemill._wire import coding, ids, subjects
 from tidemill._wire.calls import (
     DETAILED,
@@ -44,6 +45,7 @@ from tidemill._wire.variants import GetVariant
 from tidemill_common import streams
 from tidemill_registry.database import new_engine
 from tidemill_registry.folding import RETENTION
+from tidemill_registry.recording import SETTLE
 
 Spec = Callable[..., FunctionSpec]
 
@@ -87,9 +89,22 @@ class Story:
         batch = coding.encode(RecordBatch(source, list(records), dropped, requests))
         await self.client.bus.store(subject, batch, msg_id=f"{source}.{self.count}")
 
+    async def ask(self, verb: str, request: object, kind: type[Any]) -> Any:
+        """Ask, and again where the registry may have waited in vain for what is on its way."""
+        while True:
+            began = time.monotonic()
+            try:
+                answer = await self.client.ask(verb, request, kind)
+            except RequestFailed:
+                if time.monotonic() - began < 0.9 * SETTLE:
+                    raise
+            else:
+                if time.monotonic() - began < 0.9 * SETTLE:
+                    return answer
+
     async def graph(self, call: str, *, whole: bool = True) -> CallGraph:
         """Return all pages of a graph as one."""
-        page = await self.client.ask("get_call_graph", GetCallGraph(call, whole), CallGraph)
+        page = await self.ask("get_call_graph", GetCallGraph(call, whole), CallGraph)
         calls, inputs = list(page.calls), list(page.inputs)
         while page.next:
             page = await self.client.ask("get_call_graph", GetCallGraph(call, whole, page.next), CallGraph)
@@ -98,11 +113,11 @@ class Story:
         return CallGraph(page.root, tuple(calls), tuple(inputs))
 
     async def details(self, call: str) -> CallDetails:
-        answer: CallDetails = await self.client.ask("get_call", GetCall(call), CallDetails)
+        answer: CallDetails = await self.ask("get_call", GetCall(call), CallDetails)
         return answer
 
     async def calls(self, **request: Any) -> CallList:
-        answer: CallList = await self.client.ask("list_calls", ListCalls(**request), CallList)
+        answer: CallList = await self.ask("list_calls", ListCalls(**request), CallList)
         return answer
 
 
@@ -227,7 +242,7 @@ async def test_a_map_of_a_million_inputs_is_counted_in_few_rows(story: Story, st
     async def counted() -> bool:
         return (await story.graph(call)).calls[0].counts == {"success": size, "failure": 1}
 
-    await until(counted, 30)
+    await until(counted)
     graph = await story.graph(call)
     assert (graph.calls[0].num_inputs, graph.calls[0].status) == (size + 1, "failure")
     assert len(graph.inputs) == DETAILED

@@ -1,6 +1,7 @@
 """Every test here runs on a real NATS server and on the verified in-memory bus."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -33,10 +34,12 @@ async def parts(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     async def connect() -> ServiceBus:
         return await nats.connect(server.url, "service", server.settings.passwords["service"])
 
-    async def restart(down: float) -> None:
+    async def restart(down: float) -> float:
         server.kill()
         await asyncio.sleep(down)  # the outage itself
+        begun = time.time()
         await server.start()
+        return begun
 
     try:
         parts = Parts(await connect(), connect, restart)

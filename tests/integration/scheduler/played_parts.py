@@ -111,7 +111,6 @@ class PlayedWorker:
         self.containers: dict[str, ContainerState] = {}
         self.pools: dict[str, Pool] = {}
         self.placements: list[Placement] = []
-        self.placed_at: list[float] = []
         self.stops: list[StopContainers] = []
         self.leases: tuple[str, ...] = ()
         self.refuse = ""  # a reason
@@ -176,7 +175,6 @@ class PlayedWorker:
     async def _place(self, asked: Message) -> bytes:
         placement = coding.decode(Placement, asked.data)
         self.placements.append(placement)
-        self.placed_at.append(time.perf_counter())
         if self.silent:
             await asyncio.sleep(1.0)
             raise RequestFailed("internal", "too late")

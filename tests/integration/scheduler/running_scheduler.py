@@ -34,7 +34,7 @@ class RunningScheduler:
     async def start(self) -> "RunningScheduler":
         """Return when it serves."""
         serving = asyncio.create_task(self._serving.wait())
-        await asyncio.wait({serving, self._task}, return_when=asyncio.FIRST_COMPLETED, timeout=10)
+        await asyncio.wait({serving, self._task}, return_when=asyncio.FIRST_COMPLETED, timeout=60)
         if self._task.done():
             await self._task
         return self
@@ -80,7 +80,7 @@ class RunningScheduler:
     async def stop(self) -> None:
         """Drain it, as on SIGTERM."""
         self._end.set()
-        await asyncio.wait_for(self._task, 10)
+        await asyncio.wait_for(self._task, 60)
 
     async def kill(self) -> None:
         """End it as SIGKILL does: its connection is gone before it can say anything."""

@@ -20,7 +20,7 @@ class Parts:
     """The parts of one test, on one bus; each has a connection of its own."""
 
     def __init__(
-        self, bus: ServiceBus, connect: Connect, restart: Callable[[float], Awaitable[None]] | None
+        self, bus: ServiceBus, connect: Connect, restart: Callable[[float], Awaitable[float]] | None
     ) -> None:
         self.bus = bus
         self._connect = connect
@@ -74,14 +74,15 @@ class Parts:
 
         await waiting.until(is_empty, BOUND)
 
-    async def restart_broker(self, *, down: float = 0.0) -> None:
-        """Kill the server, start it again `down` seconds later; return when the own connection is back."""
+    async def restart_broker(self, *, down: float = 0.0) -> float:
+        """Kill the server, start it again `down` seconds later; return when, once connected again."""
         assert self._restart is not None
         back = asyncio.Event()
         undo = self.bus.on_reconnect(back.set)
-        await self._restart(down)
+        begun = await self._restart(down)
         await asyncio.wait_for(back.wait(), BOUND)
         undo()
+        return begun
 
     async def close(self) -> None:
         """End everything."""

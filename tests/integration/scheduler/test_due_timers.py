@@ -72,8 +72,8 @@ async def test_a_timer_fires_into_its_pool_when_its_time_has_come(parts: Parts) 
     await parts.scheduler()
     worker = await parts.worker()
     caller = await parts.caller(make_pool())
-    at = datetime.now(UTC) + timedelta(seconds=1)
     began = time.monotonic()
+    at = datetime.now(UTC) + timedelta(seconds=1)
     await parts.bus.store(
         subjects.timer("main", caller.call, 0, 1),
         coding.encode(caller.chunk(0, 1)),

@@ -284,11 +284,12 @@ async def test_a_period_fires_again_and_again(parts: Parts, declared: Mapping[st
     await publish_pool(parts.bus, pool)
     began = time.time()
     await set_timer(parts.bus, firing_of(pool))
+    armed = time.time()
     await acted(scheduler, times=2)
     first, second, *_ = (due_time(one.call) for one in await waiting(parts.bus, pool))
     period = float(declared["seconds"])
-    assert first - began == pytest.approx(period, abs=0.9)
-    assert second - first == pytest.approx(period, abs=0.9)  # a server may round to the second
+    assert began + period - 0.9 <= first <= armed + period + 0.9  # a server may round to the second
+    assert second - first >= period - 0.9
 
 
 @pytest.mark.parametrize("parts", ["nats"], indirect=True)
@@ -311,8 +312,7 @@ async def test_what_was_missed_while_the_broker_was_down_is_fired_once(
     pool = scheduled_pool(dict(declared))
     await publish_pool(parts.bus, pool)
     await set_timer(parts.bus, firing_of(pool))
-    await parts.restart_broker(down=4.0)
-    back = time.time()
+    back = await parts.restart_broker(down=4.0)
     scheduler = await parts.scheduler()
     await acted(scheduler, times=2)
     _first, second, *_ = await waiting(parts.bus, pool)

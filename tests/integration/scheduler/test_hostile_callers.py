@@ -44,7 +44,8 @@ async def test_callers_are_told_when_too_much_waits_for_their_workspace(parts: P
     for caller in callers:
         await caller.submit(5)
     await until(lambda: {each.pool for each in told if each.full} == {one.pool.id for one in callers}, "word")
-    assert "10 messages of inputs wait for the workspace, 8 may" in [each.message for each in told]
+    word = "10 messages of inputs wait for the workspace, 8 may"
+    await until(lambda: word in [each.message for each in told], "the whole word")
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ async def status(bus: ServiceBus, above: int = 0) -> SchedulerStatus:
         answer = coding.decode(SchedulerStatus, data)
         return answer if answer.term > above else None
 
-    answer: SchedulerStatus = await waiting.until(ask, 15)
+    answer: SchedulerStatus = await waiting.until(ask)
     return answer
 
 
@@ -81,5 +81,5 @@ async def test_a_killed_leaders_work_goes_on_in_another_process(launch: Any, sta
     await other.submit()
     after = await status(stage.bus, above=before.term)
     assert after.leader != before.leader
-    await until_true(lambda: worker.running(other.pool), "a container of the other pool", 15.0)
+    await until_true(lambda: worker.running(other.pool), "a container of the other pool")
     assert worker.running(caller.pool) == 1

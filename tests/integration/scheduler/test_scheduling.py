@@ -3,16 +3,24 @@
 import time
 
 import pytest
+import waiting
 from played_parts import Caller, make_pool, publish_pool, until
+from running_scheduler import RunningScheduler
 from scheduler_stage import Parts
 
 from tidemill._wire import coding, failure, ids, subjects
 from tidemill._wire.messages import Outputs, Status
 from tidemill._wire.scheduling import GetSchedulerStatus, SchedulerStatus
 from tidemill._wire.specs import Autoscaling, Resources
-from tidemill_common import streams
+from tidemill_common import lease, streams
+from tidemill_scheduler import reconciling
 
 FAILURE = failure.from_text("ExecutionError", "no module named 'nothing'")
+
+
+def repaired(scheduler: RunningScheduler, kind: str) -> float:
+    """Return how often something was repaired; it is counted behind the repair."""
+    return scheduler.count("tidemill_scheduler_repairs_total", kind=kind)
 
 
 async def test_demand_leads_to_a_container(parts: Parts) -> None:
@@ -35,7 +43,10 @@ async def test_a_pool_gets_a_container_for_each_of_many_inputs_as_far_as_they_fi
     assert len({placement.container for placement in worker.placements}) == 16
 
 
-async def test_a_demand_that_is_ahead_of_its_pool_and_its_input_is_served(parts: Parts) -> None:
+async def test_a_demand_that_is_ahead_of_its_pool_and_its_input_is_served(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconciling, "EVERY", 600.0)  # which finds what rang no bell
     await parts.scheduler()
     worker = await parts.worker()
     pool = make_pool()
@@ -43,7 +54,7 @@ async def test_a_demand_that_is_ahead_of_its_pool_and_its_input_is_served(parts:
     caller.ring()
     await publish_pool(parts.bus, pool)
     await caller.submit(ring=False)
-    await until(lambda: worker.placements, "a placement", 0.95)
+    await until(lambda: worker.placements, "a placement")
 
 
 async def test_a_refusal_goes_to_the_next_worker(parts: Parts) -> None:
@@ -56,14 +67,13 @@ async def test_a_refusal_goes_to_the_next_worker(parts: Parts) -> None:
     assert len(first.placements) == 1
 
 
-async def test_silence_goes_to_the_next_worker_after_a_tenth_of_a_second(parts: Parts) -> None:
+async def test_silence_goes_to_the_next_worker(parts: Parts) -> None:
     await parts.scheduler()
     first, second = await parts.worker(cpu=8.0), await parts.worker(cpu=2.0)
     first.silent = True
     caller = await parts.caller(make_pool(resources=Resources(cpu=2.0)))
     await caller.submit()
     await until(lambda: second.containers, "a container at the second worker")
-    assert second.placed_at[0] - first.placed_at[0] >= 0.09
     assert first.placements[0].container != second.placements[0].container
 
 
@@ -72,7 +82,7 @@ async def test_a_draining_worker_gets_nothing_new(parts: Parts) -> None:
     first, second = await parts.worker(cpu=8.0), await parts.worker(cpu=2.0)
     first.draining = True
     first.report()
-    await parts.bus.flush()
+    await first.bus.flush()
     caller = await parts.caller(make_pool())
     await caller.submit(3)
     await until(lambda: second.placements, "a container at the second worker")
@@ -89,8 +99,8 @@ async def test_a_lost_workers_inputs_are_handed_back_and_its_containers_placed_a
     await until(lambda: len(taken) == 2, "inputs at the first worker")
     first.leases = tuple(delivery.ack_subject for delivery in taken)
     first.set_all("busy")
+    await first.bus.flush()
     second = await parts.worker()
-    await parts.bus.flush()
     again = second.take(caller.pool, 2)
     await first.lose()
     lost = time.monotonic()
@@ -99,7 +109,7 @@ async def test_a_lost_workers_inputs_are_handed_back_and_its_containers_placed_a
     assert {delivery.subject for delivery in again} == {delivery.subject for delivery in taken}
     assert all(delivery.redelivered for delivery in again)
     await until(lambda: second.containers, "containers at the second worker")
-    assert scheduler.count("tidemill_scheduler_repairs_total", kind="lost_worker") == 1
+    await until(lambda: repaired(scheduler, "lost_worker") == 1, "the count")
 
 
 async def test_a_pool_goes_to_zero_after_its_window(parts: Parts) -> None:
@@ -108,10 +118,10 @@ async def test_a_pool_goes_to_zero_after_its_window(parts: Parts) -> None:
     caller = await parts.caller(make_pool(autoscaling=Autoscaling(scaledown_window=0.5)))
     await caller.submit(3)
     await until(lambda: len(worker.containers) == 3, "containers")
-    idle = time.monotonic()
+    idle = min(one.since for one in worker.containers.values())
     await parts.bus.purge(caller.pool.stream, subjects.pool_inputs(caller.pool.prefix))
     await until(lambda: not worker.containers, "no container")
-    assert time.monotonic() - idle >= 0.45
+    assert time.time() - idle >= 0.45
     assert all(order.graceful for order in worker.stops)
 
 
@@ -154,6 +164,7 @@ async def test_a_crash_loop_of_a_running_app_ends_its_inputs_after_three_failure
     worker.ready_at_once = False
     caller = await parts.caller(make_pool())
     await caller.submit(2)
+    await until(lambda: len(worker.starting) == 2, "both to start")
     while not any(trouble.final for trouble in caller.troubles):
         await until(lambda: worker.starting or caller.troubles, "a start or trouble")
         await worker.fail_start(FAILURE)
@@ -267,7 +278,7 @@ async def test_containers_of_a_pool_that_was_never_known_are_stopped(parts: Part
     worker.pools[pool.id] = pool
     worker.set("co-orphan", pool.id, "busy")
     await until(lambda: not worker.containers, "no container")
-    assert scheduler.count("tidemill_scheduler_repairs_total", kind="orphans") >= 1
+    await until(lambda: repaired(scheduler, "orphans") >= 1, "the count")
 
 
 async def test_an_accepted_placement_that_never_appears_is_decided_again(parts: Parts) -> None:
@@ -279,7 +290,7 @@ async def test_an_accepted_placement_that_never_appears_is_decided_again(parts: 
     await until(lambda: worker.placements, "a placement")
     worker.forgetful = False
     await until(lambda: worker.containers, "another placement")
-    assert scheduler.count("tidemill_scheduler_repairs_total", kind="lost_placement") == 1
+    await until(lambda: repaired(scheduler, "lost_placement") == 1, "the count")
 
 
 async def test_inputs_that_rang_no_bell_are_found(parts: Parts) -> None:
@@ -288,7 +299,7 @@ async def test_inputs_that_rang_no_bell_are_found(parts: Parts) -> None:
     caller = await parts.caller(make_pool())
     await caller.submit(ring=False)
     await until(lambda: worker.placements, "a placement")
-    assert scheduler.count("tidemill_scheduler_repairs_total", kind="unheard") == 1
+    await until(lambda: repaired(scheduler, "unheard") == 1, "the count")
 
 
 async def test_the_status_tells_of_pools_and_workers(parts: Parts) -> None:
@@ -299,12 +310,19 @@ async def test_the_status_tells_of_pools_and_workers(parts: Parts) -> None:
     await until(lambda: len(worker.containers) == 2, "containers")
     worker.leases = ("$JS.ACK.1",)
     worker.report()
-    await parts.bus.flush()
-    data = await parts.bus.request(subjects.scheduler("main", "status"), coding.encode(GetSchedulerStatus()))
-    status = coding.decode(SchedulerStatus, data)
+    await worker.bus.flush()
+
+    async def told() -> SchedulerStatus | None:
+        """Return the status once it tells of both containers."""
+        asked = coding.encode(GetSchedulerStatus())
+        data = await parts.bus.request(subjects.scheduler("main", "status"), asked)
+        status = coding.decode(SchedulerStatus, data)
+        return status if [pool.ready for pool in status.pools] == [2] else None
+
+    status = await waiting.until(told)
     assert status.term == scheduler.term
     (pool,) = status.pools
-    assert (pool.pool, pool.desired, pool.ready, pool.backlog) == (caller.pool.id, 2, 2, 2)
+    assert (pool.pool, pool.desired, pool.backlog) == (caller.pool.id, 2, 2)
     (seen,) = status.workers
     assert (seen.worker, seen.leases) == (worker.id, ())
 
@@ -330,13 +348,15 @@ async def test_a_follower_takes_over_from_a_killed_leader_and_places_nothing_twi
     assert len(worker.placements) == 3
 
 
-async def test_a_leader_that_is_stopped_is_followed_at_once(parts: Parts) -> None:
+async def test_a_leader_that_is_stopped_is_followed_before_its_lease_runs_out(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "TTL", 600.0)
+    monkeypatch.setattr(lease, "ATTEMPT", 30.0)
     leader = await parts.scheduler()
     follower = await parts.scheduler(leads=False)
     await leader.stop()
-    began = time.monotonic()
     await follower.lead()
-    assert time.monotonic() - began < 2.5
 
 
 async def test_a_restarted_scheduler_hands_back_what_a_worker_lost_meanwhile_held(parts: Parts) -> None:
@@ -368,5 +388,5 @@ async def test_a_broker_that_was_away_kills_no_worker(parts: Parts) -> None:
     await parts.restart_broker()
     await caller.submit(4)
     await until(lambda: len(worker.containers) == 4, "more containers")
-    assert scheduler.count("tidemill_scheduler_repairs_total", kind="lost_worker") == 0
+    assert repaired(scheduler, "lost_worker") == 0
     assert len(worker.placements) == 4

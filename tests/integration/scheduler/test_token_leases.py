@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
+import pytest
 import structlog
 from played_parts import until
 from scheduler_stage import Parts
@@ -11,10 +12,17 @@ from scheduler_stage import Parts
 from tidemill._wire import coding
 from tidemill._wire.limits import APP, DEFAULT, Limit, LimitRecord, key
 from tidemill_common import streams
+from tidemill_gateway import rate_limits
 from tidemill_gateway.rate_limits import Origin, RateLimits, Refusal
 
 ORIGIN = Origin("main", "main", "shop")
 SLOW = Limit(rate=0.01, burst=50)  # next to nothing comes in while a test runs
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take no scheduler for gone because the machine is busy."""
+    monkeypatch.setattr(rate_limits, "LEASE_TIMEOUT", 30.0)
 
 
 async def set_limit(parts: Parts, limit: Limit) -> None:

@@ -3,11 +3,12 @@ while it holds tokens of a limit.
 """
 
 import asyncio
+import random
 import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -25,12 +26,18 @@ RATE, BURST = 3.0, 12.0
 Client = httpx.AsyncClient
 
 
+def quiet_port() -> int:
+    """Return a free port, and none of those that the system gives to whoever asks for any."""
+    while True:
+        with suppress(OSError), socket.create_server(("127.0.0.1", random.randint(20_000, 32_000))) as probe:
+            return int(probe.getsockname()[1])
+
+
 class Other:
     """A second gateway, beside that of the stack."""
 
     def __init__(self, stack: RunningStack) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = probe.getsockname()[1]
+        port = quiet_port()
         own = Path(f"/proc/{stack.part('gateway').pid}/environ").read_bytes().decode()
         settings = dict(each.split("=", 1) for each in own.split("\0") if each)
         for name in ("TIDEMILL_READY_FD", "TIDEMILL_GATE_FD"):

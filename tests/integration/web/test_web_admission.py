@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import websockets
 from running_stacks import RunningStack
 from waiting import until, wait_until
 from websockets.exceptions import InvalidStatus
+
+from tidemill._wire import ids
 
 Client = httpx.AsyncClient
 APP = "guarded-program"
@@ -25,15 +28,16 @@ def address(stack: RunningStack) -> Iterator[str]:
     done = stack.cli("deploy", str(Path(__file__).with_name("guarded_program.py")))
     assert done.returncode == 0, done.stderr
     found = f"{stack.info.gateway_url}/f/local--{APP}-"
-    wait_until(lambda: httpx.get(f"{found}guarded").status_code == 401, what="for the routes")
+    wait_until(lambda: httpx.get(f"{found}guarded", timeout=60).status_code == 401, what="for the routes")
     yield found
     assert stack.cli("app", "stop", APP, "-y").returncode == 0
 
 
-def containers(stack: RunningStack) -> set[str]:
-    """Return the app's containers: idle ones of earlier requests may be there."""
+def started_since(stack: RunningStack, moment: float) -> set[str]:
+    """Return the app's containers that were asked for since: idle ones of earlier requests may be there."""
     every = json.loads(stack.cli("container", "list", "--json").stdout)
-    return {each["container_id"] for each in every if each["app_name"] == APP}
+    mine = {each["container_id"] for each in every if each["app_name"] == APP}
+    return {container for container in mine if ids.created(container) > moment}
 
 
 async def test_only_proxy_tokens_open_what_requires_them(
@@ -43,14 +47,14 @@ async def test_only_proxy_tokens_open_what_requires_them(
     made = json.loads(stack.cli(*TOKENS, "create", "--json").stdout)
     right = {"Modal-Key": made["token_id"], "Modal-Secret": made["token_secret"]}
     wrong = right | {"Modal-Secret": "ps-wrong"}
-    before = containers(stack)
+    since = time.time()
     for headers in ({}, wrong, {"Tidemill-Key": made["token_id"]}):
         refused = await client.get(url, headers=headers)
         assert (refused.status_code, refused.json()["code"]) == (401, "auth")
         assert "WWW-Authenticate" in refused.headers
     with pytest.raises(InvalidStatus, match="401"):
-        await websockets.connect(url.replace("http:", "ws:"))
-    assert containers(stack) <= before
+        await websockets.connect(url.replace("http:", "ws:"), open_timeout=60)
+    assert not started_since(stack, since)
 
     opened = await client.get(url, headers=right)
     assert (opened.status_code, opened.json()) == (200, [])  # the function does not see the token
@@ -73,7 +77,7 @@ async def test_requests_above_a_limit_start_no_container(
     assert stack.cli(*LIMIT, "set", *limited).returncode == 0
     try:
         await until(lambda: is_limited(client, url))
-        before = containers(stack)
+        since = time.time()
         answers = await asyncio.gather(*(client.get(url) for _ in range(50)))
         assert {answer.status_code for answer in answers} == {429}
         assert answers[0].headers["RateLimit-Policy"] == '"app";q=1;w=100'
@@ -81,7 +85,7 @@ async def test_requests_above_a_limit_start_no_container(
         with_body = await client.post(url, content=b"x")
         assert shape(answers[0]) == shape(with_body)
         assert answers[0].json()["request_id"] != answers[1].json()["request_id"]
-        assert containers(stack) <= before
+        assert not started_since(stack, since)
     finally:
         assert stack.cli(*LIMIT, "remove", "--app", APP).returncode == 0
 

@@ -106,7 +106,7 @@ async def test_the_methods_of_a_class_answer_beside_each_other_with_one_object(
 
     site = f"{APP}-greeter-site"
     socket_url = shops.url(site, "/ws?greeting=Salve").replace("http://", "ws://")
-    async with websockets.connect(socket_url) as socket:
+    async with websockets.connect(socket_url, open_timeout=60) as socket:
         await socket.send("Ada")
         assert await socket.recv() == "Salve Ada"
     with pytest.raises(websockets.InvalidStatus, match="422"):

@@ -1,6 +1,7 @@
 """Bodies that nobody takes: who sends them waits, and nothing piles up in between."""
 
 import asyncio
+from contextlib import suppress
 
 import httpx
 import psutil
@@ -17,7 +18,10 @@ def memory(site: Site) -> dict[str, int]:
     found = {name: psutil.Process(site.stack.part(name).pid) for name in ("gateway", "worker")}
     sizes = {name: process.memory_info().rss for name, process in found.items()}
     runners = found["worker"].children(recursive=True)
-    return sizes | {f"container {each.pid}": each.memory_info().rss for each in runners}
+    for each in runners:
+        with suppress(psutil.NoSuchProcess):  # containers of others end at any time
+            sizes[f"container {each.pid}"] = each.memory_info().rss
+    return sizes
 
 
 def check_growth(before: dict[str, int], after: dict[str, int]) -> None:

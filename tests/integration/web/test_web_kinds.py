@@ -75,7 +75,7 @@ async def test_urls_are_told_inside_and_outside(site: Site, own_client: tidemill
 
 
 async def test_an_app_that_cannot_be_made_is_an_error_soon(site: Site, client: Client) -> None:
-    answer = await client.get(site.url("broken"), timeout=30)
+    answer = await client.get(site.url("broken"))
     assert (answer.status_code, answer.headers["content-type"]) == (503, "application/problem+json")
     assert "not an ASGI app" in answer.json()["detail"]
 

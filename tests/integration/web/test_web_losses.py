@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -25,7 +26,7 @@ def deploy(stack: RunningStack) -> str:
 
 async def answers(client: httpx.AsyncClient, url: str) -> bool:
     try:
-        return (await client.get(url, timeout=20)).status_code == 200
+        return (await client.get(url, timeout=60)).status_code == 200
     except httpx.TransportError:
         return False
 
@@ -79,7 +80,7 @@ async def test_every_loss_is_an_honest_end_and_the_stack_goes_on(
             for answer in await asyncio.gather(*waiting):
                 assert is_unreachable(answer)
             for each in (passed, kept, unknown):
-                assert await fastest(client, each) < 0.1
+                await until(partial(is_refused_at_once, client, each))
         finally:
             os.kill(supervisor, signal.SIGCONT)
         assert (await asked).text == "done"
@@ -111,14 +112,11 @@ async def in_two(second: asyncio.Event) -> AsyncIterator[bytes]:
     yield b"2"
 
 
-async def fastest(client: httpx.AsyncClient, request: httpx.Request) -> float:
-    """Return the seconds in which a request is refused: the least of a few, as the machine is busy."""
-    seconds = []
-    for _ in range(10):
-        answer = await client.send(request)
-        assert is_unreachable(answer)
-        seconds.append(answer.elapsed.total_seconds())
-    return min(seconds)
+async def is_refused_at_once(client: httpx.AsyncClient, request: httpx.Request) -> bool:
+    """Have a request refused; tell whether that took less than 0.1 s: not each does on a busy machine."""
+    answer = await client.send(request)
+    assert is_unreachable(answer)
+    return answer.elapsed.total_seconds() < 0.1
 
 
 def is_unreachable(answer: httpx.Response) -> bool:

@@ -101,12 +101,15 @@ async def test_a_large_response_arrives_whole(site: Site, client: Client) -> Non
 
 
 async def test_events_come_one_by_one(site: Site, client: Client) -> None:
-    now = asyncio.get_running_loop().time
+    came = []
     async with client.stream("GET", site.url("web", "/events")) as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
-        times = [(line, now()) async for line in answer.aiter_lines() if line]
-    assert [line for line, _ in times] == ["data: 0", "data: 1", "data: 2"]
-    assert times[2][1] - times[0][1] > 0.05
+        async for line in answer.aiter_lines():
+            if line:
+                came.append(line)
+                if len(came) < 3:  # the next one is made after this one came
+                    await client.get(site.url("web", "/go-on"))
+    assert came == ["data: 0", "data: 1", "data: 2"]
 
 
 async def test_head_and_options_and_empty_answers(site: Site, client: Client) -> None:
@@ -131,26 +134,31 @@ async def test_what_the_app_raises_is_its_answer_and_is_logged(site: Site, clien
 
 
 async def test_requests_run_at_once_where_they_may_and_else_one_by_one(site: Site, client: Client) -> None:
-    loop = asyncio.get_running_loop()
     await client.get(site.url("web", "/sleeps?seconds=0"))
-    began = loop.time()
-    both = (client.get(site.url("web", "/sleeps?seconds=1.5")) for _ in range(10))
-    assert [answer.text for answer in await asyncio.gather(*both)] == ['"slept"'] * 10
-    assert loop.time() - began < 10
+    both = (client.get(site.url("web", "/beside?seconds=1.5")) for _ in range(10))
+    assert max(answer.json() for answer in await asyncio.gather(*both)) > 1
     pids = {(await client.get(f"{site.gateway}/f/local--one-by-one/pid")).json()["pid"] for _ in range(3)}
     assert len(pids) == 1
 
 
 async def test_a_client_that_leaves_ends_what_it_asked_for(site: Site, client: Client) -> None:
-    with pytest.raises(httpx.ReadTimeout):
-        await client.get(site.url("web", "/sleeps?seconds=60"), timeout=0.5)
+    async def happened() -> list[str]:
+        return list((await client.get(site.url("web", "/happened"))).json())
+
+    before = (await happened()).count("sleep begun")
+    asked = asyncio.create_task(client.get(site.url("web", "/sleeps?seconds=60")))
+
+    async def begun() -> bool:
+        return (await happened()).count("sleep begun") > before
+
+    await until(begun)
+    asked.cancel()
     async with client.stream("GET", site.url("web", "/endless")) as answer:
         async for _ in answer.aiter_bytes():
             break
 
     async def noted() -> bool:
-        happened = (await client.get(site.url("web", "/happened"))).json()
-        return {"sleep cancelled", "endless ended"} <= set(happened)
+        return {"sleep cancelled", "endless ended"} <= set(await happened())
 
     await until(noted)
 
@@ -158,6 +166,7 @@ async def test_a_client_that_leaves_ends_what_it_asked_for(site: Site, client: C
 async def test_work_after_the_response_is_done_and_delays_nobody(site: Site, client: Client) -> None:
     assert (await client.get(site.url("web", "/later"))).text == '"now"'
     assert "done later" not in (await client.get(site.url("web", "/happened"))).json()
+    await client.get(site.url("web", "/go-on"))
 
     async def done() -> bool:
         return "done later" in (await client.get(site.url("web", "/happened"))).json()

@@ -1,14 +1,17 @@
 """WebSockets to an ASGI app and to a web server in a container."""
 
 import asyncio
+import functools
 
 import httpx
 import pytest
 import websockets
 from waiting import until
 from web_site import Site
-from websockets.asyncio.client import connect
+from websockets.asyncio import client as web_client
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+connect = functools.partial(web_client.connect, open_timeout=60)  # a container may only start
 
 
 async def test_messages_of_every_kind_and_size_come_back(site: Site) -> None:

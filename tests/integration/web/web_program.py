@@ -136,8 +136,10 @@ async def tell_produced() -> int:
 async def server_sent_events(count: int = 3) -> StreamingResponse:
     async def produce() -> AsyncIterator[str]:
         for number in range(count):
+            if number:  # the others come when somebody has asked for `/go-on`
+                await may_go_on.wait()
+                may_go_on.clear()
             yield f"data: {number}\n\n"
-            await asyncio.sleep(0.05)
 
     return StreamingResponse(produce(), media_type="text/event-stream")
 
@@ -187,9 +189,24 @@ async def leads() -> str:
     return (await tell_url.spawn.aio()).object_id
 
 
+running = most = 0  # requests of the function below
+
+
+@site.get("/beside")
+async def beside(seconds: float) -> int:
+    """Return how many ran at the same time."""
+    global running, most
+    running += 1
+    most = max(most, running)
+    await asyncio.sleep(seconds)
+    running -= 1
+    return most
+
+
 @site.get("/sleeps")
 async def sleeps(seconds: float) -> str:
     try:
+        events.append("sleep begun")
         await asyncio.sleep(seconds)
     except asyncio.CancelledError:
         events.append("sleep cancelled")
@@ -205,7 +222,8 @@ async def happened() -> list[str]:
 @site.get("/later")
 async def later(tasks: BackgroundTasks) -> str:
     async def note() -> None:
-        await asyncio.sleep(0.2)
+        await may_go_on.wait()
+        may_go_on.clear()
         events.append("done later")
 
     tasks.add_task(note)
@@ -324,7 +342,7 @@ meeting = threading.Barrier(2)
 
 def plain_wsgi(environ: dict[str, Any], start_response: Any) -> Any:
     if environ["PATH_INFO"] == "/meet":  # two requests at the same time, each in a thread
-        meeting.wait(20)
+        meeting.wait(60)
     start_response("200 OK", [("Content-Type", "text/plain")])
     said = environ["wsgi.input"].read()
     yield f"{environ['REQUEST_METHOD']} {environ['SCRIPT_NAME']} {environ['PATH_INFO']} ".encode()
@@ -376,12 +394,17 @@ web.run_app(app, host="0.0.0.0", port=int(sys.argv[1]), print=None)
 
 
 def free_port() -> int:
-    """Return a port for the server: containers of the process tier share the machine's."""
+    """Return a port for the server: containers of the process tier share the machine's.
+
+    The server binds it later, so it is none of those that the system gives to whoever asks for any.
+    """
+    import random
     import socket
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    while True:
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", random.randint(20_000, 32_000)))
+            return int(probe.getsockname()[1])
 
 
 PORT = int(os.environ.get("WEB_PROGRAM_PORT") or free_port())
@@ -402,7 +425,7 @@ def tell_url() -> str | None:
     return web.get_web_url()
 
 
-@app.function(timeout=1)
+@app.function(timeout=4)
 @tidemill.concurrent(max_inputs=10)
 @tidemill.fastapi_endpoint()
 async def impatient(seconds: float) -> str:

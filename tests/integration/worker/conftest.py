@@ -38,32 +38,32 @@ def launch_worker(launch: Any, data: Path) -> Iterator[Callable[..., Any]]:
     """Start a worker with these settings beside the usual ones."""
 
     running: list[Any] = []
+    tidying: list[Any] = []
 
     def start(**settings: str) -> Any:
         usual = {"TIDEMILL_DATA_DIR": str(data), **SETTINGS}
-        running.append(launch("-m", "tidemill_worker", **{**usual, **settings}))
-        return running[-1]
+        worker = launch("-m", "tidemill_worker", **{**usual, **settings})
+        running.append(worker)
+        if settings.get("TIDEMILL_RUNTIME") == "bubblewrap":
+            tidying.append(worker)
+        return worker
 
     yield start
+    for worker in tidying:  # what a killed one has on the machine stays until the next one comes
+        if worker.process.poll() is None:
+            worker.send(signal.SIGTERM)
+            worker.process.wait(60)
     for worker in running:  # shown when the test fails
         print(worker.log.read_text())
 
 
 @pytest.fixture
-def sandboxing(launch_worker: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+def sandboxing(launch_worker: Callable[..., Any]) -> Callable[..., Any]:
     """Start a worker of root's that makes sandboxes. At the end it goes in order: nothing is left."""
-    started = []
-
-    def start(**settings: str) -> Any:
-        usual = {"TIDEMILL_RUNTIME": "bubblewrap", "TIDEMILL_WORKER_IDS": str(FIRST_ID)}
-        started.append(launch_worker(**{**usual, "TIDEMILL_DRAIN_TIMEOUT": "1", **settings}))
-        return started[-1]
-
-    yield start
-    for worker in started:
-        if worker.process.poll() is None:
-            worker.send(signal.SIGTERM)
-            worker.process.wait(30)
+    usual = {
+        "TIDEMILL_RUNTIME": "bubblewrap", "TIDEMILL_WORKER_IDS": str(FIRST_ID), "TIDEMILL_DRAIN_TIMEOUT": "1",
+    }  # fmt: skip
+    return lambda **settings: launch_worker(**{**usual, **settings})
 
 
 @pytest.fixture

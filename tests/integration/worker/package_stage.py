@@ -31,6 +31,7 @@ from tidemill_worker.metrics import Metrics
 from tidemill_worker.node import Node
 from tidemill_worker.records import Records
 from tidemill_worker.resolutions import Resolutions
+from tidemill_worker.uses import Uses
 from tidemill_worker.uv import Uv
 
 WORKSPACE = "main"
@@ -101,6 +102,16 @@ async def build(folder: Path, wheels: Path, packages: list[str]) -> None:
             else:
                 print("built", package, flush=True)
         await stage.images.close()
+
+
+def all_free(benches: Path) -> bool:
+    """Return whether nobody works on a bench any more: programs outlive who started them."""
+    locks = Uses(benches / ".locks")
+    taken = [locks.take(path.name) for path in (benches / ".locks").iterdir()]
+    for lock in taken:
+        if lock is not None:
+            os.close(lock)
+    return None not in taken
 
 
 def fill(path: Path, left: int) -> None:

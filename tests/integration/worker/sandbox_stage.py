@@ -96,4 +96,4 @@ async def call(stage: Stage, function: str, *arguments: Any, **spec: Any) -> Any
     pool = await stage.pool(CODE, function, **spec)
     await stage.place(pool)
     call = await stage.call(pool, arguments)
-    return (await stage.results(call, timeout=30.0))[0]
+    return (await stage.results(call, timeout=60.0))[0]

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from package_stage import all_free
 from worker_stage import WORKSPACE, Stage
 
 from tidemill import _source
@@ -13,7 +14,7 @@ from tidemill._wire import ids
 from tidemill._wire.scheduling import WorkerState
 from tidemill._wire.specs import ImageSpec
 
-PATIENCE = 30.0  # seconds for what a busy machine may take
+PATIENCE = 60.0  # seconds for what a busy machine may take
 BASE = ("debian_slim", {"python_version": None})
 
 
@@ -109,10 +110,15 @@ async def test_images_that_nobody_uses_make_room(
         (made,) = there() - before
         return made, container
 
+    async def grow(made: str) -> None:
+        size = folder / made / ".size"
+        await alone.until(lambda: size.exists() and size.read_text())  # it is measured once
+        size.write_text(str(5 << 20))
+
     used, _ = await image(["tidemill-probe"])
-    (folder / used / ".size").write_text(str(5 << 20))  # measured already
+    await grow(used)
     unused, container = await image(["tidemill-probe"])
-    (folder / unused / ".size").write_text(str(5 << 20))
+    await grow(unused)
     await alone.stop(container)
     await alone.event(container, "stopped")
     newest, _ = await image(["tidemill-probe"])
@@ -134,6 +140,7 @@ async def test_a_worker_that_dies_in_the_middle_leaves_no_broken_image(
     # Should the moment be over before it is seen, the image is whole.
     await alone.until(lambda: any(folder.glob(moment)) or any(folder.glob(made)), PATIENCE)
     await worker.kill()
+    await alone.until(lambda: all_free(folder / ".benches"), PATIENCE)
     assert all((packages / "tidemill_probe.py").exists() for packages in folder.glob(made))
     worker = launch_worker(TIDEMILL_DATA_DIR=str(tmp_path))
     await worker.serving()

@@ -10,7 +10,6 @@ import random
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tarfile
@@ -173,7 +172,7 @@ def test_a_build_that_is_killed_leaves_nothing_behind(folder: Path) -> None:
                 break
         jail = _children(builder.pid)
         builder.send_signal(signal.SIGKILL)
-    waiting.wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in jail), 10)
+    waiting.wait_until(lambda: not any(map(_runs, jail)), 60)
     stage = RootStage(folder)
     assert len(stage.kept() - before) <= 1  # the base, at most
     root = asyncio.run(stage.build(SLIM.run_commands("test ! -e /half && touch /whole")))
@@ -226,7 +225,7 @@ def test_images_of_a_registry_with_a_password(stage: RootStage, tmp_path: Path) 
     (tmp_path / "users").write_text(f"user:{PASSWORD}\n")
     (tmp_path / "config.yml").write_text(
         f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {tmp_path}/data}}}}\n"
-        f"http: {{addr: '127.0.0.1:{(port := free_port())}'}}\n"
+        "http: {addr: '127.0.0.1:0'}\n"
         f"auth: {{htpasswd: {{realm: test, path: {tmp_path}/users}}}}\n"
     )
     with (tmp_path / "log").open("w") as log:
@@ -234,8 +233,9 @@ def test_images_of_a_registry_with_a_password(stage: RootStage, tmp_path: Path) 
             ["docker-registry", "serve", tmp_path / "config.yml"], stdout=log, stderr=log
         )
     try:
-        waiting.wait_until(lambda: "listening on" in (tmp_path / "log").read_text(), 20)
-        tag = f"127.0.0.1:{port}/tiny:1"
+        listening = re.compile(r"listening on 127\.0\.0\.1:(\d+)\D")
+        told = waiting.wait_until(lambda: listening.search((tmp_path / "log").read_text()), 60)
+        tag = f"127.0.0.1:{told[1]}/tiny:1"
         asyncio.run(_push(stage, tag))
         with pytest.raises(ImageBuildError, match="unauthorized"):
             asyncio.run(stage.build(Image.from_registry(tag)))
@@ -249,13 +249,7 @@ def test_images_of_a_registry_with_a_password(stage: RootStage, tmp_path: Path) 
         assert "COPY config.yml /" in stage.text()
     finally:
         registry.terminate()
-        registry.wait(10)
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+        registry.wait(60)
 
 
 CODE = """
@@ -303,7 +297,8 @@ async def test_a_function_runs_in_the_file_system_of_its_image(
     }  # fmt: skip
     await alone.stop(container)
     await alone.event(container, "stopped")
-    await worker.kill()
+    worker.send(signal.SIGTERM)
+    assert await worker.ended() == 0
     await asyncio.to_thread(shutil.rmtree, tmp_path)
 
 

@@ -19,7 +19,6 @@ from small_wheels import write_wheel
 from tidemill_worker import debian
 from tidemill_worker.benches import Benches
 from tidemill_worker.children import children_of
-from tidemill_worker.uses import Uses
 
 POINTS = 4
 MODULES = 100  # of a package: it takes a while to unpack, to link and to compile
@@ -59,6 +58,7 @@ def stop(process: subprocess.Popen[str], whom: str) -> str:
     return process.communicate(timeout=60)[0]
 
 
+@pytest.mark.timeout(300)
 def test_builds_that_are_killed_at_any_moment_leave_no_broken_image(parts: Path, tmp_path: Path) -> None:
     seed = random.randrange(1 << 32)
     print("seed", seed)
@@ -82,7 +82,7 @@ def test_builds_that_are_killed_at_any_moment_leave_no_broken_image(parts: Path,
         for image in made(folder):
             assert len(contents(image)) == len(expected), (whom, image)
 
-    waiting.wait_until(lambda: all_free(folder / "images" / ".benches"), 60)  # programs outlive their builder
+    waiting.wait_until(lambda: package_stage.all_free(folder / "images" / ".benches"), 60)
     with builder(folder, parts, *packages) as last:
         said = last.communicate(timeout=120)[0]
     assert [f"built {package}" for package in packages] == [
@@ -112,15 +112,6 @@ def left_in(folder: Path) -> list[Path]:
     images = folder / "images"
     marks = [path for path in (images / ".unsettled").iterdir() if path.is_symlink()]
     return [*images.glob(".*.*"), *images.glob(".benches/[!.]*/[0-9]*"), *marks]
-
-
-def all_free(benches: Path) -> bool:
-    locks = Uses(benches / ".locks")
-    taken = [locks.take(path.name) for path in (benches / ".locks").iterdir()]
-    for lock in taken:
-        if lock is not None:
-            os.close(lock)
-    return None not in taken
 
 
 @pytest.mark.skipif(

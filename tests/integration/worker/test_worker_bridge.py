@@ -23,7 +23,8 @@ BUS = """
         arrived = asyncio.get_running_loop().create_future()
         reply = subjects.replies("main", caller)
         live = await bus.subscribe(
-            subjects.outputs(reply), lambda message: arrived.set_result(message.data)
+            subjects.outputs(reply),
+            lambda message: arrived.done() or arrived.set_result(message.data),  # it may come again
         )
         chunk = Chunk.first(id, [0], [Payload(*payload.encode_call((value,), {}))], reply=reply)
         key = subjects.input_key(id, 0, 0)

@@ -294,10 +294,8 @@ async def test_a_container_goes_on_after_a_cancelled_input(stage: Stage) -> None
         stage.bus.publish(subjects.cancel(WORKSPACE, call), coding.encode(Cancelled(WORKSPACE, call)))
         assert (await stage.result(call)).output.status == Status.CANCELLED
         after = await stage.call(pool, (0,))
-        if (
-            await stage.until(lambda one=container, it=after: stage.terminal(it) or has_ended(one))
-            is not True
-        ):
+        await stage.until(lambda one=container, it=after: stage.terminal(it) or has_ended(one))
+        if stage.terminal(after):
             break
     result = await stage.result(after)
     assert (result.value, result.container) == (0, container)

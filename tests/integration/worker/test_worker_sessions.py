@@ -19,7 +19,7 @@ from tidemill._wire.duplex import PIECE_TO_CONTAINER
 from tidemill._wire.messages import Status
 from tidemill._wire.specs import Pool
 
-LIMIT = 20.0  # seconds
+LIMIT = 60.0  # seconds
 CODE = "def f(x=0): return x + 1"
 ASKING = """
 import tidemill

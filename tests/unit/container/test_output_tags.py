@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tidemill._container import tags
 from tidemill._container.tags import Splitter, Tagger, Tags
 
 SIZE = 65_536
@@ -103,7 +104,10 @@ def test_what_looks_like_the_beginning_of_a_marker_is_not_kept_back(pipes: Pipes
     assert pipes.read(size=10) == [(bytes(10), "a")]
 
 
-def test_a_full_pipe_that_does_not_block_still_gets_its_marker(pipes: Pipes) -> None:
+def test_a_full_pipe_that_does_not_block_still_gets_its_marker(
+    pipes: Pipes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tags, "_PATIENCE", 60_000)  # of a process that may be held up itself
     pipes.tagger.change("a")
     os.set_blocking(pipes.writing[1], False)
     written = fill(pipes.writing[1])

@@ -27,5 +27,6 @@ def test_what_a_killed_program_left_in_the_cache_goes_when_nobody_can_need_it(tm
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").touch()
     os.utime(tmp_path / ".tmpOld", (0, 0))
+    (tmp_path / ".tmpGone").symlink_to("nowhere")  # as what somebody else removes just now
     Uv(Children(), tmp_path).sweep()
-    assert {path.name for path in tmp_path.iterdir()} == {".tmpNew", "archive-v0"}
+    assert {path.name for path in tmp_path.iterdir()} == {".tmpNew", ".tmpGone", "archive-v0"}

@@ -55,8 +55,9 @@ class Worker:
         found = self.bus.read(subjects.events_stream("main"), subject)
         batches = [coding.decode(RecordBatch, stored.data) async for stored in found]
         records = [record for batch in batches for record in batch.records]
-        counted = [each.succeeded for batch in batches for each in batch.requests]
-        return max(counted, default=0), {record.call: record.state for record in records}
+        counts = [(each.minute, each.succeeded) for batch in batches for each in batch.requests]
+        counted = dict(sorted(counts))  # the last number of each minute
+        return sum(counted.values()), {record.call: record.state for record in records}
 
 
 def name(work: Work) -> str:

@@ -3,6 +3,7 @@
 import errno
 import os
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -151,6 +152,16 @@ def test_the_machines_own_addresses_are_read_from_the_kernels_table() -> None:
         "     |-- 192.0.2.2", "        /32 host LOCAL", "     |-- 192.0.2.255", "        /32 link BROADCAST",
     ]  # fmt: skip
     assert addresses._local(lines) == ("192.0.2.2",)
+
+
+def test_a_slot_is_found_although_the_last_worker_takes_the_folder_away(tmp_path: Path) -> None:
+    def come_and_go(_number: int) -> int:
+        for _ in range(200):
+            Slot.take(tmp_path / "slots").release()
+        return 200
+
+    with ThreadPoolExecutor(3) as workers:
+        assert list(workers.map(come_and_go, range(3))) == [200, 200, 200]
 
 
 def test_a_slot_is_held_by_one_worker_and_found_when_that_is_dead(tmp_path: Path) -> None:

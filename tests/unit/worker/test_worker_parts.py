@@ -11,6 +11,7 @@ from typing import Any
 
 import msgpack
 import pytest
+from waiting import PATIENCE
 
 from tidemill import exception
 from tidemill._container import sockets
@@ -241,7 +242,7 @@ async def test_frames_arrive_whole_however_they_are_cut() -> None:
     for byte in sockets.pack((6, "slowly")):
         await loop.sock_sendall(theirs, bytes([byte]))
     theirs.close()
-    await asyncio.wait_for(lost.wait(), 5)
+    await asyncio.wait_for(lost.wait(), PATIENCE)
     assert frames == [*sent, [6, "slowly"]]
 
 
@@ -251,7 +252,7 @@ async def test_frames_arrive_whole_however_they_are_cut() -> None:
 async def test_what_is_no_frame_ends_the_connection(nonsense: bytes) -> None:
     _, theirs, lost = await pair(lambda _frame: None)
     await asyncio.get_running_loop().sock_sendall(theirs, nonsense)
-    await asyncio.wait_for(lost.wait(), 5)
+    await asyncio.wait_for(lost.wait(), PATIENCE)
     theirs.close()
 
 
@@ -286,10 +287,10 @@ async def test_deadlines_fire_once_and_in_time_whatever_is_set_in_between() -> N
     late, early, never = Watched(now + 60), Watched(now + 0.02), Watched(inf)
     for one in (late, early, never):
         deadlines.watch(one)
-    await asyncio.wait_for(early.fired.wait(), 5)
+    await asyncio.wait_for(early.fired.wait(), PATIENCE)
     late.deadline = now + 0.04
     deadlines.hint(late.deadline)
-    await asyncio.wait_for(late.fired.wait(), 5)
+    await asyncio.wait_for(late.fired.wait(), PATIENCE)
     assert not never.fired.is_set()
     deadlines.close()
 
@@ -299,7 +300,7 @@ async def test_a_deadline_that_was_moved_later_does_not_fire_early() -> None:
     deadlines, one = Deadlines(), Watched(loop.time() + 0.01)
     deadlines.watch(one)
     later = one.deadline = loop.time() + 0.05
-    await asyncio.wait_for(one.fired.wait(), 5)
+    await asyncio.wait_for(one.fired.wait(), PATIENCE)
     assert loop.time() >= later
     deadlines.close()
 

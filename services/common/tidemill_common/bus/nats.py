@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from functools import partial
 from typing import Any
 
 from tidemill._bus import jetstream
-from tidemill._bus.framing import Handler
+from tidemill._bus.framing import Handler, publication
 from tidemill._bus.nats import NatsBus
 from tidemill._bus.protocol import Disconnected, Refused, Stored
 from tidemill_common.bus import admin, micro
@@ -33,16 +34,21 @@ async def connect(
     return bus
 
 
+_Ack = tuple[str, "asyncio.Future[None]"]  # its subject, and its end
+
+
 class NatsServiceBus(NatsBus):
     """A service's connection to NATS. Made by `connect`."""
 
     def __init__(self, user: str = "") -> None:
         super().__init__(user)
         self._held: dict[str, NatsDelivery] = {}  # what was taken and not given back, by ack subject
+        self._acks: dict[tuple[str, str], list[_Ack]] = {}  # of this turn of the loop, by stream and consumer
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
         """See `Bus.close`."""
+        self._send_acks()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -116,13 +122,28 @@ class NatsServiceBus(NatsBus):
         self._held.pop(delivery.ack_subject, None)
 
     def acknowledge(self, delivery: NatsDelivery) -> "asyncio.Future[None]":
-        """See `Delivery.ack`."""
+        """See `Delivery.ack`.
+
+        A consumer takes acknowledgements in the order in which they were sent: of those of one turn of the
+        loop the last one alone asks for an answer, which answers all.
+        """
         self._held.pop(delivery.ack_subject, None)
-        answer = self._tell(
-            delivery.ack_subject, b"+ACK", "", jetstream.acknowledged, ACK_TIMEOUT, ACK_PATIENCE
-        )
+        if not self._acks:
+            self._soon(self._send_acks)
+        answer: asyncio.Future[None] = self._loop.create_future()
         answer.add_done_callback(_seen)  # few wait for it
+        self._acks.setdefault(delivery.consumer, []).append((delivery.ack_subject, answer))
         return answer
+
+    def _send_acks(self) -> None:
+        sending, self._acks = self._acks, {}
+        for acks in sending.values():
+            *others, (last, _) = acks
+            before = tuple(part for subject, _ in others for part in publication(subject, "", "", b"+ACK"))
+            answered = self._tell(
+                last, b"+ACK", "", jetstream.acknowledged, ACK_TIMEOUT, ACK_PATIENCE, before=before
+            )
+            answered.add_done_callback(partial(_hand_on, acks))
 
     def _renew(self) -> None:
         """Renew every lease before anything else is said on a new connection, until it is answered.
@@ -209,3 +230,15 @@ class NatsServiceBus(NatsBus):
 def _seen(future: "asyncio.Future[Any]") -> None:
     if not future.cancelled():
         future.exception()
+
+
+def _hand_on(acks: list[_Ack], answered: "asyncio.Future[Any]") -> None:
+    """Give each acknowledgement the answer that all of them have."""
+    error = None if answered.cancelled() else answered.exception()
+    for _, answer in acks:
+        if answer.done():
+            continue
+        if error is not None:
+            answer.set_exception(error)
+        else:
+            answer.set_result(None)

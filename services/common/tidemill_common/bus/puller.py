@@ -56,7 +56,7 @@ def hand_back(delivery: Delivery) -> None:
 class NatsDelivery:
     """One message taken from a work queue."""
 
-    __slots__ = ("_block", "_bus", "ack_subject", "data", "pending", "redelivered", "subject")
+    __slots__ = ("_block", "_bus", "ack_subject", "consumer", "data", "pending", "redelivered", "subject")
 
     def __init__(
         self, bus: "NatsServiceBus", subject: bytes, reply: bytes, block: bytes, data: bytes
@@ -69,6 +69,7 @@ class NatsDelivery:
         # $JS.ACK.[<domain>.<account>.]<stream>.<consumer>.<delivered>.<sequences>.<time>.<pending>[.<random>]
         fields = self.ack_subject.split(".")
         long = len(fields) > 9
+        self.consumer = (fields[4], fields[5]) if long else (fields[2], fields[3])
         self.pending = int(fields[10 if long else 8])
         self.redelivered = fields[6 if long else 4] != "1"
         bus.hold(self)

@@ -23,7 +23,14 @@ class Slot:
     @classmethod
     def take(cls, folder: Path) -> "Slot":
         """Take the first that is free; `OSError` if none is."""
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for _ in range(MOST):
+            with suppress(FileNotFoundError, FileExistsError):  # the last one that left took it away just now
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                return cls._first_in(folder)
+        raise OSError(f"{folder} cannot be made")
+
+    @classmethod
+    def _first_in(cls, folder: Path) -> "Slot":
         if folder.stat().st_uid != os.getuid():
             raise OSError(f"{folder} is somebody else's")
         for number in range(MOST):
