@@ -26,7 +26,12 @@ from tidemill_common.bus.protocol import ServiceBus
 from tidemill_local.broker import Broker, BrokerSettings
 
 SETTLE = 5.0  # seconds
-IMAGE = ImageSpec((("debian_slim", ["3.11"]), ("pip_install", ["numpy", "pandas", "torch"])))
+IMAGE = ImageSpec(
+    (
+        ("debian_slim", {"python_version": "3.11"}),
+        ("pip_install", {"packages": ["numpy", "pandas", "torch"]}),
+    )
+)
 
 
 def pools(app_name: str, count: int, *, superseded: bool) -> list[Pool]:

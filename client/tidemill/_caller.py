@@ -277,10 +277,10 @@ class Caller:
         try:
             self.pools.ring_waiting()
             for call in list(self.calls.values()):
-                call.on_tick(now)
+                _look_after(call, now)
             untidy = self.replies.tidy(idle=not self.calls)
             self._read_if_silent(now)
-        finally:  # whatever one call meets: the others live on these looks
+        finally:  # whatever this look meets: calls live on the next ones
             self._ticking = None
             if self.calls or self._listeners or untidy:
                 self._keep_ticking()
@@ -338,6 +338,14 @@ def warn(message: str, hint: str = "") -> None:
         output.warn(message, hint)
     else:
         _log.warning("%s%s", message, f" (hint: {hint})" if hint else "")
+
+
+def _look_after(call: Attached, now: float) -> None:
+    """Have a call look after itself. One that cannot fails alone: the others live on these looks too."""
+    try:
+        call.on_tick(now)
+    except Exception as error:
+        call.fail(error)
 
 
 def _ignore(_trouble: Trouble) -> None:

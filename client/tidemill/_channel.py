@@ -78,7 +78,7 @@ class Channel(Generic[T]):
             self._thread_event.clear()
             self._taker_waits = True
             if not self._is_ready():
-                self._thread_event.wait()
+                self._thread_event.wait(_loop.GLANCE)  # see `_loop.result`
         return self._pop() if self._items else self._finish()
 
     async def take_async(self) -> list[T]:

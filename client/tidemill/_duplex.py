@@ -30,6 +30,7 @@ SILENCE = 20.0  # seconds without any after which the other side is dead
 PATIENCE = 60.0  # seconds that a sender waits for credit
 
 Control = Callable[[str, Any], None]
+Soon = Callable[[Callable[[], None]], object]  # runs something at the end of the loop's turn
 
 
 class HalfEnded(exception.InvalidError):
@@ -70,6 +71,8 @@ class Duplex:
         self._arrival = asyncio.Event()  # something to receive, the end, or an error
         self._room = asyncio.Event()  # credit, or an error
         self._over = asyncio.Event()
+        self._relay: tuple[Duplex, Soon] | None = None  # where what arrives is passed on to at once
+        self._relays_soon = False
         self._hurry: exception.Error | None = None
         self._loop = asyncio.get_running_loop()
         self._heard = self._loop.time()
@@ -158,8 +161,12 @@ class Duplex:
 
         Only pieces without a tag are put together: where they end means nothing.
         """
-        content, waiting = await self.receive(), self._waiting
-        if content is None or content.tag or not waiting:
+        content = await self.receive()
+        return content and self._with_following(content, most)
+
+    def _with_following(self, content: Content, most: int) -> Content:
+        waiting = self._waiting
+        if content.tag or not waiting:
             return content
         found, size = [content.data], len(content.data)
         while waiting and not waiting[0].tag and size + len(waiting[0].data) <= most:
@@ -169,6 +176,32 @@ class Duplex:
             size += len(following.data)
         self._grant()
         return Content(content.tag, b"".join(found))
+
+    def pass_on(self, other: "Duplex | None", soon: "Soon | None" = None) -> None:
+        """Pass what arrives on to another end from now on, for as long as that takes it without waiting.
+
+        What it does not take is received here as ever. `soon` runs what passes on, once for all that arrives
+        together: at the end of the loop's turn. None ends it.
+        """
+        self._relay = None if other is None else (other, soon or self._loop.call_soon)
+
+    def _pass_on(self) -> None:
+        self._relays_soon = False
+        if self._relay is None:
+            return
+        other, waiting = self._relay[0], self._waiting
+        while waiting and other.takes_now(len(waiting[0].data)):
+            content = waiting.popleft()
+            self._in.take(content.cost)
+            content = self._with_following(content, other.piece)
+            other._put(other._out.piece(content.tag, content.data))
+        self._grant()
+        if waiting:
+            self._arrival.set()
+
+    def takes_now(self, size: int) -> bool:
+        """Whether a piece of this size may be sent as it is, without waiting for credit."""
+        return self.error is None and not self._out.ended and self._out.is_open and size <= self.piece
 
     def __aiter__(self) -> AsyncIterator[Content]:
         """Receive to the end."""
@@ -224,7 +257,11 @@ class Duplex:
         if kind == Kind.PIECE:
             _, _, tag, data = frame
             self._waiting.append(Content(int(tag), bytes(data)))
-            self._arrival.set()
+            if self._relay is None:
+                self._arrival.set()
+            elif not self._relays_soon:
+                self._relays_soon = True
+                self._relay[1](self._pass_on)
         elif kind == Kind.END:
             self.word = frame[2]
             self._arrival.set()
@@ -345,22 +382,34 @@ async def on_bus(
         await subscription.close()
 
 
-async def join(one: Duplex, other: Duplex) -> None:
-    """Pass everything from each end to the other until both are over; what breaks one breaks the other."""
+def couple(one: Duplex, other: Duplex, soon: Soon | None = None) -> None:
+    """Begin to `join` two ends: what arrives now is passed on, if it need not wait for credit."""
     one.on_control, other.on_control = other.control, one.control
     one.on_break, other.on_break = other.hurry, one.hurry
+    one.pass_on(other, soon)
+    other.pass_on(one, soon)
+
+
+async def join(one: Duplex, other: Duplex, soon: Soon | None = None) -> None:
+    """Pass everything from each end to the other until both are over; what breaks one breaks the other.
+
+    See `Duplex.pass_on` about `soon`.
+    """
+    couple(one, other, soon)
     try:
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(_pump(one, other), name="stream there")
-            tasks.create_task(_pump(other, one), name="stream back")
+            tasks.create_task(_pump(one, other, soon), name="stream there")
+            tasks.create_task(_pump(other, one, soon), name="stream back")
     except* exception.Error as group:
         error = next(each for each in group.exceptions if isinstance(each, exception.Error))
         one.abort(error)
         other.abort(error)
 
 
-async def _pump(source: Duplex, sink: Duplex) -> None:
+async def _pump(source: Duplex, sink: Duplex, soon: Soon | None) -> None:
     while (content := await source.gather(sink.piece)) is not None:
+        source.pass_on(None)  # nothing may overtake this
         with suppress(HalfEnded):  # by somebody else: who sends does not know yet
             await sink.send(content.data, content.tag)
+        source.pass_on(sink, soon)
     sink.end(source.word)

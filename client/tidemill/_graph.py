@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tidemill._kept import KeptCall, Stored
 
 MAX_INPUTS = 200_000  # of one graph
-WAIT = 3.0  # seconds for records that are on their way
+WAIT = 10.0  # seconds for records that are on their way: a machine may be busy
 PAUSE = 0.1
 
 _STATUSES = {

@@ -12,11 +12,13 @@ import os
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
 R = TypeVar("R")
 
+GLANCE = 1.0  # seconds after which a thread that waits looks for signals
 CLOSE = 3.0  # seconds that everything open has to close itself at exit
 
 
@@ -106,6 +108,17 @@ def submit(coroutine: Coroutine[Any, Any, R]) -> "concurrent.futures.Future[R]":
     return asyncio.run_coroutine_threadsafe(coroutine, get())
 
 
+def result(future: "concurrent.futures.Future[R]") -> R:
+    """Block until a future has its result and return it, or raise what it failed with.
+
+    A signal that comes when the main thread is just about to wait is only seen when it wakes.
+    """
+    while not future.done():
+        with suppress(TimeoutError):
+            return future.result(GLANCE)
+    return future.result()
+
+
 def wait(coroutine: Coroutine[Any, Any, R]) -> R:
     """Run a coroutine on the loop and block until it is done. Ctrl-C cancels it."""
     if is_current():
@@ -113,7 +126,7 @@ def wait(coroutine: Coroutine[Any, Any, R]) -> R:
         raise RuntimeError("a blocking call on the loop of the SDK would wait for itself")
     future = submit(_contain(coroutine))
     try:
-        return future.result()()
+        return result(future)()
     except BaseException:
         future.cancel()
         raise

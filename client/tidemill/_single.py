@@ -40,7 +40,7 @@ class Later(Generic[T, R]):
     def result(self) -> R:
         """Block until it is there. Ctrl-C gives it up."""
         try:
-            arrived = self._future.result()
+            arrived = _loop.result(self._future)
         except BaseException:
             self._future.cancel()
             raise

@@ -28,6 +28,7 @@ class Configuration(NamedTuple):
     parameters: those of the container's object, if it runs a class.
     own: what the container's own pool is called through, if it runs a class.
     web: the fields of the `Web` of what answers the web, by the method; a function's name is empty.
+    surroundings: variables that tell the container which one it is; set in a copy of a snapshot, too.
     began: unix times: when the container was ordered, when its worker took that, when its image was there.
     """
 
@@ -54,6 +55,7 @@ class Configuration(NamedTuple):
     own: dict[str, Any] | None = None
     web: dict[str, dict[str, Any]] = {}  # noqa: RUF012 - read only
     began: tuple[float, ...] = ()
+    surroundings: dict[str, str] = {}  # noqa: RUF012 - read only
 
     @classmethod
     def read(cls, fields: dict[str, Any]) -> "Configuration":

@@ -20,7 +20,7 @@ class ToTemplate(IntEnum):
     """Worker -> template."""
 
     # With it come two descriptors, the runner's and init's socket ends:
-    FORK = 1  # container id, variables added to the environment, working directory or ""
+    FORK = 1  # container id, whether it is ahead of its need: then after all imports and other requests
     TAKE = 2  # configuration, as in START; the first frame to a template that is to be a snapshot
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from tidemill import _runtime
+from tidemill import _runtime, exception
 from tidemill._container.configuration import Configuration
 
 if TYPE_CHECKING:
@@ -38,10 +38,13 @@ def reseed() -> None:
 
 
 def enter_workdir(folder: str) -> None:
-    """Make a folder the working directory, if one is given."""
+    """Make a folder the working directory, if one is given; `ExecutionError` if it cannot be."""
     if folder:
-        os.makedirs(folder, exist_ok=True)  # noqa: PTH103 - pathlib costs milliseconds
-        os.chdir(folder)
+        try:
+            os.makedirs(folder, exist_ok=True)  # noqa: PTH103 - pathlib costs milliseconds
+            os.chdir(folder)
+        except OSError as error:
+            raise exception.ExecutionError(f"the working directory cannot be entered: {error}") from error
 
 
 def put_in_place(
@@ -56,6 +59,7 @@ def put_in_place(
 
     `again` is in a copy of a process where it was imported: what it made of its surroundings stays.
     """
+    os.environ.update(configuration.surroundings)
     if not again:
         os.environ.update(configuration.env)
         sys.path[:0] = configuration.sources

@@ -6,6 +6,7 @@ the event loop of the bus in batches: one wake-up for everything that came meanw
 
 import itertools
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tidemill._container.frames import FromRunner
@@ -20,10 +21,12 @@ if TYPE_CHECKING:
 class Link:
     """The way to the worker's bus."""
 
-    def __init__(self, outbox: Outbox, guard: Guard, max_payload: int) -> None:
+    def __init__(self, outbox: Outbox, guard: Guard, max_payload: int, on_use: Callable[[], None]) -> None:
+        """Make it; `on_use` is called before anything is asked for the first time."""
         self._outbox = outbox
         self._guard = guard
         self._max_payload = max_payload
+        self._on_use = on_use
         self._bus: SocketBus | None = None
         self._arrived: deque[Frame] = deque()
         self._numbers = itertools.count(1)
@@ -36,6 +39,7 @@ class Link:
         if self._bus is None or self._bus.is_closed():
             from tidemill._bus.socket import SocketBus
 
+            self._on_use()
             self._bus = SocketBus(self, self._max_payload)
         return self._bus
 

@@ -23,7 +23,7 @@ from tidemill._container.frames import LENGTH, FromRunner
 
 LIMIT = 64 * 1024  # bytes held back at most, before whoever adds sends them
 AGE = 0.002  # seconds after a send within which results are held back
-PAUSE = 0.0005  # seconds after a send within which frames of a stream are worth a common write
+PAUSE = 0.001  # seconds after a send within which frames of a stream are worth a common write
 TICK = 0.003  # seconds between two looks at what is held back
 IDLE_TICKS = 10  # looks without finding anything before the thread goes to sleep
 _LARGE = 256 * 1024  # bytes from which a body is written without being copied once more

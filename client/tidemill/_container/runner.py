@@ -7,8 +7,9 @@
                               └── RECALL ── takes back what has not started
 
 The main thread executes synchronous functions itself and writes their results itself. An async function
-gets an event loop there instead. A third thread sends what was held back to be sent together. Everything
-that is not always needed is imported when it is.
+gets an event loop there instead; one that answers web requests reads the socket itself where it can, see
+`reading`. A third thread sends what was held back to be sent together. Everything that is not always needed
+is imported when it is.
 """
 
 import os
@@ -23,7 +24,6 @@ from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tidemill import exception
 from tidemill._container import lifecycle, outcomes, sockets, streams, targets
 from tidemill._container.configuration import Configuration
 from tidemill._container.execution import Execution, Parts
@@ -32,6 +32,7 @@ from tidemill._container.guard import LOADING, Guard, Key
 from tidemill._container.link import Link
 from tidemill._container.outbox import Outbox
 from tidemill._container.outcomes import NotTransported, Outcomes
+from tidemill._container.reading import Reading
 from tidemill._container.sockets import Frame
 from tidemill._container.tags import Tagger, Tags
 from tidemill._container.targets import Hook, Program
@@ -53,6 +54,7 @@ class Runner:
 
     def __init__(self, sock: socket.socket, tagger: Tagger) -> None:
         self._sock = sock
+        self._reading = Reading(sockets.Reader(sock), self._handle, partial(os._exit, 1))
         self._tagger = tagger
         self._outbox = Outbox(sock)
         self._guard = Guard(self._on_interrupt)
@@ -69,8 +71,8 @@ class Runner:
 
     # --- the main thread
 
-    def run(self, problem: str) -> int:
-        """Live; return the exit status. `problem` is what went wrong before, or empty."""
+    def run(self) -> int:
+        """Live; return the exit status."""
         self._guard.install()
         streams.replace_standard_streams(self._outbox, self._guard)
         self._start_threads()
@@ -78,7 +80,7 @@ class Runner:
         os.register_at_fork(after_in_child=self._detach)
         configuration = Configuration.read(self._start.get())
         try:
-            serve = self._load(configuration, problem)
+            serve = self._load(configuration)
         except BaseException as error:
             return self._end(0) if self._guard.interrupted else self._fail_to_start(configuration, error)
         try:
@@ -89,12 +91,12 @@ class Runner:
         self._stop_taking(interrupted)
         return self._end(0)
 
-    def _load(self, configuration: Configuration, problem: str) -> Callable[[], list[Key]]:
+    def _load(self, configuration: Configuration) -> Callable[[], list[Key]]:
         """Import the user's code and say READY; return what serves its inputs until the end."""
-        if problem:
-            raise exception.ExecutionError(problem)
         began, moment = time.perf_counter(), time.time()
-        self._link = link = Link(self._outbox, self._guard, configuration.max_payload)
+        self._link = link = Link(
+            self._outbox, self._guard, configuration.max_payload, self._reading.by_thread
+        )
         terminal = self._terminal = Terminal(self._outbox, interactive=configuration.interactive)
         terminal.install()
         taken = _taken()
@@ -164,7 +166,15 @@ class Runner:
             on_finished=self._forget,
             enter=partial(self._enter, parts.program),
         )
-        return self._web.serve
+        return partial(self._serve_web, self._web)
+
+    def _serve_web(self, web: "WebExecution") -> list[Key]:
+        """Answer requests until there are no more; see `WebExecution.serve`."""
+        self._reading.let_loop(partial(web.watch, self._sock))
+        try:
+            return web.serve()
+        finally:
+            self._reading.by_thread()
 
     def _serve(self, execution: Execution) -> list[Key]:
         """Run chunks until there are no more; return the input that a stop signal interrupted, if any."""
@@ -230,19 +240,14 @@ class Runner:
         """Start them so that signals are left to the main thread, and with small stacks."""
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT_TO_MAIN)
         size = threading.stack_size(_STACK)
-        for target in (self._read, self._outbox.tick):
-            threading.Thread(target=target, name=f"tidemill-{target.__name__}", daemon=True).start()
+        for name, target in (("read", self._reading.run), ("tick", self._outbox.tick)):
+            threading.Thread(target=target, name=f"tidemill-{name}", daemon=True).start()
         threading.stack_size(size)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def _read(self) -> None:
-        """Handle frames until the worker is gone; then everything here goes too."""
-        try:
-            for frame in sockets.read(self._sock):
-                self._handlers[frame[0]](self, frame)
-        except BaseException as error:
-            os.write(2, f"tidemill: the worker sent what cannot be understood: {error!r}\n".encode())
-        os._exit(1)
+    def _handle(self, frame: Frame) -> None:
+        """Take a frame of the worker, in the thread that reads, or on the loop that answers requests."""
+        self._handlers[frame[0]](self, frame)
 
     def _on_start(self, frame: Frame) -> None:
         self._start.put(frame[1])
@@ -360,15 +365,8 @@ def _on_a_loop(slots: int) -> "type[AsyncExecution]":
     return AsyncExecution
 
 
-def run(
-    sock: socket.socket, workdir: str, reading: dict[int, int], writing: dict[int, int], tags: Tags
-) -> None:
+def run(sock: socket.socket, reading: dict[int, int], writing: dict[int, int], tags: Tags) -> None:
     """Be the runner on this socket, in a process that init has forked. Never returns."""
     os.setsid()
     lifecycle.connect_standard_streams(writing)
-    problem = ""
-    try:
-        lifecycle.enter_workdir(workdir)
-    except OSError as error:
-        problem = f"the working directory cannot be entered: {error}"
-    os._exit(Runner(sock, Tagger(tags, reading, writing)).run(problem))
+    os._exit(Runner(sock, Tagger(tags, reading, writing)).run())

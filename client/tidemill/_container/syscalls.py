@@ -91,9 +91,24 @@ def pivot_root(new: str, old: str) -> None:
     _check(_libc.syscall(_PIVOT_ROOT[os.uname().machine], new.encode(), old.encode()), "pivot_root")
 
 
-def sethostname(name: str) -> None:
-    """Name this machine."""
+def sethostname(name: str, namespace: int = -1) -> None:
+    """Name this machine, or that of another namespace, which a descriptor is of."""
+    if namespace >= 0:
+        _sethostname_in(namespace, name)
+        return
     _check(_libc.sethostname(name.encode(), len(name)), "sethostname")
+
+
+def _sethostname_in(namespace: int, name: str) -> None:
+    own = os.open("/proc/thread-self/ns/uts", os.O_RDONLY)
+    try:
+        _check(_libc.setns(namespace, NEWUTS), "setns")
+        try:
+            sethostname(name)
+        finally:
+            _check(_libc.setns(own, NEWUTS), "setns")
+    finally:
+        os.close(own)
 
 
 def die_with_parent(signal: int) -> None:

@@ -72,6 +72,7 @@ class Template:
         self._descriptors: deque[int] = deque()
         self._received = b""
         self._forks = 0
+        self._ahead: deque[tuple[str, list[int]]] = deque()  # containers to be made when nothing else is
         self._preload = deque((*PRELOADED, *(PRELOADED_FOR_WEB if for_web else ())))
 
     def serve(self, report: dict[str, float] | None = None) -> None:
@@ -85,15 +86,17 @@ class Template:
             self._on_ended()
 
     def _turn(self) -> bool:
-        """Handle what is there, or import one thing more; return False when the socket has closed."""
+        """Handle what is there, or do one thing ahead; return False when the socket has closed."""
         awaited = [self._sock.fileno(), self._wake]
-        ready = select.select(awaited, [], [], 0 if self._preload else None)[0]
+        ready = select.select(awaited, [], [], 0 if self._preload or self._ahead else None)[0]
         if self._wake in ready:
             self._on_ended()
         if self._sock.fileno() in ready:
             return self._on_request()
-        if not ready:
+        if not ready and self._preload:
             self._import_next()
+        elif not ready:
+            self._make(*self._ahead.popleft())
         return True
 
     def _import_next(self) -> None:
@@ -125,27 +128,33 @@ class Template:
                 self._fork(*arguments)
         return bool(data)
 
-    def _fork(self, container: str, environment: dict[str, str], workdir: str) -> None:
+    def _fork(self, container: str, ahead: bool) -> None:
         if len(self._descriptors) < _DESCRIPTORS:
             self._answer(FromTemplate.FAILED, container, "the container's sockets did not arrive")
             return
         own = [self._descriptors.popleft() for _ in range(_DESCRIPTORS)]
+        if ahead:
+            self._ahead.append((container, own))
+            return
         while self._preload and self._forks >= HURRIED:
             self._import_next()
         self._forks += 1
+        self._make(container, own)
+
+    def _make(self, container: str, own: list[int]) -> None:
         try:
             pid = os.fork() if self._enter is None else self._enter.fork(own[1], container)
         except OSError as error:
             self._answer(FromTemplate.FAILED, container, f"no process could be made: {error}")
         else:
             if not pid:
-                self._become_container(own, environment, workdir)
+                self._become_container(own)
             self._inits.add(pid)
             self._answer(FromTemplate.FORKED, container, pid)
         for fd in own:
             os.close(fd)
 
-    def _become_container(self, own: list[int], environment: dict[str, str], workdir: str) -> None:
+    def _become_container(self, own: list[int]) -> None:
         """In the child: leave the template behind. Never returns."""
         try:
             signal.set_wakeup_fd(-1)
@@ -153,10 +162,10 @@ class Template:
             self._sock.close()
             if (snapshot := sys.modules.get("tidemill._container.snapshot")) is not None:
                 snapshot.wake()
-            for fd in (self._wake, *self._descriptors):
+            others = [fd for _container, descriptors in self._ahead for fd in descriptors]
+            for fd in (self._wake, *self._descriptors, *others):
                 os.close(fd)
-            os.environ.update(environment)
-            _run_container(own[0], own[1], workdir)
+            _run_container(own[0], own[1])
         finally:
             _fail()
 
@@ -220,7 +229,7 @@ def run_single(runner_fd: int, control_fd: int, container: str, *, sandboxed: bo
     try:
         if sandboxed:
             _stay_outside(runner_fd, control_fd, container)
-        _run_container(runner_fd, control_fd, "")
+        _run_container(runner_fd, control_fd)
     finally:
         _fail()
 
@@ -242,7 +251,7 @@ def _enter() -> "Enter":
     return Enter()
 
 
-def _run_container(runner_fd: int, control_fd: int, workdir: str) -> None:
+def _run_container(runner_fd: int, control_fd: int) -> None:
     """Become the init of a container and fork its runner. Never returns.
 
     A tier that isolates takes its namespaces here, before init is what it is: everything below runs
@@ -253,7 +262,7 @@ def _run_container(runner_fd: int, control_fd: int, workdir: str) -> None:
     theirs = socket.socket(fileno=runner_fd)
 
     def start_runner(reading: dict[int, int], writing: dict[int, int], tags: Tags) -> None:
-        runner.run(theirs, workdir, reading, writing, tags)
+        runner.run(theirs, reading, writing, tags)
 
     init.run(socket.socket(fileno=control_fd), theirs, start_runner)
     os._exit(0)

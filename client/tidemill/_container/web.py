@@ -1,14 +1,15 @@
 """Running the requests of web functions: ASGI apps on one event loop, many requests at once.
 
-reading thread ──> requests, frames of streams ──> loop ──> app ──> outputs and frames ──> worker
+worker ──> requests, frames of streams ──> loop ──> app ──> outputs and frames ──> worker
                                                     └─────> other methods of the same object
 
-The worker sends no more requests than may run. All that the reading thread has taken in meanwhile costs the
-loop one wake-up. A class has an app for each of its methods that answers the web; what else it can do runs
-on the same loop, as `ConcurrentExecution` has it.
+The worker sends no more requests than may run. The loop reads them itself (see `reading`); all that a thread
+has taken in meanwhile costs it one wake-up. A class has an app for each of its methods that answers the web;
+what else it can do runs on the same loop, as `ConcurrentExecution` has it.
 """
 
 import asyncio
+import socket
 import time
 from _queue import Empty, SimpleQueue
 from collections import deque
@@ -39,6 +40,7 @@ from tidemill._wire.duplex import Frame, Kind
 from tidemill._wire.messages import Format, Status
 from tidemill._wire.web import HEAD, WEBSOCKET, Request
 
+CROWD = 8  # requests under way above which outputs wait one more turn of the loop for others
 STOPPED = failure.from_text("InternalFailure", "the container was told to stop while it answered")
 
 
@@ -145,6 +147,8 @@ class WebExecution:
             if chunk is None:
                 self._no_more = True
                 self._pass_on(None)
+            elif self._interrupted:
+                continue  # it is given back, as it is
             elif chunk.method not in self._sites and self._others is not None:
                 self._pass_on(chunk)
             elif (task := chunk.start()) is None:
@@ -202,7 +206,7 @@ class WebExecution:
         at_once = self._outbox.add_frame(FromRunner.STREAM, number, frame)
         if _waits(frame) and not (at_once and frame[0] == Kind.PIECE):
             self._flush_in_turn()
-            if frame[0] == Kind.PIECE:
+            if frame[0] != Kind.CREDIT:
                 self._outbox.hold()  # an app may keep the loop for itself
         else:
             self._outbox.flush()
@@ -231,7 +235,10 @@ class WebExecution:
     def _flush_in_turn(self) -> None:
         if not self._flush_due:
             self._flush_due = True
-            self._loop.call_soon(self._flush)
+            if len(self._exchanges) > CROWD:
+                self._loop.call_soon(self._loop.call_soon, self._flush)
+            else:
+                self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         self._flush_due = False
@@ -245,7 +252,17 @@ class WebExecution:
             self._noted = input_id
             self._outbox.frame(FromRunner.NOTE, input_id)
 
-    # --- the reading thread
+    def watch(self, sock: socket.socket, read: Callable[[], bool]) -> None:
+        """Have the loop call `read` whenever something has come on a socket, while that returns True."""
+        self._from_outside(self._loop.add_reader, sock, self._on_readable, sock, read)
+
+    def _on_readable(self, sock: socket.socket, read: Callable[[], bool]) -> None:
+        self._awake = True  # what comes needs no wake-up
+        if not read():
+            self._loop.remove_reader(sock)
+        self._turn()
+
+    # --- who reads: a thread, or the loop
 
     def wake(self) -> None:
         """Look into the inbox."""

@@ -146,5 +146,5 @@ def described(kind: Any, handler: Callable[..., Awaitable[object]]) -> dict[str,
 def _decoded(decoder: "msgspec.msgpack.Decoder[Any]", data: bytes) -> Any:
     try:
         return decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise exception.InvalidError(f"not a valid request: {error}") from error

@@ -9,6 +9,7 @@ from tidemill._parameters import KINDS
 from tidemill._wire.deploying import MAX_TAG
 from tidemill._wire.specs import Autoscaling, FunctionSpec, Resources, RetryPolicy, Web
 from tidemill.exception import InvalidError
+from tidemill_registry import layers
 from tidemill_registry.decisions import LIFE
 
 MAX_FUNCTIONS = 1_000
@@ -111,6 +112,7 @@ def _problems(spec: FunctionSpec) -> Iterator[str]:
         yield "it names neither a module's function nor a serialized one"
     if len(spec.all_secrets) > MAX_SECRETS:
         yield f"at most {MAX_SECRETS} secrets can be given"
+    yield from layers.problems(spec.image)
     yield from _resource_problems(spec.resources)
     yield from _scaling_problems(spec.autoscaling)
     yield from _retry_problems(spec.retries)

@@ -7,9 +7,10 @@ before its functions are published: what a name stands for is settled then.
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import Select, exists, func, select
+from sqlalchemy import ColumnElement, Select, delete, exists, func, select, tuple_
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -18,12 +19,16 @@ from tidemill._wire.images import GetImage, ImageInfo, PublishImage
 from tidemill._wire.specs import FunctionSpec, ImageSpec, Pool
 from tidemill.exception import InvalidError, NotFoundError
 from tidemill.image import image_id
-from tidemill_registry import environments
-from tidemill_registry.database import transaction
-from tidemill_registry.schema import ImageName, RecipeRow
+from tidemill_registry import environments, records
+from tidemill_registry.database import Clock, transaction
+from tidemill_registry.schema import ImageName, PoolRow, RecipeRow
 
 NAMED = frozenset(("from_id", "from_name"))
 LATEST = "latest"
+KEPT_DAYS = 30  # that an image is found by its id, once no deployment and no name has it
+FORGET_AT_ONCE = 1_000
+FETCHED = 200  # records of pools that are looked at together
+OVERLAP = timedelta(hours=1)  # of the two looks for who has an image: deployments take less
 _NAME = re.compile(r"([A-Za-z0-9_.-]{1,64})(?::([A-Za-z0-9_.-]{1,64}))?")
 
 
@@ -96,14 +101,55 @@ async def keep(connection: AsyncConnection, pools: Iterable[Pool]) -> None:
         for pool in pools
     }
     if rows:
-        statement = upsert(RecipeRow).on_conflict_do_nothing()
+        made = upsert(RecipeRow)
+        statement = made.on_conflict_do_update(  # the row is held: who forgets it sees these pools first
+            index_elements=["workspace", "image"], set_={"app_id": RecipeRow.app_id}
+        )
         await connection.execute(statement, [rows[key] for key in sorted(rows)])  # in one order: no deadlock
+
+
+async def forget(engine: AsyncEngine, clock: Clock) -> int:
+    """Delete some recipes that nothing has needed for long; return how many. Replicas share it.
+
+    What a deployed image begins with is needed too: it may have been begun with by its id.
+    """
+    old = RecipeRow.created_at < clock() - func.make_interval(0, 0, 0, KEPT_DAYS)
+    unnamed = select(RecipeRow.workspace, RecipeRow.image).where(old, ~exists().where(_has_name()))
+    async with transaction(engine) as connection:
+        now = (await connection.execute(select(func.now()))).scalar_one()
+        found = {(row.workspace, row.image) for row in await connection.execute(unnamed)}
+        left = sorted(found - await _needed(connection, select(PoolRow.record)) if found else ())
+    if not left:
+        return 0
+    chosen = tuple_(RecipeRow.workspace, RecipeRow.image).in_(left[:FORGET_AT_ONCE])
+    async with transaction(engine) as connection:
+        query = unnamed.where(chosen).with_for_update(skip_locked=True)
+        held = {(row.workspace, row.image) for row in await connection.execute(query)}
+        lately = select(PoolRow.record).where(PoolRow.created_at > now - OVERLAP)
+        gone = sorted(held - await _needed(connection, lately))
+        these = tuple_(RecipeRow.workspace, RecipeRow.image).in_(gone)
+        await connection.execute(delete(RecipeRow).where(these))
+    return len(gone)
+
+
+async def _needed(connection: AsyncConnection, query: Select[bytes]) -> set[tuple[str, str]]:
+    """Return the images that pools have, and those that theirs begin with."""
+    found: set[tuple[str, str]] = set()
+    async for record in await connection.stream_scalars(query.execution_options(yield_per=FETCHED)):
+        pool = records.pool(record)
+        layers = pool.spec.image.layers
+        if (pool.workspace, image_id(pool.spec.image)) not in found:
+            found |= {(pool.workspace, image_id(ImageSpec(layers[:end]))) for end in range(len(layers) + 1)}
+    return found
+
+
+def _has_name() -> ColumnElement[bool]:
+    return (ImageName.workspace == RecipeRow.workspace) & (ImageName.image == RecipeRow.image)
 
 
 def named() -> Select[bytes]:
     """Return the query for the recipes of images that have a name: what they were made of stays."""
-    has_name = (ImageName.workspace == RecipeRow.workspace) & (ImageName.image == RecipeRow.image)
-    return select(RecipeRow.record).where(exists().where(has_name))
+    return select(RecipeRow.record).where(exists().where(_has_name()))
 
 
 def on_base(image: ImageSpec, base: ImageSpec) -> ImageSpec:
@@ -158,11 +204,11 @@ async def _find(connection: AsyncConnection, workspace: str, request: GetImage) 
         name = full_name(request.name)
         told = f"no image is published as {name!r} in the environment {request.environment!r}"
         environment = await environments.find(connection, workspace, request.environment)
-        named = (ImageName.workspace == RecipeRow.workspace) & (ImageName.image == RecipeRow.image)
-        query = query.join(ImageName, named).where(
+        query = query.join(ImageName, _has_name()).where(
             ImageName.environment_id == environment, ImageName.name == name
         )
-    row = (await connection.execute(query)).first()
+    storable = "\0" not in request.image
+    row = (await connection.execute(query)).first() if storable else None
     if row is None:
         raise NotFoundError(told, hint="build it: image.build(app), and .publish(name) to name it")
     image, record, app_id, when = row

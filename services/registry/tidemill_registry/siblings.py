@@ -40,20 +40,26 @@ def gone(app_id: str, versions: Iterable[int]) -> list[outbox.Entry]:
 
 
 async def reconcile(connection: AsyncConnection, bus: ServiceBus) -> int:
-    """Make the bucket have each version that can be called, and no other; return how many it had wrong."""
+    """Make the bucket have each version that can be called, and no other; return how many it had wrong.
+
+    An app's next version may be there already: its containers start before it serves (see `warming`).
+    """
     bucket = bus.bucket(streams.HANDLES)
     held = (await bucket.items()).keys()
-    query = select(DeploymentFunction.app_id, DeploymentFunction.version).distinct()
-    query = query.join(App, DeploymentFunction.app_id == App.id).where(App.state != "stopped")
+    query = select(App.id, App.version.label("present"), DeploymentFunction.version).distinct()
+    query = query.outerjoin(DeploymentFunction, DeploymentFunction.app_id == App.id)
+    rows = (await connection.execute(query.where(App.state != "stopped"))).all()
     wanted = {
-        streams.handles_key(row.app_id, row.version): (row.app_id, row.version)
-        for row in await connection.execute(query)
+        streams.handles_key(row.id, row.version): (row.id, row.version)
+        for row in rows
+        if row.version is not None
     }
+    prepared = {streams.handles_key(row.id, row.present + 1) for row in rows}
     missing = [version for key, version in wanted.items() if key not in held]
     for start in range(0, len(missing), AT_ONCE):
         for key, body in (await _read(connection, missing[start : start + AT_ONCE])).items():
             await bucket.put(key, body)
-    strays = held - wanted.keys()
+    strays = held - wanted.keys() - prepared
     for key in strays:
         await bucket.delete(key)
     return len(missing) + len(strays)

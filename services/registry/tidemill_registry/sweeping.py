@@ -9,7 +9,7 @@ from tidemill._bus.protocol import BusError
 from tidemill.exception import ServiceError
 from tidemill_common.bus.protocol import ServiceBus
 from tidemill_common.logging import Logger
-from tidemill_registry import bundles, decisions, retention, variants
+from tidemill_registry import bundles, decisions, image_recipes, retention, variants
 from tidemill_registry.apps import Apps
 from tidemill_registry.database import UNREACHABLE, Clock, ping
 from tidemill_registry.dead_letters import DeadLetters
@@ -87,7 +87,8 @@ class Sweep:
                 self._log.warning("the sweep waits for the database", error=str(error))
 
     async def _collect(self) -> None:
-        """Remove code that no version refers to any more."""
+        """Remove recipes and code that no version refers to any more."""
+        await image_recipes.forget(self._engine, self._clock)
         for workspace in await self._workspaces.names():
             try:
                 count = await bundles.collect(self._engine, self._bus, workspace, time.time())

@@ -33,7 +33,7 @@ from tidemill_scheduler.placing import Order, choose, explain, reclaim, unfit
 from tidemill_scheduler.queues import Backlog
 from tidemill_scheduler.replica import Replica
 from tidemill_scheduler.starts import WAIT, Starts
-from tidemill_scheduler.warming import Warm, raised
+from tidemill_scheduler.warming import Warm, joined, raised
 from tidemill_scheduler.workers import Container, Spare
 
 LOOK_EVERY = 0.02  # seconds between two looks at a consumer, however many bells ring
@@ -112,7 +112,7 @@ class Scaler:
 
     def warm(self, count: int, seconds: float) -> Warm:
         """Keep so many containers for a while, whether anybody calls or not."""
-        self._warm = Warm(count, self._clock() + seconds)
+        self._warm = joined(self._warm, Warm(count, self._clock() + seconds))
         self._bell.set()
         return self._warm
 
@@ -228,8 +228,8 @@ class Scaler:
         warm = self._warm
         if warm is None:
             return None
-        ready = situation.count(READY) >= situation.limits.min_containers
-        if ready or self._starts.failures.count or self.wants_room:
+        wanted = raised(situation.limits, warm.count).min_containers  # asked for since it was looked, perhaps
+        if situation.count(READY) >= wanted or self._starts.failures.count or self.wants_room:
             warm.done.set()
         if warm.until <= situation.now:
             self._warm = None

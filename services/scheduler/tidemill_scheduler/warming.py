@@ -22,6 +22,14 @@ class Warm:
     done: asyncio.Event = field(default_factory=asyncio.Event)
 
 
+def joined(kept: Warm | None, wanted: Warm) -> Warm:
+    """Return what serves both; who waits for the first already waits for both."""
+    if kept is None:
+        return wanted
+    done = wanted.done if kept.done.is_set() else kept.done
+    return Warm(max(kept.count, wanted.count), max(kept.until, wanted.until), done)
+
+
 def raised(limits: Autoscaling, count: int) -> Autoscaling:
     """Return limits that keep so many containers, as far as a pool may have them."""
     most = limits.max_containers

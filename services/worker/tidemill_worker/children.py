@@ -15,7 +15,8 @@ from pathlib import Path
 from tidemill._container.processes import descendants
 
 _SWEEPS = 50  # rounds of killing before the rest is left to the next sweep
-_PAUSE = 0.01  # seconds between two rounds
+_REAP_TRIES = 100  # for an init that has said goodbye to be gone
+_PAUSE = 0.01  # seconds between two of either
 
 
 @dataclass(slots=True)
@@ -43,6 +44,17 @@ class Children:
             self._starting -= 1
             if not self._starting:
                 self._quiet.set()
+
+    async def forget(self, pid: int) -> None:
+        """Forget an init; collect it if its template is gone, so that it has become a child of ours."""
+        if pid in self.awaited:
+            return
+        self.own.discard(pid)
+        with suppress(ChildProcessError):
+            for _ in range(_REAP_TRIES):
+                if os.waitpid(pid, os.WNOHANG)[0]:  # noqa: ASYNC222 - it returns at once
+                    return
+                await asyncio.sleep(_PAUSE)
 
     async def sweep(self) -> int:
         """End every orphan; return how many there were."""

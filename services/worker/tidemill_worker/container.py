@@ -133,7 +133,8 @@ class Container:
     def configure(self, configuration: dict[str, Any]) -> None:
         """Tell the runner what it is to run."""
         self._runner.send((ToRunner.START, configuration))
-        self.sessions.configure(configuration["env"], configuration["workdir"])
+        variables = {**configuration["surroundings"], **configuration["env"]}
+        self.sessions.configure(variables, configuration["workdir"])
 
     def assign(self, part: Part) -> None:
         """Hand inputs over. They run after those it already has, or beside them."""

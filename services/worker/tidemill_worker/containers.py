@@ -5,7 +5,6 @@ placed ──> started ──> ready ──> (pool gives it inputs) ──> ende
 """
 
 import asyncio
-import os
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -34,7 +33,6 @@ from tidemill_worker.web_container import WebContainer
 
 FINISH = 30.0  # seconds that running inputs get when a container is told to stop, unless the order says
 EXIT_HOOKS = 30.0  # seconds for exit hooks after that
-REAP_TRIES, REAP_PAUSE = 100, 0.01  # for an init that has said goodbye to be gone
 EVENT_TRIES, EVENT_PAUSE = 10, 1.0  # of an event that the broker does not take
 
 
@@ -316,7 +314,7 @@ class Containers:
             self._node.metrics.ends.labels(_short(container.ended.result())).inc()
         try:
             if container.pid:
-                await self._reap(container.pid)
+                await self._children.forget(container.pid)
                 await self._sweep(container)
             await self._runtime.clean(container.id)
         except Exception:  # what it had is given to others all the same
@@ -340,17 +338,6 @@ class Containers:
             if count:
                 self._node.metrics.orphans.inc(count)
                 self._node.log.warning("orphans ended", container=container.id, processes=count)
-
-    async def _reap(self, pid: int) -> None:
-        """Forget an init; collect it if its template is gone, so that it has become a child of ours."""
-        if pid in self._children.awaited:
-            return
-        self._children.own.discard(pid)
-        with suppress(ChildProcessError):
-            for _ in range(REAP_TRIES):
-                if os.waitpid(pid, os.WNOHANG)[0]:  # noqa: ASYNC222 - it returns at once
-                    return
-                await asyncio.sleep(REAP_PAUSE)
 
     # --- its surroundings
 

@@ -2,13 +2,12 @@
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from tidemill_common.logging import Logger
 from tidemill_worker.gpus import Gpu, Gpus, Holder, Standing
 from tidemill_worker.metrics import Metrics
-from tidemill_worker.nvml import DriverError, Nvml, Reading
+from tidemill_worker.nvml import DriverError, Nvml, Reading, asked
 
 SOON, EVERY = 0.05, 1.0  # seconds between two looks: while a GPU is given back, and otherwise
 ANSWER = 10.0  # seconds for the driver to answer
@@ -25,7 +24,6 @@ class GpuWatch:
         self._log = log
         self._metrics = metrics
         self._back = asyncio.Event()
-        self._thread = ThreadPoolExecutor(1, "nvml")
         self._asked: asyncio.Future[Reading] | None = None
         gpus.on_back = self._back.set
 
@@ -63,12 +61,16 @@ class GpuWatch:
                 tell(holder, f"its GPU {gpu.device.uuid} is set aside: {gpu.note}")
         return changed
 
+    @property
+    def hangs(self) -> bool:
+        """Whether the driver has not answered what it was asked last."""
+        return self._asked is not None and not self._asked.done()
+
     async def _ask(self, gpu: Gpu) -> Reading:
         """Return what a GPU is used for. A driver that hangs costs one thread, and not the worker."""
-        if self._asked is not None and not self._asked.done():
+        if self.hangs:
             raise DriverError("it still does not answer")
-        loop = asyncio.get_running_loop()
-        self._asked = loop.run_in_executor(self._thread, self._nvml.reading, gpu.device)
+        self._asked = asked(self._nvml.reading, gpu.device)
         await asyncio.wait({self._asked}, timeout=ANSWER)
         if not self._asked.done():
             raise DriverError(f"it does not answer within {ANSWER:g} s")

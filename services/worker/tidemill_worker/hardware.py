@@ -46,7 +46,7 @@ class Hardware:
     def close(self) -> None:
         """Let others have them."""
         self.gpus.close()
-        if self._nvml is not None:
+        if self._nvml is not None and self._watch is not None and not self._watch.hangs:
             self._nvml.close()
 
 
@@ -62,8 +62,8 @@ async def _find(settings: Settings, log: Logger) -> tuple[Nvml | None, tuple[Dev
         return None, devices.declared(wanted)
     try:
         async with asyncio.timeout(PATIENCE):
-            driver = await asyncio.to_thread(Nvml.open)
-            found = await asyncio.to_thread(driver.devices) if driver else ()
+            driver = await nvml.asked(Nvml.open)
+            found = await nvml.asked(driver.devices) if driver else ()
     except (DriverError, TimeoutError) as error:
         why = str(error) or f"it does not answer within {PATIENCE:g} s"
         log.warning("GPUs cannot be used: their driver does not work", why=why)

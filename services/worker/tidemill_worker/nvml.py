@@ -1,15 +1,22 @@
 """The GPUs of this machine as NVIDIA's driver (510 or newer) tells of them, through its library NVML."""
 
+import asyncio
 import ctypes
+import threading
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from tidemill_worker.devices import Device, type_of
 
 LIBRARY = "libnvidia-ml.so.1"
 _MIB = 1 << 20
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class DriverError(Exception):
@@ -98,6 +105,33 @@ class Nvml:
         """Let go of the driver."""
         with suppress(self._nvml.NVMLError):
             self._nvml.nvmlShutdown()
+
+
+def asked(call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> "asyncio.Future[R]":
+    """Return what a call to the driver will give, made in a thread of its own.
+
+    The thread ends with the process: a call that hangs in the driver must not hold the worker's exit, as
+    it would in an executor.
+    """
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[R] = loop.create_future()
+
+    def settle(take: Callable[[], None]) -> None:
+        if not answer.done():
+            take()
+
+    def run() -> None:
+        try:
+            result = call(*args, **kwargs)
+        except BaseException as error:
+            take = partial(answer.set_exception, error)
+        else:
+            take = partial(answer.set_result, result)
+        with suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(settle, take)
+
+    threading.Thread(target=run, name="nvml", daemon=True).start()
+    return answer
 
 
 def folder() -> Path | None:

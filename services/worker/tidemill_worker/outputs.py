@@ -46,13 +46,20 @@ class Outbox:
         """Hear what callers have."""
         await self._direct.listen()
 
-    def finish(self, work: Work, items: list[Item], seconds: float, container: str) -> None:
-        """Send terminal outputs; the work is acknowledged when they, and all others, are stored."""
+    def finish(
+        self, work: Work, items: list[Item], seconds: float, container: str, *, alone: bool = False
+    ) -> None:
+        """Send terminal outputs; the work is acknowledged when they, and all others, are stored.
+
+        A response that is `alone` leaves before anything else is done: all that follows would delay it.
+        """
         work.open -= len(items)
+        self.send(work, items, seconds, container)
+        if alone:
+            self._node.bus.send_now()
         for item in items:
             self._statuses[Status(item[1])].inc()
         self._node.records.finished(work, items, seconds, container)
-        self.send(work, items, seconds, container)
 
     def send(self, work: Work, items: list[Item], seconds: float, container: str) -> None:
         """Send outputs, terminal or not."""

@@ -304,7 +304,8 @@ class PoolQueue:
                     items.append(item)
         finally:
             if items:
-                self._outbox.finish(part.work, items, seconds, container.id)
+                alone = self._parts == 1 and bool(self._webs)  # several leave together, in one write
+                self._outbox.finish(part.work, items, seconds, container.id, alone=alone)
         part.seconds += seconds
         self._input_seconds = _mean(self._input_seconds, seconds / max(1, len(outputs)))
         if not part.left:

@@ -100,12 +100,13 @@ class Runtime:
         if sockets is None:
             sockets = await self._fork(wish, equipment, is_early=is_early)
         phases = {"image": prepared - began, "start": time.perf_counter() - prepared}
-        return Start(sockets, configuration._asdict(), phases)
+        told = configuration._replace(surroundings=dict(surroundings))
+        return Start(sockets, told._asdict(), phases)
 
     async def _fork(self, wish: Wish, equipment: Equipment, *, is_early: bool) -> Sockets:
         """Return a container without its code; with a Python of its own for variables it needs early."""
         if not is_early:
-            return await self._templates.fork(wish.image, wish.container, wish.reservation, wish.surroundings)
+            return await self._templates.fork(wish.image, wish.container, wish.reservation)
         told = wish.configuration
         return await self._templates.start_alone(
             wish.image, wish.container, wish.reservation, {**wish.surroundings, **told["env"]},

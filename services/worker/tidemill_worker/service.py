@@ -47,6 +47,7 @@ from tidemill_worker.sandbox.opening import open_tier
 from tidemill_worker.settings import Settings
 from tidemill_worker.snapshots import Snapshots
 from tidemill_worker.sources import Sources
+from tidemill_worker.spares import Spares
 from tidemill_worker.templates import Templates
 from tidemill_worker.uv import Uv
 
@@ -98,10 +99,11 @@ class Worker:
             self._root_builder(uv, layer) if builds_roots else None,
             budget=self.settings.worker_image_space << 20,
         )
-        self._templates = Templates(node, self._children, tier, self._web_layer)
+        self._spares = Spares(node, self._children, tier)
+        self._templates = Templates(node, self._children, tier, self._spares, self._web_layer)
         sources = Sources(code, context.bus, self._children)
         memory = self._room.total.memory // SNAPSHOT_SHARE
-        self._snapshots = Snapshots(node, self._children, tier, self._templates, memory)
+        self._snapshots = Snapshots(node, self._children, tier, self._templates, self._spares, memory)
         runtime = Runtime(
             node, self._images, sources, self._templates, self._snapshots, tier, self._hardware.driver
         )
@@ -139,6 +141,7 @@ class Worker:
             await self._containers.kill_all()
         finally:
             await self._images.close()
+            await self._spares.close()
             await self._snapshots.close()
             await self._templates.close()
             await self._tier.close()

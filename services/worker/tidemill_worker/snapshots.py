@@ -30,6 +30,7 @@ from tidemill_worker.capacity import Reservation
 from tidemill_worker.children import Children
 from tidemill_worker.images import Image
 from tidemill_worker.node import Node
+from tidemill_worker.spares import Spares
 from tidemill_worker.templates import NoSnapshot, Template, Templates, control_pair
 from tidemill_worker.tier import Files, ForkError, Launch, Sockets, Tier
 
@@ -95,11 +96,20 @@ class _Snapshot:
 class Snapshots:
     """All snapshots of this worker. `memory` is how many MiB they may take together."""
 
-    def __init__(self, node: Node, children: Children, tier: Tier, templates: Templates, memory: int) -> None:
+    def __init__(
+        self,
+        node: Node,
+        children: Children,
+        tier: Tier,
+        templates: Templates,
+        spares: Spares,
+        memory: int,
+    ) -> None:
         self._node = node
         self._children = children
         self._tier = tier
         self._templates = templates
+        self._spares = spares
         self._memory = memory << 20
         self._snapshots: dict[str, _Snapshot] = {}
         self._refused: dict[str, str] = {}
@@ -115,20 +125,19 @@ class Snapshots:
         try:
             if reason := self._refused.get(key) or _unfit(wish.reservation.pool):
                 raise NoSnapshot(reason, final=False)
-            template, sockets = await self._forked(key, wish)
+            return await self._forked(key, wish)
         except NoSnapshot as refusal:
             if refusal.final:
                 self._remember(key, str(refusal))
             wish.say(f"started without its memory snapshot: {refusal}")
             return None
-        return await self._templates.admit(wish.container, wish.reservation, template.launched, sockets)
 
-    async def _forked(self, key: str, wish: Wish) -> tuple[Template, Sockets]:
+    async def _forked(self, key: str, wish: Wish) -> Sockets:
         """Fork a container, from another snapshot where one has ended; not for ever: forks may be its end."""
         for tries in count(1):
             template = await self._get(key, wish)
             try:
-                return template, await template.fork(wish.container, wish.surroundings, "")
+                return await self._spares.container(template, wish.container, wish.reservation)
             except ForkError as error:
                 if not template.is_gone:
                     raise

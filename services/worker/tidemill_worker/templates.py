@@ -26,10 +26,12 @@ from tidemill_worker.driver import NOTHING, Equipment
 from tidemill_worker.framing import Frame, FrameProtocol
 from tidemill_worker.images import Image
 from tidemill_worker.node import Node
+from tidemill_worker.spares import Spares
 from tidemill_worker.tier import ForkError, Launch, Launched, Sockets, Tier
 
 START_TIMEOUT = 30.0  # seconds until a template that does not answer is given up
 FORK_TIMEOUT = 10.0
+END_TIMEOUT = 1.0  # seconds for a template to end by itself
 MAX_TEMPLATES = 32
 _LAST_WORDS = 4096  # bytes of what a template said that its failure tells
 
@@ -56,9 +58,11 @@ class Template:
         self.used = loop.time()
         self.is_gone = False
         self.report: dict[str, float] = {}
+        self.on_gone: Callable[[], None] = _ignore
         self._words = words  # what it writes to its standard error
         self._sending = sock.dup()
         self._sock = sock
+        self._is_open = False
         self._ready: asyncio.Future[None] = loop.create_future()
         self._forks: dict[str, asyncio.Future[int]] = {}
         self._protocol = FrameProtocol(self._on_frame, self._on_lost)
@@ -72,6 +76,7 @@ class Template:
         """
         loop = asyncio.get_running_loop()
         await loop.create_unix_connection(lambda: self._protocol, sock=self._sock)
+        self._is_open = True
         if order:
             self._protocol.send(order)
         try:
@@ -80,16 +85,16 @@ class Template:
         except TimeoutError as error:
             raise ForkError(f"the image's Python did not start within {limit:.0f} s") from error
 
-    async def fork(self, container: str, environment: Mapping[str, str], workdir: str) -> Sockets:
-        """Return a new container; `ForkError` if it cannot be made."""
+    async def fork(self, container: str, *, ahead: bool = False) -> Sockets:
+        """Return a new container, made `ahead` of its need where all else goes first; `ForkError` if not."""
         ours_runner, its_runner = socket.socketpair()
         ours_control, its_control = control_pair()
         self.used = asyncio.get_running_loop().time()
         answer = self._forks[container] = asyncio.get_running_loop().create_future()
         try:
-            frame = sockets.pack((ToTemplate.FORK, container, dict(environment), workdir))
+            frame = sockets.pack((ToTemplate.FORK, container, ahead))
             await self._send(frame, [its_runner.fileno(), its_control.fileno()])
-            async with asyncio.timeout(FORK_TIMEOUT):
+            async with asyncio.timeout(START_TIMEOUT if ahead else FORK_TIMEOUT):
                 pid = await answer
         except BaseException as error:
             ours_runner.close()
@@ -114,16 +119,22 @@ class Template:
 
     def close(self) -> None:
         """End it. Its containers go on."""
-        self._protocol.close()
+        if self._is_open:
+            self._protocol.close()
+        elif not self.is_gone:
+            self._sock.close()
+            self._ready.cancel()
+            self._on_lost()
 
     async def end(self) -> None:
         """End it, by force if it must be, with its containers."""
         self.close()
         with suppress(TimeoutError):
-            async with asyncio.timeout(1.0):
+            async with asyncio.timeout(END_TIMEOUT):
                 await self.process.wait()
-        with suppress(ProcessLookupError):
-            os.kill(self.process.pid, signal.SIGKILL)
+        if self.process.returncode is None:  # else its number may be another's by now
+            with suppress(ProcessLookupError):
+                os.kill(self.process.pid, signal.SIGKILL)
 
     def _on_frame(self, frame: Frame) -> None:
         match frame:
@@ -138,6 +149,8 @@ class Template:
                 self._forks[container].set_exception(ForkError(message))
 
     def _on_lost(self) -> None:
+        if self.is_gone:
+            return
         self.is_gone = True
         self._sending.close()
         gone = ForkError(f"the image's Python ended {self._last_words()}".rstrip())
@@ -146,6 +159,7 @@ class Template:
         for future in waiting:
             if not future.done():
                 future.set_exception(gone)
+        self.on_gone()
 
     def _last_words(self) -> str:
         size = self._words.seek(0, os.SEEK_END)
@@ -157,23 +171,26 @@ class Templates:
     """All templates of this worker, by image and network mode."""
 
     def __init__(
-        self, node: Node, children: Children, tier: Tier, web_layer: Callable[[], Awaitable[Path]]
+        self,
+        node: Node,
+        children: Children,
+        tier: Tier,
+        spares: Spares,
+        web_layer: Callable[[], Awaitable[Path]],
     ) -> None:
         """`web_layer` makes what web functions find beside what all containers run on."""
         self._node = node
         self._children = children
         self._tier = tier
+        self._spares = spares
         self.web_layer = web_layer
         self._tasks: dict[Key, asyncio.Task[Template]] = {}
 
-    async def fork(
-        self, image: Image, container: str, reservation: Reservation, environment: Mapping[str, str]
-    ) -> Sockets:
+    async def fork(self, image: Image, container: str, reservation: Reservation) -> Sockets:
         """Return a new container of an image."""
         pool = reservation.pool
         template = await self._get(image, (pool.workspace, image.key, pool.spec.block_network, pool.has_web))
-        sockets = await template.fork(container, environment, "")
-        return await self.admit(container, reservation, template.launched, sockets)
+        return await self._spares.container(template, container, reservation)
 
     async def start_alone(
         self,
@@ -207,18 +224,7 @@ class Templates:
         self._children.awaited.add(process.pid)
         self._node.spawn(self.reap(launched), f"reap {container}")
         sockets = Sockets(ours_runner, ours_control, process.pid)
-        return await self.admit(container, reservation, launched, sockets)
-
-    async def admit(
-        self, container: str, reservation: Reservation, launched: Launched, sockets: Sockets
-    ) -> Sockets:
-        """Have the tier admit a container; its sockets are closed if that cannot be."""
-        try:
-            return await self._tier.admit(container, reservation, launched, sockets)
-        except BaseException:
-            sockets.runner.close()
-            sockets.control.close()
-            raise
+        return await self._spares.admit(container, reservation, launched, sockets)
 
     async def _get(self, image: Image, key: Key) -> Template:
         task = self._tasks.get(key)
@@ -285,6 +291,10 @@ class Templates:
         for template in await asyncio.gather(*tasks, return_exceptions=True):
             if isinstance(template, Template):
                 await template.end()
+
+
+def _ignore() -> None:
+    """Do nothing."""
 
 
 def measures(report: Mapping[str, Any]) -> dict[str, float]:

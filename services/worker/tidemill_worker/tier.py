@@ -49,6 +49,11 @@ class Sockets:
     control: socket.socket
     pid: int
 
+    def close(self) -> None:
+        """Close both: there is to be no container."""
+        self.runner.close()
+        self.control.close()
+
 
 @dataclass(frozen=True, slots=True)
 class Launch:
@@ -117,10 +122,12 @@ class Tier(Protocol):
     isolates: whether user code is kept from the machine at all.
     unheld: what is not held back, by the names of `isolation.ROWS`, and how (`open` or `watched`).
     note: why it is this tier and no better one, or what is missing; empty where there is nothing to say.
+    makes_spares: whether containers can be made before it is known what they run.
     """
 
     name: str
     isolates: bool
+    makes_spares: bool
     unheld: Mapping[str, str]
     note: str
 
@@ -131,6 +138,15 @@ class Tier(Protocol):
         self, container: str, reservation: Reservation, launched: Launched, sockets: Sockets, /
     ) -> Sockets:
         """Put limits on a container that has been made, connect it, and let it go; `ForkError` if not."""
+
+    async def prepare(self, spare: str, launched: Launched, sockets: Sockets, /) -> Sockets:
+        """Do so with one that is made ahead: with the usual limits, under a name of its own."""
+
+    def suits(self, container: str, reservation: Reservation, /) -> bool:
+        """Whether a spare can become this container, which has been settled."""
+
+    def adopt(self, spare: str, container: str, reservation: Reservation, sockets: Sockets, /) -> None:
+        """Make a spare this container, with its limits; `OSError` if that cannot be."""
 
     async def settle(self, container: str, image: Image, files: Files, /) -> Place:
         """Return where a container works, which will find these files where its image says.
@@ -168,6 +184,7 @@ class ProcessTier:
 
     name = "process"
     isolates = False
+    makes_spares = True
 
     def __init__(self, children: Children, layer: Path, folder: Path, note: str = "") -> None:
         self.unheld: Mapping[str, str] = dict.fromkeys(isolation.ROWS, isolation.OPEN)
@@ -196,9 +213,18 @@ class ProcessTier:
         self, _container: str, _reservation: Reservation, _launched: Launched, sockets: Sockets
     ) -> Sockets:
         """Let it go."""
-        if sys.platform == "linux":
-            sockets.control.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
-        return sockets
+        return _let_go(sockets)
+
+    async def prepare(self, _spare: str, _launched: Launched, sockets: Sockets) -> Sockets:
+        """Let it go."""
+        return _let_go(sockets)
+
+    def suits(self, _container: str, _reservation: Reservation) -> bool:
+        """Return that it can: they are all alike."""
+        return True
+
+    def adopt(self, spare: str, container: str, reservation: Reservation, sockets: Sockets) -> None:
+        """Do nothing: it has neither a name nor limits."""
 
     async def settle(self, container: str, image: Image, files: Files) -> Place:
         """Make its folders, with the files that lie below its working directory."""
@@ -240,6 +266,12 @@ class ProcessTier:
 
     async def close(self) -> None:
         """Leave the rest to who made the folder."""
+
+
+def _let_go(sockets: Sockets) -> Sockets:
+    if sys.platform == "linux":
+        sockets.control.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
+    return sockets
 
 
 def passed_on(*more: str) -> dict[str, str]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from tidemill import exception
 from tidemill._container.frames import FromRunner, ToRunner
-from tidemill._duplex import Duplex, join
+from tidemill._duplex import Duplex, couple, join
 from tidemill._wire.duplex import PIECE_TO_CONTAINER
 from tidemill._wire.specs import Pool
 from tidemill_worker.container import GRACE, Container, Listener
@@ -114,7 +114,7 @@ class WebContainer(Container):
             beat=0,
         )
         outer = self._node.web.open(part.work)
-        inner.on_control = outer.control
+        couple(outer, inner, self._node.bus.soon)
         inner.open()
         self._node.spawn(self._carry(part, number, outer, inner), f"stream of {part.work.chunk.call}")
         return inner
@@ -122,7 +122,7 @@ class WebContainer(Container):
     async def _carry(self, part: Part, number: int, outer: Duplex, inner: Duplex) -> None:
         """Carry a stream to its end, which may come after that of the request: its client may be slow."""
         try:
-            await join(outer, inner)
+            await join(outer, inner, self._node.bus.soon)
         finally:
             self._inner.pop(number, None)
             inner.close()

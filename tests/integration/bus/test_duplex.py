@@ -1,6 +1,7 @@
 """Duplex streams on both buses: what passes, what breaks them, and what that looks like at both ends."""
 
 import asyncio
+import itertools
 import random
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -12,7 +13,7 @@ from waiting import until
 
 from tidemill import _duplex, exception
 from tidemill._bus.protocol import Message
-from tidemill._duplex import Duplex, HalfEnded, join, on_bus
+from tidemill._duplex import Duplex, HalfEnded, couple, join, on_bus
 from tidemill._wire import coding, ids, subjects
 from tidemill._wire.duplex import OPENING, OVERHEAD, PIECE, Kind
 from tidemill_common.bus.memory import MemoryBus, MemoryServer
@@ -420,6 +421,45 @@ async def test_a_slow_reader_behind_a_join_stops_the_sender_in_front_of_it(stage
     with pytest.raises(exception.ServiceError):
         await sending
     await joined
+
+
+async def test_what_arrives_in_one_turn_is_passed_on_in_its_order_whatever_has_to_wait() -> None:
+    """Two ends without a carrier in between: pieces that need no credit overtake none that do."""
+    sent: list[Any] = []
+    source = Duplex(lambda _: None, window=16 << 20, beat=0)
+    sink = Duplex(sent.append, piece=PIECE, beat=0)
+    source.open()
+    couple(source, sink)
+    chance, numbers, expected = random.Random(7), itertools.count(), b""
+    credit = OPENING
+
+    async def feed(turns: int) -> None:
+        nonlocal expected
+        for _ in range(turns):
+            for _ in range(chance.randrange(4)):
+                data = chance.randbytes(chance.choice((1, 1_000, PIECE + 1)))
+                source.feed((Kind.PIECE, next(numbers), 0, data))
+                expected += data
+            await asyncio.sleep(0)
+
+    await feed(3)
+    joined = asyncio.create_task(join(source, sink))
+    for _ in range(100):
+        await feed(2)
+        credit += chance.choice((0, 2_000, 200_000))
+        sink.feed((Kind.CREDIT, credit, 0))
+    sink.feed((Kind.CREDIT, 1 << 30, 0))
+    source.feed((Kind.END, next(numbers), "bye"))
+    sink.feed((Kind.END, 0, None))
+    async with asyncio.timeout(LIMIT):
+        while sent[-1][0] != Kind.END:
+            await asyncio.sleep(0)
+            sink.feed((Kind.CREDIT, sink._out.used + (1 << 20), 0))
+        await joined
+    pieces = [frame for frame in sent if frame[0] == Kind.PIECE]
+    assert b"".join(frame[3] for frame in pieces) == expected
+    assert max(len(frame[3]) for frame in pieces) <= PIECE
+    assert source._in.taken == len(expected) + OVERHEAD * (next(numbers) - 1)
 
 
 async def test_pieces_that_wait_are_gathered_where_their_ends_mean_nothing() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from tidemill._container import bootstrap, sockets
 from tidemill._container.configuration import Configuration
 from tidemill._container.frames import FromInit, FromRunner, FromTemplate, ToInit, ToRunner, ToTemplate
-from tidemill._wire import failure, payload
+from tidemill._wire import failure, ids, payload
 from tidemill._wire.messages import Status
 
 PATIENCE = 60.0  # seconds for anything to happen
@@ -215,18 +215,31 @@ class Template:
         self.containers: list[Container] = []
         self.frames.first(FromTemplate.READY)
 
-    def fork(self, workdir: str = "", **environment: str) -> Container:
+    def fork(self) -> Container:
+        (container,) = self.fork_all([False])
+        return container
+
+    def fork_all(self, ahead: list[bool]) -> list[Container]:
+        """Ask for containers at once, and return them in this order."""
+        made = {ids.new(ids.CONTAINER): each for each in ahead}
+        containers = {name: self._ask(name, is_ahead) for name, is_ahead in made.items()}
+        for name, container in containers.items():
+            container.init = self.frames.wait(
+                lambda frames, name=name: next(
+                    (f[2] for f in frames if f[:2] == [FromTemplate.FORKED, name]), None
+                )
+            )
+        return list(containers.values())
+
+    def _ask(self, name: str, is_ahead: bool) -> Container:
         runner, runner_end = socket.socketpair()
         control, control_end = socket.socketpair()
-        answered = len(self.frames.of(FromTemplate.FORKED))
-        frame = sockets.pack((ToTemplate.FORK, "co-1", environment, workdir))
+        frame = sockets.pack((ToTemplate.FORK, name, is_ahead))
         socket.send_fds(self.sock, [frame], [runner_end.fileno(), control_end.fileno()])
         runner_end.close()
         control_end.close()
         container = Container(runner, control)
         self.containers.append(container)
-        self.frames.wait(lambda frames: len([f for f in frames if f[0] == FromTemplate.FORKED]) > answered)
-        container.init = self.frames.of(FromTemplate.FORKED)[-1][2]
         return container
 
     def close(self) -> None:

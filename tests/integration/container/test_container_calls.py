@@ -385,9 +385,9 @@ def test_variables_and_working_directory_are_there_at_import(start: Start, tmp_p
 
 def test_a_working_directory_that_cannot_be_is_a_failed_start(template: Template, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    container = template.fork(str(tmp_path / "file"))
+    container = template.fork()
     with pytest.raises(exception.ExecutionError, match="working directory"):
-        container.start(module="os", qualname="getpid")
+        container.start(module="os", qualname="getpid", workdir=str(tmp_path / "file"))
 
 
 def test_handles_of_the_app_are_known_to_the_container(start: Start) -> None:

@@ -168,7 +168,7 @@ def test_a_request_without_sockets_is_refused(template: Template) -> None:
     from tidemill._container import sockets
     from tidemill._container.frames import FromTemplate
 
-    template.sock.sendall(sockets.pack((ToTemplate.FORK, "co-lonely", {}, "")))
+    template.sock.sendall(sockets.pack((ToTemplate.FORK, "co-lonely", False)))
     _, container, message = template.frames.first(FromTemplate.FAILED)
     assert container == "co-lonely"
     assert "sockets" in message

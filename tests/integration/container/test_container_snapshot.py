@@ -95,8 +95,8 @@ def test_forks_share_no_randomness_no_position_and_no_output(tmp_path: Path) -> 
         for number in range(2):
             folder = tmp_path / str(number)
             folder.mkdir()
-            container = snapshot.fork(TMPDIR=str(folder))
-            container.start(**snapshot.fields)
+            container = snapshot.fork()
+            container.start(**snapshot.fields, surroundings={"TMPDIR": str(folder)})
             seen.append(container.call())
             container.control.wait(lambda _frames, one=container: b"here" in b"".join(one.piped(2).values()))
         (one, text, place, variable), (other, again, *_) = seen

@@ -89,10 +89,36 @@ def test_a_child_has_no_descriptor_of_the_template_or_of_another_child(start: St
     assert counts == [1, 1, 1], "its own to the worker"
 
 
-def test_the_environment_of_a_request_reaches_the_container(template: Template) -> None:
-    container = template.fork(MARK="here")
-    container.start(module="os", qualname="getenv")
-    assert container.call("MARK") == "here"
+def test_a_container_learns_of_its_surroundings_when_it_starts_and_variables_of_users_win(
+    template: Template,
+) -> None:
+    container = template.fork()
+    surroundings = {"MARK": "here", "TASK": "co-1"}
+    container.start(module="os", qualname="getenv", surroundings=surroundings, env={"MARK": "mine"})
+    assert (container.call("MARK"), container.call("TASK")) == ("mine", "co-1")
+
+
+def test_a_container_made_ahead_has_everything_imported_and_no_descriptor_of_others(
+    tmp_path: Path,
+) -> None:
+    template = Template(tmp_path)
+    try:
+        # Asked for while the template imports: those that are needed now are made before.
+        ahead, now = template.fork_all(ahead=[True, False])
+        source = """
+            import os, sys
+            def f(name):
+                found = [f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd")]
+                links = [os.readlink(path) for path in found if os.path.exists(path)]
+                return sum(link.startswith("socket:") for link in links), name in sys.modules
+        """
+        (tmp_path / "hello.py").write_text(textwrap.dedent(source))
+        for container in (ahead, now):
+            container.start(sources=(str(tmp_path),), module="hello", qualname="f")
+        assert ahead.call("tidemill._container.warming") == (1, True)
+        assert now.call("os") == (1, True)
+    finally:
+        template.close()
 
 
 def test_the_alias_for_modal_is_in_place(start: Start) -> None:

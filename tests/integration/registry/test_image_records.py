@@ -76,7 +76,12 @@ async def test_names_stand_for_what_they_stood_for_when_functions_were_published
     assert (await published(named, name="third")).layers == newer.layers
     found = await image_recipes.get(engine, records.workspace, GetImage("", "base", "main"))
     assert found.image == image_id(newer)
-    for unknown in (GetImage("im-none"), GetImage("", "base:v2", "main"), GetImage(image_id(base))):
+    for unknown in (
+        GetImage("im-none"),
+        GetImage("im-\0"),
+        GetImage("", "base:v2", "main"),
+        GetImage(image_id(base)),
+    ):
         workspace = "elsewhere" if unknown.image == image_id(base) else records.workspace
         with pytest.raises(NotFoundError):
             await image_recipes.get(engine, workspace, unknown)
@@ -100,3 +105,31 @@ async def test_what_an_image_with_a_name_was_made_of_stays(engine: AsyncEngine, 
     await secrets.collect()
     query = "SELECT array_agg(id) FROM secrets WHERE id IN (:kept, :gone)"
     assert await records.sql(query, kept=kept, gone=gone) == [kept]
+
+
+async def test_images_that_nothing_needs_are_forgotten_after_a_month(
+    engine: AsyncEngine, records: Records
+) -> None:
+    base, rest = ("debian_slim", {}), ("env", {"vars": {"A": "1"}})
+    images = {
+        "base": ImageSpec((base,)),
+        "deployed": ImageSpec((base, rest)),
+        "named": ImageSpec((base, ("workdir", {"path": "/n"}))),
+        "unused": ImageSpec((base, ("workdir", {"path": "/u"}))),
+        "new": ImageSpec((base, ("workdir", {"path": "/new"}))),
+    }
+    for name, image in images.items():
+        await records.deploy(spec(image=image), name=name)
+    request = PublishImage(image_id(images["named"]), "base", "main")
+    await image_recipes.publish(engine, records.workspace, request)
+    pools = "DELETE FROM pools USING apps WHERE apps.id = app_id AND apps.name = :name AND record LIKE :mine"
+    mine = f"%{records.workspace}%".encode()
+    for name in images.keys() - {"deployed"}:
+        await records.sql(pools, name=name, mine=mine)
+    aged = "UPDATE image_recipes SET created_at = now() - interval '31 days'"
+    fresh = " WHERE workspace = :workspace AND image <> :image"
+    await records.sql(aged + fresh, workspace=records.workspace, image=image_id(images["new"]))
+    await image_recipes.forget(engine, database_clock)
+    kept = "SELECT array_agg(image) FROM image_recipes WHERE workspace = :workspace"
+    found = await records.sql(kept, workspace=records.workspace)
+    assert set(found) == {image_id(image) for name, image in images.items() if name != "unused"}

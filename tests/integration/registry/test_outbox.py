@@ -130,6 +130,8 @@ async def test_the_bucket_is_repaired_at_the_start(
     await bucket.put(handles["f"].pool, b"broken")
     await bucket.delete(handles["g"].pool)
     siblings = client.bus.bucket(streams.HANDLES)
+    prepared = streams.handles_key(app_id, 2)  # a version whose containers start before it serves
+    await siblings.put(prepared, b"whatever")
     await siblings.put("ap-stray.1", b"whatever")
     await siblings.delete(streams.handles_key(app_id, 1))
     registry = await start_registry()
@@ -140,7 +142,7 @@ async def test_the_bucket_is_repaired_at_the_start(
 
     await until(whole)
     assert await client.pools() == before
-    assert set(await siblings.items()) == {streams.handles_key(app_id, 1)}
+    assert set(await siblings.items()) == {streams.handles_key(app_id, 1), prepared}
     assert await client.siblings(before[handles["f"].pool]) == handles
 
     async def counted() -> bool:

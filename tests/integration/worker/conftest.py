@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 from sandbox_stage import FIRST_ID
 from small_wheels import write_wheel
+from waiting import PATIENCE
 from worker_stage import Stage
 
 from tidemill._bus.protocol import BusError
 from tidemill._wire.scheduling import WorkerState
-from tidemill_common.bus.nats import connect
+from tidemill_common.bus.nats import NatsServiceBus, connect
 from tidemill_local.broker import Broker, BrokerSettings
 
 SETTINGS = {
@@ -66,10 +67,14 @@ def sandboxing(launch_worker: Callable[..., Any]) -> Callable[..., Any]:
     return lambda **settings: launch_worker(**{**usual, **settings})
 
 
+async def connected(broker: Broker) -> NatsServiceBus:
+    return await connect(broker.url, "service", broker.settings.passwords["service"], timeout=PATIENCE)
+
+
 @pytest.fixture
 async def alone(broker: Broker) -> AsyncIterator[Stage]:
     """A stage without a worker."""
-    bus = await connect(broker.url, "service", broker.settings.passwords["service"])
+    bus = await connected(broker)
     stage = Stage(bus)
     await stage.open()
     yield stage
@@ -103,7 +108,7 @@ class Standing:
 
     async def stage(self) -> Stage:
         """Return a stage with the worker and nothing else."""
-        bus = await connect(self.broker.url, "service", self.broker.settings.passwords["service"])
+        bus = await connected(self.broker)
         stage = Stage(bus)
         await stage.open()
         if self._worker is None:

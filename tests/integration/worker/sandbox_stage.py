@@ -1,19 +1,26 @@
 """What tests of sandboxes share: who their containers are, and the functions that those run."""
 
 import os
+import re
 import shutil
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 from worker_stage import Stage
 
-NEEDS = pytest.mark.skipif(
-    "CI" not in os.environ and (os.getuid() != 0 or not all(map(shutil.which, ("bwrap", "nft")))),
-    reason="sandboxes of both kinds of worker are tried by root, with bubblewrap and nftables",
-)
+NEEDS = [
+    pytest.mark.skipif(
+        "CI" not in os.environ and (os.getuid() != 0 or not all(map(shutil.which, ("bwrap", "nft")))),
+        reason="sandboxes of both kinds of worker are tried by root, with bubblewrap and nftables",
+    ),
+    pytest.mark.timeout(300),  # they start hundreds of containers
+]
 
 FIRST_ID = 1_500_000_000 + 65536 * (os.getpid() % 1000)  # nobody else's, so that processes can be told
 USER = 64_123
+SLOTS = Path("/run/tidemill")
 
 CODE = """
 import os, time
@@ -97,3 +104,19 @@ async def call(stage: Stage, function: str, *arguments: Any, **spec: Any) -> Any
     await stage.place(pool)
     call = await stage.call(pool, arguments)
     return (await stage.results(call, timeout=60.0))[0]
+
+
+def groups_of(worker: int) -> set[str]:
+    """Return the names of the control groups of the containers of a worker, which has this pid."""
+    links = []
+    for descriptor in Path(f"/proc/{worker}/fd").iterdir():
+        with suppress(OSError):  # it was closed meanwhile
+            links.append(os.readlink(descriptor))
+    (slot,) = {found[1] for link in links if (found := re.fullmatch(rf"{SLOTS}/(\d+)\.lock", link))}
+    found = [Path(group) for group in control_groups()]
+    return {group.name for group in found if group.parent.name == f"tidemill-root-{slot}"}
+
+
+def control_groups() -> list[str]:
+    """Return all of this machine. Others' come and go meanwhile."""
+    return [f"{place}/{group}" for place, groups, _ in os.walk("/sys/fs/cgroup") for group in groups]

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import sandbox_stage
-from sandbox_stage import USER, call
+from sandbox_stage import USER, call, groups_of
 from worker_stage import Stage
 
 from tidemill._wire import isolation
@@ -158,7 +158,8 @@ def documented(column: str) -> dict[str, str]:
 async def test_user_code_of_a_root_worker_gets_nowhere_and_its_limits_hold(
     alone: Stage, sandboxing: Callable[..., Any], traps: dict[str, Any], broker: Any, outside: int
 ) -> None:
-    await sandboxing(TIDEMILL_WORKER_TASKS="40").serving()
+    worker = sandboxing(TIDEMILL_WORKER_TASKS="40")
+    await worker.serving()
     state = await alone.until(lambda: next(iter(alone.states.values()), None))
     assert state.runtime == "bubblewrap"
     assert not state.note or not has_loop_devices()
@@ -189,6 +190,25 @@ async def test_user_code_of_a_root_worker_gets_nowhere_and_its_limits_hold(
     assert not seen.value["sys"]
     assert not {"shadow", "hostname", "machine-id"} & set(seen.value["names"])
     assert len(seen.value["pids"]) == 2, "init and runner"
+
+    # One that was made ahead, whose group has another name, is held as any other.
+    seen = await look_ahead(alone, worker.process.pid)
+    assert seen.value["hostname"] == seen.container
+    assert len(seen.value["pids"]) == 2
+    again, limited = await asyncio.gather(
+        attacked(alone, traps, ports), call(alone, "eat", resources=Resources(memory_limit=64))
+    )
+    assert again == set()
+    assert "killed at its memory limit of 64 MiB" in str(limited.error)
+
+
+async def look_ahead(stage: Stage, worker: int) -> Any:
+    """Start containers until one is that was there before it was asked for; return what it saw."""
+    async with asyncio.timeout(60.0):
+        while True:
+            seen = await call(stage, "look")
+            if seen.container not in groups_of(worker):  # it has that of the spare that it was
+                return seen
 
 
 @pytest.fixture

@@ -41,8 +41,11 @@ async def test_a_handler_gets_the_typed_request_and_its_answer_is_encoded() -> N
     assert coding.decode(AppHeartbeat, await endpoint(answer)(REQUEST)) == AppHeartbeat("ap-1!")
 
 
+DEEP = b"\x81\xa4mood" + b"\x91" * 100_000 + b"\x90"
+
+
 @pytest.mark.parametrize(
-    "data", [b"", b"\xc1", b"\x93", coding.encode({}), coding.encode({"app_id": 7}), REQUEST[:-1]]
+    "data", [b"", b"\xc1", b"\x93", DEEP, coding.encode({}), coding.encode({"app_id": 7}), REQUEST[:-1]]
 )
 async def test_what_is_no_request_of_this_kind_is_refused(data: bytes) -> None:
     failure = await refused(endpoint(done), data)

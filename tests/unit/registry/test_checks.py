@@ -27,6 +27,10 @@ def spec(name: str = "f", **fields: Any) -> FunctionSpec:
     return FunctionSpec(name=name, source=Source(module="m", qualname=name), **fields)
 
 
+def layered(operation: str, arguments: object) -> ImageSpec:
+    return ImageSpec(((operation, arguments),))
+
+
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
@@ -40,6 +44,15 @@ def spec(name: str = "f", **fields: Any) -> FunctionSpec:
         (spec(cls=TWO_METHODS, batching=Batching(1, 1)), "no other methods"),
         (spec(cls=TWO_METHODS, web=Web("asgi")), "a class answers the web by its methods"),
         (spec(cls=ClassSpec((MethodSpec("a", web=Web("what")),))), "no web function of the kind 'what'"),
+        (spec(image=layered("from_id", {})), "layer 1 of its image, 'from_id' has no 'image'"),
+        (spec(image=layered("from_id", {"image": 1})), r"Expected `str`, got `int` - at `\$.image`"),
+        (spec(image=layered("debian_slim", {"python_version": 3.12})), "at `\\$.python_version`"),
+        (spec(image=layered("debian_slim", [])), "Expected `object`, got `array`"),
+        (spec(image=layered("pip_install", {"packages": "numpy"})), "at `\\$.packages`"),
+        (spec(image=layered("run_commands", {"commands": [], "secrets": [0]})), "one of 0 secrets"),
+        (spec(image=layered("run_function", {"function": {"key": "k", "number": 0}})), "one of 0 functions"),
+        (spec(image=layered("add_local_dir", {"files": []})), "form of another operation"),
+        (spec(image=layered("new", {"data": b"bytes"})), "its image has no key"),
         (spec(""), "not a name"),
         (spec("f" * 257), "not a name"),
         (spec(timeout=0.0), "timeout"),

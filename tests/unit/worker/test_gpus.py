@@ -1,5 +1,7 @@
 """GPUs of a worker: which they are, who has them, and when they are offered again."""
 
+import subprocess
+import sys
 from pathlib import Path
 from uuid import uuid4
 
@@ -228,3 +230,19 @@ def test_a_plain_process_finds_the_driver_where_the_worker_did(
     monkeypatch.setenv("LD_LIBRARY_PATH", f"/somewhere:{tmp_path}")
     found = Driver(tmp_path).equip((device,), isolated=False)
     assert (found.variables["LD_LIBRARY_PATH"], found.early) == (str(tmp_path), True)
+
+
+HANGING = """
+import asyncio, threading
+from tidemill_worker.nvml import asked
+
+async def main():
+    assert await asked(divmod, 7, 2) == (3, 1)
+    await asyncio.wait({asked(threading.Event().wait)}, timeout=0.01)
+
+asyncio.run(main())
+"""
+
+
+def test_a_driver_that_hangs_does_not_hold_the_end_of_the_worker() -> None:
+    subprocess.run([sys.executable, "-c", HANGING], check=True, timeout=60)

@@ -179,6 +179,13 @@ class MemoryBus:
 
     # --- the caller's bus
 
+    def soon(self, call: Callable[[], None]) -> None:
+        """See `ServiceBus.soon`."""
+        self._loop.call_soon(call)
+
+    def send_now(self) -> None:
+        """See `ServiceBus.send_now`. Nothing waits for the end of a turn here."""
+
     def publish(
         self, subject: str, data: bytes, *, reply: str = "", headers: Mapping[str, str] | None = None
     ) -> None:

@@ -171,13 +171,17 @@ class NatsServiceBus(NatsBus):
         """Return a message id that nobody else uses."""
         return f"{self._inbox[7:]}.{next(self._tokens)}"
 
+    def send_now(self) -> None:
+        """See `ServiceBus.send_now`."""
+        self._write()
+
     def listen(self, subject: str, handler: Handler) -> Callable[[], None]:
         """Hand what arrives on a subject to `handler` as it came; return what ends that."""
         sid = self._connection.listen(subject, "", handler)
         return lambda: self._connection.unlisten(sid)
 
     def soon(self, call: Callable[[], None]) -> None:
-        """Run `call` once before this turn's write: what it publishes goes along."""
+        """See `ServiceBus.soon`."""
         self._soon(call)
 
     def later(self, delay: float, call: Callable[[], None]) -> asyncio.TimerHandle:

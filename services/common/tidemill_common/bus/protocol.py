@@ -163,6 +163,12 @@ class ServiceBus(Bus, Protocol):
         What arrives when it is not wanted any more is handed back, or is `on_unwanted`'s to deal with.
         """
 
+    def send_now(self) -> None:
+        """Send what was published now, and not at the end of this turn of the loop: somebody waits for it."""
+
+    def soon(self, call: Callable[[], None]) -> None:
+        """Run `call` once before this turn's write: what it publishes goes along."""
+
     def bucket(self, name: str) -> KeyValue:
         """Return a bucket by name."""
 

@@ -10,7 +10,7 @@ under way.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Hashable
+from collections.abc import AsyncIterator, Hashable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -26,6 +26,7 @@ ASK_AGAIN = 15.0  # seconds between two rounds in which the registry is told wha
 FRESH = 35.0  # seconds after which a set is no longer taken without asking: the registry waits for 60
 FULL = 1.0  # seconds for which a class that has too many sets is not asked for about another
 ASKING = 16  # questions at once
+ASKING_AGAIN = 8  # of them in a round: requests that name a new set do not wait for its end
 KNOWN = 10_000  # sets
 
 
@@ -116,11 +117,23 @@ class Sets:
             await asyncio.sleep(ASK_AGAIN)
             now = time.monotonic()
             self._full = {pool: full for pool, full in self._full.items() if full[0] > now}
+            in_use = [(key[0], one) for key, one in self._sets.items() if one.used or one.open]
             for key, one in list(self._sets.items()):
-                if one.used or one.open:
-                    await self._ask_again(key[0], one)
-                elif now - one.asked >= FRESH or len(self._sets) > KNOWN:
+                if not (one.used or one.open) and (now - one.asked >= FRESH or len(self._sets) > KNOWN):
                     del self._sets[key]
+            await self._tell(in_use)
+
+    async def _tell(self, in_use: Iterable[tuple[str, _Set]]) -> None:
+        """Ask about sets again, several at once: one after the other, thousands would take too long."""
+        left = iter(in_use)
+
+        async def ask() -> None:
+            for pool, one in left:
+                await self._ask_again(pool, one)
+
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(ASKING_AGAIN):
+                tasks.create_task(ask())
 
     async def _ask_again(self, pool: str, one: _Set) -> None:
         one.used = False  # whatever the answer is: what is gone must not be asked about for ever

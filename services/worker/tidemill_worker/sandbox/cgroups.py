@@ -67,6 +67,7 @@ class Cgroups:
         self.lacking = lacking
         self._folders = folders
         self._beside = beside
+        self._names: dict[str, str] = {}  # of the groups of containers that were spares
 
     @classmethod
     def open(cls, name: str, memory: int) -> "Cgroups":
@@ -125,15 +126,24 @@ class Cgroups:
             group.mkdir(exist_ok=True)
             for controller in (one for one in limits if self._folders.get(one) == folder):
                 for name, value in limits[controller].items():
-                    with suppress(*([OSError] if name in _OPTIONAL else [])):
-                        (group / name).write_text(value)
+                    _write(group, name, value)
             (group / "cgroup.procs").write_text(str(pid))
+
+    def hand_over(self, spare: str, container: str, resources: Resources, tasks: int) -> None:
+        """Make a spare's group a container's; `OSError` if it has more than the container may."""
+        usual, limits = values(Resources(), self.version, tasks), values(resources, self.version, tasks)
+        for controller in limits:
+            group = self._folders[controller] / spare
+            for name, value in limits[controller].items():
+                if value != usual[controller].get(name):
+                    _write(group, name, value)
+        self._names[container] = spare
 
     def memory(self, container: str) -> Memory | None:
         """Return what the kernel counted, or None where it does not count."""
         if "memory" not in self._folders:
             return None
-        group = self._folders["memory"] / container
+        group = self._folders["memory"] / self._names.get(container, container)
         try:
             if self.version == 1:
                 return Memory(
@@ -153,8 +163,9 @@ class Cgroups:
 
     def remove(self, container: str) -> None:
         """Remove a container's groups, with whatever still runs in them."""
+        group = self._names.pop(container, container)
         for folder in set(self._folders.values()):
-            _remove(folder / container)
+            _remove(folder / group)
 
     def sweep(self) -> int:
         """End and remove everything that is left of earlier containers; return how many groups there were."""
@@ -196,6 +207,11 @@ def sweep(names: Iterable[str]) -> None:
 def named(mount: Path, names: Collection[str]) -> list[Path]:
     """Return the groups of these names, wherever in a hierarchy. Others come and go meanwhile."""
     return [Path(place, group) for place, groups, _ in os.walk(mount) for group in groups if group in names]
+
+
+def _write(group: Path, name: str, value: str) -> None:
+    with suppress(*([OSError] if name in _OPTIONAL else [])):
+        (group / name).write_text(value)
 
 
 def _remove(group: Path) -> None:

@@ -47,6 +47,11 @@ class Egress:
         self._preparing = self._preparing or asyncio.get_running_loop().call_later(PAUSE, self._prepare)
         return given
 
+    def hand_over(self, spare: str, container: str) -> None:
+        """Count a spare's connection as a container's."""
+        if isinstance(self._way, Pairs):
+            self._way.hand_over(spare, container)
+
     async def take_back(self, container: str) -> None:
         """Take a container's connection away."""
         if isinstance(self._way, UserNetwork):

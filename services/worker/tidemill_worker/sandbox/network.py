@@ -175,6 +175,11 @@ class Pairs:
             "refused": self._refused, "open_to": self._resolvers,
         }  # fmt: skip
 
+    def hand_over(self, spare: str, container: str) -> None:
+        """Count a spare's pair as a container's, if it has one."""
+        if spare in self._given:
+            self._given[container] = self._given.pop(spare)
+
     def take_back(self, container: str) -> None:
         """Remove a container's pair, which the end of its namespace does too, but later."""
         with self._lock:

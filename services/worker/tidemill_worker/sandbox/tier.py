@@ -24,6 +24,7 @@ from typing import Any
 import msgpack
 
 from tidemill._container import sandbox as inside
+from tidemill._container import syscalls
 from tidemill._wire import subjects
 from tidemill._wire.specs import Resources
 from tidemill_worker import allocator
@@ -51,6 +52,8 @@ class Bubblewrap:
 
     name = "bubblewrap"
     isolates = True
+    # Another user may not give a container its name from outside.
+    makes_spares = os.getuid() == 0
 
     def __init__(
         self,
@@ -83,6 +86,7 @@ class Bubblewrap:
         self._scratch: dict[str, Path] = {}
         self._mounts: dict[str, int] = {}
         self._copies: dict[str, list[tuple[str, str]]] = {}
+        self._names: dict[str, int] = {}  # of spares: the namespaces in which they have one
 
     @property
     def has_own_ids(self) -> bool:
@@ -158,14 +162,59 @@ class Bubblewrap:
         self, container: str, reservation: Reservation, launched: Launched, sockets: Sockets
     ) -> Sockets:
         """Shake hands with it; in between come its limits and its network."""
-        assert launched.scratch is not None
-        control, resources = sockets.control, reservation.pool.spec.resources
-        self._scratch[container] = launched.scratch / container
+        resources = reservation.pool.spec.resources
+        admitted = await self._shake_hands(container, resources, launched, sockets)
+        self._look_after(container, admitted.pid, resources)
+        return admitted
+
+    async def prepare(self, spare: str, launched: Launched, sockets: Sockets) -> Sockets:
+        """Do so with one that nobody needs yet."""
+        return await self._shake_hands(spare, Resources(), launched, sockets, is_spare=True)
+
+    def suits(self, container: str, reservation: Reservation) -> bool:
+        """Return whether what cannot be changed any more is as it has it: its disk, and what lies on it."""
+        disk = reservation.pool.spec.resources.ephemeral_disk or DISK
+        return disk == DISK and container not in self._copies
+
+    def adopt(self, spare: str, container: str, reservation: Reservation, sockets: Sockets) -> None:
+        """Give a spare the limits and the name of a container; what it has is that container's now."""
+        resources = reservation.pool.spec.resources
+        if self._cgroups.version:
+            self._cgroups.hand_over(spare, container, resources, self._tasks)
+        name = self._names.pop(spare)
+        try:
+            syscalls.sethostname(container, name)
+        finally:
+            os.close(name)
+        self.egress.hand_over(spare, container)
+        self._scratch[container] = self._scratch.pop(spare)
+        if spare in self._mounts:
+            self._mounts[container] = self._mounts.pop(spare)
+        self._look_after(container, sockets.pid, resources)
+
+    def _look_after(self, container: str, pid: int, resources: Resources) -> None:
         disk = resources.ephemeral_disk or DISK
+        written = self._mounts.get(container, self._scratch[container] / "upper")
+        self._watch.add(container, Watched(pid, resources.memory_limit, disk, written))
+
+    async def _shake_hands(
+        self,
+        container: str,
+        resources: Resources,
+        launched: Launched,
+        sockets: Sockets,
+        *,
+        is_spare: bool = False,
+    ) -> Sockets:
+        assert launched.scratch is not None
+        control, disk = sockets.control, resources.ephemeral_disk or DISK
+        self._scratch[container] = launched.scratch / container
         try:
             async with asyncio.timeout(HANDSHAKE):
                 await self._give_disk(container, disk, control)
                 pid = await handshake.hello(control)
+                if is_spare:  # it waits for us, so that this is its pid and nobody else's
+                    self._names[container] = os.open(f"/proc/{pid}/ns/uts", os.O_RDONLY)
                 # The kernel takes its time for both, and the container meanwhile makes its root.
                 _, network = await asyncio.gather(
                     self._limit(container, pid, resources), self._connect(container, pid, launched)
@@ -181,8 +230,6 @@ class Bubblewrap:
                 "a function that needs none can have block_network=True"
             ) from error
         control.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
-        written = self._mounts.get(container, self._scratch[container] / "upper")
-        self._watch.add(container, Watched(pid, resources.memory_limit, disk, written))
         return Sockets(sockets.runner, control, pid)
 
     async def _give_disk(self, container: str, size: int, control: socket.socket) -> None:
@@ -251,6 +298,8 @@ class Bubblewrap:
         """Remove its limits, its network and what it wrote."""
         self._watch.discard(container)
         self._copies.pop(container, None)
+        if (name := self._names.pop(container, -1)) >= 0:
+            os.close(name)
         await self.egress.take_back(container)
         if self._cgroups.version:
             await asyncio.to_thread(self._cgroups.remove, container)
