@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, cast
 
-from tidemill import exception
+from tidemill import _parameters, exception
 from tidemill._container.lifespan import App
 
 
@@ -62,8 +62,14 @@ def _endpoint(function: Callable[..., Any], method: str, *, docs: bool) -> App:
             hint='add it: image.uv_pip_install("fastapi[standard]")',
         ) from error
 
-    addresses = {} if docs else {"openapi_url": None, "docs_url": None, "redoc_url": None}
-    app = FastAPI(title=function.__name__, **addresses)  # type: ignore[arg-type]
+    parameters = _parameters.declared(type(getattr(function, "__self__", None))) if docs else ()
+    if parameters:
+        from tidemill._container.documented import Documented
+
+        app: FastAPI = Documented(function.__name__, parameters)
+    else:
+        addresses = {} if docs else {"openapi_url": None, "docs_url": None, "redoc_url": None}
+        app = FastAPI(title=function.__name__, **addresses)  # type: ignore[arg-type]
     app.add_middleware(
         CORSMiddleware,
         allow_origins=["*"],

@@ -53,12 +53,17 @@ def of_error(error: exception.Error) -> Problem:
     if isinstance(error, exception.OutputExpiredError):
         return Problem(404, "not_found", str(error), hint=error.hint)
     if isinstance(error, exception.ConnectionError):
-        return Problem(503, "service", "the message broker cannot be reached", headers=_later(503))
+        return unreachable()
     if isinstance(error, exception.RequestSizeError):
         return Problem(413, "too_large", str(error), hint=error.hint)
     code = errors.to_reply(error).code
     status = STATUSES[code]
     return Problem(status, code, str(error), hint=error.hint, headers=_later(status))
+
+
+def unreachable() -> Problem:
+    """Return what is said while there is no connection to the broker."""
+    return Problem(503, "service", "the message broker cannot be reached", headers=_later(503))
 
 
 def of_outcome(outcome: Outcome, index: int, headers: dict[str, str]) -> Problem:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 import uvicorn
 
 from tidemill_gateway.web.protocol import Protocol
+from tidemill_gateway.web.socket_protocol import SocketProtocol
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -42,7 +43,7 @@ class HttpServer:
                 app,
                 loop="none",
                 http=cast("type[asyncio.Protocol]", partial(Protocol, refusals=refusals)),
-                ws="websockets-sansio",
+                ws=SocketProtocol,
                 ws_max_size=MAX_MESSAGE,
                 lifespan="off",
                 proxy_headers=bool(trusted_proxies),

@@ -35,6 +35,7 @@ class Gateway:
         from tidemill_gateway.rate_limits import RateLimits
         from tidemill_gateway.server import HttpServer
         from tidemill_gateway.sessions import Sessions
+        from tidemill_gateway.web.broker import Broker
         from tidemill_gateway.web.calls import Inbox
         from tidemill_gateway.web.feeds import Feeds
         from tidemill_gateway.web.front import Front
@@ -58,7 +59,8 @@ class Gateway:
             PUBLIC,
         )
         app = new_app(context.health, api, PREFIX)
-        inbox, routes = Inbox(context.bus), Routes(context.bus, context.log)
+        broker = Broker(context.bus)
+        inbox, routes = Inbox(context.bus, broker), Routes(context.bus, context.log)
         await inbox.listen()
         feeds = Feeds(context.bus, context.tasks.create_task, context.log)
         await feeds.listen()
@@ -66,8 +68,7 @@ class Gateway:
         sets = Sets(self._sessions, context.log)
         context.tasks.create_task(sets.run(), name="sets of parameters")
         domain = self.settings.gateway_domain
-        front = Front(app, routes, sets, admission, self._sessions, inbox, feeds, context.log, domain)
-        front.follow(context.bus)
+        front = Front(app, broker, routes, sets, admission, self._sessions, inbox, feeds, context.log, domain)
         settings = self.settings
         refusals = Refusals(routes, limits, domain)
         self._server = HttpServer(

@@ -10,7 +10,8 @@ same parameters have the same pool, and take it over.
 """
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from sqlalchemy import Text, any_, bindparam, delete, exists, func, insert, literal, select, update
 from sqlalchemy.dialects.postgresql import ARRAY
@@ -66,6 +67,29 @@ async def get(
         if known is None and not await _make(connection, pool, digest, request, clock, of_url=of_url):
             known = await _known(connection, pool.function_id, digest, clock, of_url=of_url)
     return known or (handle_of(pool), True)
+
+
+async def repeat(
+    connection: AsyncConnection, base: Pool, earlier: GetVariant, clock: Clock, *, of_url: bool
+) -> str | None:
+    """Return the variant of a pool that an earlier base had, made if need be; None where it cannot be.
+
+    It takes nobody's room. `connection` is in a transaction that the caller ends.
+    """
+    request = replace(earlier, pool=base.id)
+    pool = decisions.variant(base, request, ids.new(ids.POOL), random.randrange(streams.SHARDS))  # noqa: S311
+    digest = decisions.variant_digest(request)
+    query = select(PoolRow.id).where(PoolRow.function_id == pool.function_id, PoolRow.digest == digest)
+    if (known := await connection.scalar(query)) is not None:
+        return str(known)
+    if of_url and len(await _of_urls(connection, pool)) >= MAX_OF_URLS:
+        return None
+    try:
+        _check(base, request)
+        made = pool.spec != base.spec and await _make(connection, pool, digest, request, clock, of_url=of_url)
+    except (InvalidError, NotFoundError, ResourceExhaustedError):  # told to whoever asks for it by itself
+        return None
+    return pool.id if made else None
 
 
 async def given(engine: AsyncEngine, function_id: str, pool: str) -> GetVariant | None:
@@ -184,11 +208,7 @@ async def _make_room(connection: AsyncConnection, pool: Pool, clock: Clock) -> N
     Raises:
         ResourceExhaustedError: as many as there may be are in use.
     """
-    await connection.execute(
-        select(Function.id).where(Function.id == pool.function_id).with_for_update(key_share=True)
-    )
-    query = select(PoolRow.id).where(PoolRow.function_id == pool.function_id, PoolRow.of_url)
-    held = (await connection.scalars(query.order_by(PoolRow.asked_at))).all()
+    held = await _of_urls(connection, pool)
     surplus = len(held) - MAX_OF_URLS + 1
     if surplus <= 0:
         return
@@ -203,6 +223,15 @@ async def _make_room(connection: AsyncConnection, pool: Pool, clock: Clock) -> N
             hint=f"one that no request names for {URL_IDLE:g} s makes room",
         )
     await outbox.enqueue(connection, [outbox.remove(each) for each in gone])
+
+
+async def _of_urls(connection: AsyncConnection, pool: Pool) -> Sequence[str]:
+    """Return what URLs have made of a function, longest unasked first; nobody adds to it meanwhile."""
+    await connection.execute(
+        select(Function.id).where(Function.id == pool.function_id).with_for_update(key_share=True)
+    )
+    query = select(PoolRow.id).where(PoolRow.function_id == pool.function_id, PoolRow.of_url)
+    return (await connection.scalars(query.order_by(PoolRow.asked_at))).all()
 
 
 # --- with their bases

@@ -5,13 +5,15 @@
                                      their containers are ready, or cannot be, or it takes too long ──┘
 
 What is prepared is in the tables like a pool of an earlier version: the deployment finds it there, and serves
-with it. A deployment that never comes leaves a pool that nobody calls.
+with it. A deployment that never comes leaves a pool that nobody calls. The same goes for the sets of options
+and parameters that have warm containers: each has a pool of its own, whose containers nobody else can use.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -24,18 +26,31 @@ from tidemill._wire import coding, subjects
 from tidemill._wire.apps import PublishFunctions
 from tidemill._wire.deploying import DeployApp, RollbackApp
 from tidemill._wire.scheduling import CountReady, MakeReady, ReadyCounts
-from tidemill._wire.specs import FunctionSpec
+from tidemill._wire.specs import FunctionSpec, Pool
+from tidemill._wire.variants import GetVariant
 from tidemill_common.bus.protocol import ServiceBus
 from tidemill_common.logging import Logger
-from tidemill_registry import checks, deployments, lookups, outbox, publishing, secrets, siblings
+from tidemill_registry import (
+    checks,
+    deployments,
+    lookups,
+    outbox,
+    publishing,
+    records,
+    secrets,
+    siblings,
+    variants,
+)
 from tidemill_registry.database import Clock, question, transaction
-from tidemill_registry.decisions import AppState, Publication, prepared
+from tidemill_registry.decisions import AppState, Publication, ServedPool, prepared
 from tidemill_registry.schema import Function, PoolRow
 
 HOLD = 10.0  # seconds that a version waits for its containers
 COUNT_TIMEOUT = 0.5  # seconds for the scheduler to say what is warm
 AT_ONCE = 8  # versions that wait; others do not
-MOST = 50  # containers of a function that are made ready
+MOST = 50  # containers of a function that are made ready, those of its sets included
+MOST_SETS = 20  # sets of options and parameters of a function that are made ready
+MOST_ASKED = 500  # sets of an app that the scheduler is asked about: those that were in use last
 
 Decide = Callable[[AsyncConnection, AppState], Awaitable[Publication]]
 Answer = TypeVar("Answer")
@@ -103,12 +118,20 @@ class Warming:
                 PoolRow.app_id == app_id, PoolRow.superseded_at.is_(None), PoolRow.variant_of.is_(None)
             )
             serving = {row.id: row.function_id for row in await connection.execute(query)}
+            sets = await _sets(connection, serving)
         if not serving:
             return None
         with suppress(BusError):  # whoever cannot be asked holds nobody up
-            told = await self._ask("count_ready", CountReady(tuple(serving)), ReadyCounts, COUNT_TIMEOUT)
-            counts = {serving[pool]: min(count, MOST) for pool, count in told.counts.items() if count}
-            return _Warm(app_id, serving.keys(), counts) if counts else None
+            asked = CountReady((*serving, *sets))
+            counts = (await self._ask("count_ready", asked, ReadyCounts, COUNT_TIMEOUT)).counts
+            own = {
+                serving[pool]: min(count, MOST) for pool, count in counts.items() if count and pool in serving
+            }
+            warm = [replace(one, count=counts[pool]) for pool, one in sets.items() if counts.get(pool)]
+            of_sets = {
+                function: chosen(warm, function, own.get(function, 0)) for function in serving.values()
+            }
+            return _Warm(app_id, serving.keys(), own, of_sets) if own or warm else None
         return None
 
     async def _store(self, workspace: str, warm: "_Warm", decide: Decide) -> dict[str, int]:
@@ -123,18 +146,38 @@ class Warming:
                 for item in coming
                 if item.pool.function_id in counts
             }
+            varied = [item.pool for item in coming if warm.sets.get(item.pool.function_id)]
             new = [item for item in coming if not item.known]
-            if not wanted or not new:
-                return wanted
-            await secrets.check_there(connection, workspace, [item.pool.spec for item in new])
-            if made := publication.new_functions.items():
-                rows = [{"id": function_id, "app_id": app.id, "name": name} for name, function_id in made]
-                await connection.execute(insert(Function), rows)
-            retired = {item.pool.id: prepared(item) for item in new}
-            await publishing.insert_pools(connection, new, retired, self._clock)
-            told = [siblings.told(app.id, publication.version, publication.handles)]
-            told += [outbox.put(pool, one.record) for pool, one in retired.items()]
-            await outbox.enqueue(connection, told)
+            if new and (wanted or varied):
+                await self._insert(connection, app, publication, new)
+            return wanted | await self._vary(connection, warm, varied)
+
+    async def _insert(
+        self, connection: AsyncConnection, app: AppState, publication: Publication, new: Sequence[ServedPool]
+    ) -> None:
+        """Store pools that do not serve yet."""
+        await secrets.check_there(connection, app.workspace, [item.pool.spec for item in new])
+        if made := publication.new_functions.items():
+            rows = [{"id": function_id, "app_id": app.id, "name": name} for name, function_id in made]
+            await connection.execute(insert(Function), rows)
+        retired = {item.pool.id: prepared(item) for item in new}
+        await publishing.insert_pools(connection, new, retired, self._clock)
+        told = [siblings.told(app.id, publication.version, publication.handles)]
+        told += [outbox.put(pool, one.record) for pool, one in retired.items()]
+        await outbox.enqueue(connection, told)
+
+    async def _vary(
+        self, connection: AsyncConnection, warm: "_Warm", coming: Sequence[Pool]
+    ) -> dict[str, int]:
+        """Store what is warm of the sets of the version before; return how many containers are wanted."""
+        query = select(PoolRow.record).where(PoolRow.id.in_([pool.id for pool in coming]))
+        wanted = {}
+        for record in (await connection.scalars(query)).all() if coming else ():
+            base = records.pool(record)
+            for one in warm.sets[base.function_id]:
+                pool = await variants.repeat(connection, base, one.given, self._clock, of_url=one.of_url)
+                if pool is not None:
+                    wanted[pool] = one.count
         return wanted
 
     async def _ask(self, verb: str, message: object, answer: type[Answer], timeout: float) -> Answer:
@@ -143,12 +186,47 @@ class Warming:
         return msgspec.msgpack.decode(data, type=answer)
 
 
+@dataclass(frozen=True, slots=True)
+class VariedSet:
+    """A function's set of options and parameters, and how many containers of it are ready."""
+
+    function_id: str
+    given: GetVariant
+    of_url: bool
+    count: int = 0
+
+
 class _Warm(NamedTuple):
-    """An app's pools that serve, and how many containers of a function are ready."""
+    """An app's pools that serve, and how many containers of each function and of its sets are ready."""
 
     app_id: str
     serving: AbstractSet[str]
     counts: Mapping[str, int]
+    sets: Mapping[str, Sequence[VariedSet]]
+
+
+def chosen(warm: Sequence[VariedSet], function_id: str, count: int) -> list[VariedSet]:
+    """Return the sets of a function that are made ready, those with most containers first.
+
+    With `count` containers of its own it has `MOST` at most.
+    """
+    left, found = MOST - count, []
+    of_function = [one for one in warm if one.function_id == function_id]
+    for one in sorted(of_function, key=lambda one: one.count, reverse=True)[:MOST_SETS]:
+        if left > 0:
+            found.append(replace(one, count=min(one.count, left)))
+            left -= one.count
+    return found
+
+
+async def _sets(connection: AsyncConnection, serving: Collection[str]) -> dict[str, VariedSet]:
+    """Return the sets of pools that were in use last, by the pool of each."""
+    query = select(PoolRow.id, PoolRow.function_id, PoolRow.variation, PoolRow.of_url)
+    lately = query.where(PoolRow.variant_of.in_(serving)).order_by(PoolRow.asked_at.desc()).limit(MOST_ASKED)
+    return {
+        row.id: VariedSet(row.function_id, coding.decode(GetVariant, row.variation), row.of_url)
+        for row in (await connection.execute(lately) if serving else ())
+    }
 
 
 def _publishing(functions: Sequence[FunctionSpec]) -> Decide:

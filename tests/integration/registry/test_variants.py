@@ -106,6 +106,29 @@ async def test_what_cannot_be_a_variant(
         await ask(records, base, changes, **given)
 
 
+async def test_a_variant_is_repeated_for_another_base_and_takes_nobodys_room(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = (await records.deploy(model())).handles["Model"]
+    second = (await records.deploy(model(timeout=7.0))).handles["Model"]
+    base = await pool(records, second.pool)
+
+    async def repeat(of_url: bool, **given: object) -> str | None:
+        earlier = GetVariant(first.pool, given)
+        async with records.engine.begin() as connection:
+            return await variants.repeat(connection, base, earlier, database_clock, of_url=of_url)
+
+    small = await of_url(records, first, "small")
+    monkeypatch.setattr(variants, "MAX_OF_URLS", 2)
+    again = await repeat(of_url=True, size="small")
+    assert again not in (None, small)
+    assert await repeat(of_url=True, size="small") == again == await of_url(records, second, "small")
+    assert await repeat(of_url=True, size="large") is None
+    assert await repeat(of_url=False, size="large") == await ask(records, second, size="large")
+    assert await repeat(of_url=False, colour="red") is None
+    assert {small, again} == {await of_url(records, each, "small") for each in (first, second)}
+
+
 async def test_variants_go_along_with_their_base(records: Records) -> None:
     base = (await records.deploy(model())).handles["Model"]
     large = await ask(records, base, size="large")

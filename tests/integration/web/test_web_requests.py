@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from raw_requests import connection, raw
 from waiting import until
 from web_site import Site
 
@@ -53,11 +54,6 @@ async def test_a_host_of_its_own_has_no_prefix(site: Site, client: Client) -> No
     seen = (await client.get(f"{site.gateway}/scope/x", headers=host)).json()
     assert (seen["root_path"], seen["path"]) == ("", "/scope/x")
     assert seen["headers"]["x-forwarded-host"] == host["host"]
-
-
-async def test_invalid_utf8_in_a_path_reaches_the_app(site: Site, client: Client) -> None:
-    seen = (await client.get(site.url("web", "/scope/%ff"))).json()
-    assert seen["raw_path"].endswith("/%ff")
 
 
 async def test_docs_and_redirects_lead_back_to_the_function(site: Site, client: Client) -> None:
@@ -196,22 +192,6 @@ async def test_a_request_above_its_timeout_is_answered_with_504(site: Site, clie
     assert quick.json() == "slept"
 
 
-async def connection(site: Site) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Return a connection to the gateway."""
-    host, port = site.gateway.removeprefix("http://").split(":")
-    return await asyncio.open_connection(host, int(port))
-
-
-async def raw(site: Site, text: bytes) -> bytes:
-    """Return all that is answered to some bytes."""
-    reader, writer = await connection(site)
-    writer.write(text)
-    await writer.drain()
-    answer = await asyncio.wait_for(reader.read(), 60)
-    writer.close()
-    return answer
-
-
 async def test_a_body_that_is_announced_is_asked_for_only_when_it_is_wanted(site: Site) -> None:
     head = "POST {}{} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 5\r\n"
     head += "Expect: 100-continue\r\n\r\n"
@@ -224,24 +204,6 @@ async def test_a_body_that_is_announced_is_asked_for_only_when_it_is_wanted(site
     writer.close()
     early = await raw(site, head.format(site.path("web"), "/early").encode())
     assert early.startswith(b"HTTP/1.1 413"), early
-
-
-async def test_requests_that_could_mean_two_things_are_refused(site: Site) -> None:
-    start = f"POST {site.path('web')}/body HTTP/1.1\r\nHost: x\r\n".encode()
-    attacks = {
-        "length and encoding": b"Content-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nG",
-        "two lengths": b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nab",
-        "a chunk's size": b"Transfer-Encoding: chunked\r\n\r\nzz\r\nab\r\n0\r\n\r\n",
-        "a bare CR": b"X-A: b\rContent-Length: 3\r\n\r\nabc",
-        "a header without a name": b": x\r\n\r\n",
-    }
-    for name, rest in attacks.items():
-        answer = await raw(site, start + rest)
-        assert answer.startswith(b"HTTP/1.1 400"), (name, answer)
-    long = await raw(site, start + b"X-Long: " + b"a" * 100_000 + b"\r\n\r\n")
-    assert long.startswith(b"HTTP/1.1 431"), long[:100]
-    many = await raw(site, start + b"".join(b"X-%d: 1\r\n" % number for number in range(2_000)) + b"\r\n")
-    assert many.startswith(b"HTTP/1.1 431"), many[:100]
 
 
 async def test_trailers_come_behind_the_body(site: Site) -> None:

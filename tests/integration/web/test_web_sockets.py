@@ -80,38 +80,6 @@ async def test_a_container_that_is_lost_closes_its_sockets(site: Site) -> None:
         assert closed.value.rcvd.code == 1011
 
 
-# Frames as they stand on the wire; the mask is of zeros, so that it changes nothing.
-MASK = b"\x00\x00\x00\x00"
-FAULTS = {
-    "text that is no UTF-8": (b"\x81\x82" + MASK + b"\xc3\x28", 1007),
-    "a frame without a mask": (b"\x81\x02hi", 1002),
-    "an opcode that nobody knows": (b"\x83\x80" + MASK, 1002),
-    "a ping in pieces": (b"\x09\x80" + MASK, 1002),
-    "a ping that is too long": (b"\x89\xfe\x00\x7e" + MASK + b"x" * 126, 1002),
-    "a continuation of nothing": (b"\x80\x80" + MASK, 1002),
-    "a close of one byte": (b"\x88\x81" + MASK + b"x", 1002),
-    "a close with a code that nobody may send": (b"\x88\x82" + MASK + b"\x03\xee", 1002),
-    "reserved bits": (b"\xb1\x80" + MASK, 1002),
-}
-
-
-@pytest.mark.parametrize(("frame", "code"), FAULTS.values(), ids=FAULTS.keys())
-async def test_what_breaks_the_protocol_closes_the_connection(site: Site, frame: bytes, code: int) -> None:
-    host, port = site.gateway.removeprefix("http://").split(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
-    writer.write(
-        f"GET {site.path('web')}/echo HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
-    )
-    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
-    assert head.startswith(b"HTTP/1.1 101")
-    writer.write(frame)
-    answer = await asyncio.wait_for(reader.read(), 60)
-    assert answer[0] == 0x88, answer
-    assert int.from_bytes(answer[2:4], "big") == code
-    writer.close()
-
-
 async def test_a_message_that_is_too_large_closes_the_connection(site: Site) -> None:
     async with connect(site.socket("web", "/echo"), compression=None, max_size=None) as socket:
         sending = asyncio.create_task(socket.send(b"x" * (17 << 20)))

@@ -309,6 +309,18 @@ def square(x: int, plus: int = 0, agent: str = Header("", alias="user-agent")) -
     return {"square": x**2 + plus, "agent": agent}
 
 
+@app.cls()
+class Power:
+    """An object for each exponent, which has to be told."""
+
+    exponent: int = tidemill.parameter()
+    sign: str = tidemill.parameter(default="+")
+
+    @tidemill.fastapi_endpoint(docs=True)
+    async def of(self, base: int) -> dict[str, str]:
+        return {"power": f"{self.sign}{base**self.exponent}"}
+
+
 @app.function()
 @tidemill.fastapi_endpoint(method="POST")
 async def order(item: Item) -> dict[str, Any]:

@@ -1,14 +1,20 @@
 """What is told of refusals, and which proxy token a request shows."""
 
 import hashlib
+import hmac
+from types import SimpleNamespace
 
 import pytest
+import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tidemill._wire import coding
 from tidemill._wire.limits import Limit
 from tidemill._wire.proxy_tokens import ProxyTokenRecord
+from tidemill_common.bus.memory import MemoryBus, MemoryServer
 from tidemill_gateway import admission, proxy_auth
+from tidemill_gateway.problems import Problem
 from tidemill_gateway.rate_limits import Refusal
 
 
@@ -69,6 +75,31 @@ def test_a_proxy_token_opens_its_own_workspace_only() -> None:
     assert not proxy_auth.opens(record, b"secret", "other")
     assert not proxy_auth.opens(record, b"", "main")
     assert not proxy_auth.opens(proxy_auth._NOBODY, b"", "")
+
+
+async def test_an_unknown_key_goes_the_way_of_a_wrong_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[tuple[bytes, bytes]] = []
+
+    def compare(stored: bytes, given: bytes) -> bool:
+        compared.append((stored, given))
+        return hmac.compare_digest(stored, given)
+
+    monkeypatch.setattr(proxy_auth, "hmac", SimpleNamespace(compare_digest=compare))
+    bus = MemoryBus(MemoryServer())
+    tokens = proxy_auth.ProxyTokens(bus, structlog.get_logger())
+    tokens._filled = True
+    record = ProxyTokenRecord("main", hashlib.sha256(b"secret").digest())
+    tokens._keep("known", coding.encode(record))
+    said = []
+    for key, workspace in ((b"known", "main"), (b"known", "other"), (b"unknown", "main")):
+        with pytest.raises(Problem) as refused:
+            tokens.check(workspace, [(b"modal-key", key), (b"modal-secret", b"wrong")])
+        said.append((refused.value.status_code, refused.value.body, refused.value.headers))
+    assert said[0] == said[1] == said[2]
+    given = hashlib.sha256(b"wrong").digest()
+    assert compared == [(record.secret_sha256, given), (record.secret_sha256, given), (bytes(32), given)]
+    assert tokens.check("main", [(b"modal-key", b"known"), (b"modal-secret", b"secret")]) == "known"
+    await bus.close()
 
 
 def test_no_function_sees_the_secret_that_opened_it() -> None:

@@ -25,6 +25,7 @@ from tidemill._wire.web import ACCEPT, CONTINUE, HEAD, OPENED, Timing
 from tidemill_common.bus.protocol import ServiceBus
 from tidemill_gateway import problems
 from tidemill_gateway.problems import Problem
+from tidemill_gateway.web.broker import Broker
 from tidemill_gateway.web.routes import Target
 
 encode = msgspec.msgpack.Encoder().encode
@@ -47,7 +48,8 @@ class WebCall:
     """One request. See `tidemill._attached.Attached`."""
 
     __slots__ = (
-        "_caller", "_inbox", "_since", "_submission", "answer", "handle", "id", "opened", "stream", "wanted",
+        "_caller", "_inbox", "_is_queued", "_since", "_submission", "answer", "handle", "id", "opened",
+        "stream", "wanted",
     )  # fmt: skip
 
     def __init__(self, inbox: "Inbox", caller: Caller, target: Target) -> None:
@@ -59,11 +61,13 @@ class WebCall:
         self.wanted: asyncio.Future[None] | None = None  # the same, for the app to ask for the body
         self._inbox = inbox
         self._caller = caller
+        self._is_queued = False  # for certain
         self._submission = 0
         self._since = 0.0
 
     def start(self, request: Fields) -> None:
-        """Queue it."""
+        """Queue it. Raises `Problem` where the broker was lost while it was read."""
+        self._inbox.broker.check()
         caller = self._caller
         self._since = time.monotonic()
         payload = (Format.HTTP, encode(request))
@@ -73,7 +77,12 @@ class WebCall:
         )  # fmt: skip
         caller.begin(self)
         self._inbox.calls[self.id] = self
-        self._submission = caller.submit(self.handle, self.id, 0, encode(chunk), refused=self.fail)
+        self._submission = caller.submit(
+            self.handle, self.id, 0, encode(chunk), stored=self._note_queued, refused=self.fail
+        )
+
+    def _note_queued(self) -> None:
+        self._is_queued = True
 
     def age(self) -> float:
         """Return the seconds since it was queued."""
@@ -91,8 +100,19 @@ class WebCall:
     def cancel(self) -> None:
         """Have it end: nobody waits for it any more."""
         if self.id in self._caller.calls:
-            self._caller.cancel(self.id, self.handle, num_inputs=1)
+            self.have_ended()
         self.leave()
+
+    def give_up_queueing(self) -> bool:
+        """Fail it if nobody knows whether it is queued, and return whether that is so."""
+        if self._is_queued or self.stream is not None or self.answer.done():
+            return False
+        self.fail(problems.unreachable())
+        return True
+
+    def have_ended(self) -> None:
+        """Have the scheduler end what may be queued of it."""
+        self._caller.cancel(self.id, self.handle, num_inputs=1)
 
     # --- what comes
 
@@ -166,15 +186,18 @@ class WebCall:
 class Inbox:
     """Where workers send the frames of this process's streams: one subject for all of them."""
 
-    def __init__(self, bus: ServiceBus) -> None:
+    def __init__(self, bus: ServiceBus, broker: Broker) -> None:
         self.id = ids.new(ids.GATEWAY)
+        self.broker = broker
         self.calls: dict[str, WebCall] = {}
+        self._given_up: list[WebCall] = []  # since the connection was lost
         self._bus = bus
 
     async def listen(self) -> None:
         """Hear what workers send."""
         await self._bus.subscribe(subjects.all_streams(self.id, down=True), self._arrive)
-        self._bus.on_reconnect(self._beat)
+        self._bus.on_disconnect(self._lose)
+        self._bus.on_reconnect(self._find)
 
     def stream(self, workspace: str, worker: str, call: str) -> Duplex:
         """Return this side's end of a stream."""
@@ -198,7 +221,15 @@ class Inbox:
         if (found := self.calls.get(call)) is not None:
             found.on_frame(frame)
 
-    def _beat(self) -> None:
+    def _lose(self) -> None:
+        """Answer what may not have reached the broker; what is queued keeps its place and waits."""
+        self._given_up += [call for call in list(self.calls.values()) if call.give_up_queueing()]
+
+    def _find(self) -> None:
+        """Go on after a reconnect. What was given up has just been queued, if it was not before."""
+        given_up, self._given_up = self._given_up, []
+        for call in given_up:
+            call.have_ended()
         for call in list(self.calls.values()):
             if call.stream is not None:
                 call.stream.beat()

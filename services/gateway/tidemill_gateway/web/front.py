@@ -7,7 +7,6 @@
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tidemill import exception
-from tidemill_common.bus.protocol import ServiceBus
 from tidemill_common.logging import Logger
 from tidemill_gateway import problems
 from tidemill_gateway.admission import Admission
@@ -16,6 +15,7 @@ from tidemill_gateway.problems import Problem
 from tidemill_gateway.proxy_auth import without_secrets
 from tidemill_gateway.sessions import Sessions
 from tidemill_gateway.web import feeds, http, once, sockets
+from tidemill_gateway.web.broker import Broker
 from tidemill_gateway.web.calls import Inbox, WebCall
 from tidemill_gateway.web.routes import Routes, Target, label_of
 from tidemill_gateway.web.sets import Sets
@@ -24,11 +24,12 @@ NOT_THERE = "there is no web function at this address"
 
 
 class Front:
-    """Routes requests. `connected` tells whether the broker can be reached."""
+    """Routes requests."""
 
     def __init__(
         self,
         rest: ASGIApp,
+        broker: Broker,
         routes: Routes,
         sets: Sets,
         admission: Admission,
@@ -38,8 +39,8 @@ class Front:
         log: Logger,
         domain: str,
     ) -> None:
-        self.connected = True
         self._rest = rest
+        self._broker = broker
         self._routes = routes
         self._sets = sets
         self._admission = admission
@@ -58,9 +59,8 @@ class Front:
             if label is None:
                 await self._others(scope, receive, send)
                 return
-            target = self._routes.find(label) or await self._routes.find_soon(label)
-            if target is None:
-                raise Problem(404, "not_found", NOT_THERE)
+            self._broker.check()
+            target = self._routes.find(label) or await self._find_soon(label)
             scope, token = await self._admit(target, scope)
             if target.route.parameters:
                 async with self._sets.target(target, scope["query_string"]) as target:
@@ -78,11 +78,12 @@ class Front:
         """Pass a request on that was admitted."""
         if (key := once.key_of(scope)) is not None:
             session = await self._sessions.of(target.route.workspace)
-            await once.serve(session, target, key, root_path, scope, receive, send)
+            await once.serve(session, self._broker, target, key, root_path, scope, receive, send)
             return
         if (event := feeds.last_id(scope)) is not None:
             requester = feeds.requester(target.route, scope, token)
-            found = await self._feeds.find(target.route.workspace, requester, event)
+            async with self._broker.needed():
+                found = await self._feeds.find(target.route.workspace, requester, event)
             if found is not None:
                 await http.resume(found, self._feeds, receive, send)
                 return
@@ -94,27 +95,25 @@ class Front:
         else:
             await sockets.serve(call, target.route, root_path, scope, receive, send)
 
-    def follow(self, bus: ServiceBus) -> None:
-        """Know from now on whether the broker can be reached."""
-        bus.on_disconnect(lambda: setattr(self, "connected", False))
-        bus.on_reconnect(lambda: setattr(self, "connected", True))
-
     def _label(self, scope: Scope) -> tuple[str | None, str]:
         """Return the label that a request is for, None for none, and the path that leads to it."""
         label, by_path = label_of(scope.get("raw_path") or b"", scope["headers"], self._suffix)
         return label, f"/f/{label}" if by_path else ""
+
+    async def _find_soon(self, label: str) -> Target:
+        """Return where a label leads that is not known yet. Raises `Problem`."""
+        async with self._broker.needed():
+            target = await self._routes.find_soon(label)
+        if target is None:
+            raise Problem(404, "not_found", NOT_THERE)
+        return target
 
     async def _admit(self, target: Target, scope: Scope) -> tuple[Scope, str]:
         """Refuse a request, before anything is queued for it, or return it and the proxy token's id.
 
         Raises `Problem`.
         """
-        if not self.connected:
-            raise Problem(
-                503, "service", "the message broker cannot be reached", headers={"Retry-After": "1"}
-            )
-        route = target.route
-        token = await self._admission.admit(route, scope["headers"])
+        token = await self._admission.admit(target.route, scope["headers"])
         if token:
             scope = {**scope, "headers": without_secrets(scope["headers"])}
         return scope, token

@@ -18,6 +18,7 @@ from tidemill_gateway import calling, decisions
 from tidemill_gateway.problems import Problem
 from tidemill_gateway.sessions import Session
 from tidemill_gateway.web import calls
+from tidemill_gateway.web.broker import Broker
 from tidemill_gateway.web.http import BODY_TIMEOUT, answered, fields
 from tidemill_gateway.web.routes import Target
 
@@ -41,15 +42,23 @@ def key_of(scope: Scope) -> str | None:
 
 
 async def serve(
-    session: Session, target: Target, key: str, root_path: str, scope: Scope, receive: Receive, send: Send
+    session: Session,
+    broker: Broker,
+    target: Target,
+    key: str,
+    root_path: str,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
 ) -> None:
     """Answer a request that is run once. Raises `Problem`, `Error` as long as nothing was answered."""
     body = await _body(receive)
     request = fields(scope, root_path, body, more=False)._replace(keep=True)
     payload = calls.encode(request)
-    started = await calling.start(
-        session, target.handle, [payload], key, _digest(scope, body), form=Format.HTTP
-    )
+    async with broker.needed():  # what is queued all the same is found by whoever comes with the key again
+        started = await calling.start(
+            session, target.handle, [payload], key, _digest(scope, body), form=Format.HTTP
+        )
     limit = target.route.startup_timeout + target.route.timeout
     outcome = await _outcome(calling.results(session, started.record, limit), receive)
     if outcome is None:

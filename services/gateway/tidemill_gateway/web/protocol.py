@@ -1,11 +1,16 @@
 """uvicorn's protocol for HTTP/1.1, with bounds on the head of a request, and trailers of a response.
 
+A request that another server on its way could read in another way is refused: with two hosts or none, or with
+a body whose end the two would not agree on (RFC 9112, sections 3.2 and 6.1).
+
 A request without a body that comes too soon is answered as soon as its head is read, or before that where
 the same was refused before. A connection has one timer, however many requests come.
 """
 
+import re
 from typing import Any, cast
 
+import httptools
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import (
     HEADER_RE,
@@ -27,11 +32,19 @@ CYCLE = "tidemill.cycle"  # where a scope has what answers it
 _MORE = frozenset((b"content-length", b"transfer-encoding", b"expect", b"upgrade", b"x-request-id"))
 _REFUSED = STATUS_LINE[429]
 _WITHOUT_BODY = frozenset((204, 205, 304))
+_FRAMING_SIZES = frozenset((len("host"), len("transfer-encoding")))
 _ABOUT_CONNECTION = frozenset((b"connection", b"transfer-encoding"))
+
+
+_HOST = re.compile(rb"(?:[\w.~!$&'()*+;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
 
 
 class HeadTooLarge(Exception):
     """The head of a request is beyond its bounds."""
+
+
+class Ambiguous(Exception):
+    """A request could be read in two ways."""
 
 
 class Protocol(HttpToolsProtocol):
@@ -46,6 +59,7 @@ class Protocol(HttpToolsProtocol):
         self._idle_since: float | None = None  # loop time; None while a request is read or answered
         self._head = 0  # bytes that came while a head was read; -1 while a body is
         self._too_large = False
+        self._has_host, self._is_chunked = False, False  # the request that is being read
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
@@ -66,6 +80,7 @@ class Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """See `HttpToolsProtocol`."""
         self._unread = True
+        self._has_host = self._is_chunked = False
         self._begun += 1
         super().on_message_begin()
 
@@ -75,10 +90,13 @@ class Protocol(HttpToolsProtocol):
             self._too_large = True
             raise HeadTooLarge
         super().on_header(name, value)
+        if len(name) in _FRAMING_SIZES:
+            self._check_framing(*self.headers[-1])
 
     def on_headers_complete(self) -> None:
         """See `HttpToolsProtocol`."""
         self._head = -1
+        self._check_head()
         if (
             self._refusals.any
             and self._may_be_refused()
@@ -88,6 +106,36 @@ class Protocol(HttpToolsProtocol):
             return
         super().on_headers_complete()
         cast(Scope, self.scope)[CYCLE] = self.cycle
+
+    def _check_framing(self, name: bytes, value: bytes) -> None:
+        """Raise `Ambiguous` for a header in which others may see another host, or another end of the body."""
+        if name == b"host":
+            if self._has_host or not _HOST.fullmatch(value):
+                raise Ambiguous
+            self._has_host = True
+        elif name == b"transfer-encoding":
+            if self._is_chunked or value.lower() != b"chunked":
+                raise Ambiguous
+            self._is_chunked = True
+
+    def _check_head(self) -> None:
+        version = self.parser.get_http_version()
+        is_fine = self._has_host if version == "1.1" else version == "1.0" and not self._is_chunked
+        if is_fine and self.parser.should_upgrade() and self._should_upgrade():
+            is_fine = not self._is_chunked and all(name != b"content-length" for name, _ in self.headers)
+        if not is_fine:
+            raise Ambiguous
+        if not self.url.startswith(b"/") and self.url != b"*":
+            self._take_authority()
+
+    def _take_authority(self) -> None:
+        """Take the host of a target that names one, instead of the header's (section 3.2.2)."""
+        target = httptools.parse_url(self.url)
+        if target.host is None or target.userinfo is not None:
+            raise Ambiguous
+        host = target.host if target.port is None else b"%b:%d" % (target.host, target.port)
+        self.url = (target.path or b"/") + (b"" if target.query is None else b"?" + target.query)
+        self.headers[:] = [(name, host if name == b"host" else value) for name, value in self.headers]
 
     def on_message_complete(self) -> None:
         """See `HttpToolsProtocol`."""
