@@ -9,6 +9,7 @@ final; its reason is for the log, whoever is refused hears only that.
 """
 
 import asyncio
+import math
 import time
 from contextlib import suppress
 from typing import Any
@@ -114,7 +115,10 @@ class Callout:
 
 
 def user_claims(token: TokenInfo, user: str) -> dict[str, Any]:
-    """Return the user that a token becomes. Its connection ends when the token expires."""
+    """Return the user that a token becomes. Its connection ends in the second in which the token expires.
+
+    Not before: who comes again then is to hear that it has.
+    """
     is_member = token.kind == MEMBER
     if is_member:
         rights = identities.member(token.workspace, token.token_id)
@@ -127,7 +131,7 @@ def user_claims(token: TokenInfo, user: str) -> dict[str, Any]:
         "iat": int(time.time()),
         "nats": {"type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1, **_limits(rights)},
     }
-    return claims | ({"exp": int(token.expires)} if token.expires is not None else {})
+    return claims | ({"exp": math.ceil(token.expires)} if token.expires is not None else {})
 
 
 def _limits(rights: Rights) -> dict[str, Any]:

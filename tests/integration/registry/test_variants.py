@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import text
 from stored_records import Records, spec
+from waiting import until
 
 from tidemill._wire import coding
 from tidemill._wire.control import FunctionHandle, GetFunction
@@ -50,9 +51,7 @@ async def refused(records: Records, base: FunctionHandle, size: str) -> str:
 async def somebody_waits(records: Records) -> None:
     """Return when a transaction waits for a row that another one has changed."""
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%pools%'"
-    async with asyncio.timeout(30):
-        while not await records.sql(waiting):
-            await asyncio.sleep(0.01)
+    await until(lambda: records.sql(waiting))
 
 
 async def pool(records: Records, pool_id: str) -> Pool:

@@ -123,7 +123,7 @@ def test_no_request_starts_once_the_container_is_told_to_stop(run: Any) -> None:
         running.inbox.put(waiting)  # it has come, and the loop has not looked yet
         running.inbox.put(None)
         running.execution.interrupt()
-        await asyncio.sleep(PATIENCE)
+        await asyncio.Event().wait()
 
     running = run(app)
     running.inbox.put(chunk(1))

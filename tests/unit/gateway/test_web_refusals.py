@@ -9,6 +9,7 @@ import pytest
 import structlog
 import uvicorn
 from uvicorn.server import ServerState
+from waiting import until
 
 from tidemill._wire import coding, limits
 from tidemill._wire.limits import APP, Limit, LimitRecord
@@ -161,18 +162,14 @@ async def test_a_connection_without_requests_is_closed(server: Server) -> None:
     protocol.data_received(GET)
     protocol.data_received(GET)
     assert not transport.closed
-    async with asyncio.timeout(10):
-        while not transport.closed:
-            await asyncio.sleep(0.001)
+    await until(lambda: transport.closed)
 
 
 async def test_a_connection_with_a_request_under_way_stays_open(server: Server) -> None:
     protocol, transport = server.connect(keep_alive=0.01)
     protocol.data_received(GET)
     protocol.data_received(GET[:20])
-    async with asyncio.timeout(10):
-        while protocol.timeout_keep_alive_task is not None:
-            await asyncio.sleep(0.001)
+    await until(lambda: protocol.timeout_keep_alive_task is None)
     assert not transport.closed
     protocol.data_received(GET[20:])
     assert transport.statuses == [b"429", b"429"]
