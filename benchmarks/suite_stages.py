@@ -131,7 +131,7 @@ class Container:
 
     def __init__(self, template: socket.socket) -> None:
         (self.runner, theirs), (self.control, init) = socket.socketpair(), socket.socketpair()
-        order = sockets.pack((ToTemplate.FORK, ids.new(ids.CONTAINER), {}, str(folder())))
+        order = sockets.pack((ToTemplate.FORK, ids.new(ids.CONTAINER), False))
         socket.send_fds(template, [order], [theirs.fileno(), init.fileno()])
         theirs.close()
         init.close()
