@@ -56,11 +56,10 @@ class Replies:
     async def open(self) -> None:
         """Subscribe; nothing that is published afterwards is missed for good."""
         direct = subjects.outputs(self._subject)
-        for opening in (
+        self._subscriptions += await asyncio.gather(
             self._bus.subscribe(self._subject, self._on_message),
             self._bus.subscribe(direct, lambda message: self._take(message.data)),
-        ):
-            self._subscriptions.append(await opening)
+        )
 
     def _on_message(self, message: Message) -> None:
         self._received += len(message.data)

@@ -55,9 +55,8 @@ async def test_a_registry_killed_between_commit_and_publish_loses_nothing(
     assert await client.pools() == {}
     await held()
     await start_registry()
-    await until(client.pools)
-    assert {pool.spec.name for pool in (await client.pools()).values()} == {"f", "g"}
     await until(lambda: drained(sql))
+    assert {pool.spec.name for pool in (await client.pools()).values()} == {"f", "g"}
     repeated = await client.publish(app_id, spec("f"), spec("g"))
     assert {handle.pool for handle in repeated.values()} == set(await client.pools())
 
@@ -142,7 +141,11 @@ async def test_the_bucket_is_repaired_at_the_start(
 
     await until(whole)
     assert await client.pools() == before
-    assert set(await siblings.items()) == {streams.handles_key(app_id, 1), prepared}
+
+    async def kept() -> bool:
+        return set(await siblings.items()) == {streams.handles_key(app_id, 1), prepared}
+
+    await until(kept)
     assert await client.siblings(before[handles["f"].pool]) == handles
 
     async def counted() -> bool:
