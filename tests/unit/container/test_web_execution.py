@@ -9,6 +9,7 @@ from typing import Any
 
 import msgpack
 import pytest
+from waiting import wait_until
 
 from tidemill._container import sockets
 from tidemill._container.execution import Parts
@@ -51,7 +52,7 @@ class Running:
         self.inbox: SimpleQueue[Chunk | None] = SimpleQueue()
         self._ours, theirs = socket.socketpair()
         self._theirs = theirs
-        outbox = Outbox(theirs)
+        outbox = self._outbox = Outbox(theirs)
         program = Program({"": Target(lambda: whole, is_generator=False, is_async=False)})
         parts = Parts(
             program,
@@ -79,6 +80,9 @@ class Running:
 
     def close(self) -> None:
         self.execution.close()
+        self._outbox.flush()
+        # A thread that still had to send something would end this process: there the worker would be gone.
+        wait_until(lambda: not self._outbox._ticking)
         self._theirs.close()
         self._reader.join()
         self._ours.close()
