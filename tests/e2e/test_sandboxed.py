@@ -92,7 +92,7 @@ def places_of(stack: RunningStack) -> tuple[list[str], list[int]]:
         service = psutil.Process(part.pid)
         listening |= listening_of(service)
         for child in service.children(recursive=True):
-            # Containers and PostgreSQL's helpers come and go, some of them in sandboxes, and what one listens at
+            # Containers and helpers of PostgreSQL come and go, some are in sandboxes, and what one listens at
             # ends with it. The services stay: each of them has to answer.
             with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
                 listening |= listening_of(child)
