@@ -14,7 +14,7 @@ from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
-from running_stacks import RunningStack, run, run_cli
+from running_stacks import RunningStack, run, run_cli, wait_until
 
 from tidemill import App, Client
 from tidemill.exception import NotFoundError
@@ -246,11 +246,16 @@ def test_status_tells_of_the_server_that_the_profile_names(stack: RunningStack, 
     token = f'token_id = "{info.token_id}"\ntoken_secret = "{info.token_secret}"\n'
     file.write_text(f'[there]\nserver_url = "{info.server_url}"\n{token}')
     elsewhere = {"TIDEMILL_HOME": str(tmp_path / "empty"), "TIDEMILL_CONFIG_PATH": str(file)}
-    done = run_cli("status", "--json", environment=stack.environment | elsewhere)
-    assert done.returncode == 0, done.stderr
-    shown = json.loads(done.stdout)
-    assert (shown["server_url"], shown["parts"]) == (info.server_url, [])
-    assert shown["workers"]
+
+    def shows_workers() -> bool:
+        """Tell whether the scheduler has heard of the worker: a moment after it was told to start."""
+        done = run_cli("status", "--json", environment=stack.environment | elsewhere)
+        assert done.returncode == 0, done.stderr
+        shown = json.loads(done.stdout)
+        assert (shown["server_url"], shown["parts"]) == (info.server_url, [])
+        return bool(shown["workers"])
+
+    wait_until(shows_workers, what="for the worker's report")
 
 
 # --- environments
