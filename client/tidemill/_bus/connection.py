@@ -9,6 +9,7 @@ What is relied on of nats-py's private parts is listed in `tests/integration/bus
 """
 
 import asyncio
+import math
 import random
 import ssl
 import time
@@ -58,8 +59,13 @@ class Connection(Client):
         self._socket = _Socket(self.handlers, self._control, self._on_lost)
         self._transport = self._socket
 
-    async def open(self, url: str, user: str, password: str, *, name: str, inbox: str) -> None:
-        """Connect to the first server of `url` (several, by commas) that takes us; else raise its error."""
+    async def open(
+        self, url: str, user: str, password: str, *, name: str, inbox: str, timeout: float
+    ) -> None:
+        """Connect to the first server of `url` (several, by commas) that takes us; else raise its error.
+
+        Each has an equal part of `timeout` (seconds) to answer.
+        """
         servers = url.split(",")
         for number, server in enumerate(servers, 1):
             try:
@@ -72,6 +78,7 @@ class Connection(Client):
                     inbox_prefix=inbox,
                     allow_reconnect=False,
                     max_reconnect_attempts=-1,
+                    connect_timeout=math.ceil(timeout / len(servers)),
                     ping_interval=PING_INTERVAL,
                     error_cb=self._on_error,
                     disconnected_cb=self._on_disconnected,
