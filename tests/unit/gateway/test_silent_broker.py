@@ -38,7 +38,8 @@ async def test_a_silent_broker_is_an_error_and_no_result_is_none(
     record = CallRecord(CALL, "po-1", "tm.inputs.cpu.0.main.cpu.po-1", 1, 0.0)
     await bus.store(subjects.call_record("main", CALL), coding.encode(record))
     session = Session(bus, "main", Caller(bus, "main"), "ak-main-1")
-    assert await calling.results(session, record, wait) is None
+    outcomes = calling.results(session, record, wait)
+    assert await outcomes is None
     bus.is_silent = True
     monkeypatch.setattr(calling, "READ_TIMEOUT", 0.05)
     with pytest.raises(exception.ServiceError, match="does not answer"):
