@@ -26,6 +26,7 @@ from tidemill._bus.framing import Handler, Reader
 
 RETRY_WAIT = (0.05, 0.2)  # seconds between tries to reconnect, jittered
 PING_INTERVAL = 10  # seconds; a server that misses two answers is left
+STEP_TIMEOUT = 2  # seconds for each step of a try to reconnect; another one follows
 # The server asks the registry who somebody is. When nobody answers it refuses like anybody else, but only
 # after the time that its configuration gives the registry (1 s).
 SLOW_REFUSAL = 0.7  # seconds after which a refusal says nothing about the credentials
@@ -58,8 +59,13 @@ class Connection(Client):
         self._socket = _Socket(self.handlers, self._control, self._on_lost)
         self._transport = self._socket
 
-    async def open(self, url: str, user: str, password: str, *, name: str, inbox: str) -> None:
-        """Connect to the first server of `url` (several, by commas) that takes us; else raise its error."""
+    async def open(
+        self, url: str, user: str, password: str, *, name: str, inbox: str, timeout: float
+    ) -> None:
+        """Connect to the first server of `url` (several, by commas) that takes us; else raise its error.
+
+        Each of them has its share of the `timeout` in seconds: one that is busy may answer late.
+        """
         servers = url.split(",")
         for number, server in enumerate(servers, 1):
             try:
@@ -70,6 +76,7 @@ class Connection(Client):
                     password=password or None,
                     name=name,
                     inbox_prefix=inbox,
+                    connect_timeout=timeout / len(servers),  # type: ignore[arg-type]
                     allow_reconnect=False,
                     max_reconnect_attempts=-1,
                     ping_interval=PING_INTERVAL,
@@ -89,6 +96,7 @@ class Connection(Client):
             if uri.netloc not in known:
                 self._server_pool.append(Srv(uri))
         self._tries = 0
+        self.options["connect_timeout"] = STEP_TIMEOUT
         self.options["allow_reconnect"] = True
 
     def listen(self, subject: str, queue: str, handler: Handler) -> int:
