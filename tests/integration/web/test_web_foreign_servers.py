@@ -52,7 +52,11 @@ async def test_a_server_in_node_answers_streams_and_speaks_websocket(url: str) -
 
     wanted = [Subprotocol("chat"), Subprotocol("other")]
     async with connect(
-        f"{url}/socket".replace("http://", "ws://"), subprotocols=wanted, max_size=None, open_timeout=LONG, close_timeout=LONG
+        f"{url}/socket".replace("http://", "ws://"),
+        subprotocols=wanted,
+        max_size=None,
+        open_timeout=LONG,
+        close_timeout=LONG,
     ) as socket:
         assert socket.subprotocol == "chat"
         for message in ("text", "", b"\x00\xff", "ä" * 20_000, b"x" * 300_000):
