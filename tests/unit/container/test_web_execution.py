@@ -59,7 +59,7 @@ class Running:
             Outcomes("co-1", restrict_output=False),
             outbox,
             Tagger(Tags(), {}, {}),
-            Terminal(outbox, interactive=False),
+            Terminal(outbox, lambda: None, interactive=False),
         )
         webs = {"": {"kind": "asgi"}}
         self.execution = WebExecution(
