@@ -4,6 +4,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import pytest
 from container_harness import Container, Frame, Start, eventually, is_alive
 
@@ -12,6 +13,8 @@ from tidemill._container import sessions
 from tidemill._container.frames import FromInit, FromRunner, ToInit, ToRunner
 from tidemill._wire import failure
 from tidemill._wire.duplex import OPENING, OVERHEAD, PIECE_TO_CONTAINER, Kind
+from tidemill._wire.messages import Format
+from tidemill._wire.web import HTTP, Request
 
 PLENTY = 1 << 24  # bytes of credit
 
@@ -442,6 +445,34 @@ def test_a_breakpoint_stops_where_it_stands(start: Start, source: str) -> None:
     session.write(b"c\n")
     caller.take_back(session)
     assert container.result(chunk) == 42
+
+
+def test_a_breakpoint_of_an_app_keeps_the_loop_and_yet_hears_its_caller(start: Start) -> None:
+    container = start(
+        """
+        async def answer(scope, receive, send):
+            if scope["type"] == "http":
+                x = 41
+                breakpoint()
+                await send({"type": "http.response.start", "status": x, "headers": []})
+                await send({"type": "http.response.body", "body": b""})
+        def f():
+            return answer
+        """,
+        web={"": {"kind": "asgi"}},
+        **INTERACTIVE,
+    )
+    request = Request(HTTP, "GET", "http", "1.1", "/", b"/", b"", "", [], None, None)
+    caller = Caller(container)
+    chunk = container.give_encoded([(Format.HTTP, msgpack.packb(request))])
+    session = caller.lend()
+    session.see(b"(Pdb)")
+    session.write(b"p x\n")
+    session.see(b"41")
+    session.write(b"c\n")
+    assert container.frames.wait(
+        lambda frames: [frame for frame in frames if frame[:2] == [FromRunner.OUTPUTS, chunk]]
+    )
 
 
 @pytest.mark.parametrize(

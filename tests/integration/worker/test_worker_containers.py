@@ -14,7 +14,7 @@ from worker_stage import Stage, eventually
 from tidemill import exception
 from tidemill._bus.protocol import BusError
 from tidemill._container.processes import descendants
-from tidemill._wire import coding, failure, ids
+from tidemill._wire import coding, failure, ids, subjects
 from tidemill._wire.phases import OF_START
 from tidemill._wire.scheduling import Capacity, WorkerState
 from tidemill._wire.specs import ImageSpec, Resources
@@ -328,6 +328,21 @@ async def test_a_worker_that_is_told_to_end_finishes_what_runs_and_leaves_nothin
     await eventually(none_left)
     assert not (data / "containers" / own_stage.worker).exists()
     assert await own_stage.bus.bucket("workers").get(own_stage.worker) is None
+
+
+async def test_a_worker_that_ends_leaves_no_input_that_has_run_to_another(
+    own_stage: Stage, process: Any
+) -> None:
+    pool = await own_stage.pool("def f(x): return x + 1")
+    await own_stage.place(pool)
+    sent = asyncio.Event()  # past the stream, and its caller never says to have it
+    await own_stage.bus.subscribe(subjects.outputs(own_stage.reply), lambda _message: sent.set())
+    call = await own_stage.call(pool, (1,), direct=True)
+    await own_stage.until(sent.is_set)
+    process.send(signal.SIGTERM)
+    assert await process.ended() == 0
+    assert (await own_stage.result(call)).value == 2, "it is stored"
+    await own_stage.settled(pool)
 
 
 async def test_a_new_worker_removes_what_a_killed_one_left(

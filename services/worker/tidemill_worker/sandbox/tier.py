@@ -179,13 +179,13 @@ class Bubblewrap:
     def adopt(self, spare: str, container: str, reservation: Reservation, sockets: Sockets) -> None:
         """Give a spare the limits and the name of a container; what it has is that container's now."""
         resources = reservation.pool.spec.resources
-        if self._cgroups.version:
-            self._cgroups.hand_over(spare, container, resources, self._tasks)
         name = self._names.pop(spare)
         try:
             syscalls.sethostname(container, name)
         finally:
             os.close(name)
+        if self._cgroups.version:  # the last that can fail: nothing is the container's before
+            self._cgroups.hand_over(spare, container, resources, self._tasks)
         self.egress.hand_over(spare, container)
         self._scratch[container] = self._scratch.pop(spare)
         if spare in self._mounts:
