@@ -28,6 +28,7 @@ class Gateway:
         from tidemill_gateway.admission import Admission
         from tidemill_gateway.api.application import PREFIX, PUBLIC, new_api
         from tidemill_gateway.app import new_app
+        from tidemill_gateway.broker import Broker
         from tidemill_gateway.edge import Edge
         from tidemill_gateway.handles import Handles
         from tidemill_gateway.identity import Tokens
@@ -35,7 +36,6 @@ class Gateway:
         from tidemill_gateway.rate_limits import RateLimits
         from tidemill_gateway.server import HttpServer
         from tidemill_gateway.sessions import Sessions
-        from tidemill_gateway.web.broker import Broker
         from tidemill_gateway.web.calls import Inbox
         from tidemill_gateway.web.feeds import Feeds
         from tidemill_gateway.web.front import Front

@@ -24,8 +24,8 @@ from tidemill._wire.messages import Format, Status
 from tidemill._wire.web import ACCEPT, CONTINUE, HEAD, OPENED, Timing
 from tidemill_common.bus.protocol import ServiceBus
 from tidemill_gateway import problems
+from tidemill_gateway.broker import Broker
 from tidemill_gateway.problems import Problem
-from tidemill_gateway.web.broker import Broker
 from tidemill_gateway.web.routes import Target
 
 encode = msgspec.msgpack.Encoder().encode

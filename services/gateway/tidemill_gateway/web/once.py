@@ -15,10 +15,10 @@ from starlette.types import Receive, Scope, Send
 from tidemill._outcome import Outcome
 from tidemill._wire.messages import Format, Status
 from tidemill_gateway import calling, decisions
+from tidemill_gateway.broker import Broker
 from tidemill_gateway.problems import Problem
 from tidemill_gateway.sessions import Session
 from tidemill_gateway.web import calls
-from tidemill_gateway.web.broker import Broker
 from tidemill_gateway.web.http import BODY_TIMEOUT, answered, fields
 from tidemill_gateway.web.routes import Target
 

@@ -41,7 +41,8 @@ class Broker:
     def _lose(self) -> None:
         self._is_there = False
         now = asyncio.get_running_loop().time()
-        for wait in self._waits:
+        waits, self._waits = self._waits, set()  # each ends once, however long that takes it
+        for wait in waits:
             wait.reschedule(now)
 
     def _find(self) -> None:
