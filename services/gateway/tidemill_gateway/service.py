@@ -43,7 +43,8 @@ class Gateway:
         from tidemill_gateway.web.routes import Routes
         from tidemill_gateway.web.sets import Sets
 
-        self._sessions, handles = Sessions(context.bus), Handles()
+        broker, handles = Broker(context.bus), Handles()
+        self._sessions = Sessions(context.bus, broker)
         await handles.listen(context.bus)
         self._limits = limits = RateLimits(context.bus, context.log)
         proxy_tokens = ProxyTokens(context.bus, context.log)
@@ -59,7 +60,6 @@ class Gateway:
             PUBLIC,
         )
         app = new_app(context.health, api, PREFIX)
-        broker = Broker(context.bus)
         inbox, routes = Inbox(context.bus, broker), Routes(context.bus, context.log)
         await inbox.listen()
         feeds = Feeds(context.bus, context.tasks.create_task, context.log)

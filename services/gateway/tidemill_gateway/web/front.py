@@ -78,7 +78,7 @@ class Front:
         """Pass a request on that was admitted."""
         if (key := once.key_of(scope)) is not None:
             session = await self._sessions.of(target.route.workspace)
-            await once.serve(session, self._broker, target, key, root_path, scope, receive, send)
+            await once.serve(session, target, key, root_path, scope, receive, send)
             return
         if (event := feeds.last_id(scope)) is not None:
             requester = feeds.requester(target.route, scope, token)

@@ -15,7 +15,6 @@ from starlette.types import Receive, Scope, Send
 from tidemill._outcome import Outcome
 from tidemill._wire.messages import Format, Status
 from tidemill_gateway import calling, decisions
-from tidemill_gateway.broker import Broker
 from tidemill_gateway.problems import Problem
 from tidemill_gateway.sessions import Session
 from tidemill_gateway.web import calls
@@ -42,20 +41,13 @@ def key_of(scope: Scope) -> str | None:
 
 
 async def serve(
-    session: Session,
-    broker: Broker,
-    target: Target,
-    key: str,
-    root_path: str,
-    scope: Scope,
-    receive: Receive,
-    send: Send,
+    session: Session, target: Target, key: str, root_path: str, scope: Scope, receive: Receive, send: Send
 ) -> None:
     """Answer a request that is run once. Raises `Problem`, `Error` as long as nothing was answered."""
     body = await _body(receive)
     request = fields(scope, root_path, body, more=False)._replace(keep=True)
     payload = calls.encode(request)
-    async with broker.needed():  # what is queued all the same is found by whoever comes with the key again
+    async with session.broker.needed():  # what is queued all the same is found by whoever comes again
         started = await calling.start(
             session, target.handle, [payload], key, _digest(scope, body), form=Format.HTTP
         )
