@@ -451,7 +451,7 @@ async def test_closing_sends_the_acknowledgements_of_this_turn(nats: ConnectNats
     await bus.store("in.q.0", b"")
     inbox: asyncio.Queue[Delivery] = asyncio.Queue()
     bus.pull(QUEUE, inbox.put_nowait).want(1)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         delivery = await inbox.get()
     delivery.ack()
     await bus.close()
