@@ -156,8 +156,10 @@ def test_output_is_followed_until_it_is_interrupted(deployed: Deployed) -> None:
     process = deployed.stack.start_cli("deploy", "--stream-logs", "mill.py", cwd=deployed.folder)
     assert process.stderr is not None
     assert process.stdout is not None
-    while "Deployment skipped" not in process.stderr.readline():
-        pass
+    said = ""
+    while "Deployment skipped" not in said:
+        assert (line := process.stderr.readline()), said
+        said += line
     assert deployed.call() == "low"
     assert process.stdout.readline() == "saying low\n"
     process.send_signal(signal.SIGINT)
