@@ -158,7 +158,8 @@ def test_output_is_followed_until_it_is_interrupted(deployed: Deployed) -> None:
     assert process.stdout is not None
     said = ""
     while "Deployment skipped" not in said:
-        assert (line := process.stderr.readline()), said
+        line = process.stderr.readline()
+        assert line, said
         said += line
     assert deployed.call() == "low"
     assert process.stdout.readline() == "saying low\n"
