@@ -23,6 +23,8 @@ def connected(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> Iterator[Broke
     monkeypatch.setenv("TIDEMILL_SERVER_URL", broker.url)
     monkeypatch.setenv("TIDEMILL_TOKEN_ID", MEMBER)
     monkeypatch.setenv("TIDEMILL_TOKEN_SECRET", broker.settings.passwords[MEMBER])
+    # A server that stands still for three seconds would leave sockets open in a loop that is closed.
+    monkeypatch.setattr(_loop, "CLOSE", 60.0)
     yield broker
     _loop.close()
     wait_until(
