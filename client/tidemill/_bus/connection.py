@@ -27,6 +27,7 @@ from tidemill._bus.framing import Handler, Reader
 
 RETRY_WAIT = (0.05, 0.2)  # seconds between tries to reconnect, jittered
 PING_INTERVAL = 10  # seconds; a server that misses two answers is left
+STEP_TIMEOUT = 2  # seconds for each step of a try to reconnect; another one follows
 # The server asks the registry who somebody is. When nobody answers it refuses like anybody else, but only
 # after the time that its configuration gives the registry (1 s).
 SLOW_REFUSAL = 0.7  # seconds after which a refusal says nothing about the credentials
@@ -96,6 +97,7 @@ class Connection(Client):
             if uri.netloc not in known:
                 self._server_pool.append(Srv(uri))
         self._tries = 0
+        self.options["connect_timeout"] = STEP_TIMEOUT
         self.options["allow_reconnect"] = True
 
     def listen(self, subject: str, queue: str, handler: Handler) -> int:
