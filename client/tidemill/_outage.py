@@ -23,6 +23,7 @@ class Outage:
         self._is_down = is_down
         self._due: asyncio.TimerHandle | None = None
         self._looks = 0  # since the connection was lost
+        self._is_told = False  # that it was
         undo = bus.on_disconnect(self._lost), bus.on_reconnect(self._back)
 
         async def close() -> None:
@@ -40,17 +41,19 @@ class Outage:
         self._due = asyncio.get_running_loop().call_later(PATIENCE, self._tell)
 
     def _tell(self) -> None:
-        """Say once that the server is away, and once that it is so for a reason."""
+        """Say once that the server is away, to the first who waits, and once that it is so for a reason."""
         self._due = None
         self._looks += 1
         is_down = self._is_down()
-        if self._caller.is_waiting and (is_down or self._looks == 1):
+        if self._caller.is_waiting and (is_down or not self._is_told):
+            self._is_told = True
             warn(*((DOWN, DOWN_HINT) if is_down else (LOST, LOST_HINT)))
         if not is_down and self._looks < LOOKS:  # a stack that is taken down loses its broker first
             self._look_later()
 
     def _back(self) -> None:
         self._looks = 0
+        self._is_told = False
         if self._due is not None:
             self._due.cancel()
             self._due = None

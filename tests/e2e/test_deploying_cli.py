@@ -14,7 +14,7 @@ from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
-from running_stacks import RunningStack, run, run_cli
+from running_stacks import RunningStack, run, run_cli, wait_until
 
 from tidemill import App, Client
 from tidemill.exception import NotFoundError
@@ -156,8 +156,11 @@ def test_output_is_followed_until_it_is_interrupted(deployed: Deployed) -> None:
     process = deployed.stack.start_cli("deploy", "--stream-logs", "mill.py", cwd=deployed.folder)
     assert process.stderr is not None
     assert process.stdout is not None
-    while "Deployment skipped" not in process.stderr.readline():
-        pass
+    said = ""
+    while "Deployment skipped" not in said:
+        line = process.stderr.readline()
+        assert line, said
+        said += line
     assert deployed.call() == "low"
     assert process.stdout.readline() == "saying low\n"
     process.send_signal(signal.SIGINT)
@@ -246,11 +249,16 @@ def test_status_tells_of_the_server_that_the_profile_names(stack: RunningStack, 
     token = f'token_id = "{info.token_id}"\ntoken_secret = "{info.token_secret}"\n'
     file.write_text(f'[there]\nserver_url = "{info.server_url}"\n{token}')
     elsewhere = {"TIDEMILL_HOME": str(tmp_path / "empty"), "TIDEMILL_CONFIG_PATH": str(file)}
-    done = run_cli("status", "--json", environment=stack.environment | elsewhere)
-    assert done.returncode == 0, done.stderr
-    shown = json.loads(done.stdout)
-    assert (shown["server_url"], shown["parts"]) == (info.server_url, [])
-    assert shown["workers"]
+
+    def shows_workers() -> bool:
+        """Tell whether the scheduler has heard of the worker: a moment after it was told to start."""
+        done = run_cli("status", "--json", environment=stack.environment | elsewhere)
+        assert done.returncode == 0, done.stderr
+        shown = json.loads(done.stdout)
+        assert (shown["server_url"], shown["parts"]) == (info.server_url, [])
+        return bool(shown["workers"])
+
+    wait_until(shows_workers, what="for the worker's report")
 
 
 # --- environments

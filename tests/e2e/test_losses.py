@@ -64,6 +64,7 @@ def test_a_call_survives_the_restart_of_the_database(mortal_stack: RunningStack,
     mortal_stack.wait_restarted("postgres", mortal_stack.kill("postgres"))
     (tmp_path / "go").touch()
     assert finish(process, mortal_stack) == "went\n2\n"
+    wait_until(mortal_stack.serves, what="for the registry, which is started again with its database")
     again = mortal_stack.cli("run", "-q", f"{PROGRAM}::cold", "--x", "1")
     assert again.returncode == 0, again.stderr
 

@@ -66,7 +66,7 @@ def stack(sandboxing: RunningStack) -> RunningStack:
 def test_classes_the_web_and_timeouts_are_the_same_in_sandboxes_and_the_stack_is_out_of_reach(
     stack: RunningStack,
 ) -> None:
-    assert "bubblewrap" in stack.cli("status").stdout
+    wait_until(lambda: "bubblewrap" in stack.cli("status").stdout, what="for the worker's report")
     sockets, ports = places_of(stack)
     assert any("PGSQL" in path for path in sockets)
     places = [[*sockets, str(stack.home / "stack.json")], ports, list(addresses.own())]

@@ -6,6 +6,7 @@ import pytest
 from named_image_programs import look
 from running_stacks import RunningStack
 from small_wheels import write_wheel
+from waiting import wait_until
 
 import tidemill
 from tidemill import Client, Image
@@ -36,8 +37,10 @@ def image(app: tidemill.App, tmp_path_factory: pytest.TempPathFactory) -> Image:
 
 def test_an_image_is_built_at_once_and_tells_what_was_said(image: Image) -> None:
     assert image.object_id.startswith("im-")
-    said = [entry.message for entry in image.logs.tail()]
-    assert " + tidemill-named==1.0\n" in said
+    line = " + tidemill-named==1.0\n"
+    wait_until(
+        lambda: line in [entry.message for entry in image.logs.tail()], what="for the stream to have it"
+    )
 
 
 def test_images_are_begun_with_by_their_id_and_by_their_name(app: tidemill.App, image: Image) -> None:

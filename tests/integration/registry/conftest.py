@@ -159,7 +159,7 @@ class Standing:
 
 @pytest.fixture(scope="session")
 def standing(launcher: Any) -> Iterator[Standing]:
-    with tempfile.TemporaryDirectory(prefix="tm-") as folder:
+    with tempfile.TemporaryDirectory(prefix="tm-", ignore_cleanup_errors=True) as folder:
         broker = Broker(BrokerSettings(Path(folder) / "nats"))
         database = Database(Path(folder) / "postgres", durable=False)
         asyncio.run(broker.start())
@@ -202,7 +202,7 @@ async def start_replica(standing: Standing) -> AsyncIterator[Callable[[], Awaita
 
 @pytest.fixture(scope="session")
 def shared_database() -> Iterator[Database]:
-    with tempfile.TemporaryDirectory(prefix="tm-") as folder:
+    with tempfile.TemporaryDirectory(prefix="tm-", ignore_cleanup_errors=True) as folder:
         database = Database(Path(folder), durable=False)
         asyncio.run(database.start())
         yield database

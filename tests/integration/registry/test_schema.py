@@ -38,7 +38,7 @@ APP = "INSERT INTO apps (id, environment_id, name, state, heartbeat_at, stopped_
 @pytest.fixture(scope="module")
 def server() -> Iterator[Database]:
     """One server for all tests here: each works in a transaction that is rolled back."""
-    with tempfile.TemporaryDirectory(prefix="tm-") as folder:
+    with tempfile.TemporaryDirectory(prefix="tm-", ignore_cleanup_errors=True) as folder:
         database = Database(Path(folder), durable=False)
         asyncio.run(database.start())
         yield database

@@ -134,7 +134,7 @@ class Standing:
 
 @pytest.fixture(scope="session")
 def standing(launcher: Any, data: Path) -> Iterator[Standing]:
-    with tempfile.TemporaryDirectory(prefix="tm-") as folder:
+    with tempfile.TemporaryDirectory(prefix="tm-", ignore_cleanup_errors=True) as folder:
         broker = Broker(BrokerSettings(Path(folder) / "nats"))
         asyncio.run(broker.start())
         launch = launcher(Path(folder), broker)

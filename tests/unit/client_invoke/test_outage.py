@@ -47,3 +47,21 @@ async def test_nothing_is_said_where_nothing_waits(caplog: pytest.LogCaptureFixt
     assert [record for record in caplog.records if record.name.startswith("tidemill")] == []
     bus.reconnect()
     await caller.close()
+
+
+async def test_who_begins_to_wait_later_hears_of_it_too(caplog: pytest.LogCaptureFixture) -> None:
+    bus, looks = MemoryServer().connect(), []
+
+    def is_down() -> bool:
+        looks.append(1)
+        return False
+
+    caller = Caller(bus, "main")
+    Outage(bus, caller, is_down)
+    bus.disconnect()
+    await until(lambda: len(looks) > 1, what="for it to be noticed")
+    assert LOST not in caplog.text
+    with caller.listening("po-1", lambda _: None):
+        await until(lambda: LOST in caplog.text, what="for the loss to be told")
+    bus.reconnect()
+    await caller.close()
