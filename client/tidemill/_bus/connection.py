@@ -9,6 +9,7 @@ What is relied on of nats-py's private parts is listed in `tests/integration/bus
 """
 
 import asyncio
+import math
 import random
 import ssl
 import time
@@ -64,7 +65,7 @@ class Connection(Client):
     ) -> None:
         """Connect to the first server of `url` (several, by commas) that takes us; else raise its error.
 
-        Each of them has its share of the `timeout` in seconds: one that is busy may answer late.
+        Each has an equal part of `timeout` (seconds) to answer.
         """
         servers = url.split(",")
         for number, server in enumerate(servers, 1):
@@ -76,9 +77,9 @@ class Connection(Client):
                     password=password or None,
                     name=name,
                     inbox_prefix=inbox,
-                    connect_timeout=timeout / len(servers),  # type: ignore[arg-type]
                     allow_reconnect=False,
                     max_reconnect_attempts=-1,
+                    connect_timeout=math.ceil(timeout / len(servers)),
                     ping_interval=PING_INTERVAL,
                     error_cb=self._on_error,
                     disconnected_cb=self._on_disconnected,
