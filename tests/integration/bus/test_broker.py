@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from running_stacks import is_gone
 
 from tidemill_local.broker import MEMBER, USERS, Broker, BrokerError, BrokerSettings
 
@@ -37,7 +38,7 @@ async def test_a_server_ends_with_its_killed_parent(
         pid = int(await asyncio.to_thread(parent.stdout.readline))
         assert psutil.pid_exists(pid)
         parent.kill()
-    await until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    await until(lambda: is_gone(pid))
 
 
 async def test_a_server_that_cannot_start_says_why(broker: Broker, folder: Path) -> None:
