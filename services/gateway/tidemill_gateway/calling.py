@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from tidemill import _spawning, exception
 from tidemill._bus.protocol import AlreadyHeld, BusError
@@ -60,6 +61,8 @@ async def start(
 ) -> Started:
     """Start a call with these inputs; return when it is queued.
 
+    One without a key that cannot be queued is cancelled: nobody would find what is queued of it all the same.
+
     Raises:
         Problem: the key was used with another body.
         ResourceExhaustedError: the queue is full.
@@ -70,13 +73,23 @@ async def start(
         async with asyncio.timeout(START_TIMEOUT):
             if key:
                 return await _start_once(session, handle, payloads, key, digest)
-            call = ids.new(ids.CALL)
-            record = await _spawning.start(session.caller, handle, call, payloads, len(payloads))
-            return Started(record, repeated=False)
+            return await _start_new(session, handle, payloads)
     except TimeoutError as error:
         raise exception.ServiceError(SILENT) from error
     except ExceptionGroup as group:
         raise group.exceptions[0] from None
+
+
+async def _start_new(
+    session: Session, handle: FunctionHandle, payloads: Mapping[int, tuple[int, bytes]]
+) -> Started:
+    call, count = ids.new(ids.CALL), len(payloads)
+    try:
+        record = await _spawning.start(session.caller, handle, call, payloads, count)
+    except BaseException:
+        session.broker.when_there(partial(session.caller.cancel, call, handle, num_inputs=count))
+        raise
+    return Started(record, repeated=False)
 
 
 async def _start_once(
@@ -154,6 +167,14 @@ async def results(session: Session, record: CallRecord, wait: float) -> list[Out
             hint = "read the results one by one"
             raise exception.RequestSizeError(f"the results are above {MAX_RESULT:,} bytes", hint=hint)
     return outcomes
+
+
+async def results_if_told(session: Session, record: CallRecord, wait: float) -> list[Outcome] | None:
+    """Return what `results` does; None also when the broker does not tell: that ends no call."""
+    try:
+        return await results(session, record, wait)
+    except (exception.ConnectionError, exception.ServiceError):
+        return None
 
 
 async def _awaited(kept: KeptCall, index: int, wait: float) -> Outcome | None:

@@ -28,6 +28,7 @@ class Gateway:
         from tidemill_gateway.admission import Admission
         from tidemill_gateway.api.application import PREFIX, PUBLIC, new_api
         from tidemill_gateway.app import new_app
+        from tidemill_gateway.broker import Broker
         from tidemill_gateway.edge import Edge
         from tidemill_gateway.handles import Handles
         from tidemill_gateway.identity import Tokens
@@ -35,7 +36,6 @@ class Gateway:
         from tidemill_gateway.rate_limits import RateLimits
         from tidemill_gateway.server import HttpServer
         from tidemill_gateway.sessions import Sessions
-        from tidemill_gateway.web.broker import Broker
         from tidemill_gateway.web.calls import Inbox
         from tidemill_gateway.web.feeds import Feeds
         from tidemill_gateway.web.front import Front
@@ -43,7 +43,8 @@ class Gateway:
         from tidemill_gateway.web.routes import Routes
         from tidemill_gateway.web.sets import Sets
 
-        self._sessions, handles = Sessions(context.bus), Handles()
+        broker, handles = Broker(context.bus), Handles()
+        self._sessions = Sessions(context.bus, broker)
         await handles.listen(context.bus)
         self._limits = limits = RateLimits(context.bus, context.log)
         proxy_tokens = ProxyTokens(context.bus, context.log)
@@ -59,7 +60,6 @@ class Gateway:
             PUBLIC,
         )
         app = new_app(context.health, api, PREFIX)
-        broker = Broker(context.bus)
         inbox, routes = Inbox(context.bus, broker), Routes(context.bus, context.log)
         await inbox.listen()
         feeds = Feeds(context.bus, context.tasks.create_task, context.log)

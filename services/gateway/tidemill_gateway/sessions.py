@@ -13,6 +13,7 @@ from tidemill._wire import coding, errors, subjects
 from tidemill._wire.control import ErrorReply
 from tidemill_common.bus.protocol import ServiceBus
 from tidemill_common.requests import signature
+from tidemill_gateway.broker import Broker
 
 Answer = TypeVar("Answer")
 
@@ -22,8 +23,11 @@ REQUEST_TIMEOUT = 10.0  # seconds for a service to answer
 class Session:
     """One workspace, as somebody sees it who has a token for it. What is asked is told to be that token's."""
 
-    def __init__(self, bus: ServiceBus, workspace: str, caller: Caller, token_id: str) -> None:
+    def __init__(
+        self, bus: ServiceBus, broker: Broker, workspace: str, caller: Caller, token_id: str
+    ) -> None:
         self.bus = bus
+        self.broker = broker
         self.workspace = workspace
         self.caller = caller
         self.token_id = token_id
@@ -55,15 +59,16 @@ class Session:
 class Sessions:
     """The sessions of this process: a caller for each workspace that somebody asked for."""
 
-    def __init__(self, bus: ServiceBus) -> None:
+    def __init__(self, bus: ServiceBus, broker: Broker) -> None:
         self._bus = bus
+        self._broker = broker
         self._callers: dict[str, Caller] = {}
         self._opening = asyncio.Lock()
 
     async def of(self, workspace: str, token_id: str = "") -> Session:
         """Return the session of a token in its workspace; without one the registry tells it nothing."""
         caller = self._callers.get(workspace) or await self._caller(workspace)
-        return Session(self._bus, workspace, caller, token_id)
+        return Session(self._bus, self._broker, workspace, caller, token_id)
 
     async def _caller(self, workspace: str) -> Caller:
         async with self._opening:

@@ -29,8 +29,7 @@ from tidemill_worker.node import Node
 from tidemill_worker.spares import Spares
 from tidemill_worker.tier import ForkError, Launch, Launched, Sockets, Tier
 
-START_TIMEOUT = 30.0  # seconds until a template that does not answer is given up
-FORK_TIMEOUT = 10.0
+START_TIMEOUT = 30.0  # seconds until a template that does not answer is given up, or a fork of it
 END_TIMEOUT = 1.0  # seconds for a template to end by itself
 MAX_TEMPLATES = 32
 _LAST_WORDS = 4096  # bytes of what a template said that its failure tells
@@ -95,7 +94,7 @@ class Template:
         try:
             frame = sockets.pack((ToTemplate.FORK, container, ahead))
             await self._send(frame, [its_runner.fileno(), its_control.fileno()])
-            async with asyncio.timeout(START_TIMEOUT if ahead else FORK_TIMEOUT):
+            async with asyncio.timeout(START_TIMEOUT):
                 pid = await answer
         except BaseException as error:
             ours_runner.close()

@@ -34,7 +34,7 @@ def test_an_output_past_the_stream_ends_its_call_and_its_worker_hears_so_each_ti
 
     assert chunk.direct
     worker.do(send_twice())
-    calling.join(20)
+    calling.join(60)
     wait_until(lambda: len(told) == 2)
     assert (results, told) == ([49], [3, 3])
     caller = _client.current().caller

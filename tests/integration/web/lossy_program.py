@@ -1,4 +1,4 @@
-"""A bare ASGI app, for stacks that lose their parts."""
+"""A bare ASGI app, and a function, for stacks that lose their parts."""
 
 import asyncio
 from pathlib import Path
@@ -30,3 +30,8 @@ async def serve(scope: dict[str, Any], receive: Any, send: Any) -> None:
 @tidemill.asgi_app()
 def web() -> Any:
     return serve
+
+
+@app.function()
+def work() -> str:
+    return "done"

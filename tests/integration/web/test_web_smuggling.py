@@ -148,3 +148,6 @@ async def test_the_host_of_a_target_counts_before_that_of_the_header(site: Site)
     seen = await scope(site, f"http://{label}.localhost:81/scope?a=%20b", host="nothing.localhost")
     assert (seen["raw_path"], seen["root_path"], seen["query"]) == ("/scope", "", "a=%20b")
     assert seen["headers"]["host"] == seen["headers"]["x-forwarded-host"] == f"{label}.localhost:81"
+    for address in ("[::1]", "[::1]:81"):
+        seen = await scope(site, f"http://{address}{site.path('web')}/scope")
+        assert seen["headers"]["host"] == address

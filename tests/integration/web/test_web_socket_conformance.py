@@ -1,9 +1,8 @@
 """RFC 6455 and 7692 frame by frame: what a server has to bear, and what it has to refuse.
 
-There is one suite of others, Autobahn|Testsuite (`autobahntestsuite` on PyPI, release 25.10.1 as well), and
-it runs on Python 2.7 only; npm and crates.io have what can be tested with it, but no suite. Where it has been
-installed, `test_autobahn.py` runs it against the same function. So that every run of the tests has its cases,
-they stand here by hand.
+The suite that others wrote, Autobahn|Testsuite, runs on Python 2.7 only: where it is installed,
+`test_autobahn.py` runs it against the same function. So that every run of the tests has its cases, they stand
+here by hand.
 """
 
 import zlib

@@ -80,10 +80,11 @@ class Running:
 
     def close(self) -> None:
         self.execution.close()
-        self._outbox.flush()
         # A thread that still had to send something would end this process: there the worker would be gone.
         wait_until(lambda: not self._outbox._ticking)
-        self._theirs.close()
+        self._outbox.flush()
+        with self._outbox._sending:
+            self._theirs.close()
         self._reader.join()
         self._ours.close()
 

@@ -20,6 +20,7 @@ from tidemill._wire.web import Route
 from tidemill_common import streams
 from tidemill_common.bus.memory import MemoryBus, MemoryServer
 from tidemill_common.requests import Endpoints
+from tidemill_gateway.broker import Broker
 from tidemill_gateway.sessions import Sessions
 from tidemill_gateway.web import sets
 from tidemill_gateway.web.routes import Target
@@ -43,7 +44,7 @@ async def asking(get_url_variant: GetVariant) -> AsyncIterator[Sets]:
     make = Endpoints(structlog.get_logger(), CollectorRegistry())
     answer = make.endpoint("get_url_variant", GetUrlVariant, get_url_variant)
     stop = await bus.serve("registry", "1.0.0", {subjects.signed(subjects.EVERY, "get_url_variant"): answer})
-    sessions = Sessions(bus)
+    sessions = Sessions(bus, Broker(bus))
     yield Sets(sessions, structlog.get_logger())
     await sessions.close()
     await stop()

@@ -92,7 +92,7 @@ async def call_function(
 
     Answers 202 with the call's address, or 200 with the result when it is waited for and comes in time.
     """
-    async with request.app.state.bodies.read(request) as body:
+    async with requester.broker.needed(), request.app.state.bodies.read(request) as body:
         wanted = Wanted(app, function, environment, version)
         handle, app_name, app_environment = await request.app.state.handles.find(requester, wanted)
         calling.check_callable(function, handle)
@@ -105,7 +105,9 @@ async def call_function(
     call, num_inputs = started.record.call, started.record.num_inputs
     headers = _headers(call, seconds, repeated=started.repeated)
     if seconds:
-        outcomes = await _while_connected(request, calling.results(requester, started.record, seconds))
+        outcomes = await _while_connected(
+            request, calling.results_if_told(requester, started.record, seconds)
+        )
         if outcomes is not None:
             data = [await _json(outcome, index, headers) for index, outcome in enumerate(outcomes)]
             return Response(b"[" + b",".join(data) + b"]" if many else data[0], 200, headers, JSON)

@@ -24,8 +24,8 @@ from tidemill._wire.messages import Format, Status
 from tidemill._wire.web import ACCEPT, CONTINUE, HEAD, OPENED, Timing
 from tidemill_common.bus.protocol import ServiceBus
 from tidemill_gateway import problems
+from tidemill_gateway.broker import Broker
 from tidemill_gateway.problems import Problem
-from tidemill_gateway.web.broker import Broker
 from tidemill_gateway.web.routes import Target
 
 encode = msgspec.msgpack.Encoder().encode
@@ -100,18 +100,16 @@ class WebCall:
     def cancel(self) -> None:
         """Have it end: nobody waits for it any more."""
         if self.id in self._caller.calls:
-            self.have_ended()
+            self._inbox.broker.when_there(self._have_ended)
         self.leave()
 
-    def give_up_queueing(self) -> bool:
-        """Fail it if nobody knows whether it is queued, and return whether that is so."""
-        if self._is_queued or self.stream is not None or self.answer.done():
-            return False
-        self.fail(problems.unreachable())
-        return True
+    def give_up_queueing(self) -> None:
+        """Fail it if nobody knows whether it is queued; it will be when the broker is back, and ends then."""
+        if not self._is_queued and self.stream is None and not self.answer.done():
+            self.fail(problems.unreachable())
+            self._inbox.broker.when_there(self._have_ended)
 
-    def have_ended(self) -> None:
-        """Have the scheduler end what may be queued of it."""
+    def _have_ended(self) -> None:
         self._caller.cancel(self.id, self.handle, num_inputs=1)
 
     # --- what comes
@@ -171,7 +169,7 @@ class WebCall:
 
     def on_trouble(self, trouble: Trouble) -> None:
         """Give up where no container becomes ready: whoever asks again finds those that did meanwhile."""
-        self._caller.cancel(self.id, self.handle, num_inputs=1)
+        self._have_ended()
         headers = {"Retry-After": "1"}
         self.fail(Problem(503, "no_container", trouble.message, hint=trouble.hint, headers=headers))
 
@@ -190,7 +188,6 @@ class Inbox:
         self.id = ids.new(ids.GATEWAY)
         self.broker = broker
         self.calls: dict[str, WebCall] = {}
-        self._given_up: list[WebCall] = []  # since the connection was lost
         self._bus = bus
 
     async def listen(self) -> None:
@@ -223,13 +220,11 @@ class Inbox:
 
     def _lose(self) -> None:
         """Answer what may not have reached the broker; what is queued keeps its place and waits."""
-        self._given_up += [call for call in list(self.calls.values()) if call.give_up_queueing()]
+        for call in list(self.calls.values()):
+            call.give_up_queueing()
 
     def _find(self) -> None:
-        """Go on after a reconnect. What was given up has just been queued, if it was not before."""
-        given_up, self._given_up = self._given_up, []
-        for call in given_up:
-            call.have_ended()
+        """Go on after a reconnect."""
         for call in list(self.calls.values()):
             if call.stream is not None:
                 call.stream.beat()

@@ -10,12 +10,12 @@ from tidemill import exception
 from tidemill_common.logging import Logger
 from tidemill_gateway import problems
 from tidemill_gateway.admission import Admission
+from tidemill_gateway.broker import Broker
 from tidemill_gateway.decisions import request_id
 from tidemill_gateway.problems import Problem
 from tidemill_gateway.proxy_auth import without_secrets
 from tidemill_gateway.sessions import Sessions
 from tidemill_gateway.web import feeds, http, once, sockets
-from tidemill_gateway.web.broker import Broker
 from tidemill_gateway.web.calls import Inbox, WebCall
 from tidemill_gateway.web.routes import Routes, Target, label_of
 from tidemill_gateway.web.sets import Sets
@@ -78,7 +78,7 @@ class Front:
         """Pass a request on that was admitted."""
         if (key := once.key_of(scope)) is not None:
             session = await self._sessions.of(target.route.workspace)
-            await once.serve(session, self._broker, target, key, root_path, scope, receive, send)
+            await once.serve(session, target, key, root_path, scope, receive, send)
             return
         if (event := feeds.last_id(scope)) is not None:
             requester = feeds.requester(target.route, scope, token)

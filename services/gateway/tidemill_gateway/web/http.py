@@ -24,7 +24,7 @@ from tidemill_gateway.web.feeds import Feeds
 from tidemill_gateway.web.protocol import end_with_trailers, respond
 
 WATCH_AFTER = 0.1  # seconds without a response until somebody looks whether the client is still there
-BODY_TIMEOUT = 60.0  # seconds without a piece of a body
+BODY_TIMEOUT = 60.0  # seconds for a body that is sent on with its head, or the first piece of another
 GATHERED = 64 * 1024  # bytes of a body of known length that go along with the head
 
 # What a request says about who sent it is the gateway's to say.
@@ -185,19 +185,22 @@ class _Exchange:
 
     async def _first_piece(self, headers: Headers) -> bytes:
         """Return the whole body if it is short and its length known, else what is there of it."""
-        length = 0
+        length, has_body = 0, False
         for name, value in headers:
             if name == b"expect" and value.lower() == b"100-continue":
                 self._wants = self._more = True
                 return b""
             if name == b"content-length":
                 length = int(value)
-        body, self._more = await self._piece()
-        if not self._more or length > GATHERED or not length:
+                has_body = length > 0
+            elif name == b"transfer-encoding":
+                has_body = True
+        if not has_body:
+            body, self._more = await self._piece()
             return body
-        pieces = [body]
-        async with asyncio.timeout(BODY_TIMEOUT):
-            while self._more:
+        pieces: list[bytes] = []
+        async with body_in_time():
+            while not pieces or (self._more and 0 < length <= GATHERED):
                 body, self._more = await self._piece()
                 pieces.append(body)
         return b"".join(pieces)
@@ -341,6 +344,16 @@ def phases(age: float, timing: Timing) -> bytes:
     return b"queue;dur=%.1f, start;dur=%.1f, run;dur=%.1f" % (
         (waited - starting) * 1e3, starting * 1e3, run * 1e3,
     )  # fmt: skip
+
+
+@asynccontextmanager
+async def body_in_time() -> AsyncIterator[None]:
+    """Read a body that the client is to send soon; `Problem` if it does not."""
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT):
+            yield
+    except TimeoutError:
+        raise Problem(408, "timeout", f"the body did not come within {BODY_TIMEOUT:g} s") from None
 
 
 @asynccontextmanager

@@ -18,8 +18,7 @@ from tidemill_gateway import calling, decisions
 from tidemill_gateway.problems import Problem
 from tidemill_gateway.sessions import Session
 from tidemill_gateway.web import calls
-from tidemill_gateway.web.broker import Broker
-from tidemill_gateway.web.http import BODY_TIMEOUT, answered, fields
+from tidemill_gateway.web.http import answered, body_in_time, fields
 from tidemill_gateway.web.routes import Target
 
 NAME = b"idempotency-key"
@@ -42,20 +41,13 @@ def key_of(scope: Scope) -> str | None:
 
 
 async def serve(
-    session: Session,
-    broker: Broker,
-    target: Target,
-    key: str,
-    root_path: str,
-    scope: Scope,
-    receive: Receive,
-    send: Send,
+    session: Session, target: Target, key: str, root_path: str, scope: Scope, receive: Receive, send: Send
 ) -> None:
     """Answer a request that is run once. Raises `Problem`, `Error` as long as nothing was answered."""
     body = await _body(receive)
     request = fields(scope, root_path, body, more=False)._replace(keep=True)
     payload = calls.encode(request)
-    async with broker.needed():  # what is queued all the same is found by whoever comes with the key again
+    async with session.broker.needed():  # what is queued all the same is found by whoever comes again
         started = await calling.start(
             session, target.handle, [payload], key, _digest(scope, body), form=Format.HTTP
         )
@@ -82,20 +74,17 @@ def _digest(scope: Scope, body: bytes) -> str:
 
 async def _body(receive: Receive) -> bytes:
     pieces, size, more = [], 0, True
-    try:
-        async with asyncio.timeout(BODY_TIMEOUT):
-            while more:
-                message = await receive()
-                if message["type"] != "http.request":
-                    raise Problem(400, "invalid", "the body broke off")
-                pieces.append(message.get("body", b""))
-                size += len(pieces[-1])
-                more = message.get("more_body", False)
-                if size > MAX_BODY:
-                    detail = f"a request with an Idempotency-Key has at most {MAX_BODY:,} bytes"
-                    raise Problem(413, "too_large", detail)
-    except TimeoutError:
-        raise Problem(408, "timeout", f"the body did not come within {BODY_TIMEOUT:g} s") from None
+    async with body_in_time():
+        while more:
+            message = await receive()
+            if message["type"] != "http.request":
+                raise Problem(400, "invalid", "the body broke off")
+            pieces.append(message.get("body", b""))
+            size += len(pieces[-1])
+            more = message.get("more_body", False)
+            if size > MAX_BODY:
+                detail = f"a request with an Idempotency-Key has at most {MAX_BODY:,} bytes"
+                raise Problem(413, "too_large", detail)
     return b"".join(pieces)
 
 

@@ -133,7 +133,8 @@ class Protocol(HttpToolsProtocol):
         target = httptools.parse_url(self.url)
         if target.host is None or target.userinfo is not None:
             raise Ambiguous
-        host = target.host if target.port is None else b"%b:%d" % (target.host, target.port)
+        name = b"[%b]" % target.host if b":" in target.host else target.host
+        host = name if target.port is None else b"%b:%d" % (name, target.port)
         self.url = (target.path or b"/") + (b"" if target.query is None else b"?" + target.query)
         self.headers[:] = [(name, host if name == b"host" else value) for name, value in self.headers]
 

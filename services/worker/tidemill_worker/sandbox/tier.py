@@ -41,7 +41,7 @@ from tidemill_worker.sandbox.network import NoEgress
 from tidemill_worker.sandbox.watching import Watch, Watched
 from tidemill_worker.tier import HOME, Files, ForkError, Launch, Launched, Place, Report, Sockets, passed_on
 
-HANDSHAKE = 10.0  # seconds that a container gets to say hello, and then to be ready
+HANDSHAKE = 30.0  # seconds that a container gets to say hello, and then to be ready
 DISK = 16 * 1024  # MiB that a container may write, unless it says otherwise
 _LAUNCHER = Path(__file__).with_name("launcher.py")
 _MIB = 1 << 20

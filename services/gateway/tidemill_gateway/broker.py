@@ -1,7 +1,7 @@
 """Whether the message broker can be reached: who needs it is told at once that it cannot be."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from tidemill_common.bus.protocol import ServiceBus
@@ -14,6 +14,7 @@ class Broker:
     def __init__(self, bus: ServiceBus) -> None:
         self._is_there = True
         self._waits: set[asyncio.Timeout] = set()
+        self._postponed: list[Callable[[], None]] = []
         bus.on_disconnect(self._lose)
         bus.on_reconnect(self._find)
 
@@ -38,11 +39,22 @@ class Broker:
                 raise
             raise problems.unreachable() from None
 
+    def when_there(self, do: Callable[[], None]) -> None:
+        """Call `do` now, or else when it is back: after what waits to be sent to it."""
+        if self._is_there:
+            do()
+        else:
+            self._postponed.append(do)
+
     def _lose(self) -> None:
         self._is_there = False
         now = asyncio.get_running_loop().time()
-        for wait in self._waits:
+        waits, self._waits = self._waits, set()  # each ends once, however long that takes it
+        for wait in waits:
             wait.reschedule(now)
 
     def _find(self) -> None:
         self._is_there = True
+        postponed, self._postponed = self._postponed, []
+        for do in postponed:
+            do()
