@@ -239,7 +239,7 @@ class Caller:
         try:
             call_id, _, items, seconds, container, *way = msgpack.unpackb(data)
             if way and way[0]:
-                self._taken.note(*way)
+                self._taken.note(*way[:2])
             call = self.calls.get(call_id)
             if call is None:
                 self.dropped += len(items)

@@ -38,6 +38,7 @@ class Changes:
             await self.close()
             self._followed = wanted
             self._begin(wanted)
+            await asyncio.sleep(0)  # the watches begin: what changes from here on they tell
         self._collect(path for path in wanted if _modified(path) > since)
 
     def _begin(self, wanted: frozenset[Path]) -> None:

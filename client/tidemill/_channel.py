@@ -79,6 +79,8 @@ class Channel(Generic[T]):
             self._taker_waits = True
             if not self._is_ready():
                 self._thread_event.wait(_loop.GLANCE)  # see `_loop.result`
+        if _loop.ends():
+            _loop.linger()
         return self._pop() if self._items else self._finish()
 
     async def take_async(self) -> list[T]:

@@ -20,6 +20,7 @@ R = TypeVar("R")
 
 GLANCE = 1.0  # seconds after which a thread that waits looks for signals
 CLOSE = 3.0  # seconds that everything open has to close itself at exit
+LINGER = 60.0  # seconds for which a daemon thread waits for the end of its process
 
 
 class Forkable(Protocol):
@@ -69,6 +70,7 @@ class _Home:
 
     lock: threading.Lock
     thread: LoopThread | None
+    ends: bool
     closers: list[Callable[[], Awaitable[None]]]
     afterwards: list[Callable[[], None]]
     forkables: "weakref.WeakSet[Forkable]"
@@ -81,6 +83,7 @@ class _Home:
         """Begin anew, with a new lock too: in a forked child the old one may be held by nobody."""
         self.lock = threading.Lock()
         self.thread = None
+        self.ends = False  # with the process, whose other threads have ended
         self.closers = []
         self.afterwards = []
         self.forkables = weakref.WeakSet()
@@ -91,11 +94,21 @@ _home = _Home()
 
 def get() -> asyncio.AbstractEventLoop:
     """Return the loop, started if it does not run yet."""
-    thread = _home.thread
-    if thread is None:
+    thread = _home.thread or _begin()
+    return thread.loop
+
+
+def _begin() -> LoopThread:
+    if _home.ends:
+        linger()
+    try:
         with _home.lock:
             thread = _home.thread = _home.thread or LoopThread()
-    return thread.loop
+    except RuntimeError:  # at the end of a process nothing begins any more
+        if not threading.main_thread().is_alive():
+            linger()
+        raise
+    return thread
 
 
 def is_current() -> bool:
@@ -113,10 +126,25 @@ def result(future: "concurrent.futures.Future[R]") -> R:
 
     A signal that comes when the main thread is just about to wait is only seen when it wakes.
     """
-    while not future.done():
-        with suppress(TimeoutError):
-            return future.result(GLANCE)
-    return future.result()
+    try:
+        while not future.done():
+            with suppress(TimeoutError):
+                return future.result(GLANCE)
+        return future.result()
+    finally:
+        if _home.ends:
+            linger()
+
+
+def ends() -> bool:
+    """Return whether the process is about to end: its threads have ended, but for daemons."""
+    return _home.ends
+
+
+def linger() -> None:
+    """Have a daemon thread end with its process, which has no use for what it would say of its calls."""
+    if threading.current_thread().daemon:
+        threading.Event().wait(LINGER)
 
 
 def wait(coroutine: Coroutine[Any, Any, R]) -> R:
@@ -217,5 +245,11 @@ def _forget() -> None:
         waiter.forked()
 
 
-atexit.register(close)
+def _exit() -> None:
+    """Close with the process. Where a thread still waits for something, it is a daemon."""
+    _home.ends = True
+    close()
+
+
+atexit.register(_exit)
 os.register_at_fork(after_in_child=_forget)

@@ -8,7 +8,8 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
 
 from tidemill._bus.protocol import Bus, BusError, Message, Subscription
 from tidemill._output import Output
@@ -42,8 +43,12 @@ class Watch:
         self._held: deque[Message] = deque(maxlen=REMEMBERED)  # while what was missed is read
         self._undo: list[Callable[[], None]] = []
 
-    async def open(self) -> None:
-        """Listen. Logs come first, so that a container's last words are heard before its end."""
+    async def open(self, *, after: int | None = None) -> None:
+        """Listen. Logs come first, so that a container's last words are heard before its end.
+
+        What was printed behind the message with the sequence `after` is shown before what is heard.
+        """
+        self._away = after is not None
         for (_, subject), callback in (
             (self._logs, self._on_logs),
             (self._events, self._on_event),
@@ -53,6 +58,9 @@ class Watch:
             self._bus.on_disconnect(self._on_disconnect),
             self._bus.on_reconnect(self._on_reconnect),
         ]
+        if after is not None:
+            self._away = False
+            self._show_first(self._show_behind(after))
 
     async def until_quiet(self, timeout: float) -> bool:
         """Wait until every container that started has ended; return whether they have."""
@@ -131,7 +139,11 @@ class Watch:
 
     def _on_reconnect(self) -> None:
         self._away = False
-        task = asyncio.get_running_loop().create_task(self._catch_up(), name="read output again")
+        self._show_first(self._catch_up())
+
+    def _show_first(self, reading: Coroutine[Any, Any, None]) -> None:
+        """Read what stands in the stream; what is heard meanwhile is held."""
+        task = asyncio.get_running_loop().create_task(reading, name="read output again")
         self._tasks.add(task)
         task.add_done_callback(self._caught_up)
 
@@ -150,6 +162,13 @@ class Watch:
                 self._take_event(stored.data, stored.headers)
         except BusError as error:
             _log.debug("output cannot be read again: %s", error)
+
+    async def _show_behind(self, sequence: int) -> None:
+        try:
+            async for stored in self._bus.read(*self._logs, sequence=sequence + 1):
+                self._take_logs(stored.data, stored.headers)
+        except BusError as error:
+            _log.debug("output cannot be read: %s", error)
 
 
 def _status(living: int, gone: int) -> str:

@@ -163,7 +163,7 @@ def _run_app(stage: ComposeStage, folder: Path) -> str:
         "TIDEMILL_TOKEN_SECRET": VARIABLES["FIRST_TOKEN_SECRET"],
         "TIDEMILL_HOME": str(folder),
     }
-    done = stage.run("client", "python", str(program), environment=client)
+    done = stage.run("client", "python", str(program), environment=client, timeout=100)
     assert done.returncode == 0, f"{done.stderr}\n{stage.log('worker')}"
     return done.stdout.strip()
 

@@ -54,6 +54,7 @@ class Fleet:
             with suppress(subprocess.TimeoutExpired):
                 worker.wait(30)
             worker.kill()
+            worker.wait()
 
 
 @pytest.fixture

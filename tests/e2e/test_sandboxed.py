@@ -9,7 +9,9 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -84,16 +86,27 @@ def test_classes_the_web_and_timeouts_are_the_same_in_sandboxes_and_the_stack_is
 
 
 def places_of(stack: RunningStack) -> tuple[list[str], list[int]]:
-    """Return where the stack listens: the broker, the database, every service."""
-    listening = {
+    """Return where the stack listens: the broker, the database, every service, and what they have started."""
+    listening = set()
+    for part in stack.info.parts:
+        service = psutil.Process(part.pid)
+        listening |= listening_of(service)
+        for child in service.children(recursive=True):
+            # Containers and helpers of PostgreSQL come and go, some are in sandboxes, and what one listens at
+            # ends with it. The services stay: each of them has to answer.
+            with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                listening |= listening_of(child)
+    sockets = [place for place in listening if isinstance(place, str) and place.startswith("/")]
+    return sorted(sockets), sorted({place.port for place in listening if hasattr(place, "port")})
+
+
+def listening_of(process: psutil.Process) -> set[Any]:
+    """Return the addresses that a process listens at."""
+    return {
         connection.laddr
-        for part in stack.info.parts
-        for process in (psutil.Process(part.pid), *psutil.Process(part.pid).children(recursive=True))
         for connection in process.net_connections(kind="all")
         if connection.status in (psutil.CONN_LISTEN, psutil.CONN_NONE)
     }
-    sockets = [place for place in listening if isinstance(place, str) and place.startswith("/")]
-    return sorted(sockets), sorted({place.port for place in listening if hasattr(place, "port")})
 
 
 def of_container(container: str) -> list[psutil.Process]:

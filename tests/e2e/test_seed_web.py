@@ -207,6 +207,7 @@ SECOND = (
 )
 
 
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("programs", [FIRST, SECOND], ids=["guide", "reference"])
 async def test_every_program_of_the_document_answers(client: Client, programs: tuple[object, ...]) -> None:
     turn = asyncio.Semaphore(2)  # as many as there are processors

@@ -9,6 +9,7 @@ What is relied on of nats-py's private parts is listed in `tests/integration/bus
 """
 
 import asyncio
+import math
 import random
 import ssl
 import time
@@ -26,6 +27,7 @@ from tidemill._bus.framing import Handler, Reader
 
 RETRY_WAIT = (0.05, 0.2)  # seconds between tries to reconnect, jittered
 PING_INTERVAL = 10  # seconds; a server that misses two answers is left
+STEP_TIMEOUT = 2  # seconds for each step of a try to reconnect; another one follows
 # The server asks the registry who somebody is. When nobody answers it refuses like anybody else, but only
 # after the time that its configuration gives the registry (1 s).
 SLOW_REFUSAL = 0.7  # seconds after which a refusal says nothing about the credentials
@@ -58,8 +60,13 @@ class Connection(Client):
         self._socket = _Socket(self.handlers, self._control, self._on_lost)
         self._transport = self._socket
 
-    async def open(self, url: str, user: str, password: str, *, name: str, inbox: str) -> None:
-        """Connect to the first server of `url` (several, by commas) that takes us; else raise its error."""
+    async def open(
+        self, url: str, user: str, password: str, *, name: str, inbox: str, timeout: float
+    ) -> None:
+        """Connect to the first server of `url` (several, by commas) that takes us; else raise its error.
+
+        Each has an equal part of `timeout` (seconds) to answer.
+        """
         servers = url.split(",")
         for number, server in enumerate(servers, 1):
             try:
@@ -72,6 +79,7 @@ class Connection(Client):
                     inbox_prefix=inbox,
                     allow_reconnect=False,
                     max_reconnect_attempts=-1,
+                    connect_timeout=math.ceil(timeout / len(servers)),
                     ping_interval=PING_INTERVAL,
                     error_cb=self._on_error,
                     disconnected_cb=self._on_disconnected,
@@ -89,6 +97,7 @@ class Connection(Client):
             if uri.netloc not in known:
                 self._server_pool.append(Srv(uri))
         self._tries = 0
+        self.options["connect_timeout"] = STEP_TIMEOUT
         self.options["allow_reconnect"] = True
 
     def listen(self, subject: str, queue: str, handler: Handler) -> int:

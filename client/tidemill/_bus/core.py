@@ -84,7 +84,9 @@ class CoreBus:
         began = self._loop.time()
         try:
             async with asyncio.timeout(timeout):
-                await self._connection.open(url, user, password, name=name, inbox=self._inbox)
+                await self._connection.open(
+                    url, user, password, name=name, inbox=self._inbox, timeout=timeout
+                )
                 self._connection.listen(f"{self._inbox}.u.*", "", self._unanswered.answered)
                 self._connection.listen(f"{self._inbox}.r.*", "", self._responded)
                 await self._connection.ping()

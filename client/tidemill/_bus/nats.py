@@ -18,7 +18,7 @@ READ_TRIES = 3  # how often a batch that stops coming is asked for again
 
 
 async def connect(
-    url: str, user: str = "", password: str = "", *, name: str = "tidemill", timeout: float = 5.0
+    url: str, user: str = "", password: str = "", *, name: str = "tidemill", timeout: float = 10.0
 ) -> "NatsBus":
     """Connect to NATS; `Disconnected` if it cannot be done within `timeout` seconds."""
     bus = NatsBus(user)

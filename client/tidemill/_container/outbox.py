@@ -204,7 +204,8 @@ class Outbox:
             if not self._sending.acquire(blocking=wait):
                 return
             try:
-                self._send(self._take())
+                if frames := self._take():  # else another thread has sent it meanwhile
+                    self._send(frames)
             finally:
                 self._sending.release()
 

@@ -97,7 +97,9 @@ class Runner:
         self._link = link = Link(
             self._outbox, self._guard, configuration.max_payload, self._reading.by_thread
         )
-        terminal = self._terminal = Terminal(self._outbox, interactive=configuration.interactive)
+        terminal = self._terminal = Terminal(
+            self._outbox, self._reading.by_thread, interactive=configuration.interactive
+        )
         terminal.install()
         taken = _taken()
         lifecycle.put_in_place(

@@ -28,12 +28,14 @@ PATIENCE = 30.0  # seconds for the terminal to be there; the worker says sooner 
 class Terminal:
     """What `interact()`, `breakpoint()` and `input()` of user code go through, in whichever thread."""
 
-    def __init__(self, outbox: Outbox, *, interactive: bool) -> None:
+    def __init__(self, outbox: Outbox, on_use: Callable[[], None], *, interactive: bool) -> None:
+        """Make it; `on_use` is called before the caller is asked, who is then waited for."""
         self.is_attached = False
         self.on_interrupt: Callable[[], None] = _raise_interrupt
         self._is_ours = False  # from the attachment until the caller has the terminal back
         self._one_at_a_time = threading.Lock()
         self._outbox = outbox
+        self._on_use = on_use
         self._interactive = interactive
         self._answers: SimpleQueue[tuple[str, Any]] = SimpleQueue()
         self._released: SimpleQueue[None] = SimpleQueue()
@@ -85,6 +87,7 @@ class Terminal:
     def _ask(self) -> None:
         _empty(self._answers)
         _empty(self._released)
+        self._on_use()
         self._outbox.frame(FromRunner.INTERACT)
         try:
             device, told = self._answers.get(timeout=PATIENCE)

@@ -88,6 +88,7 @@ class WebExecution:
         self._noted = ""
         self._no_more = False
         self._interrupted = False
+        self._serving = False
         if _runtime.container is not None:
             _runtime.container.note = self.note
         asyncio.set_event_loop(self._loop)
@@ -112,11 +113,13 @@ class WebExecution:
 
     def serve(self) -> list[Key]:
         """Answer what comes until None comes; return what a stop signal interrupted: requests have failed."""
+        self._serving = True
         self._loop.call_soon(self._turn)
         while not self._is_over():
             # What ends a process ends the loop too when a task of the user's own raises it.
             with suppress(SystemExit, KeyboardInterrupt):
                 self._loop.run_forever()
+        self._serving = False
         return [] if self._others is None else self._others.outcome()
 
     def _is_over(self) -> bool:
@@ -137,8 +140,10 @@ class WebExecution:
         end_loop(self._loop)
 
     def _turn(self) -> None:
-        """Take what has come."""
+        """Take what has come, but while apps start and shut down, and hooks run: it might end these."""
         self._awake = False
+        if not self._serving:
+            return
         while not self._no_more:
             try:
                 chunk = self._inbox.get_nowait()

@@ -368,6 +368,11 @@ def logs(ws: str, app: str, pool: str, container: str) -> str:
     return f"tm.logs.{workspace(ws)}.{token(app)}.{token(pool)}.{token(container)}"
 
 
+def workspace_logs(ws: str) -> str:
+    """Return the filter for all output of a workspace."""
+    return f"tm.logs.{workspace(ws)}.>"
+
+
 def app_logs(ws: str, app: str) -> str:
     """Return the filter for all output of an app."""
     return f"tm.logs.{workspace(ws)}.{token(app)}.>"

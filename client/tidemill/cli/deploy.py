@@ -37,14 +37,26 @@ def deploy(
     app = reference.find_app(module, named)
     connecting.result()
     with _output.show(timestamps=timestamps):
+        printed = _loop.wait(_printed(connection)) if stream_logs else 0
         app.deploy(environment_name=environment, client=connection, **options)
         if stream_logs and app.app_id is not None:
-            _follow(app.app_id, connection)
+            _follow(app.app_id, connection, after=printed)
     return 0
 
 
-def _follow(app_id: str, connection: Any) -> None:
-    """Show what the app's containers print until Ctrl-C."""
+async def _printed(connection: Any) -> int:
+    """Return the sequence of the last message of output that there is."""
+    from tidemill._log_entries import Selection
+    from tidemill._log_reading import LogReader
+    from tidemill._wire import subjects
+
+    caller = await connection.connect()
+    everything = Selection(subjects.workspace_logs(caller.workspace))
+    return await LogReader(caller.bus, subjects.logs_stream(caller.workspace), everything, {}).last()
+
+
+def _follow(app_id: str, connection: Any, *, after: int) -> None:
+    """Show what the app's containers print until Ctrl-C, from the deployment on."""
     import asyncio
 
     from tidemill import _loop, _output
@@ -57,7 +69,7 @@ def _follow(app_id: str, connection: Any) -> None:
         caller = await connection.connect()
         watch = Watch(caller.bus, caller.workspace, app_id, output)
         try:
-            await watch.open()
+            await watch.open(after=after)
             await asyncio.get_running_loop().create_future()
         finally:
             await watch.close()

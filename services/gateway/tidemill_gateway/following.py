@@ -38,10 +38,13 @@ class Following:
     tail: int = 0
     after: int | None = None
 
-    async def lines(self) -> AsyncGenerator[LogEntry, None]:
-        """Yield lines until the end."""
+    async def begin(self) -> int:
+        """Return the message behind which lines are followed: what is printed from now on is among them."""
+        return await self.reader.last() if self.after is None else self.after
+
+    async def lines(self, after: int) -> AsyncGenerator[LogEntry, None]:
+        """Yield lines until the end, having begun."""
         reader = self.reader
-        after = await reader.last() if self.after is None else self.after
         if self.tail and self.after is None:
             for entry in await reader.tail(self.tail, after):
                 yield entry
@@ -130,7 +133,11 @@ class Stream(Response):
 
     async def _pieces(self) -> AsyncGenerator[bytes, None]:
         """Yield what is sent: first an empty line, so that the client knows that it is heard."""
-        entries = self._following.lines()
+        try:
+            entries = self._following.lines(await self._following.begin())
+        except exception.Error as error:
+            yield self._ended(error)
+            return
         following: asyncio.Future[LogEntry] | None = None
         yield self._nothing
         try:

@@ -46,7 +46,7 @@ from tidemill_registry.decisions import AppState, Publication, ServedPool, prepa
 from tidemill_registry.schema import Function, PoolRow
 
 HOLD = 10.0  # seconds that a version waits for its containers
-COUNT_TIMEOUT = 0.5  # seconds for the scheduler to say what is warm
+COUNT_TIMEOUT = 5.0  # seconds for a leading scheduler to say what is warm; where none leads, nobody waits
 AT_ONCE = 8  # versions that wait; others do not
 MOST = 50  # containers of a function that are made ready, those of its sets included
 MOST_SETS = 20  # sets of options and parameters of a function that are made ready

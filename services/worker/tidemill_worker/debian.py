@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -16,6 +17,7 @@ RELEASE = "bookworm"
 PYTHON = "3.11"  # of that release
 PACKAGES = ("ca-certificates", "python3", "libpython3-stdlib")
 TIMEOUT = 1800.0  # seconds
+_ESCAPED = re.compile(r"\\([0-7]{3})")  # a space, tab, line break or backslash in a table of mounts
 _LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
 
 
@@ -62,15 +64,16 @@ async def tree(folder: Path, mirror: str, children: Children, say: Say) -> Path:
 
 def _clear(place: Path) -> None:
     """Empty a folder, but never through a mount: behind it may lie the machine's own devices."""
-    for mount in reversed(_mounts_in(place)):
+    for mount in reversed(_mounts_in(place, Path("/proc/self/mounts").read_text())):
         syscalls.unmount(mount)
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(mode=0o755)
 
 
-def _mounts_in(place: Path) -> list[str]:
-    mounts = (line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines())
-    return [mount for mount in mounts if Path(mount).is_relative_to(place)]
+def _mounts_in(place: Path, table: str) -> list[str]:
+    mounts = (line.split()[1] for line in table.splitlines())
+    paths = (_ESCAPED.sub(lambda found: chr(int(found[1], 8)), mount) for mount in mounts)
+    return [path for path in paths if Path(path).is_relative_to(place)]
 
 
 def _publish(making: Path, archive: Path) -> None:

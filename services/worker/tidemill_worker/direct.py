@@ -65,6 +65,7 @@ class Direct:
         self._loop = asyncio.get_running_loop()
         self._sent: dict[int, _Sent] = {}
         self._bytes = 0
+        self._hurries = False
         self._look_later: asyncio.TimerHandle | None = None
 
     async def listen(self) -> None:
@@ -74,7 +75,7 @@ class Direct:
 
     def send(self, number: int, message: OutputMessage) -> None:
         """Send a message whose data say this number; what is beyond the budget is stored."""
-        if self._bytes + len(message.data) > BUDGET:
+        if self._hurries or self._bytes + len(message.data) > BUDGET:
             self._store(message)
             return
         sent = self._sent[number] = _Sent(message)
@@ -82,6 +83,12 @@ class Direct:
         self._publish(sent)
         if self._look_later is None:
             self._look_later = self._loop.call_later(PATIENCE, self._look)
+
+    def hurry(self) -> None:
+        """Store what nobody has said to have, and all that is still to come: the worker ends."""
+        self._hurries = True
+        for number in list(self._sent):
+            self._store(self._forget(number))
 
     def _on_taken(self, message: Message) -> None:
         try:

@@ -53,6 +53,14 @@ class Image:
     user: str = ""
     files: tuple[tuple[str, str], ...] = ()
 
+    def made_of(self) -> tuple[int, ...]:
+        """Return what tells it from one of the same key that was removed.
+
+        No folder gets the number of another that a sandbox still has in its root.
+        """
+        folders = self.layers or (self.environment or self.python,)
+        return tuple(folder.stat().st_ino for folder in folders)
+
 
 class Images:
     """The images under one folder. Several workers may share it.

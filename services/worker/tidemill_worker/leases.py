@@ -26,6 +26,8 @@ class Leases:
     def __init__(self, node: Node) -> None:
         self._node = node
         self.held: dict[Hashable, Work] = {}
+        self._none_left = asyncio.Event()
+        self._none_left.set()
 
     def is_repeat(self, work: Work) -> bool:
         """Deal with a delivery of what is held or was finished here; return False for anything else.
@@ -45,23 +47,28 @@ class Leases:
     def take(self, work: Work) -> None:
         """Hold work from now on; it is told soon, so that it is known what this worker took to its grave."""
         self.held[work.key] = work
+        self._none_left.clear()
         self._node.on_change()
 
     def settle(self, work: Work) -> None:
         """Acknowledge work if nothing of it is open and everything is stored."""
         if work.open or work.stores:
             return
-        if self.held.pop(work.key, None) is not None:
+        if self._let_go(work):
             self._node.finished.add(work.key)
             for delivery in (*work.older, work.delivery):
                 self._ack(delivery)
 
     def hand_back(self, work: Work) -> None:
         """Let somebody else have a whole chunk, at once and with nothing used up."""
-        self.held.pop(work.key, None)
+        self._let_go(work)
         with suppress(Disconnected):  # the lease runs out instead
             for delivery in (*work.older, work.delivery):
                 delivery.nak()
+
+    async def drain(self) -> None:
+        """Return when nothing is held any more."""
+        await self._none_left.wait()
 
     def reported(self) -> tuple[str, ...]:
         """Return the names of the leases for the worker's report: all, or those held for a while."""
@@ -89,6 +96,13 @@ class Leases:
             work.renew_at = self._node.clock() + random.uniform(*RENEW_AFTER)  # noqa: S311
             if number % SLICE == 0:
                 await asyncio.sleep(0)
+
+    def _let_go(self, work: Work) -> bool:
+        """Hold work no more; return whether it was held."""
+        found = self.held.pop(work.key, None) is not None
+        if not self.held:
+            self._none_left.set()
+        return found
 
     def _ack(self, delivery: Delivery) -> None:
         delivery.ack().add_done_callback(self._acked)

@@ -46,6 +46,10 @@ class Outbox:
         """Hear what callers have."""
         await self._direct.listen()
 
+    def hurry(self) -> None:
+        """Let no output wait for its caller any more; see `Direct.hurry`."""
+        self._direct.hurry()
+
     def finish(
         self, work: Work, items: list[Item], seconds: float, container: str, *, alone: bool = False
     ) -> None:

@@ -54,6 +54,7 @@ from tidemill_worker.uv import Uv
 VERSION = version("tidemill")  # read from a file: not once for every report
 
 SNAPSHOT_SHARE = 4  # part of what containers may take of the memory that snapshots may take together
+SETTLE = 2.0  # seconds for the last outputs to be stored and their inputs acknowledged
 HURRY = 5.0  # seconds before the end of the drain at which what still runs is ended
 
 
@@ -139,6 +140,7 @@ class Worker:
                     await self._containers.drain()
                     await self._node.web.drain()
             await self._containers.kill_all()
+            await self._settle()
         finally:
             await self._images.close()
             await self._spares.close()
@@ -152,6 +154,13 @@ class Worker:
             await self._recorder.close()
             await self._reporter.say_goodbye()
             self._hardware.close()  # last: a driver that hangs may not let go
+
+    async def _settle(self) -> None:
+        """See to it that no input which has run here runs elsewhere again, because nobody knows that."""
+        self._containers.outbox.hurry()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE):
+                await self._leases.drain()
 
     def state(self) -> WorkerState:
         """Return what the worker reports of itself."""

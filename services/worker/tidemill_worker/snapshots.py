@@ -65,7 +65,8 @@ class Wish:
         """Return what is the same for containers that can be forked from the same snapshot."""
         pool = self.reservation.pool
         told = {name: value for name, value in self.configuration.items() if name not in _OF_EACH}
-        parts = (pool.id, self.image.key, pool.spec.block_network, pool.has_web, self.image.files)
+        image = self.image
+        parts = (pool.id, image.key, image.made_of(), pool.spec.block_network, pool.has_web, image.files)
         data = msgspec.msgpack.encode((parts, told), order="sorted")
         return hashlib.sha256(data).hexdigest()
 

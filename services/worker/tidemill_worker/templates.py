@@ -29,15 +29,15 @@ from tidemill_worker.node import Node
 from tidemill_worker.spares import Spares
 from tidemill_worker.tier import ForkError, Launch, Launched, Sockets, Tier
 
-START_TIMEOUT = 30.0  # seconds until a template that does not answer is given up
-FORK_TIMEOUT = 10.0
+START_TIMEOUT = 30.0  # seconds until a template that does not answer is given up, or a fork of it
 END_TIMEOUT = 1.0  # seconds for a template to end by itself
 MAX_TEMPLATES = 32
 _LAST_WORDS = 4096  # bytes of what a template said that its failure tells
 
 _MEASURES = ("import", "enter", "memory")
 
-Key = tuple[str, str, bool, bool]  # workspace, image, whether the network is blocked, for the web
+# Workspace, image, what it is made of, whether the network is blocked, for the web.
+Key = tuple[str, str, tuple[int, ...], bool, bool]
 
 
 class NoSnapshot(Exception):
@@ -94,7 +94,7 @@ class Template:
         try:
             frame = sockets.pack((ToTemplate.FORK, container, ahead))
             await self._send(frame, [its_runner.fileno(), its_control.fileno()])
-            async with asyncio.timeout(START_TIMEOUT if ahead else FORK_TIMEOUT):
+            async with asyncio.timeout(START_TIMEOUT):
                 pid = await answer
         except BaseException as error:
             ours_runner.close()
@@ -189,7 +189,8 @@ class Templates:
     async def fork(self, image: Image, container: str, reservation: Reservation) -> Sockets:
         """Return a new container of an image."""
         pool = reservation.pool
-        template = await self._get(image, (pool.workspace, image.key, pool.spec.block_network, pool.has_web))
+        key = (pool.workspace, image.key, image.made_of(), pool.spec.block_network, pool.has_web)
+        template = await self._get(image, key)
         return await self._spares.container(template, container, reservation)
 
     async def start_alone(
@@ -235,7 +236,7 @@ class Templates:
         return await asyncio.shield(task)
 
     async def _start(self, image: Image, key: Key) -> Template:
-        workspace, _, blocked, for_web = key
+        workspace, _, _, blocked, for_web = key
         web = await self.web_layer() if for_web else None
         began = time.perf_counter()
         ours, its = socket.socketpair()

@@ -15,7 +15,7 @@ import tidemill
 app = tidemill.App("sandboxed")
 
 
-@app.cls()
+@app.cls(max_containers=1)  # its turns are counted in one
 class Wheel:
     teeth: int = tidemill.parameter(default=8)
 
@@ -51,6 +51,13 @@ def never_ends() -> None:
             continue
 
 
+def connect(place: tuple[str, int]) -> None:
+    """Connect with a port, and not with oneself: that is what a free port above 32,768 may come to."""
+    with socket.create_connection(place, 1) as connection:
+        if connection.getsockname() == connection.getpeername():
+            raise ConnectionRefusedError("nobody else is there")
+
+
 @app.function()
 def reaches(paths: list[str], ports: list[int], addresses: list[str]) -> list[str]:
     """Return what can be reached of files, Unix sockets and ports of the machine."""
@@ -59,7 +66,7 @@ def reaches(paths: list[str], ports: list[int], addresses: list[str]) -> list[st
         tries.append((f"file {path}", lambda path=path: os.stat(path)))
         tries.append((f"socket {path}", lambda path=path: socket.socket(socket.AF_UNIX).connect(path)))
     tries += [
-        (f"port {place}", lambda place=place: socket.create_connection(place, 1).close())
+        (f"port {place}", lambda place=place: connect(place))
         for place in itertools.product(("127.0.0.1", "localhost", *addresses), ports)
     ]
     found = [name for name in os.environ if "PASSWORD" in name or "SECRET" in name]

@@ -44,7 +44,10 @@ def trunk() -> str:
     return branch.spawn().get()
 
 
-@app.function(retries=tidemill.Retries(max_retries=1, initial_delay=0.0, backoff_coefficient=1.0))
+@app.function(
+    retries=tidemill.Retries(max_retries=1, initial_delay=0.0, backoff_coefficient=1.0),
+    max_containers=1,  # whose lines are in order
+)
 def fails(x: int) -> int:
     print(f"failing with {x}", file=sys.stderr)
     if x < 0:

@@ -62,7 +62,7 @@ class Model(Base):
         print("left", self.size, flush=True)
 
 
-@app.cls()
+@app.cls(max_containers=1)  # what one call tells, the next one hears
 class AllAsync:
     @tidemill.enter()
     async def begin(self) -> None:

@@ -46,6 +46,7 @@ async def test_async_methods_share_the_loop_of_their_hooks() -> None:
 @pytest.mark.usefixtures("running")
 def test_each_set_of_parameters_and_options_has_containers_of_its_own() -> None:
     large = programs.Model(size="large")
+    large.update_autoscaler(max_containers=1)  # one process, however long a call has to wait
     assert large.predict.remote(1)[0] == ["base", "loaded large"]
     pid = large.where.remote()[0]
     assert programs.Model(size="large").where.is_hydrated  # it is not asked for again

@@ -53,6 +53,13 @@ def test_a_reconnect_asks_for_the_subscriptions_then_calls_back() -> None:
     assert source.index("await self.flush()") < source.index("await self._reconnected_cb()")
 
 
+async def test_each_server_has_an_equal_part_of_the_time_to_answer() -> None:
+    client = connection.Connection(lambda: None, lambda: None, lambda: None)
+    with pytest.raises(ConnectionRefusedError):
+        await client.open("nats://127.0.0.1:1,nats://127.0.0.1:1", "", "", name="", inbox="x", timeout=12.0)
+    assert client.options["connect_timeout"] == 6
+
+
 async def test_refusals_may_go_on_for_hours(monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
 

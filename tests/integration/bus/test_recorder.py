@@ -23,6 +23,12 @@ def record(index: int) -> InputRecord:
     return InputRecord("fc-1", [index, 1], State.SUCCESS, 0, "po-1", "", "fc-1", "co-1", 1.0, 2.0, 3.0)
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a recorder wait for a busy broker at its end: what it sent is looked at then."""
+    monkeypatch.setattr(recording, "CLOSE_TIMEOUT", 60.0)
+
+
 @pytest.fixture
 async def app(bus: ServiceBus) -> str:
     await streams.apply_workspace(bus, WORKSPACE)

@@ -50,7 +50,7 @@ async def url(folder: Path, certificate: Path) -> AsyncIterator[str]:
 
 async def test_a_trusted_server_is_used(url: str, certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    bus = await connect(url)
+    bus = await connect(url, timeout=60)
     await bus.ensure_stream(StreamSpec("KEPT", ("kept.>",)))
     await asyncio.gather(*(bus.store(f"kept.{n}", bytes(10_000), msg_id=f"{n}") for n in range(100)))
     assert len([1 async for _ in bus.read("KEPT", "kept.>")]) == 100
@@ -61,4 +61,4 @@ async def test_a_trusted_server_is_used(url: str, certificate: Path, monkeypatch
 
 async def test_a_server_that_is_not_trusted_is_refused(url: str) -> None:
     with pytest.raises(Disconnected, match=r"(?i)certificate"):
-        await connect(url)
+        await connect(url, timeout=60)

@@ -25,7 +25,10 @@ def connected(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> Iterator[Broke
     monkeypatch.setenv("TIDEMILL_TOKEN_SECRET", broker.settings.passwords[MEMBER])
     yield broker
     _loop.close()
-    assert not [thread for thread in threading.enumerate() if thread.name == "tidemill-loop"]
+    wait_until(
+        lambda: not [thread for thread in threading.enumerate() if thread.name == "tidemill-loop"],
+        what="for the loop to end",
+    )
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from played_worker import Cancelled, PlayedPool, PlayedWorker, Timeout
 
-from tidemill import _client, _loop, exception
+from tidemill import _client, _loop, _pools, exception
 from tidemill._pools import RING_EVERY
 from tidemill._wire import subjects
 from tidemill._wire.messages import Blob
@@ -414,7 +414,7 @@ def test_other_trouble_is_told_once_and_the_call_goes_on(
 
 
 def test_a_call_is_refused_and_a_map_goes_on_later_where_too_much_waits(
-    worker: PlayedWorker, eventually: Any
+    worker: PlayedWorker, eventually: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pool = worker.deploy(square)
     f = worker.caller_of(pool)
@@ -422,12 +422,18 @@ def test_a_call_is_refused_and_a_map_goes_on_later_where_too_much_waits(
     caller = _client.current().caller
     assert caller is not None
     eventually(lambda: listens(pool))
-    for refused in (f.remote, f.spawn):
-        caller.pools.full.clear()  # it holds for some seconds
+
+    def tell_full(seconds: float) -> None:
+        monkeypatch.setattr(_pools, "FULL_FOR", seconds)
+        caller.pools.full.clear()
         worker.tell_full(pool, "1,000,001 messages of inputs wait")
         eventually(lambda: caller.pools.full)
+
+    tell_full(600.0)
+    for refused in (f.remote, f.spawn):
         with pytest.raises(exception.ResourceExhaustedError, match="1,000,001 messages"):
             refused(3)
+    tell_full(1.0)
     assert list(f.map([4, 5])) == [16, 25]
     assert f.remote(3) == 9
 

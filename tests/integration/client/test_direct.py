@@ -28,13 +28,13 @@ def test_an_output_past_the_stream_ends_its_call_and_its_worker_hears_so_each_ti
         everyone = subjects.taken(subjects.EVERY, me)
         await worker.bus.subscribe(everyone, lambda message: told.extend(msgpack.unpackb(message.data)))
         output = Output(0, Status.SUCCESS, Payload(*payload.encode(49)))
-        data = coding.encode(Outputs(chunk.call, 0, [output], 0.0, "co-1", me, 3))
-        for _ in range(2):
+        fields = Outputs(chunk.call, 0, [output], 0.0, "co-1", me, 3)
+        for data in (coding.encode((*fields, "of a later version")), coding.encode(fields)):
             worker.bus.publish(subjects.outputs(chunk.reply), data)
 
     assert chunk.direct
     worker.do(send_twice())
-    calling.join(20)
+    calling.join(60)
     wait_until(lambda: len(told) == 2)
     assert (results, told) == ([49], [3, 3])
     caller = _client.current().caller

@@ -334,6 +334,25 @@ async def forever(x: int) -> None:
     await asyncio.Event().wait()
 
 
+DAEMONS = """
+import threading, time
+from tidemill import _client
+for call in (f.remote, f.remote, lambda x: list(f.map([x])), lambda x: f.spawn(x).get()):
+    threading.Thread(target=call, args=(1,), daemon=True).start()
+def under_way():
+    caller = getattr(_client._shared.client, "caller", None)
+    return caller is not None and len(caller.calls) == 3 and caller._listeners
+while not under_way():
+    time.sleep(0.01)
+print("over")
+"""
+
+
+def test_daemon_threads_end_with_their_program_and_say_nothing(worker: PlayedWorker) -> None:
+    out, err = _script(worker, forever, DAEMONS).communicate(timeout=60)
+    assert (out, err) == ("over\n", "")
+
+
 @pytest.mark.parametrize(
     "call",
     ["f.remote(1)", "list(f.map([1]))", "f.for_each([1])", "f.spawn(1).get()", "f.spawn(1).get(timeout=50)"],

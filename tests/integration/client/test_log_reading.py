@@ -1,8 +1,9 @@
 """Output is read from a real stream: the end of it without the rest, and on and on without a gap."""
 
 import asyncio
+import itertools
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing
 from typing import Any
 
@@ -12,6 +13,8 @@ from waiting import until
 from tidemill import exception
 from tidemill._log_entries import LogEntry, Selection
 from tidemill._log_reading import LogReader
+from tidemill._output import Output
+from tidemill._watching import Watch
 from tidemill._wire import coding, ids, subjects
 from tidemill._wire.messages import LogRecord
 from tidemill_common import streams
@@ -42,6 +45,7 @@ async def bus(broker: Broker) -> AsyncIterator[CountingBus]:
 
 
 APP, WORKSPACE = ids.new(ids.APP), "main"
+_count = itertools.count()
 
 
 async def print_lines(
@@ -50,7 +54,8 @@ async def print_lines(
     """Publish a message with a line for each number."""
     made = {"stream": 1, "time": time.time(), "input": "in-1-0", "function": "f", **fields}
     records = [LogRecord(text=f"line {number}\n", container=container, **made) for number in numbers]
-    await bus.store(subjects.logs(WORKSPACE, app, "po-1", container), coding.encode(records))
+    key = f"{container}.{next(_count)}"
+    await bus.store(subjects.logs(WORKSPACE, app, "po-1", container), coding.encode(records), msg_id=key)
 
 
 def reader(bus: NatsServiceBus, **selection: Any) -> LogReader:
@@ -129,6 +134,29 @@ async def test_following_misses_nothing_while_the_connection_is_away(
     over = True
     await asyncio.wait_for(following, BOUND)
     await writer.close()
+
+
+class Shown(Output):
+    """Keeps what is shown."""
+
+    def __init__(self) -> None:
+        super().__init__(quiet=True)
+        self.texts: list[str] = []
+
+    def logs(self, records: Iterable[LogRecord]) -> None:
+        self.texts += [record.text for record in records]
+
+
+async def test_a_watch_begins_where_it_is_told_to_whenever_it_comes_to_listen(bus: CountingBus) -> None:
+    await print_lines(bus, 0)
+    after = await reader(bus).last()
+    await print_lines(bus, 1, 2)
+    watch = Watch(bus, WORKSPACE, APP, shown := Shown())
+    await watch.open(after=after)
+    await print_lines(bus, 3)
+    await until(lambda: len(shown.texts) >= 3)
+    await watch.close()
+    assert shown.texts == ["line 1\n", "line 2\n", "line 3\n"]
 
 
 async def test_following_ends_with_the_connection(bus: CountingBus) -> None:

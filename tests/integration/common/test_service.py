@@ -54,7 +54,7 @@ async def test_readiness_is_its_own_word_and_that_of_nats(
         await until(look, what=f"for {expected}")
 
     await answers(503, "nobody has asked yet\n")
-    await bus.request("tm.probe.ask", b"x")
+    await bus.request("tm.probe.ask", b"x", timeout=60)
     await answers(200, "ready\n")
     broker.kill()
     status, reason = await probe.get("/readyz")
@@ -110,7 +110,7 @@ async def test_told_to_stop_it_finishes_what_it_took_and_exits_with_0(
     probe = launch(PROBE)
     await probe.serving()
     asked = asyncio.create_task(bus.request("tm.probe.ask", b"slow", timeout=60))
-    await bus.request("tm.probe.ask", b"x")
+    await bus.request("tm.probe.ask", b"x", timeout=60)
     probe.send(number)
     assert await asked == b"slow"
     assert await probe.ended() == 0
@@ -146,7 +146,7 @@ async def test_a_drain_that_fails_is_told_and_exits_with_1(launch: Any) -> None:
 async def test_a_crash_of_one_loop_ends_the_process_loudly(launch: Any, bus: ServiceBus) -> None:
     probe = launch(PROBE, "crash")
     await probe.serving()
-    await bus.request("tm.probe.ask", b"x")
+    await bus.request("tm.probe.ask", b"x", timeout=60)
     assert await probe.ended() == 1
     crashed = next(record for record in probe.records() if record["msg"] == "crashed")
     assert crashed["level"] == "error"

@@ -173,13 +173,13 @@ def test_what_an_enter_hook_raises_is_a_failed_start(start: Start) -> None:
 
 
 SIDE_BY_SIDE = """
-    import asyncio, threading, tidemill
+    import asyncio, sys, threading, tidemill
 
     everybody = threading.Barrier(3)
 
     def sync(x):
         everybody.wait()
-        print("met", x)
+        sys.stdout.write(f"met {x}\\n")  # at once: what `print` writes is torn by that of other threads
         return x, tidemill.current_input_id(), threading.current_thread() is threading.main_thread()
 
     def pieces(n):

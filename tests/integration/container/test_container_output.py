@@ -33,7 +33,7 @@ def test_what_is_printed_at_import_belongs_to_no_input(start: Start) -> None:
 def test_a_line_appears_while_its_input_still_runs(start: Start) -> None:
     container = start("import time\ndef f():\n    print('running')\n    time.sleep(100)")
     container.give([()])
-    assert container.frames.first(FromRunner.LOG)[2] == "running\n"
+    container.frames.wait(lambda _frames: container.logged() == {FIRST: "running\n"})
 
 
 def test_many_lines_share_frames_and_none_is_lost(start: Start) -> None:

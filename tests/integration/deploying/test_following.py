@@ -231,7 +231,8 @@ def test_following_output_ends_although_the_apps_end_was_missed(
     subject = subjects.event(caller.workspace, "app", app_id)
 
     def heard() -> list[int]:
-        return [sid for sid, each in caller.bus._connection._subs.items() if each._subject == subject]
+        subscriptions = list(caller.bus._connection._subs.items())  # the loop's thread adds to them
+        return [sid for sid, each in subscriptions if each._subject == subject]
 
     async def deafen() -> None:
         for sid in heard():

@@ -52,6 +52,14 @@ def wait_for(path: str) -> str:
 
 
 @app.function()
+def hold(folder: str) -> None:
+    """Tell which container this is, and wait for the gate."""
+    Path(folder, os.environ["TIDEMILL_TASK_ID"]).touch()
+    while not Path(folder, "gate").exists():
+        time.sleep(0.01)
+
+
+@app.function()
 def note(path: str) -> int:
     with open(path, "a") as file:
         file.write(f"{os.getpid()}\n")

@@ -148,27 +148,28 @@ Busy = Callable[[int], Awaitable[list[str]]]
 
 @pytest.fixture
 async def busy(api: Api, app_id: str, until: Any, tmp_path: Path) -> AsyncIterator[Busy]:
-    """Starts calls that wait until the test is over, and returns containers that have such: idle ones may
-    go at any time.
+    """Starts calls that wait until the test is over, and returns their containers, which the API shows: idle
+    ones may go at any time.
     """
-    gate, calls = tmp_path / "gate", []
+    calls: list[asyncio.Task[httpx.Response]] = []
 
     async def start(number: int) -> list[str]:
-        found: list[str] = []
+        def found() -> list[str]:
+            return [path.name for path in tmp_path.iterdir()]
 
-        async def started() -> bool:
+        async def shown() -> bool:
             items = (await api.get("/containers?limit=500")).json()["items"]
-            working = [each for each in items if each["state"] == "busy"]
-            found[:] = [each["id"] for each in working if each["function"] == "wait_for"]
-            return len(found) >= number
+            return set(found()) <= {each["id"] for each in items if each["state"] == "busy"}
 
-        path = f"/apps/{app_id}/functions/wait_for/calls?wait=60"
-        calls.extend(asyncio.create_task(api.post(path, json={"args": [str(gate)]})) for _ in range(number))
-        await until(started)
-        return found
+        path = f"/apps/{app_id}/functions/hold/calls?wait=60"
+        asked = (api.post(path, json={"args": [str(tmp_path)]}) for _ in range(number))
+        calls.extend(map(asyncio.create_task, asked))
+        await until(lambda: len(found()) >= number)
+        await until(shown)
+        return found()
 
     yield start
-    gate.write_text("open")
+    (tmp_path / "gate").touch()
     assert {answer.status_code for answer in await asyncio.gather(*calls)} <= {200, 202}
 
 

@@ -191,5 +191,13 @@ async def test_calls_are_listed_with_what_became_of_them(api: Api, deployed: str
     assert len(graph["inputs"]) == 2
 
 
-async def test_schedules_are_listed(api: Api) -> None:
-    assert (await api.get("/schedules")).json() == {"items": [], "next_cursor": None}
+async def test_schedules_are_listed(api: Api, deployed: str, tmp_path: Path, stack: RunningStack) -> None:
+    asked = {"app": deployed}
+    assert (await api.get("/schedules", params=asked)).json() == {"items": [], "next_cursor": None}
+    program = tmp_path / "scheduled.py"
+    yearly = '(schedule=tidemill.Cron("0 0 29 2 *"))'
+    program.write_text(versioned(1).replace("function()", f"function{yearly}"))
+    assert stack.cli("deploy", str(program), "--name", deployed).returncode == 0
+    (listed,) = (await api.get("/schedules", params=asked)).json()["items"]
+    assert (listed["function"], listed["app_name"]) == ("f", deployed)
+    assert "0 0 29 2 *" in listed["schedule"]

@@ -223,10 +223,11 @@ async def test_a_gateway_that_dies_before_the_record_is_stored_leaves_one_call(
     """What a dead replica has stored is put there as it would have; then the client tries again."""
     key, body = ids.new("key"), b'{"args": ["%s"]}' % str(tmp_path / "notes").encode()
     info = stack.info
-    bus = await connect(info.server_url, info.token_id, info.token_secret)
+    bus = await connect(info.server_url, info.token_id, info.token_secret, timeout=60)
     workspace = ids.workspace_of_token(info.token_id)
     asked = coding.encode(GetApp(app_id=app_id))
-    details = coding.decode(AppDetails, await bus.request(subjects.registry(workspace, "get_app"), asked))
+    answer = await bus.request(subjects.registry(workspace, "get_app"), asked, timeout=60)
+    details = coding.decode(AppDetails, answer)
     handle, made = details.handles["note"], ids.new(ids.CALL)
     digest = hashlib.sha256(b"0\0" + body).hexdigest()
     claim = Claim(digest, made, handle.pool, handle.prefix, 1, 0.0)

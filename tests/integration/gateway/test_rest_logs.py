@@ -28,7 +28,7 @@ async def lines(api: Api, path: str, **query: Any) -> list[str]:
 
 async def test_output_is_read_by_app_function_call_and_container(api: Api, app_id: str) -> None:
     call = await say(api, "one", "two", "three")
-    items = await until(lambda: _three(api, call), what="for the output")
+    items = await until(lambda: _printed(api, call, 3), what="for the output")
     line = items[0]
     assert (line["text"], line["function"], line["call"], line["app"]) == ("one\n", "say", call, app_id)
     assert [item["text"] for item in items] == ["one\n", "two\n", "three\n"]
@@ -43,9 +43,9 @@ async def test_output_is_read_by_app_function_call_and_container(api: Api, app_i
     assert over.json()["truncated"]
 
 
-async def _three(api: Api, call: str) -> list[dict[str, Any]] | None:
+async def _printed(api: Api, call: str, count: int) -> list[dict[str, Any]] | None:
     items: list[dict[str, Any]] = (await api.get(f"/calls/{call}/logs")).json()["items"]
-    return items if len(items) == 3 else None
+    return items if len(items) == count else None
 
 
 async def test_what_cannot_be_read_is_told(api: Api, app_id: str) -> None:
@@ -117,13 +117,15 @@ async def test_a_stream_ends_with_its_app(api: Api, stack: RunningStack) -> None
 
 
 async def test_a_container_is_followed_until_it_has_ended(api: Api, app_id: str) -> None:
-    await say(api, "from some container")
+    call = await say(api, "from some container")
+    (printed,) = await until(lambda: _printed(api, call, 1), what="for the output")
+    container = printed["container"]
 
-    async def reported() -> str | None:
+    async def is_reported() -> bool:
         running = (await api.get("/containers", params={"app": app_id})).json()["items"]
-        return next((each["id"] for each in running if each["function"] == "say"), None)
+        return container in {each["id"] for each in running}
 
-    container = await until(reported, what="for the report of the container")
+    await until(is_reported, what="for the report of the container")
     path = f"/containers/{container}/logs/stream"
     async with api.stream("GET", path, params={"tail": 1}) as answer:
         received = answer.aiter_lines()

@@ -10,6 +10,7 @@ from running_stacks import RunningStack
 from waiting import until
 
 Api = httpx.AsyncClient
+ALONE = "the scheduler leases no tokens"  # what a gateway says that keeps limits by itself
 CALL = "/apps/rest-program/functions/square/calls"
 
 
@@ -19,6 +20,8 @@ async def test_calls_above_the_limit_of_their_app_are_refused_until_it_is_remove
 ) -> None:
     limit = ("workspace", "rate-limit")
     app = ("--app", "rest-program")
+    log = stack.home / "logs" / "gateway.log"
+    logged = len(log.read_text())
     done = stack.cli(*limit, "set", *app, "--rate", "0.01", "--burst", "3")
     assert "✓ app rest-program: 0.01 per second, 3 at once" in done.stderr
     try:
@@ -31,7 +34,9 @@ async def test_calls_above_the_limit_of_their_app_are_refused_until_it_is_remove
         refused = answers[-1]
         assert refused.status_code == 429
         assert refused.json()["code"] == "resource_exhausted"
-        assert 1 <= int(refused.headers["Retry-After"]) <= 100
+        # What is taken without the scheduler is owed, at most a whole bucket.
+        most = 400 if ALONE in log.read_text()[logged:] else 100
+        assert 1 <= int(refused.headers["Retry-After"]) <= most
         assert refused.headers["RateLimit-Policy"] == '"app";q=3;w=300'
         assert refused.headers["RateLimit"] == f'"app";r=0;t={refused.headers["Retry-After"]}'
         (listed,) = json.loads(stack.cli(*limit, "list", "--json").stdout)

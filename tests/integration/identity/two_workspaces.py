@@ -49,7 +49,7 @@ class Workspaces:
 
     async def until_ended(self, token: tuple[str, str], end: Callable[[], object], timeout: float) -> None:
         """Connect, call `end`, and return when the server has ended the connection."""
-        bus, ended = await connect(self.url, *token), asyncio.Event()
+        bus, ended = await connect(self.url, *token, timeout=20), asyncio.Event()
         bus.on_disconnect(ended.set)
         try:
             await asyncio.to_thread(end)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from running_stacks import RunningStack, processes_of, run_cli, start, wait_until
+from running_stacks import RunningStack, is_gone, processes_of, run_cli, start, wait_until
 
 PARTS = ["nats", "postgres", "registry", "scheduler", "gateway", "worker"]
 
@@ -66,26 +66,33 @@ def test_a_part_that_dies_is_started_again(mortal_stack: RunningStack, name: str
     assert log.read_text().count(line) == before + 1
 
 
+def keepers(stack: RunningStack) -> list[psutil.Process]:
+    """Return the keeper of a stack, if it has one at this moment."""
+    return [child for child in psutil.Process(stack.info.pid).children() if is_keeper(child)]
+
+
+def is_keeper(child: psutil.Process) -> bool:
+    with suppress(psutil.Error):  # it has just died
+        return "tidemill_local.keeper" in child.cmdline()
+    return False
+
+
 def test_a_dead_keeper_is_replaced(mortal_stack: RunningStack) -> None:
-    def keepers() -> list[psutil.Process]:
-        children = psutil.Process(mortal_stack.info.pid).children()
-        return [child for child in children if is_keeper(child)]
-
-    def is_keeper(child: psutil.Process) -> bool:
-        with suppress(psutil.Error):  # it has just died
-            return "tidemill_local.keeper" in child.cmdline()
-        return False
-
-    (keeper,) = keepers()
+    (keeper,) = keepers(mortal_stack)
     keeper.kill()
-    wait_until(lambda: [each.pid for each in keepers()] not in ([], [keeper.pid]), what="for another keeper")
+    wait_until(
+        lambda: [each.pid for each in keepers(mortal_stack)] not in ([], [keeper.pid]),
+        what="for another keeper",
+    )
 
 
 def test_nothing_outlives_a_killed_supervisor_and_the_home_can_be_used_again(
     mortal_stack: RunningStack,
 ) -> None:
+    (keeper,) = keepers(mortal_stack)
     os.kill(mortal_stack.info.pid, signal.SIGKILL)
     wait_until(lambda: processes_of(mortal_stack.home) == [], what="for all parts to be gone")
+    wait_until(lambda: is_gone(keeper.pid), what="for the keeper, which holds the home until then")
     status = mortal_stack.cli("status")
     assert status.returncode == 1
     assert "no stack is running" in status.stderr
@@ -100,7 +107,7 @@ def test_what_a_killed_supervisor_and_keeper_left_is_ended_by_the_next_start(
 ) -> None:
     supervisor = psutil.Process(mortal_stack.info.pid)
     worker = psutil.Process(mortal_stack.part("worker").pid)
-    keeper = next(child for child in supervisor.children() if "tidemill_local.keeper" in child.cmdline())
+    (keeper,) = keepers(mortal_stack)
     keeper.suspend()  # else another one is started
     supervisor.suspend()
     supervisor.kill()

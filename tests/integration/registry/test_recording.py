@@ -122,6 +122,9 @@ class Story:
 
 
 async def begun(client: Any, spec: Spec) -> Story:
+    """Return a story that a registry listens to: what came before nobody waits for."""
+    consumer = streams.records_consumer(client.workspace)
+    await until(lambda: client.bus.consumer_state(consumer.stream, consumer.name), what="for the consumer")
     app_id = await client.create("app")
     handles = await client.publish(app_id, spec("f"), spec("g"))
     return Story(client, app_id, {name: handle.pool for name, handle in handles.items()})

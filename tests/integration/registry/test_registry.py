@@ -252,5 +252,7 @@ async def test_an_app_is_found_by_the_name_of_a_deployed_one(client: Any) -> Non
 
 async def test_a_token_whose_id_can_be_none_is_refused_as_any_other(client: Any) -> None:
     asked = coding.encode(VerifyToken("ak-main\0", "secret"))
-    answer = await refused(client.bus.request(subjects.internal("registry", "verify_token"), asked))
+    answer = await refused(
+        client.bus.request(subjects.internal("registry", "verify_token"), asked, timeout=30.0)
+    )
     assert answer.code == "auth"

@@ -3,11 +3,12 @@
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import waiting
 
-from tidemill._bus.protocol import Message, RequestFailed
+from tidemill._bus.protocol import Disconnected, Message, RequestFailed
 from tidemill._wire import coding, ids, subjects
 from tidemill._wire.control import Done, Trouble
 from tidemill._wire.messages import Chunk, Format, Payload
@@ -169,7 +170,8 @@ class PlayedWorker:
 
     async def _report_for_ever(self) -> None:
         while True:
-            self.report()
+            with suppress(Disconnected):  # the server is away for a moment
+                self.report()
             await asyncio.sleep(1.0)
 
     async def _place(self, asked: Message) -> bytes:

@@ -59,6 +59,11 @@ class RunningScheduler:
         replica = self.service.replica
         return replica is not None and any(state.worker == worker for state in replica.fleet.states())
 
+    def knows_pool(self, pool: str) -> bool:
+        """Return whether it has seen the record of a pool."""
+        replica = self.service.replica
+        return replica is not None and pool in replica.directory.pools
+
     def count(self, name: str, **labels: str) -> float:
         """Return a metric."""
         return self.metrics.get_sample_value(name, labels or None) or 0.0

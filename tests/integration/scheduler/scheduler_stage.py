@@ -61,6 +61,11 @@ class Parts:
         await publish_pool(self.bus, pool)
         return await Caller(await self.connect(), pool, reply).start()
 
+    async def known(self, pool: Pool) -> None:
+        """Return when every replica has seen a pool: of one that goes before, nobody knows that it went."""
+        for scheduler in self._schedulers:
+            await until(lambda one=scheduler: one.knows_pool(pool.id) or one.ended, "a known pool")
+
     async def stored(self, stream: str, subject: str) -> Stored:
         """Return the message on a subject, as soon as it is there."""
         stored: Stored = await waiting.until(lambda: self.bus.last(stream, subject), BOUND)

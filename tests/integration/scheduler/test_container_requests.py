@@ -63,6 +63,7 @@ async def test_containers_are_listed_with_what_they_run(parts: Parts) -> None:
 async def test_a_container_is_stopped_by_its_worker(parts: Parts, graceful: bool) -> None:
     worker, container = await with_container(parts)
     await ask(parts, "stop_container", StopContainer(container, graceful), Done)
+    await until(lambda: worker.stops, "an order")  # the leader waits a second for its answer
     (order,) = worker.stops
     assert (order.containers, order.graceful) == ((container,), graceful)
 

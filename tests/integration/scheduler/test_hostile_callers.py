@@ -67,6 +67,7 @@ async def test_a_chunk_that_is_none_does_not_end_the_leader(parts: Parts, fields
     subject, data = _odd(pool, **fields)
     await parts.bus.store(subject, data)
     await caller.submit(3, ring=False)
+    await parts.known(pool)
     await parts.bus.bucket(streams.POOLS).delete(pool.id)
     await parts.empty(pool)
     assert not scheduler.ended
@@ -77,6 +78,7 @@ async def test_a_subject_that_names_no_input_does_not_end_the_leader(parts: Part
     scheduler, pool = await parts.scheduler(), make_pool()
     await parts.caller(pool)
     await parts.bus.store(f"{pool.prefix}.{rest}", b"\xc1")
+    await parts.known(pool)
     await parts.bus.bucket(streams.POOLS).delete(pool.id)
     await parts.empty(pool)
     assert not scheduler.ended

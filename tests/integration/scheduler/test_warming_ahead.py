@@ -1,10 +1,12 @@
 """Containers that are to be there before a version serves."""
 
 import asyncio
+from contextlib import suppress
 
 from played_parts import BOUND, make_pool, publish_pool, until
 from scheduler_stage import Parts
 
+from tidemill._bus.protocol import NoResponder
 from tidemill._wire import coding, subjects
 from tidemill._wire.scheduling import MakeReady, ReadyCounts
 
@@ -17,11 +19,19 @@ async def test_two_deployments_of_a_pool_wait_for_its_containers_together(parts:
     worker.ready_at_once = False
     await publish_pool(parts.bus, pool)
 
+    subject = subjects.internal("scheduler", "make_ready")
+
     async def make_ready(count: int) -> ReadyCounts:
         request = coding.encode(MakeReady({pool.id: count}, LONG))
-        subject = subjects.internal("scheduler", "make_ready")
         return coding.decode(ReadyCounts, await parts.bus.request(subject, request, timeout=BOUND))
 
+    async def is_served() -> bool:
+        with suppress(NoResponder):
+            await parts.bus.request(subject, coding.encode(MakeReady({}, 0.0)), timeout=BOUND)
+            return True
+        return False
+
+    await until(is_served, "the leader's answers")
     first = asyncio.create_task(make_ready(1))
     await until(lambda: len(worker.starting) >= 1, "the first one's container")
     second = asyncio.create_task(make_ready(2))

@@ -38,13 +38,16 @@ class Page:
         self._numbers = itertools.count(1)
 
     async def evaluate(self, expression: str) -> Any:
-        """Return what an expression of JavaScript gives in the page, as JSON."""
+        """Return what an expression of JavaScript gives in the page, as JSON; None while that only comes."""
         number = next(self._numbers)
         asked = {"expression": expression, "returnByValue": True, "awaitPromise": True}
         message = {"id": number, "method": "Runtime.evaluate", "params": asked}
         await self._connection.send(json.dumps(message))
         while (answer := json.loads(await self._connection.recv())).get("id") != number:
             pass
+        if "error" in answer:  # there is no document, or it has just made way for another one
+            return None
+        assert "exceptionDetails" not in answer["result"], answer
         return answer["result"]["result"].get("value")
 
     async def click(self, selector: str) -> None:
@@ -55,9 +58,12 @@ class Page:
 
     async def write(self, selector: str, text: str) -> None:
         """Write into a field as a person does: the page's framework hears of it, and of its end."""
+        selector += ":enabled"
+        found = f"document.querySelector({json.dumps(selector)})"
+        await until(lambda: self.evaluate(f"{found} !== null"), 60.0, f"for {selector}")
         await self.evaluate(
             f"""(() => {{
-                const field = document.querySelector({json.dumps(selector)});
+                const field = {found};
                 const {{set}} = Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, "value");
                 set.call(field, {json.dumps(text)});
                 field.dispatchEvent(new Event("input", {{bubbles: true}}));
@@ -82,7 +88,9 @@ class Browser:
         """Open a page."""
         async with httpx.AsyncClient(timeout=60.0) as client:
             opened = (await client.put(f"http://{self._address}/json/new?{url}")).json()
-        async with websockets.connect(opened["webSocketDebuggerUrl"], max_size=None) as connection:
+        async with websockets.connect(
+            opened["webSocketDebuggerUrl"], max_size=None, open_timeout=60, ping_interval=None
+        ) as connection:
             yield Page(connection)
 
 

@@ -17,3 +17,8 @@ def guarded(request: Request) -> list[str]:
 @tidemill.fastapi_endpoint()
 def open_to_all() -> str:
     return "open"
+
+
+@app.function()
+@tidemill.fastapi_endpoint()
+def never_reached() -> None: ...

@@ -68,6 +68,10 @@ async def test_calls_and_requests_go_to_a_new_version_once_it_is_ready(
             assert response.status_code == 200, response.text
             return str(response.json())
 
+        async def is_there() -> bool:
+            return (await web.get(url)).status_code == 200
+
+        await until(is_there, LONG)
         load = Load(answer.remote.aio, answer.remote.aio, ask, ask)
         tasks.create_task(load.run())
         await load.hear("one")

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,6 @@ import websockets
 from running_stacks import RunningStack
 from waiting import until, wait_until
 from websockets.exceptions import InvalidStatus
-
-from tidemill._wire import ids
 
 Client = httpx.AsyncClient
 APP = "guarded-program"
@@ -33,11 +30,10 @@ def address(stack: RunningStack) -> Iterator[str]:
     assert stack.cli("app", "stop", APP, "-y").returncode == 0
 
 
-def started_since(stack: RunningStack, moment: float) -> set[str]:
-    """Return the app's containers that were asked for since: idle ones of earlier requests may be there."""
+def containers_of(stack: RunningStack, function: str) -> list[str]:
+    """Return the containers of one of the app's functions."""
     every = json.loads(stack.cli("container", "list", "--json").stdout)
-    mine = {each["container_id"] for each in every if each["app_name"] == APP}
-    return {container for container in mine if ids.created(container) > moment}
+    return [each["container_id"] for each in every if (each["app_name"], each["function"]) == (APP, function)]
 
 
 async def test_only_proxy_tokens_open_what_requires_them(
@@ -47,14 +43,13 @@ async def test_only_proxy_tokens_open_what_requires_them(
     made = json.loads(stack.cli(*TOKENS, "create", "--json").stdout)
     right = {"Modal-Key": made["token_id"], "Modal-Secret": made["token_secret"]}
     wrong = right | {"Modal-Secret": "ps-wrong"}
-    since = time.time()
     for headers in ({}, wrong, {"Tidemill-Key": made["token_id"]}):
         refused = await client.get(url, headers=headers)
         assert (refused.status_code, refused.json()["code"]) == (401, "auth")
         assert "WWW-Authenticate" in refused.headers
     with pytest.raises(InvalidStatus, match="401"):
         await websockets.connect(url.replace("http:", "ws:"), open_timeout=60)
-    assert not started_since(stack, since)
+    assert not containers_of(stack, "guarded")
 
     opened = await client.get(url, headers=right)
     assert (opened.status_code, opened.json()) == (200, [])  # the function does not see the token
@@ -71,21 +66,21 @@ async def is_refused(client: Client, url: str, headers: dict[str, str]) -> bool:
 async def test_requests_above_a_limit_start_no_container(
     stack: RunningStack, client: Client, address: str
 ) -> None:
-    url = f"{address}open-to-all"
+    """They are for another function than those that use the limit up: that may be given more containers."""
+    url, refused = f"{address}open-to-all", f"{address}never-reached"
     await client.get(url)
     limited = ("--app", APP, "--rate", "0.01", "--burst", "1")
     assert stack.cli(*LIMIT, "set", *limited).returncode == 0
     try:
         await until(lambda: is_limited(client, url))
-        since = time.time()
-        answers = await asyncio.gather(*(client.get(url) for _ in range(50)))
+        answers = await asyncio.gather(*(client.get(refused) for _ in range(50)))
         assert {answer.status_code for answer in answers} == {429}
         assert answers[0].headers["RateLimit-Policy"] == '"app";q=1;w=100'
         assert int(answers[0].headers["Retry-After"]) > 0
-        with_body = await client.post(url, content=b"x")
+        with_body = await client.post(refused, content=b"x")
         assert shape(answers[0]) == shape(with_body)
         assert answers[0].json()["request_id"] != answers[1].json()["request_id"]
-        assert not started_since(stack, since)
+        assert not containers_of(stack, "never_reached")
     finally:
         assert stack.cli(*LIMIT, "remove", "--app", APP).returncode == 0
 

@@ -39,6 +39,11 @@ async def shops(stack: RunningStack, own_client: tidemill.Client) -> AsyncIterat
     for made in ("Shop.look => ", "Shop.pay => ", "Shop.site => ", "Greeter.hello => "):
         assert f"Created web function {made}" in done.stderr
     found = Shops(stack, own_client)
+
+    async def is_there() -> bool:
+        return (await found.get(f"{APP}-greeter-hello")).status_code == 422
+
+    await until(is_there)  # the gateway hears of the routes behind the deploy
     yield found
     await found.web.aclose()
     assert stack.cli("app", "stop", APP, "-y").returncode == 0
@@ -110,6 +115,6 @@ async def test_the_methods_of_a_class_answer_beside_each_other_with_one_object(
         await socket.send("Ada")
         assert await socket.recv() == "Salve Ada"
     with pytest.raises(websockets.InvalidStatus, match="422"):
-        await websockets.connect(shops.url(site, "/ws").replace("http://", "ws://"))
+        await websockets.connect(shops.url(site, "/ws").replace("http://", "ws://"), open_timeout=60)
     told = await shops.get(site, "/events?greeting=Hej")
     assert told.text == "".join(f"data: Hej {number}\n\n" for number in range(3))

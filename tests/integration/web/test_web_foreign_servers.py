@@ -1,5 +1,6 @@
 """A web server in a container that is not written in Python: requests, streams and sockets reach it."""
 
+import asyncio
 import os
 import shutil
 from collections.abc import AsyncIterator
@@ -8,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 from running_stacks import RunningStack
+from waiting import wait_until
 from websockets import Subprotocol
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
@@ -25,7 +27,11 @@ async def url(stack: RunningStack) -> AsyncIterator[str]:
     """The server's address."""
     done = stack.cli("deploy", str(PROGRAM))
     assert done.returncode == 0, done.stderr
-    yield f"{stack.info.gateway_url}/f/local--foreign-server"
+    found = f"{stack.info.gateway_url}/f/local--foreign-server"
+    await asyncio.to_thread(
+        wait_until, lambda: httpx.get(found, timeout=LONG).status_code != 404, what="for the route"
+    )
+    yield found
     assert stack.cli("app", "stop", "foreign", "-y").returncode == 0
 
 
@@ -46,7 +52,11 @@ async def test_a_server_in_node_answers_streams_and_speaks_websocket(url: str) -
 
     wanted = [Subprotocol("chat"), Subprotocol("other")]
     async with connect(
-        f"{url}/socket".replace("http://", "ws://"), subprotocols=wanted, max_size=None, open_timeout=LONG
+        f"{url}/socket".replace("http://", "ws://"),
+        subprotocols=wanted,
+        max_size=None,
+        open_timeout=LONG,
+        close_timeout=LONG,
     ) as socket:
         assert socket.subprotocol == "chat"
         for message in ("text", "", b"\x00\xff", "ä" * 20_000, b"x" * 300_000):

@@ -24,6 +24,12 @@ def deploy(stack: RunningStack) -> str:
     return f"{stack.info.gateway_url}{PATH}"
 
 
+def pid_of(stack: RunningStack, name: str) -> int:
+    pid = stack.part(name).pid
+    assert pid is not None  # 0 would be this process and its like
+    return pid
+
+
 async def answers(client: httpx.AsyncClient, url: str) -> bool:
     try:
         return (await client.get(url, timeout=60)).status_code == 200
@@ -41,6 +47,7 @@ async def begun(client: httpx.AsyncClient, url: str) -> AsyncIterator[AsyncItera
 
 
 @pytest.mark.long
+@pytest.mark.timeout(300)  # parts of the stack are started again five times
 async def test_every_loss_is_an_honest_end_and_the_stack_goes_on(
     mortal_stack: RunningStack, tmp_path: Path
 ) -> None:
@@ -48,6 +55,7 @@ async def test_every_loss_is_an_honest_end_and_the_stack_goes_on(
     gateway_url, token = stack.info.gateway_url, f"{stack.info.token_id}:{stack.info.token_secret}"
     async with httpx.AsyncClient(timeout=60.0, headers={"Authorization": f"Bearer {token}"}) as client:
         url = await asyncio.to_thread(deploy, stack)
+        await until(lambda: answers(client, url))
         assert (await client.get(url)).text == "done"
 
         # The worker: what it had is answered with an error, not run again.
@@ -75,7 +83,7 @@ async def test_every_loss_is_an_honest_end_and_the_stack_goes_on(
         (result,) = (await client.send(called)).json()["results"]
         os.kill(supervisor, signal.SIGSTOP)  # nobody starts it again meanwhile
         try:
-            os.kill(stack.part("nats").pid or 0, signal.SIGSTOP)  # it says nothing any more
+            os.kill(pid_of(stack, "nats"), signal.SIGSTOP)  # it says nothing any more
             lost = asyncio.Event()
             read = client.build_request("POST", url, content=in_two(lost), headers={"content-length": "2"})
             sent = (passed, kept, read, called, waited)
@@ -106,7 +114,7 @@ async def test_every_loss_is_an_honest_end_and_the_stack_goes_on(
         # A gateway that is told to end finishes what is under way.
         asked = asyncio.create_task(client.get(f"{url}/?1.5", headers={"x-note": str(tmp_path / "two")}))
         await until((tmp_path / "two").exists)
-        old = stack.part("gateway").pid or 0
+        old = pid_of(stack, "gateway")
         os.kill(old, signal.SIGTERM)
         assert (await asked).text == "done"
         await asyncio.to_thread(stack.wait_restarted, "gateway", old)

@@ -282,14 +282,15 @@ async def socket_dies(socket: WebSocket) -> None:
     os._exit(7)
 
 
-@app.function()
+# What requests leave behind in it is looked at by others: there is one container at a time.
+@app.function(max_containers=1)
 @tidemill.concurrent(max_inputs=100)
 @tidemill.asgi_app()
 def web() -> FastAPI:
     return site
 
 
-@app.function()
+@app.function(max_containers=1)
 @tidemill.asgi_app(label="one-by-one")
 def alone() -> FastAPI:
     return site
@@ -349,7 +350,7 @@ def plain_wsgi(environ: dict[str, Any], start_response: Any) -> Any:
     yield said
 
 
-@app.function()
+@app.function(max_containers=1)
 @tidemill.concurrent(max_inputs=2)
 @tidemill.wsgi_app()
 def wsgi() -> Any:
@@ -425,7 +426,7 @@ def tell_url() -> str | None:
     return web.get_web_url()
 
 
-@app.function(timeout=4)
+@app.function(timeout=8)
 @tidemill.concurrent(max_inputs=10)
 @tidemill.fastapi_endpoint()
 async def impatient(seconds: float) -> str:

@@ -60,10 +60,11 @@ def launch_worker(launch: Any, data: Path) -> Iterator[Callable[..., Any]]:
 
 @pytest.fixture
 def sandboxing(launch_worker: Callable[..., Any]) -> Callable[..., Any]:
-    """Start a worker of root's that makes sandboxes. At the end it goes in order: nothing is left."""
-    usual = {
-        "TIDEMILL_RUNTIME": "bubblewrap", "TIDEMILL_WORKER_IDS": str(FIRST_ID), "TIDEMILL_DRAIN_TIMEOUT": "1",
-    }  # fmt: skip
+    """Start a worker of root's that makes sandboxes. At the end it goes in order: nothing is left.
+
+    For that it needs the usual time: one that gives up draining leaves what it has not removed by then.
+    """
+    usual = {"TIDEMILL_RUNTIME": "bubblewrap", "TIDEMILL_WORKER_IDS": str(FIRST_ID)}
     return lambda **settings: launch_worker(**{**usual, **settings})
 
 

@@ -82,7 +82,7 @@ def child_eats():
 def ask(address, port):
     import socket
     try:
-        with socket.create_connection((address, port), 5) as sock:
+        with socket.create_connection((address, port), 30) as sock:
             return sock.recv(100).decode()
     except OSError as error:
         return f"{type(error).__name__} {error.errno}"

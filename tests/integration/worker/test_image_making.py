@@ -1,5 +1,6 @@
 """How images of Python packages are made: resolved once, told aloud, whole or not at all, within a budget."""
 
+import glob
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -132,13 +133,17 @@ async def test_a_worker_that_dies_in_the_middle_leaves_no_broken_image(
     """See `test_interrupted_builds.py` for every other moment."""
     folder = tmp_path / "images"
     moment, made = ".benches/*/*/environment/lib/*/site-packages/*", "[!.]*/lib/python*/site-packages"
+
+    def there(pattern: str) -> list[str]:
+        return glob.glob(pattern, root_dir=folder)  # unlike that of a path, it bears that folders vanish
+
     worker = launch_worker(TIDEMILL_DATA_DIR=str(tmp_path))
     state = await alone.until(lambda: state_of(alone, worker.process.pid), PATIENCE)
     image = ImageSpec((BASE, probe(wheels, build=ids.new(ids.IMAGE))))
     pool = await alone.pool("def f(): pass", image=image)
     await alone.ask_to_place(pool, worker=state.worker)
     # Should the moment be over before it is seen, the image is whole.
-    await alone.until(lambda: any(folder.glob(moment)) or any(folder.glob(made)), PATIENCE)
+    await alone.until(lambda: there(moment) or there(made), PATIENCE)
     await worker.kill()
     await alone.until(lambda: all_free(folder / ".benches"), PATIENCE)
     assert all((packages / "tidemill_probe.py").exists() for packages in folder.glob(made))

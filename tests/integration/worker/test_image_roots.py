@@ -194,7 +194,7 @@ def test_builds_that_are_killed_at_any_moment_leave_no_broken_layer(folder: Path
             family = [builder.pid, *_children(builder.pid)]
             with suppress(ProcessLookupError):
                 os.kill(chance.choice(family), signal.SIGKILL)
-            builder.communicate(timeout=120)
+            builder.communicate(timeout=400)  # it may be the first, which makes the Debian tree
         waiting.wait_until(lambda family=family: not any(map(_runs, family)), 60)
     stage = RootStage(folder)
     for number, command in enumerate(commands):

@@ -101,8 +101,8 @@ async def test_attempts_in_vain_are_told_and_the_last_is_buried_with_all(stage: 
     assert tried.reason == "ZeroDivisionError: division by zero"
 
     async def due() -> Chunk | None:
-        found = [coding.decode(Chunk, one.data) async for one in stage.bus.read("TIMERS", "tm.due.>")]
-        return found[0] if found else None
+        stored = await stage.bus.last("TIMERS", subjects.due(WORKSPACE, call, 0, 1))
+        return coding.decode(Chunk, stored.data) if stored else None
 
     second: Chunk = await eventually(due)
     (earlier,) = second.tries
@@ -150,7 +150,7 @@ async def test_an_input_that_was_lost_too_often_is_buried(stage: Stage) -> None:
     earlier = Try(8, "co-before", 1.0, 2.0, "lost with its container")
     call = await stage.call(pool, (), losses=8, attempt=9, tries=(earlier,))
     await told(stage, call, State.STARTED)
-    pid = next(one.pid for one in stage.states[stage.worker].containers if one.container == container)
+    pid = await stage.until(lambda: stage.pid(container))  # of 0, the group of this process would be meant
     os.kill(pid, signal.SIGKILL)
     (letter,) = await eventually(lambda: letters(stage, pool))
     assert letter.reason == "the input was lost with its container 9 times in a row"

@@ -46,7 +46,9 @@ async def test_variables_come_from_the_image_then_secrets_then_env(stage: Stage)
     await stage.place(pool)
     found = (await stage.result(await stage.call(pool, ("IMAGE", "SECRET", "ENV", "BOTH", "ALL")))).value
     assert found == {"IMAGE": "image", "SECRET": "secret", "ENV": "env", "BOTH": "secret", "ALL": "env"}
-    assert asked == [RevealSecrets(pool.id, ("st-1", "st-2"))]
+    assert set(asked) == {
+        RevealSecrets(pool.id, ("st-1", "st-2"))
+    }  # more than once if nobody answers in time
 
 
 async def test_a_container_without_secrets_asks_nobody(stage: Stage) -> None:

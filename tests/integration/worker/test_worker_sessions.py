@@ -35,7 +35,8 @@ async def process(stage: Stage, container: str, *arguments: str, **order: Any) -
     stream = ids.new(ids.STREAM)
     async with on_bus(stage.bus, WORKSPACE, stream, is_client=True, piece=PIECE_TO_CONTAINER) as end:
         asked = Execute(container, stream, arguments, **order)
-        await stage.bus.request(subjects.worker(stage.worker, "execute"), coding.encode(asked))
+        subject = subjects.worker(stage.worker, "execute")
+        await stage.bus.request(subject, coding.encode(asked), timeout=LIMIT)
         end.open()
         yield end
 
@@ -88,7 +89,7 @@ async def test_a_process_on_a_stream_that_cannot_be_is_refused_at_once(stage: St
     _, container = await placed(stage)
     order = coding.encode(Execute(container, "a.b", ("true",)))
     with pytest.raises(RequestFailed) as caught:
-        await stage.bus.request(subjects.worker(stage.worker, "execute"), order)
+        await stage.bus.request(subjects.worker(stage.worker, "execute"), order, timeout=LIMIT)
     assert caught.value.code == "invalid"
 
 

@@ -160,9 +160,7 @@ async def test_a_sandbox_is_forked_from_a_snapshot_that_has_no_capability(
     alone: Stage, launch_worker: Callable[..., Any]
 ) -> None:
     first = str(1_600_000_000 + 65536 * (os.getpid() % 1000))
-    worker = launch_worker(
-        TIDEMILL_RUNTIME="bubblewrap", TIDEMILL_WORKER_IDS=first, TIDEMILL_DRAIN_TIMEOUT="1"
-    )
+    worker = launch_worker(TIDEMILL_RUNTIME="bubblewrap", TIDEMILL_WORKER_IDS=first)
     await worker.serving()
     pool = await pool_of(alone, "Model", "look", "held", env={"SECRET": "s"})
     containers = await alone.place(pool, 2)

@@ -23,17 +23,24 @@ async def init_of(stage: Stage) -> int:
 
 async def ahead(stage: Stage, template: int, *used: int) -> set[int]:
     """Wait until a template has made containers ahead; return their inits."""
-    await stage.until(lambda: len(set(children_of(template)) - set(used)) == spares.EACH)
-    return set(children_of(template)) - set(used)
+
+    def made() -> set[int] | None:
+        found = {pid for pid in children_of(template) if pid not in used and lives(pid)}
+        return found if len(found) == spares.EACH else None
+
+    found: set[int] = await stage.until(made)
+    return found
+
+
+def lives(pid: int) -> bool:
+    """Return whether a process has not ended: one that was not collected yet has."""
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def gone(pids: set[int]) -> bool:
-    """Return whether all of these have ended, collected or not."""
-    for pid in pids:
-        with suppress(psutil.NoSuchProcess):
-            if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-                return False
-    return True
+    return not any(map(lives, pids))
 
 
 async def test_a_container_that_was_made_ahead_is_used_once_and_one_that_died_is_not(stage: Stage) -> None:

@@ -69,6 +69,8 @@ class Stage:
         self.logs: list[LogRecord] = []
         self.order: list[tuple[str, Any]] = []  # logs and outputs as they came
         self.term = 1
+        self._reports = 0  # that have come
+        self._needed = 0  # of them until all that was placed has been reported, if it is still there
         self.resolutions: dict[str, tuple[str, ...]] = {}
         self._accepted: list[str] = []
         self._changed = asyncio.Event()
@@ -100,6 +102,7 @@ class Stage:
     def _on_state(self, message: Message) -> None:
         state = coding.decode(WorkerState, message.data)
         self.states[state.worker] = state
+        self._reports += 1
         self._changed.set()
 
     def _on_event(self, message: Message) -> None:
@@ -144,6 +147,10 @@ class Stage:
         """Those of the first worker, as far as its last report tells."""
         return self.states[self.worker].containers
 
+    def pid(self, container: str) -> int:
+        """Return the pid of a container's init, or 0 until it was reported."""
+        return next((one.pid for one in self.containers if one.container == container), 0)
+
     async def pool(self, code: str, function: str = "f", **spec: Any) -> Pool:
         """Make the record of a pool whose function stands in `code`."""
         bundle = _source.pack({"user.py": textwrap.dedent(code).encode()})
@@ -174,9 +181,11 @@ class Stage:
             container or ids.new(ids.CONTAINER), pool, order.pop("term", self.term), **order
         )
         subject = subjects.worker(worker, "place")
-        answer = coding.decode(PlacementAnswer, await self.bus.request(subject, coding.encode(placement)))
+        asked = coding.encode(placement)
+        answer = coding.decode(PlacementAnswer, await self.bus.request(subject, asked, timeout=TIMEOUT))
         if answer.accepted:
             self._accepted.append(placement.container)
+            self._needed = self._reports + 1  # a worker answers first and reports then
         return answer
 
     async def place(self, pool: Pool, count: int = 1) -> list[str]:
@@ -192,7 +201,8 @@ class Stage:
 
     async def stop(self, *containers: str, graceful: bool = True, finish: float = 30.0) -> None:
         order = StopContainers(containers, self.term, graceful, finish)
-        await self.bus.request(subjects.worker(self.worker, "stop"), coding.encode(order))
+        subject = subjects.worker(self.worker, "stop")
+        await self.bus.request(subject, coding.encode(order), timeout=TIMEOUT)
 
     async def event(self, container: str, *states: str) -> ContainerEvent:
         """Return the first event of a container, or its first of these states."""
@@ -216,7 +226,8 @@ class Stage:
         await self.stop(*self._accepted, graceful=False)
         for container in self._accepted:
             await self.event(container, "stopped", "failed")
-        await self.until(lambda: not self.states[self.worker].containers)
+        # A report from before the last placement knows nothing of what may still be ending.
+        await self.until(lambda: self._reports >= self._needed and not self.containers)
         for stream in (*streams.common_streams(), *streams.workspace_streams(WORKSPACE)):
             await self.bus.purge(stream.name, ">")
 

@@ -6,13 +6,14 @@ import time
 from pathlib import Path
 
 import declared
+from waiting import PATIENCE
 
 from tidemill import App, Image, _plan
 from tidemill._changes import Changes
 
 
 async def heard(changes: Changes) -> set[str]:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         return {path.name for path in await changes.next()}
 
 
@@ -69,7 +70,7 @@ def test_everything_that_an_app_takes_along_is_followed(tmp_path: Path) -> None:
 async def watching(changes: Changes, file: Path) -> None:
     """Return once changes are noticed: the system needs a moment to begin."""
     noticed = asyncio.ensure_future(heard(changes))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while not noticed.done():
             file.touch()
             await asyncio.wait((noticed,), timeout=0.1)

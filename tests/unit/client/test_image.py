@@ -112,7 +112,7 @@ def test_equal_recipes_have_equal_keys_in_every_process() -> None:
         "print(image.key(Image.debian_slim('3.12').pip_install('a').env({'B': '2', 'A': '1'})._spec()))"
     )
     other = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
     )
     assert other.stdout.strip() == image.key(made._spec())
 

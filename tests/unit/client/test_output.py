@@ -227,7 +227,7 @@ class Screen:
                 self._drawn.extend(piece)
         except BlockingIOError:
             pass
-        return self._drawn.decode().replace("\r\n", "\n")
+        return self._drawn.decode(errors="replace").replace("\r\n", "\n")
 
     def close(self) -> None:
         for file in self._files:

@@ -64,7 +64,7 @@ tidemill.__version__
 added = sorted(set(sys.modules) - before)
 assert added == ["tidemill"], added
 """
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=30, env=dict(os.environ))
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60, env=dict(os.environ))
 
 
 def test_declaring_loads_neither_connection_nor_screen() -> None:
@@ -79,7 +79,7 @@ loaded = {name.partition(".")[0] for name in sys.modules}
 heavy = loaded & {"nats", "click", "rich", "asyncio", "cloudpickle", "msgspec"}
 assert not heavy, heavy
 """
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=30, env=dict(os.environ))
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60, env=dict(os.environ))
 
 
 @pytest.mark.parametrize("name", ["Sandbox", "Server", "Dict", "Queue", "forward"])

@@ -163,10 +163,12 @@ def test_a_reader_sees_the_file_before_or_after_a_change(file: File) -> None:
 
     thread = threading.Thread(target=look)
     thread.start()
-    for number in range(50):
-        _profiles.store("dev", {"environment": f"e{number}"})
-    ended.set()
-    thread.join()
+    try:
+        for number in range(50):
+            _profiles.store("dev", {"environment": f"e{number}"})
+    finally:
+        ended.set()
+        thread.join()
     assert set(seen) <= {2}
 
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from waiting import wait_until
+from waiting import until, wait_until
 
 from tidemill import _loop, _sync, exception
 
@@ -58,6 +58,7 @@ class Thing:
 
     @_sync.method
     async def wait(self) -> None:
+        self.log.append("waits")
         try:
             await asyncio.Event().wait()
         finally:
@@ -137,12 +138,15 @@ def test_a_cancelled_await_cancels_the_work() -> None:
     thing = Thing()
 
     async def main() -> None:
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(thing.wait.aio(), 0.05)
+        waiting = asyncio.create_task(thing.wait.aio())
+        await until(lambda: thing.log)  # what has not begun has nothing to cancel
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
 
     asyncio.run(main())
-    wait_until(lambda: thing.log)
-    assert thing.log == ["cancelled"]
+    wait_until(lambda: len(thing.log) > 1)
+    assert thing.log == ["waits", "cancelled"]
 
 
 def test_blocking_in_an_event_loop_warns_and_works() -> None:

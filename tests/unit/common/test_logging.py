@@ -28,7 +28,7 @@ def lines(**environment: str) -> list[str]:
         capture_output=True,
         text=True,
         check=True,
-        timeout=30,
+        timeout=60,
     )
     assert result.stderr == ""
     return result.stdout.splitlines()

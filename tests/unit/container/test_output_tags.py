@@ -6,7 +6,7 @@ import random
 import select
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import pytest
@@ -138,18 +138,32 @@ def test_markers_are_found_wherever_a_read_tears_them(writes: list[tuple[str, in
     pipes.close()
 
 
+def forked(work: Callable[[], None]) -> int:
+    """Have a copy of this process do some work, and nothing else whatever comes of it; return its id."""
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            work()
+            status = 0
+        finally:
+            os._exit(status)
+    return child
+
+
 def test_a_reader_that_races_with_the_inputs_never_mistakes_one_for_another(pipes: Pipes) -> None:
     """Reader and writer run in two processes, so that they meet in every order."""
     inputs = 20_000
-    writer = os.fork()
-    if not writer:
+
+    def write() -> None:
         choose = random.Random(1)
         for number in range(inputs):
             pipes.tagger.change(str(number))
             if choose.random() < 0.7:
                 os.write(pipes.writing[1], b"%d," % number)
         pipes.tagger.change("end")
-        os._exit(0)
+
+    writer = forked(write)
     os.close(pipes.writing.pop(1))
     os.set_blocking(pipes.reading[1], True)
     found = []
@@ -161,11 +175,12 @@ def test_a_reader_that_races_with_the_inputs_never_mistakes_one_for_another(pipe
 
 
 def test_the_page_is_never_seen_half_written(pipes: Pipes) -> None:
-    writer = os.fork()
-    if not writer:
+    def write() -> None:
         for number in itertools.count(1):
             pipes.tagger._markers[1] = number
             pipes.tagger.change(str(number))
+
+    writer = forked(write)
     try:
         for _ in range(100_000):
             input_id, markers = pipes.splitters[1]._look()

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from waiting import PATIENCE
 
 from tidemill._container import sockets
 from tidemill._container.frames import FromRunner
@@ -17,7 +18,7 @@ class Ends:
 
     def __init__(self) -> None:
         self.ours, theirs = socket.socketpair()
-        self.ours.settimeout(20)
+        self.ours.settimeout(PATIENCE)
         self.outbox = Outbox(theirs)
         self._theirs = theirs
         self._frames = sockets.read(self.ours)
@@ -32,7 +33,7 @@ class Ends:
         except BlockingIOError:
             return True
         finally:
-            self.ours.settimeout(20)
+            self.ours.settimeout(PATIENCE)
         return False
 
     def just_sent(self) -> None:
@@ -133,6 +134,25 @@ def test_a_thread_that_may_not_wait_leaves_its_frame_to_the_one_that_sends(ends:
     assert ends.next()[1] == 7
     assert ends.next() == [FromRunner.RETURNED, 8, [1]]
     sender.join()
+
+
+def test_who_waited_while_another_thread_sent_everything_sends_nothing(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Waited:
+        """The lock of who sends: while it was waited for, all that there was has been taken."""
+
+        def acquire(self, *, blocking: bool) -> bool:
+            assert ends.outbox._take()
+            return blocking
+
+        def release(self) -> None: ...
+
+    sent: list[list[bytes]] = []
+    monkeypatch.setattr(ends.outbox, "_send", sent.append)  # it ends the process where the socket is closed
+    monkeypatch.setattr(ends.outbox, "_sending", Waited())
+    ends.outbox.frame(FromRunner.READY, {})
+    assert sent == []
 
 
 def test_frames_of_many_threads_are_never_mixed(ends: Ends) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgpack
 import pytest
+from waiting import PATIENCE, until
 
 from tidemill import exception
 from tidemill._container.exchange import HttpExchange
@@ -64,7 +65,7 @@ async def ask(app: Callable[..., Any], *, content: bytes = b"") -> Web:
     request = Request(HTTP, "GET", "http", "1.1", "/", b"/", b"", "", [], ("1.2.3.4", 5), None, content)
     exchange = HttpExchange(web, (1, 0), request)
     exchange.task = asyncio.create_task(exchange.run())
-    await asyncio.wait_for(exchange.task, 10)
+    await asyncio.wait_for(exchange.task, PATIENCE)
     return web
 
 
@@ -117,9 +118,7 @@ async def test_an_app_that_goes_on_keeps_nobody_waiting() -> None:
     request = Request(HTTP, "GET", "http", "1.1", "/", b"/", b"", "", [], None, None)
     exchange = HttpExchange(web, (1, 0), request)
     exchange.task = asyncio.create_task(exchange.run())
-    async with asyncio.timeout(10):
-        while Kind.END not in web.kinds:
-            await asyncio.sleep(0)
+    await until(lambda: Kind.END in web.kinds)
     assert web.outcome is None  # it goes on
     answered.set()
     await exchange.task

@@ -59,7 +59,7 @@ class Running:
             Outcomes("co-1", restrict_output=False),
             outbox,
             Tagger(Tags(), {}, {}),
-            Terminal(outbox, interactive=False),
+            Terminal(outbox, lambda: None, interactive=False),
         )
         webs = {"": {"kind": "asgi"}}
         self.execution = WebExecution(
@@ -80,10 +80,11 @@ class Running:
 
     def close(self) -> None:
         self.execution.close()
-        self._outbox.flush()
         # A thread that still had to send something would end this process: there the worker would be gone.
         wait_until(lambda: not self._outbox._ticking)
-        self._theirs.close()
+        self._outbox.flush()
+        with self._outbox._sending:
+            self._theirs.close()
         self._reader.join()
         self._ours.close()
 
@@ -134,3 +135,27 @@ def test_no_request_starts_once_the_container_is_told_to_stop(run: Any) -> None:
     running.execution.serve()
     assert len(started) == 1
     assert waiting.recall() == [0]  # so it is given back
+
+
+def test_what_still_comes_while_the_app_shuts_down_does_not_cut_that_short(run: Any) -> None:
+    async def app(_send: Send) -> None:
+        raise AssertionError("nobody asks")
+
+    async def shut_down() -> None:
+        heard = asyncio.Event()
+        running.execution.watch(ours, heard.set)  # it returns None: the thread reads again
+        theirs.send(b"an answer of the worker's")
+        await heard.wait()
+        running.execution.feed(1, (Kind.CREDIT, 1, 0))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        ended.append(True)
+
+    ended: list[bool] = []
+    running = run(app)
+    running.inbox.put(None)
+    running.execution.serve()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        running.execution.finish_hook(shut_down())
+    assert ended

@@ -33,7 +33,6 @@ class FallsSilent(MemoryBus):
 async def test_a_silent_broker_is_an_error_and_no_result_is_none(
     monkeypatch: pytest.MonkeyPatch, wait: float
 ) -> None:
-    monkeypatch.setattr(calling, "READ_TIMEOUT", 0.05)
     server = MemoryServer()
     bus = FallsSilent(server)
     await streams.apply_workspace(bus, "main")
@@ -43,6 +42,7 @@ async def test_a_silent_broker_is_an_error_and_no_result_is_none(
     outcomes = calling.results(session, record, wait)
     assert await outcomes is None
     bus.is_silent = True
+    monkeypatch.setattr(calling, "READ_TIMEOUT", 0.05)
     with pytest.raises(exception.ServiceError, match="does not answer"):
         await calling.results(session, record, wait)
     assert await calling.results_if_told(session, record, wait) is None

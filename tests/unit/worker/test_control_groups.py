@@ -2,11 +2,16 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from tidemill._wire.specs import Resources
+from tidemill_worker.children import Children
 from tidemill_worker.sandbox.cgroups import Cgroups
+from tidemill_worker.sandbox.egress import Egress
+from tidemill_worker.sandbox.tier import Bubblewrap
 
 _MIB = 1 << 20
 
@@ -59,3 +64,25 @@ def test_out_of_memory_is_what_the_kernel_counted(tree: Path) -> None:
     memory = groups.memory("co-1")
     assert memory is not None
     assert (memory.limit, memory.peak) == (0, 63 * _MIB)
+
+
+async def test_a_container_that_could_not_become_a_spare_has_a_group_of_its_own(
+    tree: Path, tmp_path: Path
+) -> None:
+    groups = Cgroups.of_version_2(tree, "", "mine")
+    ids: Any = SimpleNamespace(owns_files=True, first=0, first_group=0)
+    tier = Bubblewrap(
+        Children(), ids, groups, Egress(None, (), ""), None,
+        layer=tmp_path, code=tmp_path, folder=tmp_path, tasks=99,
+    )  # fmt: skip
+    groups.add("spare-0", 77, Resources(), 99)
+    tier._names["spare-0"] = os.open(os.devnull, os.O_RDONLY)  # no namespace: it cannot be named
+    reservation: Any = SimpleNamespace(pool=SimpleNamespace(spec=SimpleNamespace(resources=Resources())))
+    sockets: Any = None
+    with pytest.raises(OSError, match="setns"):
+        tier.adopt("spare-0", "co-1", reservation, sockets)
+    groups.add("co-1", 78, Resources(memory_limit=64), 99)
+    (tree / "mine" / "co-1" / "memory.events").touch()
+    memory = groups.memory("co-1")
+    assert memory is not None
+    assert memory.limit == 64 * _MIB

@@ -110,3 +110,14 @@ async def test_what_is_beyond_the_budget_is_stored_at_once(
     await until(lambda: stage.taken)
     stage.direct.send(3, large)
     assert stage.stored == [beyond]
+
+
+async def test_a_worker_that_ends_stores_what_nobody_has_said_to_have(stage: Stage) -> None:
+    one, other, late = outputs(b"one"), outputs(b"other"), outputs(b"late")
+    stage.direct.send(1, one)
+    stage.direct.send(2, other)
+    stage.take(1)
+    await until(lambda: stage.taken)
+    stage.direct.hurry()
+    stage.direct.send(3, late)
+    assert (stage.taken, stage.stored) == ([one], [other, late])

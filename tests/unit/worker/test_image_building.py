@@ -61,7 +61,7 @@ def test_nothing_that_users_write_becomes_part_of_a_script(variables: dict[str, 
 def test_what_users_write_arrives_as_it_is(tmp_path: Path) -> None:
     text = "echo 'a'\n\"$b\" `c` \\ EOF ü"
     path = tmp_path / "deep" / "file"
-    subprocess.run(["sh", "-c", build_steps.write(str(path), text)], check=True, timeout=20)
+    subprocess.run(["sh", "-c", build_steps.write(str(path), text)], check=True, timeout=60)
     assert path.read_text() == text
 
 

@@ -26,7 +26,7 @@ ACK_PATIENCE = 0.5  # seconds without an answer until it is acknowledged once mo
 
 
 async def connect(
-    url: str, user: str = "", password: str = "", *, name: str = "tidemill", timeout: float = 5.0
+    url: str, user: str = "", password: str = "", *, name: str = "tidemill", timeout: float = 10.0
 ) -> "NatsServiceBus":
     """Connect to NATS; `Disconnected` if it cannot be done within `timeout` seconds."""
     bus = NatsServiceBus(user)

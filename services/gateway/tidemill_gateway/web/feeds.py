@@ -30,7 +30,7 @@ GRACE = 30.0  # seconds that a function goes on without a reader
 AHEAD = 1_000  # events that may be stored before they are read
 BEAT = 5.0  # seconds between two words of reader and recorder
 SILENCE = 15.0  # seconds without any after which a recorder is gone
-ANSWER = 1.0  # seconds for a recorder to say that it is there
+ANSWER = 3.0  # seconds for a recorder to say that it is there
 
 _HEAD, _EVENT, _END, _BROKEN = range(4)
 _LAST_ID = b"last-event-id"

@@ -9,6 +9,8 @@ from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
 VERSION = "Sec-WebSocket-Version"
+MUCH = 16 << 10  # bytes that came together, behind which there may be more
+QUIET, LINGER = 0.5, 5.0  # seconds in which nothing more of that has come, and for all of it
 
 
 class SocketProtocol(WebSocketsSansIOProtocol):
@@ -19,6 +21,44 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         self.conn = _Connection(
             extensions=self.conn.available_extensions, max_size=self.config.ws_max_size, logger=self.logger
         )
+        self._size = 0  # of what is being read
+        self._heard: float | None = None  # when something was thrown away, in loop time
+
+    def data_received(self, data: bytes) -> None:
+        """See `asyncio.Protocol`. What comes after a failure is read, and thrown away."""
+        if self._heard is not None:
+            self._heard = self.loop.time()
+            return
+        self._size = len(data)
+        super().data_received(data)
+
+    def handle_parser_exception(self) -> None:
+        """Say what is wrong, and close: once the client sends no more, if it is about to send much.
+
+        Who closes while data comes resets the connection, and a client that sends may never hear why.
+        """
+        if self._size < MUCH:
+            super().handle_parser_exception()
+            return
+        sent = self.conn.close_sent
+        assert sent is not None
+        self.close_sent = True
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": sent.code, "reason": sent.reason})
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+        self._heard = now = self.loop.time()
+        self._close_when_quiet(now + LINGER)
+
+    def _close_when_quiet(self, deadline: float) -> None:
+        assert self._heard is not None
+        left = min(self._heard + QUIET, deadline) - self.loop.time()
+        if left > 0:
+            self.close_timer = self.loop.call_later(left, self._close_when_quiet, deadline)
+        else:
+            self.close_timer = None
+            self.transport.close()
 
 
 class _Connection(ServerProtocol):

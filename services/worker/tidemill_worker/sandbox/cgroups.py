@@ -20,7 +20,7 @@ PERIOD = 100_000  # microseconds, of a quota
 SHARES = 1024  # of one core, in version 1
 WEIGHT = 100  # of one core, in version 2
 _MIB = 1 << 20
-_REMOVAL = 1.0  # seconds that the kernel gets to let go of a group's dead processes
+_REMOVAL = 10.0  # seconds that the kernel gets to let go of a group's dead processes
 _CONTROLLERS = ("cpu", "memory", "pids")
 
 

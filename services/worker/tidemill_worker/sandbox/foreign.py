@@ -8,6 +8,7 @@ import asyncio
 import json
 import shutil
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tidemill_worker.sandbox import launcher
 from tidemill_worker.sandbox.ids import Ids
 
 PATIENCE = 60.0  # seconds to measure one tree
+UNKNOWN = 1.0  # seconds that count as what it took where nobody knows
 
 
 class ForeignFiles:
@@ -37,10 +39,13 @@ class ForeignFiles:
         await process.wait()
         self._children.own.discard(process.pid)
 
-    async def size(self, path: Path) -> int:
-        """Return the bytes that a tree takes on its disk, 0 if nobody knows. One is measured at a time."""
+    async def size(self, path: Path) -> tuple[int, float]:
+        """Return the bytes that a tree takes on its disk, 0 if nobody knows, and what it took to count them.
+
+        The latter in seconds of processor time. One tree is measured at a time.
+        """
         if self._is_ours:
-            return await asyncio.to_thread(launcher.size, str(path))
+            return await asyncio.to_thread(_measured, path)
         if self._measuring is None:
             self._measuring = await self._start("--measure", self._ids, answers=True)
         process = self._measuring
@@ -49,9 +54,10 @@ class ForeignFiles:
         with suppress(OSError, ValueError, TimeoutError):
             async with asyncio.timeout(PATIENCE):
                 process.stdin.write(f"{path}\n".encode())
-                return int(await process.stdout.readline())
+                used, seconds = (await process.stdout.readline()).split()
+                return int(used), float(seconds)
         await self.close()  # another one is asked next time
-        return 0
+        return 0, UNKNOWN
 
     async def close(self) -> None:
         """End the program that measures."""
@@ -72,3 +78,8 @@ class ForeignFiles:
             )  # fmt: skip
             self._children.own.add(process.pid)
         return process
+
+
+def _measured(path: Path) -> tuple[int, float]:
+    began = time.thread_time()
+    return launcher.size(str(path)), time.thread_time() - began

@@ -2,7 +2,7 @@
 
     python -I -S launcher.py <layer> <descriptor of the plan>
     python -I -S launcher.py <layer> --remove <ids> <folder that containers wrote to>
-    python -I -S launcher.py <layer> --measure <ids>        is told such folders in lines, answers with bytes
+    python -I -S launcher.py <layer> --measure <ids>        is told such folders in lines; see `measure`
 
     root                              an ordinary user
     │                                 ├── user namespace W, of which it is root: its own id and, with
@@ -24,6 +24,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from typing import Any
 
 if __name__ == "__main__":
@@ -71,11 +72,16 @@ def remove(ids: dict[str, int], path: str) -> None:
 
 
 def measure(ids: dict[str, int]) -> None:
-    """Say how much is in trees that containers' ids own, as root of the namespace that maps them."""
+    """Say how much is in trees that containers' ids own, as root of the namespace that maps them.
+
+    For each it tells the bytes, and the seconds of processor time that it took to count them.
+    """
     syscalls.die_with_parent(signal.SIGKILL)
     _Ids.of(ids).enter_outer()
     for line in sys.stdin:
-        sys.stdout.write(f"{size(line.rstrip())}\n")
+        began = time.process_time()
+        used = size(line.rstrip())
+        sys.stdout.write(f"{used} {time.process_time() - began}\n")
         sys.stdout.flush()
 
 

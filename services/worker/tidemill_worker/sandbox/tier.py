@@ -41,7 +41,7 @@ from tidemill_worker.sandbox.network import NoEgress
 from tidemill_worker.sandbox.watching import Watch, Watched
 from tidemill_worker.tier import HOME, Files, ForkError, Launch, Launched, Place, Report, Sockets, passed_on
 
-HANDSHAKE = 10.0  # seconds that a container gets to say hello, and then to be ready
+HANDSHAKE = 30.0  # seconds that a container gets to say hello, and then to be ready
 DISK = 16 * 1024  # MiB that a container may write, unless it says otherwise
 _LAUNCHER = Path(__file__).with_name("launcher.py")
 _MIB = 1 << 20
@@ -179,13 +179,13 @@ class Bubblewrap:
     def adopt(self, spare: str, container: str, reservation: Reservation, sockets: Sockets) -> None:
         """Give a spare the limits and the name of a container; what it has is that container's now."""
         resources = reservation.pool.spec.resources
-        if self._cgroups.version:
-            self._cgroups.hand_over(spare, container, resources, self._tasks)
         name = self._names.pop(spare)
         try:
             syscalls.sethostname(container, name)
         finally:
             os.close(name)
+        if self._cgroups.version:  # the last that can fail: nothing is the container's before
+            self._cgroups.hand_over(spare, container, resources, self._tasks)
         self.egress.hand_over(spare, container)
         self._scratch[container] = self._scratch.pop(spare)
         if spare in self._mounts:

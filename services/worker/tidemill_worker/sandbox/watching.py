@@ -18,7 +18,7 @@ from tidemill_worker.sandbox.cgroups import Cgroups
 from tidemill_worker.tier import Report
 
 EVERY = 1.0  # seconds between two looks
-SHARE = 20  # times as long as the last look took, at least, until the next
+SHARE = 20  # times the processor time that the last look took, at least, until the next
 FULL = 1 << 20  # bytes that are left of a disk in which nothing large has room any more
 _MIB = 1 << 20
 _OWN = ("RssAnon:", "RssShmem:")  # not what is read from files, which goes when memory is short
@@ -44,8 +44,8 @@ class Watched:
 class Watch:
     """Looks at the containers of a worker."""
 
-    def __init__(self, cgroups: Cgroups, measure: Callable[[Path], Awaitable[int]]) -> None:
-        """`measure` returns the bytes that a folder takes on its disk."""
+    def __init__(self, cgroups: Cgroups, measure: Callable[[Path], Awaitable[tuple[int, float]]]) -> None:
+        """`measure` returns the bytes that a folder takes on its disk, and the processor time of counting."""
         self._cgroups = cgroups
         self._measure = measure
         self._watched: dict[str, Watched] = {}
@@ -103,12 +103,10 @@ class Watch:
             report(container, f"its ephemeral disk of {watched.disk} MiB is full", False)
 
     async def _look_at_folder(self, container: str, watched: Watched, upper: Path, report: Report) -> None:
-        began = time.monotonic()
-        if began < watched.due:
+        if time.monotonic() < watched.due:
             return
-        used = await self._measure(upper)
-        now = time.monotonic()
-        watched.due = now + (now - began) * SHARE
+        used, seconds = await self._measure(upper)
+        watched.due = time.monotonic() + seconds * SHARE
         if used > watched.disk * _MIB:
             told = f"wrote {used // _MIB} MiB, more than its ephemeral disk of {watched.disk} MiB"
             report(container, told, True)
