@@ -135,7 +135,7 @@ functions without containers (`benchmarks/suite_edge.py`).
 
 First calls of functions that have no container, whose image's template is warm, and of such as need an
 interpreter of their own; calls that import numpy, each in a container of its own; 50 containers of one
-function from none; private memory of one of 200 that wait;
+function from none; private memory of a container that waits, one of 200 of different apps;
 with each runtime of [Isolation](isolation.md) (`benchmarks/suite_containers.py`).
 
 {containers_table}

@@ -23,7 +23,7 @@ PLAIN_STARTS = 5
 IMPORTING = 10
 REST = 0.2  # seconds for a container of one input to be gone
 BURST = 50  # containers from none at once
-IDLE = 200  # containers that wait
+POOLS = 200  # with one container each, which waits
 
 PROGRAM = """import tidemill
 
@@ -41,10 +41,6 @@ def meet(number):
     time.sleep(3)
     return begun
 
-@app.function(name="idle", min_containers={idle})
-def idle():
-    return None
-
 numbers = tidemill.Image.debian_slim().pip_install("numpy")
 with numbers.imports():
     import numpy
@@ -56,6 +52,14 @@ def snapped(x):
 @app.function(name="imported", image=numbers, single_use_containers=True)
 def imported(x):
     return float(numpy.float64(x))
+"""
+WAITING = """import tidemill
+
+app = tidemill.App("waiting{number}")
+
+@app.function(min_containers=1)
+def wait(x):
+    return x
 """
 FUNCTION = """
 @app.function(name="{name}"{more})
@@ -69,14 +73,14 @@ def roomy(runtime: str) -> AbstractContextManager[Path]:
     return stack(TIDEMILL_RUNTIME=runtime, TIDEMILL_WORKER_CPU="1000", TIDEMILL_WORKER_MEMORY="1000000")
 
 
-def write(folder: Path, idle: int) -> Path:
+def write(folder: Path) -> Path:
     """Write the program."""
     named = [f"warm{number}" for number in range(FIRST_CALLS + 1)]
     functions = [FUNCTION.format(name=name, more="") for name in named]
     plain = ', env={"PYTHONUNBUFFERED": "1"}'  # what an interpreter reads at its start cannot be forked
     functions += [FUNCTION.format(name=f"plain{number}", more=plain) for number in range(PLAIN_STARTS)]
-    file = folder / f"containers{idle}.py"
-    file.write_text(PROGRAM.format(functions="".join(functions), idle=idle))
+    file = folder / "containers.py"
+    file.write_text(PROGRAM.format(functions="".join(functions)))
     return file
 
 
@@ -118,11 +122,13 @@ def burst(add: Add, program: ModuleType, runtime: str) -> None:
 
 
 def waiting(add: Add, folder: Path, runtime: str) -> None:
-    """Measure the private memory of containers that wait."""
-    program = load(write(folder, IDLE))
-    program.app.deploy()
+    """Measure the private memory of containers that wait, each the only one of an app of its own."""
+    for number in range(POOLS):
+        file = folder / f"waiting{number}.py"
+        file.write_text(WAITING.format(number=number))
+        load(file).app.deploy()
     begun = time.perf_counter()
-    while len(found := containers("idle")) < IDLE:
+    while len(found := containers("idle")) < POOLS:
         if time.perf_counter() - begun > 120:
             break
         time.sleep(0.2)
@@ -147,7 +153,7 @@ def measure(runtime: str, add: Add) -> None:
     """Measure one runtime."""
     with roomy(runtime) as home, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        program = load(write(folder, 0))
+        program = load(write(folder))
         with program.app.run():
             first_calls(add, program, runtime)
             starts(add, home, runtime)

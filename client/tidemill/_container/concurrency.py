@@ -73,7 +73,7 @@ class ConcurrentExecution(AsyncExecution):
             assert isinstance(chunk, Chunk)  # a batch is never one of several at once
             while not self._interrupted and (task := chunk.start()) is not None:
                 self._begin(chunk, task)
-        if self._ending and not self._tasks:
+        if self._ending and not self._tasks and not self._finished:  # hooks that run then use the loop, too
             self._finish()
 
     def _begin(self, chunk: Chunk, task: Task) -> None:

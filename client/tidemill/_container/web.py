@@ -77,6 +77,7 @@ class WebExecution:
         self._program = parts.program
         self._outbox = parts.outbox
         self._outcomes = parts.outcomes
+        self._terminal = parts.terminal
         self._tagger = parts.tagger if slots == 1 else None  # whose output it is cannot be told by the time
         self._inbox = inbox
         self._on_finished = on_finished
@@ -222,6 +223,7 @@ class WebExecution:
         if self._interrupted and status == Status.CANCELLED:  # it was begun, and does not run elsewhere
             status, payload = Status.FAILURE, (Format.FAILURE, STOPPED)
         seconds = time.perf_counter() - exchange.began
+        self._terminal.release()
         self._outbox.add_output(*exchange.key, status, payload, seconds=seconds)
         self._on_finished(chunk)
         self._flush_soon()

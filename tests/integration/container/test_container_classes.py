@@ -160,6 +160,37 @@ def test_a_signal_during_an_exit_hook_lets_it_finish(start: Start, tmp_path: Pat
     assert printed(container).endswith("left\n")
 
 
+def test_a_signal_after_the_order_to_stop_lets_the_hooks_of_a_loop_finish(
+    start: Start, tmp_path: Path
+) -> None:
+    (tmp_path / "leaving").touch()
+    source = f"""
+        import asyncio, os
+        import tidemill
+
+        class Slow:
+            @tidemill.method()
+            async def works(self):
+                return 1
+
+            @tidemill.exit()
+            async def leave(self):
+                print("leaving", flush=True)
+                while os.path.exists({str(tmp_path / "leaving")!r}):
+                    await asyncio.sleep(0.01)
+                print("left", flush=True)
+    """
+    container = start(source, "Slow", parameters={}, slots=2)
+    assert call(container, "works") == 1
+    container.send(ToRunner.STOP)
+    container.frames.wait(lambda _frames: "leaving" in printed(container))
+    container.order(ToInit.SIGNAL, signal.SIGTERM)
+    (tmp_path / "leaving").unlink()
+    container.frames.first(FromRunner.STOPPED)
+    assert container.exit_status() == 0
+    assert printed(container).endswith("left\n")
+
+
 def test_what_an_enter_hook_raises_is_a_failed_start(start: Start) -> None:
     source = """
         import tidemill

@@ -447,7 +447,7 @@ def test_a_breakpoint_stops_where_it_stands(start: Start, source: str) -> None:
     assert container.result(chunk) == 42
 
 
-def test_a_breakpoint_of_an_app_keeps_the_loop_and_yet_hears_its_caller(start: Start) -> None:
+def test_a_request_talks_with_the_callers_terminal_and_gives_it_back(start: Start) -> None:
     container = start(
         """
         async def answer(scope, receive, send):
@@ -470,6 +470,7 @@ def test_a_breakpoint_of_an_app_keeps_the_loop_and_yet_hears_its_caller(start: S
     session.write(b"p x\n")
     session.see(b"41")
     session.write(b"c\n")
+    caller.take_back(session)
     assert container.frames.wait(
         lambda frames: [frame for frame in frames if frame[:2] == [FromRunner.OUTPUTS, chunk]]
     )

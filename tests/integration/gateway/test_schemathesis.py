@@ -32,7 +32,7 @@ def test_the_api_keeps_to_its_document(own_stack: RunningStack, tmp_path: Path) 
     arguments = [
         *("run", f"{info.gateway_url}/api/v1/openapi.json", "--checks", "all"),
         *("--header", f"Authorization: Bearer {info.token_id}:{info.token_secret}"),
-        *("--max-time", str(SECONDS), "--request-timeout", "20", "--continue-on-failure"),
+        *("--max-time", str(SECONDS), "--request-timeout", "60", "--continue-on-failure"),
         *("--exclude-path-regex", "/logs/stream$"),  # they have no end: see test_rest_logs.py
         *("--suppress-health-check", "all", "--warnings", "off"),
         # One worker: in CPython 3.11 two threads that parse source at once may break each other.

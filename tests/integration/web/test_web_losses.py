@@ -75,7 +75,8 @@ async def test_every_loss_is_an_honest_end_and_the_stack_goes_on(
         supervisor = stack.info.pid
         passed, unknown = client.build_request("GET", url), client.build_request("GET", f"{url}-unknown")
         kept = client.build_request("POST", url, headers={"idempotency-key": "lost"})
-        asked = asyncio.create_task(client.get(f"{url}/?1", headers={"x-note": str(tmp_path / "queued")}))
+        patient = partial(client.get, timeout=200)  # it waits for as long as all that follows takes
+        asked = asyncio.create_task(patient(f"{url}/?1", headers={"x-note": str(tmp_path / "queued")}))
         await until((tmp_path / "queued").exists)
         assert (await client.get(url)).text == "done"  # so the gateway has heard that the other one is stored
         calls = f"{gateway_url}/api/v1/apps/lossy/functions/work/calls"

@@ -411,7 +411,7 @@ def free_port() -> int:
 PORT = int(os.environ.get("WEB_PROGRAM_PORT") or free_port())
 
 
-@app.function(env={"WEB_PROGRAM_PORT": str(PORT)})
+@app.function(env={"WEB_PROGRAM_PORT": str(PORT)}, max_containers=1)
 @tidemill.concurrent(max_inputs=20)
 @tidemill.web_server(PORT, startup_timeout=30)
 def server() -> None:

@@ -103,11 +103,15 @@ class WebCall:
             self._inbox.broker.when_there(self._have_ended)
         self.leave()
 
+    def give_up(self, problem: Problem) -> None:
+        """End it without an answer: here, and where it is queued or runs."""
+        self._inbox.broker.when_there(self._have_ended)
+        self.fail(problem)
+
     def give_up_queueing(self) -> None:
-        """Fail it if nobody knows whether it is queued; it will be when the broker is back, and ends then."""
+        """Give it up if nobody knows whether it is queued: it will be when the broker is back."""
         if not self._is_queued and self.stream is None and not self.answer.done():
-            self.fail(problems.unreachable())
-            self._inbox.broker.when_there(self._have_ended)
+            self.give_up(problems.unreachable())
 
     def _have_ended(self) -> None:
         self._caller.cancel(self.id, self.handle, num_inputs=1)
@@ -169,9 +173,8 @@ class WebCall:
 
     def on_trouble(self, trouble: Trouble) -> None:
         """Give up where no container becomes ready: whoever asks again finds those that did meanwhile."""
-        self._have_ended()
         headers = {"Retry-After": "1"}
-        self.fail(Problem(503, "no_container", trouble.message, hint=trouble.hint, headers=headers))
+        self.give_up(Problem(503, "no_container", trouble.message, hint=trouble.hint, headers=headers))
 
     def on_tick(self, now: float) -> None:
         """Nothing depends on time."""

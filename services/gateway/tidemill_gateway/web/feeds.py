@@ -240,6 +240,7 @@ class Recorder:
         self._stored = -1
         self._read = -1
         self._heard = time.monotonic()
+        self._is_left = False
         self._news = asyncio.Event()
 
     def is_read(self, number: int) -> None:
@@ -281,6 +282,8 @@ class Recorder:
     async def _keep(self, events: Sequence[Event]) -> None:
         for event in events:
             while self._stored - self._read >= AHEAD:
+                if self._is_left:
+                    raise Broken("nobody reads it")
                 self._news.clear()
                 await self._news.wait()
             self._stored += 1
@@ -297,8 +300,11 @@ class Recorder:
     async def _watch(self) -> None:
         """Say that it goes on; end the function when nobody has read it for long."""
         while time.monotonic() - self._heard < GRACE:
-            self._bus.publish(subjects.kept_feed(self.place.run), b"")
+            with suppress(BusError):  # who reads has no connection either, or hears the next one
+                self._bus.publish(subjects.kept_feed(self.place.run), b"")
             await asyncio.sleep(BEAT)
+        self._is_left = True
+        self._news.set()
         self._call.cancel()
 
 

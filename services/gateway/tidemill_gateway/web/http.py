@@ -293,8 +293,7 @@ class _Exchange:
                 while (await self._receive())["type"] != "http.disconnect":
                     pass
         except TimeoutError:
-            call.fail(Problem(504, "timeout", "no container has answered in time"))
-            call.cancel()
+            call.give_up(Problem(504, "timeout", "no container has answered in time"))
             return
         except _Gone:
             pass
