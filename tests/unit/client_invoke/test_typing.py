@@ -12,15 +12,16 @@ import pytest
 import tidemill
 
 SAMPLE = Path(__file__).parent / "typed_sample.py"
+DECLARATIONS = Path(__file__).parent / "typed_declarations.py"
 
 pytestmark = pytest.mark.timeout(330)  # mypy reads everything, with nothing kept from the last time
 
 
 def test_mypy_sees_the_signatures_that_the_decorated_functions_have(tmp_path: Path) -> None:
-    """The sample asserts each type, and each wrong call in it must be one: unused ignores are errors."""
+    """The programs assert each type, and each wrong call in them must be one: unused ignores are errors."""
     command = [
         sys.executable, "-m", "mypy", "--strict", "--warn-unused-ignores", "--config-file", "",
-        "--cache-dir", str(tmp_path), str(SAMPLE),
+        "--cache-dir", str(tmp_path), str(SAMPLE), str(DECLARATIONS),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
