@@ -36,6 +36,8 @@ RETRY = 0.2  # seconds until a failed pass is tried again
 # A stream of several nodes whose leader died has no other for up to ten seconds.
 WAIT = 12.0  # seconds that a request waits for its rows to be told
 RECONCILE = 300.0  # seconds between comparisons of bucket and tables
+# What a pass sent that failed may reach NATS after what the next one says of the same key.
+LATE = 30.0  # seconds after a failed pass until they are compared
 
 
 # Losing the removal of what was told only means to tell it again: no need to wait for the disk.
@@ -143,6 +145,7 @@ class Publisher:
             except (BusError, *UNREACHABLE) as error:
                 self._failed.inc()
                 self._log.warning("the outbox waits", error=str(error) or type(error).__name__)
+                self._reconcile_at = min(self._reconcile_at, asyncio.get_running_loop().time() + LATE)
                 await asyncio.sleep(RETRY)
             else:
                 with suppress(TimeoutError):
