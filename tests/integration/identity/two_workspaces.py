@@ -195,6 +195,7 @@ def every_subject(ws: str, prefix: str, app: str, call: str) -> dict[str, str]:
         "app_events": subjects.app_events(ws, app),
         "records": subjects.records(ws),
         "logs": subjects.logs(ws, app, pool, "co-1"),
+        "workspace_logs": subjects.workspace_logs(ws),
         "app_logs": subjects.app_logs(ws, app),
         "stream": subjects.stream(ws, "sm-1", down=True),
         "terminal": subjects.terminal(ws, app),
@@ -229,7 +230,7 @@ MAY_PUBLISH = {
 }
 MAY_SUBSCRIBE = {
     "replies", "outputs", "result", "call_record", "claim", "call_results", "trouble", "event", "app_events",
-    "records", "logs", "app_logs", "container_logs", "stream", "terminal",
+    "records", "logs", "workspace_logs", "app_logs", "container_logs", "stream", "terminal",
 }  # fmt: skip
 
 # --- every operation of JetStream
