@@ -16,6 +16,7 @@ MIN_RETRY_DELAY = 1.0  # seconds
 
 PREFETCH_BELOW = 0.02  # seconds of a chunk below which each container has another one waiting for it here
 DEPTH_BELOW = 0.002  # the same below which a second chunk is handed to the container itself
+LARGE = 256 << 10  # bytes of such a chunk above which it takes far longer to bring it here than to run it
 SPLIT_ABOVE = 0.005  # seconds of waiting work above which an idle container takes its part of it
 
 STARTUP = 30.0  # seconds that every container gets to become ready, unless it says otherwise
@@ -181,8 +182,8 @@ class Appetite:
     each: int
 
 
-def appetite(spec: FunctionSpec, chunk_seconds: float | None) -> Appetite:
-    """Return how much a container may hold, by the time its pool's chunks lately took.
+def appetite(spec: FunctionSpec, chunk_seconds: float | None, chunk_bytes: float = 0.0) -> Appetite:
+    """Return how much a container may hold, by the time that its pool's chunks lately took, and their size.
 
     Where inputs run at once, each is a chunk of its own; the next batch comes together while one runs.
     """
@@ -193,7 +194,9 @@ def appetite(spec: FunctionSpec, chunk_seconds: float | None) -> Appetite:
     if spec.single_use_containers or chunk_seconds is None or chunk_seconds >= PREFETCH_BELOW:
         return Appetite(1, 1)
     runs_what_it_has = bool(spec.webs)  # at once: a container has no queue of requests
-    return Appetite(2 if chunk_seconds < DEPTH_BELOW and not runs_what_it_has else 1, 2)
+    if chunk_seconds >= DEPTH_BELOW or runs_what_it_has:
+        return Appetite(1, 2)
+    return Appetite(4, 8) if chunk_bytes > LARGE else Appetite(2, 2)
 
 
 def wanted(allowance: Appetite, containers: int, held: int) -> int:

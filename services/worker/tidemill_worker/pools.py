@@ -70,6 +70,7 @@ class PoolQueue:
         self._parts = 0  # in containers, waiting, or being fetched
         self._input_seconds: float | None = None
         self._chunk_seconds: float | None = None
+        self._chunk_bytes: float | None = None
         self._appetite = decisions.appetite(pool.spec, None)
         self._one_by_one = (
             pool.spec.single_use_containers or bool(self._webs) or decisions.together(pool.spec)
@@ -171,6 +172,7 @@ class PoolQueue:
             self._fates.lost_request(held)
             self._pull()
             return
+        self._chunk_bytes = _mean(self._chunk_bytes, len(delivery.data))
         part = work.whole_part(held)
         if self._one_by_one and len(part.left) > 1:
             while len(part.left) > 1:
@@ -347,7 +349,7 @@ class PoolQueue:
         container.finished(part)
         single_use = self.pool.spec.single_use_containers
         self._chunk_seconds = _mean(self._chunk_seconds, part.seconds)
-        self._appetite = decisions.appetite(self.pool.spec, self._chunk_seconds)
+        self._appetite = decisions.appetite(self.pool.spec, self._chunk_seconds, self._chunk_bytes or 0.0)
         if single_use:
             self.remove(container)
             self._stop(container.id)

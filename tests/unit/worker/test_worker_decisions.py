@@ -113,6 +113,13 @@ def test_only_short_work_is_fetched_ahead(
     assert appetite(spec, seconds) == expected
 
 
+def test_of_short_work_with_large_payloads_more_is_fetched_ahead() -> None:
+    spec = FunctionSpec("f", Source())
+    assert appetite(spec, 0.0001, 1 << 20) == Appetite(4, 8)
+    assert appetite(spec, 0.01, 1 << 20) == Appetite(1, 2)
+    assert appetite(dataclasses.replace(spec, web=Web("asgi")), 0.0001, 1 << 20) == Appetite(1, 2)
+
+
 def test_what_runs_together_is_fetched_for_all_places() -> None:
     side_by_side = FunctionSpec("f", Source(), concurrency=Concurrency(8, 4))
     assert (appetite(side_by_side, 0.0001), slots(side_by_side)) == (Appetite(8, 8), 8)
