@@ -6,6 +6,7 @@ if another program has taken it for a moment.
 """
 
 import asyncio
+import ctypes
 import importlib.resources
 import json
 import os
@@ -13,8 +14,9 @@ import secrets
 import shutil
 import signal
 import subprocess
+import sys
 import zoneinfo
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -45,6 +47,8 @@ _DEFAULT_MAX_CONSUMERS = 10_000  # of a stream that does not say it itself; the 
 # JetStream refuses streams whose limits add up to more than this. The limits are bounds, not
 # reservations: the server's own default, three quarters of the free disk, would refuse small machines.
 _MAX_FILE_STORE = 64 << 40  # bytes
+_PR_SET_TIMERSLACK = 29
+_SLACK = 2_000_000  # nanoseconds by which the kernel may wake the server's threads late
 
 
 class BrokerError(Error):
@@ -178,7 +182,7 @@ class Broker:
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # a Ctrl-C at the terminal is for the supervisor
             env=_environment(),
-            preexec_fn=Identity("own").entry(die_with_parent=True),  # noqa: PLW1509  # it only calls prctl
+            preexec_fn=_entry(),  # noqa: PLW1509  # it only calls prctl
         )
 
     async def _serve(self) -> int:
@@ -230,6 +234,25 @@ class Broker:
     @property
     def _ports_folder(self) -> Path:
         return self._folder / "ports"
+
+
+def _entry() -> Callable[[], None] | None:
+    """Return what the server's process runs before its program.
+
+    A program in Go has a thread that looks after its others every 20 us, asleep in between, for as long as
+    there is anything to do. Five looks in each call are a quarter of all that the server does for it.
+    """
+    tied = Identity("own").entry(die_with_parent=True)
+    if sys.platform != "linux":
+        return tied
+    prctl = ctypes.CDLL(None).prctl
+
+    def entered() -> None:
+        prctl(_PR_SET_TIMERSLACK, _SLACK, 0, 0, 0)
+        if tied is not None:
+            tied()
+
+    return entered
 
 
 def _environment() -> dict[str, str]:
