@@ -20,14 +20,15 @@ Add = Callable[[str, float, str], None]
 
 FIRST_CALLS = 20  # of functions that have no container yet, with a warm template
 PLAIN_STARTS = 5
-IMPORTING = 10
-REST = 0.2  # seconds for a container of one input to be gone
+IMPORTING = 6
+REST = 3.0  # seconds until there is neither the container of the call before nor one in its place
 BURST = 50  # containers from none at once
 POOLS = 200  # with one container each, which waits
 
 PROGRAM = """import tidemill
 
 app = tidemill.App("containers")
+once = {{"single_use_containers": True, "scaledown_window": 2}}
 
 def work(x):
     return x
@@ -45,11 +46,11 @@ numbers = tidemill.Image.debian_slim().pip_install("numpy")
 with numbers.imports():
     import numpy
 
-@app.function(name="snapped", image=numbers, enable_memory_snapshot=True, single_use_containers=True)
+@app.function(name="snapped", image=numbers, enable_memory_snapshot=True, **once)
 def snapped(x):
     return float(numpy.float64(x))
 
-@app.function(name="imported", image=numbers, single_use_containers=True)
+@app.function(name="imported", image=numbers, **once)
 def imported(x):
     return float(numpy.float64(x))
 """
