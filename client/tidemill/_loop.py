@@ -30,13 +30,17 @@ class Forkable(Protocol):
         """Fail whatever waits: this is a child, and the loop stayed with the parent."""
 
 
+class _Thread(threading.Thread):
+    """The thread of a loop of ours: it closes what is open when the process ends."""
+
+
 class LoopThread:
     """A running event loop and its thread."""
 
     def __init__(self) -> None:
         self.loop = _new_loop()
         self._started = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="tidemill-loop", daemon=True)
+        self._thread = _Thread(target=self._run, name="tidemill-loop", daemon=True)
         self._thread.start()
         self._started.wait()
 
@@ -142,8 +146,12 @@ def ends() -> bool:
 
 
 def linger() -> None:
-    """Have a daemon thread end with its process, which has no use for what it would say of its calls."""
-    if threading.current_thread().daemon:
+    """Have a daemon thread end with its process, which has no use for what it would say of its calls.
+
+    Not the loop's own: what closes on it meanwhile may make calls.
+    """
+    thread = threading.current_thread()
+    if thread.daemon and not isinstance(thread, _Thread):
         threading.Event().wait(LINGER)
 
 

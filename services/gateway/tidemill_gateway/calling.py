@@ -61,7 +61,7 @@ async def start(
 ) -> Started:
     """Start a call with these inputs; return when it is queued.
 
-    One without a key that cannot be queued is cancelled: nobody would find what is queued of it all the same.
+    One without a key that fails is cancelled where something of it may be queued: nobody would find that.
 
     Raises:
         Problem: the key was used with another body.
@@ -86,10 +86,19 @@ async def _start_new(
     call, count = ids.new(ids.CALL), len(payloads)
     try:
         record = await _spawning.start(session.caller, handle, call, payloads, count)
-    except BaseException:
-        session.broker.when_there(partial(session.caller.cancel, call, handle, num_inputs=count))
+    except BaseException as error:
+        if not _is_none_queued(error, count):
+            session.broker.when_there(partial(session.caller.cancel, call, handle, num_inputs=count))
         raise
     return Started(record, repeated=False)
+
+
+def _is_none_queued(error: BaseException, count: int) -> bool:
+    """Return whether a full queue has refused each input: to cancel them would be a call that never was."""
+    refusals = error.exceptions if isinstance(error, ExceptionGroup) else ()
+    return len(refusals) == count and all(
+        isinstance(each, exception.ResourceExhaustedError) for each in refusals
+    )
 
 
 async def _start_once(

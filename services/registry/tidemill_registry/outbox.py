@@ -11,6 +11,7 @@ its data, or an operator may have touched it.
 
 import asyncio
 import hashlib
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
@@ -37,7 +38,7 @@ RETRY = 0.2  # seconds until a failed pass is tried again
 WAIT = 12.0  # seconds that a request waits for its rows to be told
 RECONCILE = 300.0  # seconds between comparisons of bucket and tables
 # What a pass sent that failed may reach NATS after what the next one says of the same key.
-LATE = 30.0  # seconds after a failed pass until they are compared
+LATE = 30.0  # seconds after the last pass that failed until they are compared, if not before, too
 
 
 # Losing the removal of what was told only means to tell it again: no need to wait for the disk.
@@ -109,6 +110,7 @@ class Publisher:
         self._wake = asyncio.Event()
         self._waiting: list[asyncio.Future[None]] = []
         self._reconcile_at = 0.0
+        self._failed_at = -math.inf
         self._told = Counter("tidemill_outbox_published", "Outbox entries told to NATS.", registry=registry)
         self._failed = Counter("tidemill_outbox_failures", "Passes that failed.", registry=registry)
         self._pending = Gauge("tidemill_outbox_pending", "Entries found in the last pass.", registry=registry)
@@ -145,7 +147,8 @@ class Publisher:
             except (BusError, *UNREACHABLE) as error:
                 self._failed.inc()
                 self._log.warning("the outbox waits", error=str(error) or type(error).__name__)
-                self._reconcile_at = min(self._reconcile_at, asyncio.get_running_loop().time() + LATE)
+                self._failed_at = asyncio.get_running_loop().time()
+                self._reconcile_at = min(self._reconcile_at, self._failed_at + LATE)
                 await asyncio.sleep(RETRY)
             else:
                 with suppress(TimeoutError):
@@ -216,7 +219,13 @@ class Publisher:
         if repairs:
             self._repairs.inc(repairs)
             self._log.warning("repaired what NATS holds", repairs=repairs)
-        self._reconcile_at = asyncio.get_running_loop().time() + RECONCILE
+        self._reconcile_at = next_comparison(asyncio.get_running_loop().time(), self._failed_at)
+
+
+def next_comparison(now: float, failed_at: float) -> float:
+    """Return when to compare again after a comparison: soon, while what failed passes sent may still come."""
+    late = failed_at + LATE
+    return late if late > now else now + RECONCILE
 
 
 def _release(waiting: Sequence["asyncio.Future[None]"]) -> None:

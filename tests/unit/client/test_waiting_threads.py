@@ -3,6 +3,8 @@
 import asyncio
 import concurrent.futures
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -57,3 +59,21 @@ def test_a_result_that_fails_late_fails_as_itself(error: BaseException) -> None:
     threading.Timer(0.12, future.set_exception, [error]).start()  # after more than one look
     with pytest.raises(type(error)):
         _loop.result(future)
+
+
+CLOSING = """
+from tidemill import _loop
+from tidemill._channel import Channel
+
+async def close():
+    Channel()
+    print("closed", flush=True)
+
+_loop.at_exit(close)
+_loop.get()
+"""
+
+
+def test_what_closes_at_the_end_of_a_program_may_make_calls() -> None:
+    ended = subprocess.run([sys.executable, "-c", CLOSING], capture_output=True, text=True, timeout=60)
+    assert (ended.stdout, ended.stderr) == ("closed\n", "")

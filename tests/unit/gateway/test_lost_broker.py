@@ -8,7 +8,8 @@ import structlog
 from prometheus_client import CollectorRegistry
 from waiting import until
 
-from tidemill._bus.protocol import PubAck
+from tidemill import exception
+from tidemill._bus.protocol import PubAck, StreamFull
 from tidemill._caller import Caller
 from tidemill._wire import subjects
 from tidemill._wire.control import CancelCall, Done, FunctionHandle
@@ -140,3 +141,35 @@ async def test_a_call_that_was_refused_without_a_key_is_cancelled_when_the_broke
     assert cancelled == [(queued, True)]
     await session.caller.close()
     await stop()
+
+
+class Full(MemoryBus):
+    """Has room for so many inputs."""
+
+    room = 0
+
+    def store(
+        self, subject: str, data: bytes, *, msg_id: str = "", headers: Mapping[str, str] | None = None
+    ) -> "asyncio.Future[PubAck]":
+        self.room -= 1
+        if self.room >= 0:
+            return super().store(subject, data, msg_id=msg_id, headers=headers)
+        refused: asyncio.Future[PubAck] = asyncio.get_running_loop().create_future()
+        refused.set_exception(StreamFull("full"))
+        return refused
+
+
+@pytest.mark.parametrize(("inputs", "room", "is_cancelled"), [(1, 0, False), (3, 0, False), (3, 2, True)])
+async def test_a_call_is_cancelled_only_where_the_queue_has_taken_something_of_it(
+    inputs: int, room: int, is_cancelled: bool
+) -> None:
+    bus = Full(MemoryServer())
+    await streams.apply(bus, "main")
+    bus.room = room
+    caller = Caller(bus, "main")
+    session = Session(bus, Broker(bus), "main", caller, "ak-main-1")
+    with pytest.raises(exception.ResourceExhaustedError):
+        await calling.start(session, HANDLE, [b"[[],{}]"] * inputs, "", "digest")
+    assert any(task.get_name().startswith("cancel ") for task in caller._tasks) is is_cancelled
+    await caller.close()
+    await bus.close()
